@@ -1,0 +1,334 @@
+/* optclient — the worker's side of optimd: push gradients, pull weights.
+ *
+ *     struct optclient *client;
+ *     struct optclient_model *model;
+ *     struct optclient_options options = optclient_options_default();
+ *     options.worker = "worker-3";
+ *     if (optclient_connect("127.0.0.1:7070", &options, &client) != OPTCLIENT_OK) ...
+ *     optclient_create(client, "mlp", "adam(lr=1e-3)", NULL, tensors, n, initial,
+ * &model); optclient_pull(model, weights, n, NULL); for (;;) {
+ *         ... gradient of the mean loss over `samples` at `weights` ...
+ *         optclient_push_pull(model, gradients, n, &(struct optclient_push_options){
+ *                             .samples = samples }, weights, n, &fate);
+ *     }
+ *     optclient_model_close(model);
+ *     optclient_close(client);
+ *
+ * Every function may be called from any thread, never prints, exits or aborts, and
+ * waits no longer than its deadline. Failures are a code, the same numbers as gRPC's,
+ * and one sentence (optclient_error). An error from a push means that it was not
+ * applied, with one exception, which says so: OPTCLIENT_DEADLINE_EXCEEDED or
+ * OPTCLIENT_UNAVAILABLE after the connection was lost and could not be made again in
+ * time.
+ *
+ * A client keeps one connection and one background thread, which reconnects by itself
+ * (back-off with jitter), keeps the worker's lease, and resends pushes that the daemon
+ * has not applied, and only those.
+ */
+#ifndef OPTCLIENT_H
+#define OPTCLIENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define OPTCLIENT_VERSION_MAJOR 0
+#define OPTCLIENT_VERSION_MINOR 1
+
+#if defined(__GNUC__)
+#define OPTCLIENT_API __attribute__((visibility("default")))
+#else
+#define OPTCLIENT_API
+#endif
+
+enum optclient_status {
+    OPTCLIENT_OK = 0,
+    OPTCLIENT_CANCELLED = 1,
+    OPTCLIENT_INVALID_ARGUMENT = 3,
+    OPTCLIENT_DEADLINE_EXCEEDED = 4,
+    OPTCLIENT_NOT_FOUND = 5,
+    OPTCLIENT_ALREADY_EXISTS = 6,
+    OPTCLIENT_PERMISSION_DENIED = 7,
+    OPTCLIENT_RESOURCE_EXHAUSTED = 8,
+    OPTCLIENT_FAILED_PRECONDITION = 9,
+    OPTCLIENT_ABORTED = 10,
+    OPTCLIENT_UNIMPLEMENTED = 12,
+    OPTCLIENT_INTERNAL = 13,
+    OPTCLIENT_UNAVAILABLE = 14,
+    OPTCLIENT_DATA_LOSS = 15
+};
+
+/* "INVALID_ARGUMENT" and so on. Static text. */
+OPTCLIENT_API const char *optclient_status_name(enum optclient_status status);
+
+/* The sentence of the calling thread's last failed optclient call: what was wrong, with
+ * which value, what would be right. Borrowed until this thread's next call. Never NULL.
+ */
+OPTCLIENT_API const char *optclient_error(void);
+
+enum optclient_dtype { OPTCLIENT_FP32 = 0, OPTCLIENT_BF16 = 1, OPTCLIENT_FP16 = 2 };
+enum optclient_view { OPTCLIENT_TRAIN = 0, OPTCLIENT_EVAL = 1, OPTCLIENT_SLOT = 2 };
+
+struct optclient;       /* a connection that heals itself */
+struct optclient_model; /* an open model */
+struct optclient_call;  /* an asynchronous call */
+
+struct optclient_options {
+    const char *worker; /* identity, 1-255 bytes of UTF-8; NULL: host-pid-number. "": an
+                           observer, who can pull but not push */
+    uint32_t timeout_ms;         /* of each call unless it says otherwise; 30,000 */
+    uint32_t connect_timeout_ms; /* of optclient_connect, which waits for a daemon that
+                                    is not there yet; 30,000 */
+    uint32_t backoff_min_ms;     /* first wait before reconnecting; 100 */
+    uint32_t backoff_max_ms;     /* longest; 5,000 */
+    enum optclient_dtype push_dtype; /* gradients on the wire; FP32 */
+    enum optclient_dtype pull_dtype; /* weights on the wire; FP32 */
+    int checksum; /* not 0: XXH3-64 over the data of every frame, both ways */
+};
+
+/* The defaults given above. */
+OPTCLIENT_API struct optclient_options optclient_options_default(void);
+
+/* Connect to "HOST:PORT" ("127.0.0.1:7070", "[::1]:7070", "ps.internal:7070").
+ * options may be NULL. Waits for a daemon that does not answer yet until the deadline.
+ * OPTCLIENT_INVALID_ARGUMENT (address, worker name), OPTCLIENT_DEADLINE_EXCEEDED (with
+ * what the last attempt met), OPTCLIENT_UNIMPLEMENTED (other protocol version),
+ * OPTCLIENT_UNAVAILABLE (no resources). *out is the caller's, to be closed. */
+OPTCLIENT_API enum optclient_status
+optclient_connect(const char *address, const struct optclient_options *options,
+                  struct optclient **out);
+
+/* Say goodbye (at most a second), end the thread, free the client and its models.
+ * Calls still in progress end with OPTCLIENT_CANCELLED first. NULL is allowed. No other
+ * call on the client may start after this one has. */
+OPTCLIENT_API void optclient_close(struct optclient *client);
+
+/* A tensor of a model. */
+struct optclient_tensor {
+    const char *name;      /* 1-255 bytes of UTF-8, unique in the model */
+    const uint64_t *shape; /* rank dimensions, each at least 1; row-major */
+    size_t rank;           /* 0 (scalar) to 8 */
+};
+
+enum optclient_mode { OPTCLIENT_SYNC = 0, OPTCLIENT_ASYNC = 1 };
+enum optclient_loss { OPTCLIENT_SHRINK = 0, OPTCLIENT_WAIT = 1, OPTCLIENT_FAIL = 2 };
+
+struct optclient_policy {
+    enum optclient_mode
+        mode; /* SYNC: a round closes when all registered workers have pushed */
+    enum optclient_loss loss; /* SYNC: what a lost worker does to the round */
+    uint32_t min_workers; /* SYNC: no round closes with fewer registered; 0 means 1 */
+};
+
+/* Create a model, or open it if it is there with the same definition, and join its
+ * rounds.
+ *
+ * specification  an expression, e.g. "adam(lr=1e-3) + warmup(500)" (see README)
+ * policy         NULL: SYNC, SHRINK, 1
+ * tensors        count of them; borrowed for the call
+ * initial        count pointers to the fp32 start values of each tensor, used only by
+ *                whoever turns out to be the creator; NULL: zeros. Borrowed for the
+ * call.
+ *
+ * Returns when the model is ready for pushes. OPTCLIENT_ALREADY_EXISTS shows how the
+ * existing one differs; OPTCLIENT_INVALID_ARGUMENT names the option, tensor or limit;
+ * OPTCLIENT_RESOURCE_EXHAUSTED the bytes that are missing. */
+OPTCLIENT_API enum optclient_status
+optclient_create(struct optclient *client, const char *name, const char *specification,
+                 const struct optclient_policy *policy,
+                 const struct optclient_tensor *tensors, size_t count,
+                 const float *const *initial, struct optclient_model **out);
+
+/* Open an existing model; join not 0: take part in its rounds.
+ * OPTCLIENT_NOT_FOUND if there is none. */
+OPTCLIENT_API enum optclient_status optclient_open(struct optclient *client,
+                                                   const char *name, int join,
+                                                   struct optclient_model **out);
+
+/* Leave the rounds and free. Calls in progress on it end with OPTCLIENT_CANCELLED.
+ * NULL is allowed. */
+OPTCLIENT_API void optclient_model_close(struct optclient_model *model);
+
+/* What is known of a model since it was opened; no waiting. Borrowed from the model. */
+OPTCLIENT_API size_t optclient_model_tensors(const struct optclient_model *model);
+OPTCLIENT_API const struct optclient_tensor *
+optclient_model_tensor(const struct optclient_model *model, size_t index);
+OPTCLIENT_API uint64_t optclient_tensor_elements(const struct optclient_tensor *tensor);
+/* Its canonical specification. */
+OPTCLIENT_API const char *
+optclient_model_specification(const struct optclient_model *model);
+/* Position of a tensor by name, or SIZE_MAX. */
+OPTCLIENT_API size_t optclient_model_find(const struct optclient_model *model,
+                                          const char *name);
+
+/* Values of one tensor in the caller's memory: fp32, row-major, all its elements. */
+struct optclient_values {
+    size_t tensor; /* position in the model */
+    float *values; /* read by push, written by pull */
+};
+
+/* What became of a push. */
+enum optclient_fate {
+    OPTCLIENT_UNKNOWN_FATE = 0,
+    OPTCLIENT_APPLIED = 1,   /* part of the update that made `step` */
+    OPTCLIENT_DUPLICATE = 2, /* had been applied before the connection broke */
+    OPTCLIENT_DROPPED = 3,   /* not used; optclient_error() says why */
+    OPTCLIENT_SKIPPED = 4    /* its round was skipped: non-finite values */
+};
+struct optclient_result {
+    enum optclient_fate fate; /* pushes */
+    uint64_t step;            /* updates of the model after the call */
+    uint64_t staleness;       /* pushes: updates between the weights and the push */
+    uint64_t epoch;           /* Lookahead sync epochs so far */
+};
+
+enum optclient_form { OPTCLIENT_MEAN = 0, OPTCLIENT_SUM = 1 };
+
+struct optclient_push_options {
+    uint64_t samples;         /* how many the gradient covers; 0 means 1 */
+    enum optclient_form form; /* gradient of the MEAN or of the SUM of their losses */
+    uint64_t basis;      /* step of the weights it was computed from; 0: that of this
+                            model's last completed pull */
+    uint32_t timeout_ms; /* 0: the client's */
+};
+struct optclient_pull_options {
+    enum optclient_view view;
+    const char *slot;    /* view SLOT: its name, such as "exp_avg" */
+    uint64_t min_step;   /* wait until the model has had that many updates */
+    uint32_t timeout_ms; /* 0: the client's */
+};
+
+/* Push gradients of count tensors (each at most once) as one contribution and wait for
+ * its fate. In sync mode that is when the round has closed. options may be NULL; result
+ * may be NULL. The values are borrowed until the call returns.
+ *
+ * OPTCLIENT_INVALID_ARGUMENT: NaN or infinity (names tensor and element), an unknown
+ * tensor. OPTCLIENT_DEADLINE_EXCEEDED: names the workers who have not pushed; not
+ * applied. OPTCLIENT_FAILED_PRECONDITION: this worker's identity was taken over by
+ * another process, or it is not joined. OPTCLIENT_ABORTED: the round failed with a lost
+ * worker. */
+OPTCLIENT_API enum optclient_status
+optclient_push(struct optclient_model *model, const struct optclient_values *gradients,
+               size_t count, const struct optclient_push_options *options,
+               struct optclient_result *result);
+
+/* Pull count tensors into the caller's memory; all of them from the same step. */
+OPTCLIENT_API enum optclient_status
+optclient_pull(struct optclient_model *model, const struct optclient_values *weights,
+               size_t count, const struct optclient_pull_options *options,
+               struct optclient_result *result);
+
+/* Push, and pull the weights that it made, in one round trip. The timeout is push's.
+ * gradients and weights must not overlap in memory. */
+OPTCLIENT_API enum optclient_status optclient_push_pull(
+    struct optclient_model *model, const struct optclient_values *gradients,
+    size_t gradient_count, const struct optclient_push_options *push,
+    const struct optclient_values *weights, size_t weight_count,
+    const struct optclient_pull_options *pull, struct optclient_result *result);
+
+/* Wait until the model has had `step` updates. timeout_ms 0: the client's.
+ * OPTCLIENT_DEADLINE_EXCEEDED names the workers who have not pushed. */
+OPTCLIENT_API enum optclient_status
+optclient_wait_step(struct optclient_model *model, uint64_t step, uint32_t timeout_ms,
+                    struct optclient_result *result);
+
+/* The same, asynchronous. Memory passed in is borrowed until the call is done, which is
+ * when optclient_call_wait returns anything but OPTCLIENT_DEADLINE_EXCEEDED of its own
+ * timeout, when optclient_call_done is not 0, or when the callback runs. on_done runs
+ * on the client's thread, must not block or call optclient functions that wait, and may
+ * be NULL. *out must be freed. The arrays gradients and weights are copied, the values
+ * not. */
+typedef void (*optclient_on_done)(struct optclient_call *call, void *context);
+
+OPTCLIENT_API enum optclient_status optclient_push_start(
+    struct optclient_model *model, const struct optclient_values *gradients,
+    size_t count, const struct optclient_push_options *options,
+    optclient_on_done on_done, void *context, struct optclient_call **out);
+OPTCLIENT_API enum optclient_status optclient_pull_start(
+    struct optclient_model *model, const struct optclient_values *weights, size_t count,
+    const struct optclient_pull_options *options, optclient_on_done on_done,
+    void *context, struct optclient_call **out);
+OPTCLIENT_API enum optclient_status optclient_push_pull_start(
+    struct optclient_model *model, const struct optclient_values *gradients,
+    size_t gradient_count, const struct optclient_push_options *push,
+    const struct optclient_values *weights, size_t weight_count,
+    const struct optclient_pull_options *pull, optclient_on_done on_done, void *context,
+    struct optclient_call **out);
+
+/* Not 0 once the call has ended. Never waits. */
+OPTCLIENT_API int optclient_call_done(const struct optclient_call *call);
+/* Wait for the end and give its status and result; ends by itself at the call's
+ * deadline. */
+OPTCLIENT_API enum optclient_status
+optclient_call_wait(struct optclient_call *call, struct optclient_result *result);
+/* Free a call; one that has not ended is waited for. NULL is allowed. */
+OPTCLIENT_API void optclient_call_free(struct optclient_call *call);
+
+/* A model in words and numbers. */
+struct optclient_worker_info {
+    const char *name;
+    uint64_t incarnation, last_sequence, last_step, applied, duplicates, refused;
+    int connected, pushed;
+};
+struct optclient_description {
+    const char *name, *specification;
+    struct optclient_policy policy;
+    int ready;
+    uint64_t step, epoch, parameters, bytes, rounds_skipped;
+    double lr; /* of the next update */
+    size_t slot_count, tensor_count, worker_count;
+    const char *const *slots;
+    const struct optclient_tensor *tensors;
+    const uint64_t *tensor_steps; /* updates of each */
+    const struct optclient_worker_info *workers;
+};
+/* *out is the caller's; free with optclient_description_free. */
+OPTCLIENT_API enum optclient_status
+optclient_describe(struct optclient *client, const char *name,
+                   struct optclient_description **out);
+OPTCLIENT_API void
+optclient_description_free(struct optclient_description *description);
+
+/* Names, steps and sizes of all models. */
+struct optclient_model_info {
+    const char *name, *specification;
+    uint64_t step, tensors, parameters;
+    uint32_t workers;
+};
+OPTCLIENT_API enum optclient_status optclient_list(struct optclient *client,
+                                                   struct optclient_model_info **out,
+                                                   size_t *count);
+OPTCLIENT_API void optclient_list_free(struct optclient_model_info *models);
+
+/* The daemon's counters. */
+struct optclient_counter {
+    const char *name;
+    uint64_t value;
+};
+OPTCLIENT_API enum optclient_status optclient_statistics(struct optclient *client,
+                                                         struct optclient_counter **out,
+                                                         size_t *count);
+OPTCLIENT_API void optclient_statistics_free(struct optclient_counter *counters);
+
+/* Delete a model and its state. OPTCLIENT_FAILED_PRECONDITION while others are joined.
+ */
+OPTCLIENT_API enum optclient_status optclient_delete(struct optclient *client,
+                                                     const char *name);
+
+/* What this client has done so far. */
+struct optclient_usage {
+    uint64_t bytes_sent, bytes_received; /* on the wire, frames and all */
+    uint64_t pushes, pulls;              /* completed */
+    uint64_t reconnects, resends;
+};
+OPTCLIENT_API void optclient_usage(const struct optclient *client,
+                                   struct optclient_usage *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

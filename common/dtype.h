@@ -1,0 +1,35 @@
+/* dtype — the storage types of tensor values on the wire, and the way to fp32 and back.
+ *
+ * The numbers are those of optimd.v1.Dtype. Widening is exact; narrowing rounds to
+ * nearest even, overflow becomes infinity, NaN stays NaN. Any thread, no state.
+ */
+#ifndef OPTIMD_COMMON_DTYPE_H
+#define OPTIMD_COMMON_DTYPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum opt_dtype { OPT_FP32 = 0, OPT_BF16 = 1, OPT_FP16 = 2, OPT_DTYPE_COUNT };
+
+/* Bytes of one element: 4, 2, 2. The dtype must be one of the above. */
+size_t opt_dtype_size(enum opt_dtype dtype);
+
+/* "fp32", "bf16", "fp16". Static text. */
+const char *opt_dtype_name(enum opt_dtype dtype);
+
+/* The reverse; false if the word is none of them. */
+bool opt_dtype_parse(const char *word, enum opt_dtype *out);
+
+/* n elements of any dtype to float. values aligned to its element size, not
+ * overlapping. */
+void opt_dtype_widen(enum opt_dtype dtype, const void *values, float *out, size_t n);
+
+/* n floats to any dtype. */
+void opt_dtype_narrow(enum opt_dtype dtype, const float *values, void *out, size_t n);
+
+/* Index of the first NaN or infinity among n elements, or n if there is none. Runs at
+ * memory speed over clean data. */
+size_t opt_dtype_first_nonfinite(enum opt_dtype dtype, const void *values, size_t n);
+
+#endif

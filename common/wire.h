@@ -1,0 +1,361 @@
+/* wire — the messages of optimd.v1 as plain structs, checked.
+ *
+ * The generated protobuf types do not leave wire.c. Reading a message checks all that
+ * can be known without a model: UTF-8 and length of names, enums, counts, that segments
+ * and `data` fit each other in size. Memory comes from an arena with a hard limit, so
+ * that a hostile header can neither grow without bound nor leave anything behind. Any
+ * thread; the arena belongs to one at a time.
+ */
+#ifndef OPTIMD_COMMON_WIRE_H
+#define OPTIMD_COMMON_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/dtype.h"
+#include "common/status.h"
+
+enum {
+    OPT_PROTOCOL = 1,
+    OPT_NAME_MAX = 255,          /* bytes of a name */
+    OPT_RANK_MAX = 8,            /* dimensions of a tensor */
+    OPT_TENSORS_MAX = 65536,     /* default limit of tensors in a model */
+    OPT_SEGMENTS_MAX = 4096,     /* segments of one frame */
+    OPT_CHUNK_BYTES = 4 << 20,   /* advised data of one frame */
+    OPT_BLOCK = 16384,           /* elements of a block */
+    OPT_SHARD = 1 << 20,         /* most elements of a shard */
+    OPT_HEADER_BYTES = 64 << 10, /* default limit of a header part */
+    OPT_FRAME_BYTES = 64 << 20   /* default limit of a frame */
+};
+
+/* Memory for one message: bump allocation from chunks, freed as a whole. */
+struct opt_arena {
+    struct opt_arena_chunk *chunks; /* newest first */
+    size_t used;                    /* bytes handed out */
+    size_t limit;                   /* never more than that */
+};
+void opt_arena_init(struct opt_arena *arena, size_t limit);
+void *opt_arena_alloc(struct opt_arena *arena,
+                      size_t size); /* 16-byte aligned, or NULL */
+void opt_arena_reset(
+    struct opt_arena *arena); /* keeps one chunk for the next message */
+void opt_arena_fini(struct opt_arena *arena);
+
+enum opt_message { /* numbers of the body fields */
+                   OPT_MESSAGE_NONE = 0,
+                   OPT_MESSAGE_ERROR = 9, /* replies only */
+                   OPT_MESSAGE_HELLO = 10,
+                   OPT_MESSAGE_CREATE = 11, /* answered by OPT_MESSAGE_CREATE as well as
+                                               OPEN: ModelReply */
+                   OPT_MESSAGE_OPEN = 12,
+                   OPT_MESSAGE_ASSIGN = 13,
+                   OPT_MESSAGE_LIST = 14,
+                   OPT_MESSAGE_DESCRIBE = 15,
+                   OPT_MESSAGE_PUSH = 16,
+                   OPT_MESSAGE_PULL = 17,
+                   OPT_MESSAGE_PUSH_PULL = 18,
+                   OPT_MESSAGE_WAIT = 19,
+                   OPT_MESSAGE_STATISTICS = 20,
+                   OPT_MESSAGE_LEAVE = 21,
+                   OPT_MESSAGE_HEARTBEAT = 22,
+                   OPT_MESSAGE_GOODBYE = 23,
+                   OPT_MESSAGE_DELETE = 24,
+                   OPT_MESSAGE_LIMIT
+};
+enum { OPT_MESSAGE_MODEL = OPT_MESSAGE_CREATE }; /* body 11 of a reply */
+
+/* "push", "push_pull", ...; "none" for anything else. */
+const char *opt_message_name(enum opt_message message);
+
+enum opt_view { OPT_VIEW_TRAIN = 0, OPT_VIEW_EVAL = 1, OPT_VIEW_SLOT = 2 };
+enum opt_mode { OPT_SYNC = 0, OPT_ASYNC = 1 };
+enum opt_loss { OPT_LOSS_SHRINK = 0, OPT_LOSS_WAIT = 1, OPT_LOSS_FAIL = 2 };
+enum opt_form { OPT_FORM_MEAN = 0, OPT_FORM_SUM = 1 };
+enum opt_fate {
+    OPT_FATE_UNKNOWN = 0,
+    OPT_FATE_APPLIED = 1,
+    OPT_FATE_DUPLICATE = 2,
+    OPT_FATE_DROPPED = 3,
+    OPT_FATE_SKIPPED = 4
+};
+
+struct opt_segment {
+    uint32_t tensor; /* position in the model */
+    uint64_t offset; /* first element */
+    uint64_t count;  /* elements; in requests 0 means up to the end of the tensor */
+};
+
+struct opt_wire_option {
+    const char *name;
+    enum { OPT_VALUE_NUMBER, OPT_VALUE_WORD, OPT_VALUE_FLAG } kind;
+    double number;
+    const char *word;
+    bool flag;
+};
+struct opt_wire_group {
+    const char *pattern;
+    const struct opt_wire_option *options;
+    size_t option_count;
+};
+struct opt_wire_spec { /* either expression is not "" or rule is not "" */
+    const char *expression;
+    const char *rule;
+    const struct opt_wire_option *options;
+    size_t option_count;
+    const struct opt_wire_group *groups;
+    size_t group_count;
+};
+
+struct opt_consistency {
+    enum opt_mode mode;
+    enum opt_loss loss;
+    uint32_t min_workers; /* at least 1 */
+};
+
+/* Strings are NUL-terminated, never NULL, and checked to be UTF-8 without NUL or other
+ * control characters. Pointers point into the arena. */
+struct opt_hello {
+    uint32_t protocol;
+    const char *worker;
+    uint64_t session;
+    const char *client;
+    const char *const *require;
+    size_t require_count;
+    uint32_t lease_ms; /* 0: the daemon's default */
+};
+struct opt_create {
+    const char *model;
+    struct opt_wire_spec specification;
+    struct opt_consistency consistency;
+    bool assigned; /* initial = ASSIGNED */
+    bool join;
+};
+struct opt_open {
+    const char *model;
+    bool join;
+};
+struct opt_assign {
+    uint32_t model;
+    enum opt_dtype dtype;
+    const struct opt_segment *segments;
+    size_t segment_count;
+    bool last;
+};
+struct opt_push {
+    uint32_t model;
+    uint64_t sequence;
+    uint64_t basis;
+    uint64_t samples; /* at least 1 */
+    enum opt_form form;
+    enum opt_dtype dtype;
+    const struct opt_segment *segments;
+    size_t segment_count;
+    uint32_t frame;
+    bool last;
+};
+struct opt_pull {
+    uint32_t model;
+    enum opt_view view;
+    const char *slot;
+    enum opt_dtype dtype;
+    const struct opt_segment *segments;
+    size_t segment_count;
+    uint64_t min_step;
+};
+struct opt_push_pull {
+    struct opt_push push;
+    struct opt_pull pull;
+    bool has_pull;
+};
+struct opt_wait {
+    uint32_t model;
+    uint64_t step;
+};
+
+struct opt_request {
+    uint64_t id;
+    uint32_t timeout_ms;
+    bool has_checksum;
+    uint64_t checksum;
+    enum opt_message message;
+    union {
+        struct opt_hello hello;
+        struct opt_create create;
+        struct opt_open open;
+        struct opt_assign assign;
+        const char *describe; /* model name */
+        const char *delete_;  /* model name */
+        struct opt_push push;
+        struct opt_pull pull;
+        struct opt_push_pull push_pull;
+        struct opt_wait wait;
+        uint32_t leave; /* model number */
+    } body;
+};
+
+struct opt_error_reply {
+    enum opt_status status;
+    const char *text;
+    uint32_t retry_after_ms;
+};
+struct opt_hello_reply {
+    uint32_t protocol;
+    const char *server;
+    uint64_t incarnation;
+    uint32_t lease_ms;
+    uint32_t heartbeat_ms;
+    uint64_t max_frame_bytes;
+    uint32_t max_header_bytes;
+    uint32_t chunk_bytes;
+    uint32_t block_elements;
+};
+struct opt_model_reply {
+    uint32_t model;
+    bool created;
+    bool ready;
+    uint64_t step;
+    uint64_t last_sequence;
+    uint64_t tensors;
+    uint64_t parameters;
+    uint32_t workers;
+    const char *specification;
+};
+struct opt_push_reply {
+    enum opt_fate fate;
+    uint64_t step;
+    uint64_t staleness;
+    const char *reason;
+    uint64_t epoch;
+};
+struct opt_pull_reply {
+    uint64_t step;
+    enum opt_dtype dtype;
+    const struct opt_segment *segments;
+    size_t segment_count;
+    bool last;
+    uint64_t epoch;
+};
+struct opt_push_pull_reply {
+    bool has_push;
+    struct opt_push_reply push;
+    struct opt_pull_reply pull;
+};
+struct opt_wait_reply {
+    uint64_t step;
+    uint64_t epoch;
+};
+struct opt_counter {
+    const char *name;
+    uint64_t value;
+};
+struct opt_statistics_reply {
+    const struct opt_counter *counters;
+    size_t count;
+};
+
+struct opt_reply {
+    uint64_t id;
+    bool has_checksum;
+    uint64_t checksum;
+    enum opt_message message;
+    union {
+        struct opt_error_reply error;
+        struct opt_hello_reply hello;
+        struct opt_model_reply model;
+        struct opt_push_reply push;
+        struct opt_pull_reply pull;
+        struct opt_push_pull_reply push_pull;
+        struct opt_wait_reply wait;
+        struct opt_statistics_reply statistics;
+    } body;
+};
+
+/* The tables that travel in `data`. */
+struct opt_tensor_entry {
+    const char *name;
+    const uint64_t *shape;
+    size_t rank;
+    uint64_t elements; /* product of shape; 1 for a scalar */
+    uint64_t step;
+};
+struct opt_model_entry {
+    const char *name;
+    uint32_t model;
+    uint64_t step;
+    uint64_t tensors;
+    uint64_t parameters;
+    uint32_t workers;
+    const char *specification;
+};
+struct opt_worker_entry {
+    const char *name;
+    uint64_t incarnation;
+    bool connected;
+    bool pushed;
+    uint64_t last_sequence;
+    uint64_t last_step;
+    uint64_t applied;
+    uint64_t duplicates;
+    uint64_t refused;
+};
+struct opt_description {
+    struct opt_model_entry summary;
+    struct opt_consistency consistency;
+    bool ready;
+    uint64_t epoch;
+    double lr;
+    uint64_t bytes;
+    uint64_t rounds_skipped;
+    const char *const *slots;
+    size_t slot_count;
+    const struct opt_tensor_entry *tensors;
+    size_t tensor_count;
+    const struct opt_worker_entry *workers;
+    size_t worker_count;
+};
+
+/* Read a header part. data_size is the size of the frame's `data`; segments that do not
+ * fit it are refused (a segment with count 0 makes that a matter for the engine).
+ * OPT_INVALID_ARGUMENT with a sentence if anything is wrong; OPT_UNIMPLEMENTED for an
+ * unknown body; OPT_RESOURCE_EXHAUSTED if the arena is too small. *out is written only
+ * on success, except that out->id is set as soon as it is known (0 before). */
+enum opt_status opt_request_read(const uint8_t *header, size_t size, size_t data_size,
+                                 struct opt_arena *arena, struct opt_request *out,
+                                 struct opt_error *error);
+enum opt_status opt_reply_read(const uint8_t *header, size_t size, size_t data_size,
+                               struct opt_arena *arena, struct opt_reply *out,
+                               struct opt_error *error);
+
+/* Pack a header part. Returns its size; it is written to out only if it fits capacity.
+ */
+size_t opt_request_pack(const struct opt_request *request, uint8_t *out,
+                        size_t capacity);
+size_t opt_reply_pack(const struct opt_reply *reply, uint8_t *out, size_t capacity);
+
+/* The tables: same rules. Packing returns the size, as above. */
+enum opt_status opt_tensor_table_read(const uint8_t *data, size_t size,
+                                      size_t max_tensors, struct opt_arena *arena,
+                                      struct opt_tensor_entry **out, size_t *count,
+                                      struct opt_error *error);
+size_t opt_tensor_table_pack(const struct opt_tensor_entry *tensors, size_t count,
+                             uint8_t *out, size_t capacity);
+enum opt_status opt_model_table_read(const uint8_t *data, size_t size,
+                                     struct opt_arena *arena,
+                                     struct opt_model_entry **out, size_t *count,
+                                     struct opt_error *error);
+size_t opt_model_table_pack(const struct opt_model_entry *models, size_t count,
+                            uint8_t *out, size_t capacity);
+enum opt_status opt_description_read(const uint8_t *data, size_t size,
+                                     struct opt_arena *arena,
+                                     struct opt_description *out,
+                                     struct opt_error *error);
+size_t opt_description_pack(const struct opt_description *description, uint8_t *out,
+                            size_t capacity);
+
+/* Whether text is 1 to 255 bytes of UTF-8 without control characters; what names what
+ * it is in the sentence ("tensor name"). */
+enum opt_status opt_name_check(const char *text, size_t size, const char *what,
+                               struct opt_error *error);
+
+#endif

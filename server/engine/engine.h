@@ -1,0 +1,50 @@
+/* engine — the one thread that owns every model, and the only OpenMP team.
+ *
+ * It takes letters in order, so every rule about rounds, leases and steps is plain
+ * sequential code. Large updates are done in chunks of about a millisecond, between
+ * which letters for other models are served; letters for the model being updated wait
+ * in the model's own queue. main starts and stops it, loops post to it.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_ENGINE_H
+#define OPTIMD_SERVER_ENGINE_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/status.h"
+#include "server/letter.h"
+
+struct engine;
+
+struct engine_settings {
+    int threads;         /* of the OpenMP team, at least 1 */
+    size_t memory_bytes; /* budget for weights, slots and reserved gradients */
+    size_t max_tensors;  /* per model */
+    size_t max_models;
+    uint32_t lease_ms;         /* silence after which a worker is lost */
+    uint32_t grace_ms;         /* after its connection broke */
+    uint32_t heartbeat_ms;     /* told to clients */
+    uint32_t timeout_limit_ms; /* longest a request may wait */
+    size_t max_frame_bytes;    /* told to clients */
+    size_t max_header_bytes;   /* told to clients */
+};
+
+/* Start the thread. Main thread. */
+enum opt_status engine_start(const struct engine_settings *settings,
+                             struct engine **out, struct opt_error *error);
+
+/* Where loops post. */
+struct mailbox *engine_mailbox(struct engine *engine);
+
+/* Memory for the engine's side of a connection. Any thread. NULL: no memory. It is
+ * given to the engine with the connection's letters and freed by it at LETTER_CLOSED.
+ */
+struct peer *peer_new(void);
+
+/* Finish what is in progress, answer everything that waits with UNAVAILABLE, end the
+ * thread. Main thread; loops must still run, since answers go through them. */
+void engine_stop(struct engine *engine);
+/* After all letters are back. */
+void engine_free(struct engine *engine);
+
+#endif

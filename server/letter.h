@@ -1,0 +1,91 @@
+/* letter — a request on its way from a loop to the engine, and back as the reply.
+ *
+ * The loop that owns the connection makes a letter when a frame's header has arrived,
+ * reads the frame's data into the letter's buffer, and posts it to the engine. The
+ * engine keeps it as long as it needs the data, writes the answer into it, and posts it
+ * back to the loop it came from, which sends the answer and frees the letter. So each
+ * letter has one owner at any time, data is never copied, and the loop counts what is
+ * in flight by counting its own letters:
+ *
+ *   loop: letter_new -> read data -> mailbox_post(engine)
+ *   engine: ... -> letter_answer / letter_silence -> letter_return
+ *   loop: send frames from the pieces -> letter_free (drops the pieces' references)
+ */
+#ifndef OPTIMD_SERVER_LETTER_H
+#define OPTIMD_SERVER_LETTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/wire.h"
+#include "server/mailbox.h"
+
+struct conn;    /* the loop's; the engine never looks inside */
+struct peer;    /* the engine's; the loop never looks inside */
+struct version; /* engine/published.h */
+
+enum letter_kind {
+    LETTER_REQUEST, /* request and data are filled in */
+    LETTER_CLOSED,  /* the connection is gone; last letter of its peer */
+    LETTER_STOP     /* to the engine: drain and end its thread */
+};
+
+/* Weights to send: a run of floats inside a published version (or a buffer of the
+ * letter's own), and the segment it answers. Contiguous runs of one frame are merged.
+ */
+struct piece {
+    const float *values;
+    struct opt_segment segment;
+    struct version *version; /* one reference, dropped by letter_free; may be NULL */
+};
+
+struct letter {
+    struct letter *next; /* in a mailbox or a queue of its owner */
+    enum letter_kind kind;
+    struct mailbox *home; /* of the loop that made it */
+    struct conn *conn;
+    struct peer *peer;
+    bool lease_expired;  /* LETTER_CLOSED: by silence, not by a broken connection */
+    uint64_t arrived_ns; /* uv_hrtime when the frame was complete */
+
+    /* the request */
+    struct opt_arena arena; /* request's strings and arrays, and the reply's */
+    struct opt_request request;
+    uint8_t *data; /* 64-byte aligned, or NULL */
+    size_t data_size;
+    size_t data_capacity;
+    size_t nonfinite; /* first NaN or infinity among data's elements, SIZE_MAX: none
+                         (pushes only) */
+
+    /* the answer */
+    bool silent;      /* no answer: only give the letter back */
+    bool hang_up;     /* close the connection after the answer */
+    size_t allowance; /* if not 0: bytes of data the connection may have in flight from
+                         now on, because the engine has reserved memory for them */
+    struct opt_reply reply;
+    uint8_t *table; /* serialized table to send as data, malloc'd, or NULL */
+    size_t table_size;
+    struct piece *pieces; /* in reply order, malloc'd: the loop cuts them into frames */
+    size_t piece_count;
+    enum opt_dtype dtype; /* of the pieces on the wire */
+    void *own;            /* one more malloc'd block that pieces may point into */
+};
+
+/* An empty letter; NULL if there is no memory. arena_limit bounds request and reply. */
+struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *peer,
+                          size_t arena_limit);
+void letter_free(struct letter *letter);
+
+/* Make room for size bytes of data, 64-byte aligned, huge pages where large. False if
+ * there is no memory. */
+bool letter_data(struct letter *letter, size_t size);
+
+/* Set the answer to an error: status and a sentence (copied into the arena). */
+void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Give the letter back to its loop. Engine thread. */
+void letter_return(struct letter *letter);
+
+#endif
