@@ -196,7 +196,7 @@ $(BUILD)/client/examples/minimal: $(BUILD)/client/examples/minimal.o $(CLIENT_AR
 
 # Criterion does not start under ThreadSanitizer: a header of the same name stands in.
 ifneq ($(findstring thread,$(SANITIZE)),)
-$(BUILD)/tests/%.o: private OUR_CPPFLAGS += -isystem tests/tsan -Wno-gnu-empty-initializer
+$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan -Wno-gnu-empty-initializer
 TEST_PACKAGES := jansson
 endif
 
