@@ -138,8 +138,8 @@ $(PROTO_OBJECTS): $(BUILD)/proto/optimd.pb-c.c $(BUILD)/flags
 	$(Q)$(CC) $(OUR_CPPFLAGS) $(filter-out $(WARNINGS),$(OUR_CFLAGS)) $(CFLAGS) \
 		-c -o $@ $<
 
-# Whoever reads the generated header finds it there.
-$(call object,$(COMMON_SOURCES)): | $(BUILD)/proto/optimd.pb-c.h
+# Only wire*.c read the generated header.
+$(call object,$(wildcard common/wire*.c)): $(BUILD)/proto/optimd.pb-c.h
 
 define kernel_rule
 $(BUILD)/common/optim/%.$(1).o: common/optim/%.c $(BUILD)/flags
