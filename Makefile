@@ -144,6 +144,24 @@ $(TEST_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/%.o \
 	$(CC) $(OUR_LDFLAGS) $(OPENMP) $(LDFLAGS) -o $@ $^ \
 		$(shell pkg-config --libs $(DAEMON_PACKAGES) $(TEST_PACKAGES)) $(OUR_LIBS) -lz
 
+# ---------------------------------------------------------------- examples and demo
+
+EXAMPLES := $(BUILD)/client/examples
+DIGITS := client/examples/data/digits.csv.gz
+# The data are part of the program, so that it alone is enough.
+DIGITS_OBJECT := $(BUILD)/$(DIGITS:.gz=).o
+$(DIGITS_OBJECT): $(DIGITS)
+	@mkdir -p $(@D)
+	$(LD) -r -b binary -z noexecstack -o $@ $<
+	objcopy --rename-section .data=.rodata,alloc,load,readonly,data,contents $@
+
+$(EXAMPLES)/%.o: OUR_CPPFLAGS += -Iclient
+# Loops over a matrix's columns are worth vectors.
+$(EXAMPLES)/mlp.o: CFLAGS += -O3
+
+$(BUILD)/tests/test_mlp: $(EXAMPLES)/mlp.o $(EXAMPLES)/data.o $(DIGITS_OBJECT)
+$(BUILD)/tests/test_data: $(EXAMPLES)/data.o $(DIGITS_OBJECT)
+
 .PHONY: clean
 clean:
 	rm -rf build
