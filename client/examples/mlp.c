@@ -28,7 +28,7 @@ struct mlp {
     struct mlp_tensor tensors[2 * MLP_LAYERS_MAX];
 };
 
-enum { WIDTH_MAX = 1 << 20, BATCH_MAX = 1 << 16, TILE_ROWS = 4, TILE_COLUMNS = 16 };
+enum { WIDTH_MAX = 1 << 20, BATCH_MAX = 1 << 16, TILE_ROWS = 4, TILE_COLUMNS = 8 };
 
 static float *floats_new(size_t rows, size_t columns)
 {
