@@ -369,6 +369,24 @@ deps: ## install what is missing of the Debian packages needed; GROUPS="build te
 compose-demo: ## the demo in containers: one daemon, three workers, nothing published
 	@deploy/compose-demo
 
+# ---------------------------------------------------------------- examples and demo
+
+EXAMPLES := $(BUILD)/client/examples
+DIGITS := client/examples/data/digits.csv.gz
+# The data are part of the program, so that it alone is enough.
+DIGITS_OBJECT := $(BUILD)/$(DIGITS:.gz=).o
+$(DIGITS_OBJECT): $(DIGITS)
+	@mkdir -p $(@D)
+	$(LD) -r -b binary -z noexecstack -o $@ $<
+	objcopy --rename-section .data=.rodata,alloc,load,readonly,data,contents $@
+
+$(EXAMPLES)/%.o: OUR_CPPFLAGS += -Iclient
+# Loops over a matrix's columns are worth vectors.
+$(EXAMPLES)/mlp.o: CFLAGS += -O3
+
+$(BUILD)/tests/test_mlp: $(EXAMPLES)/mlp.o $(EXAMPLES)/data.o $(DIGITS_OBJECT)
+$(BUILD)/tests/test_data: $(EXAMPLES)/data.o $(DIGITS_OBJECT)
+
 .PHONY: clean
 clean: ## remove everything that was built
 	rm -rf build
