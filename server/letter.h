@@ -49,6 +49,7 @@ struct letter {
     struct peer *peer;
     bool lease_expired;  /* LETTER_CLOSED: by silence, not by a broken connection */
     int socket;          /* LETTER_ACCEPTED: takes it */
+    bool refuse;         /* LETTER_ACCEPTED: only to say that there are too many */
     size_t charge;       /* the loop's: bytes counted as in flight for this letter */
     uint64_t arrived_ns; /* uv_hrtime when the frame was complete */
 
