@@ -94,8 +94,8 @@ $(BUILD)/proto/optimd.pb-c.c $(BUILD)/proto/optimd.pb-c.h &: proto/optimd.proto
 $(PROTO_OBJECTS): $(BUILD)/proto/optimd.pb-c.c
 	$(CC) $(OUR_CPPFLAGS) $(filter-out $(WARNINGS),$(OUR_CFLAGS)) $(CFLAGS) -c -o $@ $<
 
-# Only wire.c reads the generated header.
-$(BUILD)/common/wire.o: $(BUILD)/proto/optimd.pb-c.h
+# Only wire*.c read the generated header.
+$(call object,$(wildcard common/wire*.c)): $(BUILD)/proto/optimd.pb-c.h
 
 define kernel_rule
 $(BUILD)/common/optim/%.$(1).o: common/optim/%.c
