@@ -83,8 +83,8 @@ __attribute__((target("arch=x86-64-v3"))) static void triad_v3(float *a, const f
     triad_loop(a, b, c, n);
 }
 
-__attribute__((target("arch=x86-64-v4,prefer-vector-width=512"))) static void
-triad_v4(float *a, const float *b, const float *c, size_t n)
+__attribute__((target("arch=x86-64-v4"))) static void triad_v4(float *a, const float *b,
+                                                               const float *c, size_t n)
 {
     triad_loop(a, b, c, n);
 }
