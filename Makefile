@@ -61,7 +61,7 @@ else
 OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
 endif
-KERNEL_CFLAGS := -O3 -fno-trapping-math
+KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
 OPENMP := -fopenmp
 
 # The kernels are compiled once per instruction set and chosen at run time.
@@ -110,7 +110,7 @@ TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TEST_SOURCES))
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
 FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 GOLDEN_PROGRAM := $(if $(GOLDEN_SOURCES),$(BUILD)/golden)
-MINIMAL := $(if $(wildcard client/examples/minimal.c),$(BUILD)/examples/minimal)
+MINIMAL := $(if $(wildcard client/examples/minimal.c),$(BUILD)/client/examples/minimal)
 PYTHON_PROTO := $(BUILD)/python/optimd_pb2.py
 
 all: $(DAEMON) $(CLIENT_ARCHIVE) $(CLIENT_LINKS)
@@ -187,7 +187,7 @@ $(CLIENT_SHARED): $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
 $(CLIENT_LINKS): $(CLIENT_SHARED)
 	@ln -sf $(<F) $@
 
-$(BUILD)/examples/minimal: $(BUILD)/client/examples/minimal.o $(CLIENT_ARCHIVE)
+$(BUILD)/client/examples/minimal: $(BUILD)/client/examples/minimal.o $(CLIENT_ARCHIVE)
 	@mkdir -p $(@D)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS)
@@ -196,7 +196,7 @@ $(BUILD)/examples/minimal: $(BUILD)/client/examples/minimal.o $(CLIENT_ARCHIVE)
 
 # Criterion does not start under ThreadSanitizer: a header of the same name stands in.
 ifneq ($(findstring thread,$(SANITIZE)),)
-$(BUILD)/tests/%.o: private OUR_CPPFLAGS += -isystem tests/tsan -Wno-gnu-empty-initializer
+$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan -Wno-gnu-empty-initializer
 TEST_PACKAGES := jansson
 endif
 
