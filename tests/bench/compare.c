@@ -49,6 +49,13 @@ static void add_rows(struct report *report, const struct comparison *comparison,
     }
 }
 
+/* Seconds within which another pair may begin: too few pairs say nothing, but even
+ * those may not take for ever. */
+static double allowed(const struct compare_effort *effort, size_t pairs)
+{
+    return pairs < COMPARE_PAIRS_MIN ? 4 * effort->seconds : effort->seconds;
+}
+
 bool compare(struct report *report, const struct comparison *comparison,
              const struct compare_effort *effort)
 {
@@ -60,13 +67,16 @@ bool compare(struct report *report, const struct comparison *comparison,
     size_t n = comparison->quantity_count, pairs = 0;
     bool good = take(&comparison->ours, n, &ours, 0, problem) &&
                 take(&comparison->theirs, n, &theirs, 0, problem);
-    while (good && pairs < wanted &&
-           (pairs == 0 || seconds_now() - begin < effort->seconds)) {
+    while (good && pairs < wanted && seconds_now() - begin < allowed(effort, pairs)) {
         good = take(&comparison->ours, n, &ours, pairs, problem) &&
                take(&comparison->theirs, n, &theirs, pairs, problem);
         pairs += good;
     }
-    if (!good) {
+    if (good && pairs == 0) {
+        snprintf(problem, sizeof problem, "one run takes longer than %g s",
+                 allowed(effort, 0));
+    }
+    if (!good || pairs == 0) {
         report_failure(report, "%s: %s", comparison->name, problem);
         return false;
     }

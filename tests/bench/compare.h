@@ -12,7 +12,7 @@
 
 #include "tests/bench/report.h"
 
-enum { COMPARE_QUANTITIES_MAX = 4, COMPARE_PAIRS_MAX = 64 };
+enum { COMPARE_QUANTITIES_MAX = 4, COMPARE_PAIRS_MIN = 5, COMPARE_PAIRS_MAX = 64 };
 
 /* One run: fills a value for each quantity of the comparison. False, with a sentence in
  * problem, if it could not be done. */
@@ -32,7 +32,8 @@ struct comparison {
 /* How much work a comparison may be. */
 struct compare_effort {
     size_t pairs;   /* wanted */
-    double seconds; /* no new pair is begun after that long */
+    double seconds; /* no new pair after that long, once there are COMPARE_PAIRS_MIN;
+                       after four times that, none in any case */
 };
 
 /* Run each side once for warming up, then the pairs; add one row per quantity. False

@@ -5,6 +5,7 @@
  * same threads, is what its code is worth. Rules come from the registry, so that a new
  * one is measured before anyone remembers to.
  */
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "common/optim/rule.h"
@@ -18,17 +19,20 @@
 struct variant {
     const char *name, *expression;
     enum opt_dtype dtype;
-    size_t workers, tensors;
+    size_t workers;
+    bool layers; /* in many tensors, as layer-wise rules want it, not in one */
     double bytes, goal;
 };
 
 static const struct variant variants[] = {
-    { "adam, bf16 gradient", "adam", OPT_BF16, 1, 1, 0, 0.95 },
-    { "adam, two workers' gradients", "adam", OPT_FP32, 2, 1, 0, 0.95 },
+    { "adam, bf16 gradient", "adam", OPT_BF16, 1, false, 0, 0.95 },
+    { "adam, two workers' gradients", "adam", OPT_FP32, 2, false, 0, 0.95 },
     /* direction: gradient, weights, slots in; slots, direction out. step: direction and
      * weights in, weights out */
-    { "lamb", "lamb", OPT_FP32, 1, 160, 40, 1.15 },
+    { "lamb", "lamb", OPT_FP32, 1, true, 40, 1.15 },
 };
+
+enum { LAYER = 600 * 1000 }; /* parameters of a layer, at most */
 
 struct setting {
     const struct bench *bench;
@@ -37,6 +41,11 @@ struct setting {
 };
 
 static const struct report_quantity rate = { "", "GB/s", REPORT_MORE, 0 };
+
+static size_t tensors_of(const struct setting *setting, const struct variant *variant)
+{
+    return variant->layers ? setting->n / LAYER + 1 : 1;
+}
 
 /* Full-size runs have goals; in a short one the data is too small for them. */
 static double goal(const struct setting *setting, double value)
@@ -54,8 +63,9 @@ static void measure(struct setting *setting, const struct variant *variant, int 
 {
     struct kernel_run run;
     char problem[256], name[96];
-    if (!kernel_run_init(&run, variant->expression, setting->n, variant->tensors,
-                         variant->dtype, variant->workers, problem)) {
+    if (!kernel_run_init(&run, variant->expression, setting->n,
+                         tensors_of(setting, variant), variant->dtype, variant->workers,
+                         problem)) {
         report_failure(setting->bench->report, "%s: %s", variant->name, problem);
         return;
     }
@@ -90,13 +100,13 @@ struct duel {
 static const struct duel duels[] = {
     { "adam, bf16 gradient",
       "adam, fp32 gradient",
-      { "", "adam", OPT_BF16, 1, 1, 0, 0 },
-      { "", "adam", OPT_FP32, 1, 1, 0, 0 },
+      { "", "adam", OPT_BF16, 1, false, 0, 0 },
+      { "", "adam", OPT_FP32, 1, false, 0, 0 },
       0.85 },
     { "lars",
       "momentum",
-      { "", "lars", OPT_FP32, 1, 160, 0, 0 },
-      { "", "momentum", OPT_FP32, 1, 160, 0, 0 },
+      { "", "lars", OPT_FP32, 1, true, 0, 0 },
+      { "", "momentum", OPT_FP32, 1, true, 0, 0 },
       1.1 },
 };
 
@@ -108,8 +118,8 @@ static void measure_duel(struct setting *setting, const struct duel *duel, int t
     bool good = true;
     for (int i = 0; i < 2 && good; i++) {
         good = kernel_run_init(&runs[i], sides[i]->expression, setting->n,
-                               sides[i]->tensors, sides[i]->dtype, sides[i]->workers,
-                               problem);
+                               tensors_of(setting, sides[i]), sides[i]->dtype,
+                               sides[i]->workers, problem);
         runs[i].threads = threads;
         runs[i].updates = updates_for(setting);
     }
@@ -144,7 +154,6 @@ static void measure_all(struct setting *setting, int threads)
                                  .expression = rules[i]->name,
                                  .dtype = OPT_FP32,
                                  .workers = 1,
-                                 .tensors = 1,
                                  .goal = is_adam ? 1.10 : 0.95 };
         measure(setting, &plain, threads);
     }
