@@ -44,6 +44,7 @@ static void add_rows(struct report *report, const struct comparison *comparison,
             .theirs = summary_of(theirs->values[q], pairs),
             .ratio = summary_of(ratios, pairs),
             .pairs = pairs,
+            .few = pairs < COMPARE_PAIRS_MIN,
         };
         report_add(report, &row);
     }

@@ -98,8 +98,8 @@ struct duel {
 };
 
 static const struct duel duels[] = {
-    { "adam, bf16 gradient",
-      "adam, fp32 gradient",
+    { "adam bf16",
+      "adam fp32",
       { "", "adam", OPT_BF16, 1, false, 0, 0 },
       { "", "adam", OPT_FP32, 1, false, 0, 0 },
       0.85 },

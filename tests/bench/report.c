@@ -73,8 +73,8 @@ void report_group(struct report *report, const char *name, const char *title,
 {
     fprintf(report->out, "\n%s%s\n", title,
             quiet ? "" : " (other programs were busy: judge the ratios only)");
-    fprintf(report->out, "  %-44s %-8s %9s %9s   %-22s %s\n", "", "unit", "optimd",
-            "reference", "ratio (lowest-highest)", "goal");
+    fprintf(report->out, "  %-40s %9s %9s %-8s  ratio (lowest-highest)\n", "", "optimd",
+            "reference", "unit");
     json_t *group = json_pack("{s:s, s:s, s:f, s:b, s:[]}", "name", name, "title",
                               title, "idle", idle, "quiet", quiet, "rows");
     json_array_append_new(report->groups, group);
@@ -108,17 +108,17 @@ void report_add(struct report *report, const struct report_row *row)
 {
     const struct report_quantity *quantity = &row->quantity;
     const char *relation = quantity->better == REPORT_MORE ? ">=" : "<=";
-    char name[128], ours[24], theirs[24], goal[48] = "";
+    char name[128], ours[24], theirs[24], note[64] = "";
     snprintf(name, sizeof name, "%s%s%s", row->name, quantity->name[0] ? ", " : "",
              quantity->name);
     if (quantity->goal > 0) {
-        snprintf(goal, sizeof goal, "%s %.2f %s", relation, quantity->goal,
+        snprintf(note, sizeof note, "  goal %s %.2f: %s", relation, quantity->goal,
                  goal_met(row) ? "met" : "MISSED");
     }
-    fprintf(report->out, "  %-44s %-8s %9s %9s   %5.2f (%.2f-%.2f)%*s %s\n", name,
-            quantity->unit, digits(row->ours.median, ours),
-            digits(row->theirs.median, theirs), row->ratio.median, row->ratio.lowest,
-            row->ratio.highest, row->ratio.highest < 10 ? 5 : 3, "", goal);
+    fprintf(report->out, "  %-40s %9s %9s %-8s %6.2f (%.2f-%.2f)%s%s\n", name,
+            digits(row->ours.median, ours), digits(row->theirs.median, theirs),
+            quantity->unit, row->ratio.median, row->ratio.lowest, row->ratio.highest,
+            note, row->few ? "  (few pairs)" : "");
     fflush(report->out);
 
     json_t *object = json_pack(

@@ -38,6 +38,7 @@ struct report_row {
     struct report_quantity quantity;
     struct summary ours, theirs, ratio;
     size_t pairs; /* how many of each were measured */
+    bool few;     /* fewer than a median wants */
 };
 
 struct report;
