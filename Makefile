@@ -40,7 +40,7 @@ else
 OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
 endif
-KERNEL_CFLAGS := -O3 -fno-trapping-math
+KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
 # ThreadSanitizer cannot see inside gcc's OpenMP runtime, so that build leaves it out.
 OPENMP := $(if $(findstring thread,$(SANITIZE)),,-fopenmp)
 
@@ -94,8 +94,8 @@ $(BUILD)/proto/optimd.pb-c.c $(BUILD)/proto/optimd.pb-c.h &: proto/optimd.proto
 $(PROTO_OBJECTS): $(BUILD)/proto/optimd.pb-c.c
 	$(CC) $(OUR_CPPFLAGS) $(filter-out $(WARNINGS),$(OUR_CFLAGS)) $(CFLAGS) -c -o $@ $<
 
-# Only wire.c reads the generated header.
-$(BUILD)/common/wire.o: $(BUILD)/proto/optimd.pb-c.h
+# Only wire*.c read the generated header.
+$(call object,$(wildcard common/wire*.c)): $(BUILD)/proto/optimd.pb-c.h
 
 define kernel_rule
 $(BUILD)/common/optim/%.$(1).o: common/optim/%.c
