@@ -52,8 +52,7 @@ bool alarm_set(struct alarms *alarms, struct alarm *alarm, uint64_t at_ns,
     alarm_cancel(alarms, alarm);
     if (alarms->count + 1 >= alarms->capacity) {
         size_t capacity = alarms->capacity == 0 ? 64 : alarms->capacity * 2;
-        struct alarm **heap =
-            realloc(alarms->heap, capacity * sizeof(struct alarm *));
+        struct alarm **heap = realloc(alarms->heap, capacity * sizeof(struct alarm *));
         if (heap == NULL) {
             return false;
         }

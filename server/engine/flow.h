@@ -36,8 +36,9 @@ void flow_pull(struct engine *engine, struct model *model, struct letter *letter
 void flow_update(struct engine *engine, struct model *model);
 /* Something about the model has changed: serve what can be served. */
 void flow_settle(struct engine *engine, struct model *model);
-/* Do about a millisecond of the work in progress; false if it waits for readers. */
-bool flow_work(struct engine *engine, struct model *model);
+/* Do about a millisecond of work on the first of the models that are not idle (there
+ * must be one); false if it waits for readers. */
+bool flow_turn(struct engine *engine);
 
 /* Take the model away: answer all who wait with ABORTED and the sentence. Its memory
  * goes when the engine has finished the letter it is serving. */

@@ -24,7 +24,8 @@ struct model;
 struct team;
 struct worker;
 
-/* What the engine has counted since it started; statistics shows them by these names. */
+/* What the engine has counted since it started; statistics shows them by these names.
+ */
 struct engine_counters {
     uint64_t requests;
     uint64_t errors;
@@ -48,9 +49,10 @@ struct engine {
     struct engine_settings settings;
     struct mailbox box;
     uv_thread_t thread;
-    uv_sem_t drained;  /* posted once everything that waited has been answered */
+    uv_sem_t drained; /* posted when the thread runs, and when all who waited have been
+                         answered */
     struct letter stop; /* asks for that; sent again, it ends the thread */
-    bool stopping;
+    bool started, stopping;
 
     uint64_t now_ns; /* when this turn of the loop began */
     struct alarms alarms;
@@ -62,8 +64,8 @@ struct engine {
     struct model **numbered; /* the same in ascending order of their numbers */
     size_t model_count, model_capacity;
     uint32_t last_number;
-    struct model *busy; /* models with an update or a copy in progress, a ring's order */
-    struct model *dead; /* deleted, to be freed between two letters */
+    struct model *busy_first, *busy_last; /* with an update or a copy in progress */
+    struct model *dead;                   /* deleted, to be freed between two letters */
 
     struct names workers; /* struct worker by name */
 
@@ -82,10 +84,10 @@ struct peer {
     bool observer;         /* has no identity */
     struct worker *worker; /* whom it speaks for; NULL: observer, or replaced */
     uint64_t incarnation;
-    bool continued;     /* replaced by a new connection of the same session */
+    bool continued; /* replaced by a new connection of the same session */
     char name[OPT_NAME_MAX + 1];
-    size_t letters;     /* of it in the engine's hands */
-    size_t queued;      /* of those in queues of busy models */
+    size_t letters;                 /* of it in the engine's hands */
+    size_t queued;                  /* of those in queues of busy models */
     uint64_t settled[PEER_SETTLED]; /* request ids, a ring */
     size_t settled_next;
 };

@@ -2,6 +2,7 @@
 #include "server/engine/lease.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,14 @@ static uint64_t ms_to_ns(uint64_t ms)
 
 /* ---------------------------------------------------------------- workers */
 
+void worker_free(struct worker *worker)
+{
+    if (worker != NULL) {
+        free(worker->name);
+        free(worker);
+    }
+}
+
 static struct worker *worker_new(struct engine *engine, const char *name)
 {
     struct worker *worker = calloc(1, sizeof *worker);
@@ -31,8 +40,7 @@ static struct worker *worker_new(struct engine *engine, const char *name)
     }
     worker->name = strdup(name);
     if (worker->name == NULL || !names_add(&engine->workers, worker->name, worker)) {
-        free(worker->name);
-        free(worker);
+        worker_free(worker);
         return NULL;
     }
     return worker;
@@ -41,10 +49,9 @@ static struct worker *worker_new(struct engine *engine, const char *name)
 /* Free it if nobody speaks for it and no model remembers it. */
 static void worker_release(struct engine *engine, struct worker *worker)
 {
-    if (worker->peer == NULL && worker->members == NULL) {
+    if (worker->peer == NULL && worker->members == NULL && !worker->held) {
         names_remove(&engine->workers, worker->name);
-        free(worker->name);
-        free(worker);
+        worker_free(worker);
     }
 }
 
@@ -66,6 +73,25 @@ static void detach(struct engine *engine, struct worker *worker, bool continued)
     worker->peer = NULL;
 }
 
+/* All its memberships are lost. What follows from one may serve letters and forget
+ * members, this worker's too, so each is looked up anew; the worker itself is held. */
+static void lose_all(struct engine *engine, struct worker *worker)
+{
+    worker->held = true;
+    for (struct member *member = worker->members; member != NULL;
+         member = member->next_of_worker) {
+        member->loss_pending = member->joined;
+    }
+    for (struct member *member = worker->members; member != NULL;) {
+        if (member->loss_pending && member->model->activity == MODEL_IDLE) {
+            lease_lost(engine, member);
+            member = worker->members;
+        } else {
+            member = member->next_of_worker;
+        }
+    }
+}
+
 enum opt_status lease_hello(struct engine *engine, struct peer *peer, const char *name,
                             uint64_t session, struct opt_error *error)
 {
@@ -79,12 +105,13 @@ enum opt_status lease_hello(struct engine *engine, struct peer *peer, const char
     }
     if (worker->session == session) {
         detach(engine, worker, true);
-    } else {
-        detach(engine, worker, false);
         for (struct member *member = worker->members; member != NULL;
              member = member->next_of_worker) {
-            lease_lost(engine, member);
+            member->loss_pending = false; /* it came back before it was noticed */
         }
+    } else {
+        detach(engine, worker, false);
+        lose_all(engine, worker);
         worker->session = session;
         worker->incarnation++;
     }
@@ -96,6 +123,7 @@ enum opt_status lease_hello(struct engine *engine, struct peer *peer, const char
         }
     }
     worker->peer = peer;
+    worker->held = false;
     peer->worker = worker;
     peer->incarnation = worker->incarnation;
     snprintf(peer->name, sizeof peer->name, "%s", name);
@@ -220,7 +248,7 @@ static void on_remembered_long(struct engine *engine, struct alarm *alarm)
 /* Too many are remembered: the one that left first is forgotten. */
 static void forget_oldest(struct engine *engine, struct model *model)
 {
-    if (model->member_count - model->joined <= MEMBERS_KEPT) {
+    if (model->member_count - model->joined < MEMBERS_KEPT) {
         return;
     }
     struct member *oldest = NULL;
@@ -245,11 +273,11 @@ static enum opt_status reserve(struct engine *engine, const struct model *model,
     if (!budget_take(&engine->budget, need)) {
         models_trim(engine);
         if (!budget_take(&engine->budget, need)) {
-            return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                            "a worker of model \"%s\" needs %zu bytes for its gradient, "
-                            "but %zu of the %zu bytes that --memory allows are left",
-                            model->name, need, budget_left(&engine->budget),
-                            engine->budget.limit);
+            return opt_fail(
+                error, OPT_RESOURCE_EXHAUSTED,
+                "a worker of model \"%s\" needs %zu bytes for its gradient, "
+                "but %zu of the %zu bytes that --memory allows are left",
+                model->name, need, budget_left(&engine->budget), engine->budget.limit);
         }
     }
     member->reserved = need;
@@ -262,6 +290,7 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
     struct member *member = lease_member(model, peer);
     bool made = member == NULL;
     if (made) {
+        forget_oldest(engine, model);
         member = member_new(engine, model, peer->worker);
         if (member == NULL) {
             return opt_fail(error, OPT_UNAVAILABLE,
@@ -322,7 +351,6 @@ static void leave_rounds(struct engine *engine, struct member *member)
         /* It stays until there are too many. */
         member->left_ns = 0;
     }
-    forget_oldest(engine, model);
 }
 
 /* Withdraw complete pushes from the end of the queue until keep are left. */
@@ -406,16 +434,17 @@ static void on_grace_over(struct engine *engine, struct alarm *alarm)
     lease_lost(engine, member_of_alarm(alarm));
 }
 
-static void lose_connection(struct engine *engine, struct member *member, bool expired)
+/* The connection is gone without a word: the worker may come back for a while. */
+static void start_grace(struct engine *engine, struct member *member)
 {
+    uint64_t over = engine->now_ns + ms_to_ns(engine->settings.grace_ms);
     if (!member->joined) {
         return;
     }
     member->away = true;
-    uint64_t over = engine->now_ns + ms_to_ns(engine->settings.grace_ms);
-    if (expired || !alarm_set(&engine->alarms, &member->alarm, over, on_grace_over)) {
-        lease_lost(engine, member);
-    }
+    /* Without memory for the alarm it is over at once. */
+    member->loss_pending =
+        !alarm_set(&engine->alarms, &member->alarm, over, on_grace_over);
 }
 
 void lease_closed(struct engine *engine, struct peer *peer, bool expired)
@@ -434,9 +463,14 @@ void lease_closed(struct engine *engine, struct peer *peer, bool expired)
         return;
     }
     detach(engine, worker, false);
-    for (struct member *member = worker->members; member != NULL;
-         member = member->next_of_worker) {
-        lose_connection(engine, member, expired);
+    if (expired) {
+        lose_all(engine, worker);
+    } else {
+        for (struct member *member = worker->members; member != NULL;
+             member = member->next_of_worker) {
+            start_grace(engine, member);
+        }
     }
+    worker->held = false;
     worker_release(engine, worker);
 }

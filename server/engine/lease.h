@@ -41,6 +41,7 @@ struct worker {
     uint64_t session;
     uint64_t incarnation;
     struct peer *peer;      /* who speaks for it now, or NULL */
+    bool held;              /* not to be freed while it is being dealt with */
     struct member *members; /* by next_of_worker */
 };
 
@@ -57,15 +58,18 @@ struct member {
     uint64_t last_sequence;
     uint64_t last_step; /* of its last applied push */
     uint64_t applied, duplicates, refused;
-    struct push *gathering;   /* the push whose frames are arriving */
+    struct push *gathering;    /* the push whose frames are arriving */
     struct push *first, *last; /* complete ones, ascending sequence */
-    size_t waiting;           /* how many */
+    size_t waiting;            /* how many */
 };
 
 /* The connection says who it is. Finds or makes the worker, detaches whoever spoke for
  * it. OPT_UNAVAILABLE: no memory. */
 enum opt_status lease_hello(struct engine *engine, struct peer *peer, const char *name,
                             uint64_t session, struct opt_error *error);
+
+/* Free a worker that is in no table any more; NULL is allowed. */
+void worker_free(struct worker *worker);
 
 /* The member that the peer is in this model, or NULL. */
 struct member *lease_member(const struct model *model, const struct peer *peer);

@@ -1,9 +1,9 @@
 /* memory — the engine's large memory, and the budget that bounds it.
  *
- * Weights, slots and scratch are 64-byte aligned and start as zeros; from a few pages on
- * they are mapped, and from 2 MiB on aligned and advised for huge pages, so that memory
- * which is never touched is never resident. Everything large is taken from the budget
- * before it is allocated. The engine takes; giving back is for any thread.
+ * Weights, slots and scratch are 64-byte aligned and start as zeros; from a few pages
+ * on they are mapped, and from 2 MiB on aligned and advised for huge pages, so that
+ * memory which is never touched is never resident. Everything large is taken from the
+ * budget before it is allocated. The engine takes; giving back is for any thread.
  */
 #ifndef OPTIMD_SERVER_ENGINE_MEMORY_H
 #define OPTIMD_SERVER_ENGINE_MEMORY_H

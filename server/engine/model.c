@@ -453,10 +453,10 @@ void model_assign(struct model *model, const struct opt_segment *segment,
     for (uint64_t done = 0; done < segment->count;) {
         size_t run;
         uint64_t offset = segment->offset + done;
-        const struct shard *shard = model_shard(model, segment->tensor, offset,
-                                                segment->count - done, &run);
-        float *to = version_values(shard->current) +
-                    (tensor->at + (size_t)offset - shard->at);
+        const struct shard *shard =
+            model_shard(model, segment->tensor, offset, segment->count - done, &run);
+        float *to =
+            version_values(shard->current) + (tensor->at + (size_t)offset - shard->at);
         opt_dtype_widen(dtype, from, to, run);
         from += run * opt_dtype_size(dtype);
         done += run;
@@ -475,6 +475,7 @@ void model_ready(struct model *model)
         }
     }
     model->ready = true;
+    model->advanced = true;
     model->creator = NULL;
 }
 

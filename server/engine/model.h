@@ -22,6 +22,7 @@
 #include "common/optim/spec.h"
 #include "common/optim/update.h"
 #include "common/wire.h"
+#include "server/engine/alarm.h"
 #include "server/engine/update.h"
 
 struct engine;
@@ -103,19 +104,21 @@ struct model {
 
     struct member **members; /* everybody known, in ascending byte order of names */
     size_t member_count, member_capacity;
-    size_t joined;  /* of them, in the rounds */
-    size_t missing; /* of those, without a complete push */
-    bool gathered;  /* min_workers have come together since there was nobody */
+    size_t joined;       /* of them, in the rounds */
+    size_t missing;      /* of those, without a complete push */
+    bool gathered;       /* min_workers have come together since there was nobody */
     struct push **round; /* the pushes being applied, room for all members */
     size_t round_count;
     struct push *spare_pushes;
 
     enum { MODEL_IDLE, MODEL_UPDATING, MODEL_COPYING } activity;
-    struct model *next_busy; /* in the engine's list */
+    bool listed;                                 /* among the engine's busy models */
+    struct model *next_busy;                     /* there */
     struct letter *queue_first, *queue_last;     /* came while it was not idle */
     struct letter *copying_first, *copying_last; /* pulls of computed views */
     struct waiting *waiting_first, *waiting_last;
-    bool settling; /* model_settle is at work */
+    bool advanced; /* ready or stepped since those who wait were last looked at */
+    bool settling; /* flow_settle is at work */
     bool deleted;
     struct model *next_dead;
 };

@@ -74,7 +74,8 @@ void names_remove(struct names *names, const char *name)
     names->slots[hole] = (struct named){ 0 };
     names->count--;
     /* What was pushed past the hole must be found again without it. */
-    for (size_t i = (hole + 1) & mask; names->slots[i].name != NULL; i = (i + 1) & mask) {
+    for (size_t i = (hole + 1) & mask; names->slots[i].name != NULL;
+         i = (i + 1) & mask) {
         struct named moved = names->slots[i];
         names->slots[i] = (struct named){ 0 };
         names->slots[place_of(names->slots, names->capacity, moved.name)] = moved;

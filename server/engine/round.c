@@ -85,31 +85,6 @@ static void push_recycle(struct engine *engine, struct push *push)
     model->spare_pushes = push;
 }
 
-/* ---------------------------------------------------------------- settled requests */
-
-/* The reply to a push has gone out before its last frame: the rest is swallowed. */
-static void settle_request(struct peer *peer, const struct letter *letter, bool last)
-{
-    if (!last) {
-        peer->settled[peer->settled_next] = letter->request.id;
-        peer->settled_next = (peer->settled_next + 1) % PEER_SETTLED;
-    }
-}
-
-/* Whether the letter is a later frame of such a push. */
-static bool request_settled(struct peer *peer, uint64_t id, bool first, bool last)
-{
-    for (size_t i = 0; i < PEER_SETTLED; i++) {
-        if (peer->settled[i] == id) {
-            if (first || last) {
-                peer->settled[i] = 0;
-            }
-            return !first;
-        }
-    }
-    return false;
-}
-
 /* ---------------------------------------------------------------- answers */
 
 static void unpin(struct model *model, const struct letter *answer)
@@ -138,10 +113,8 @@ static void answer_push(struct engine *engine, struct model *model,
 
 /* An error in a frame: it answers the whole push. */
 static void refuse_frame(struct engine *engine, struct member *member,
-                         struct letter *letter, bool last,
-                         const struct opt_error *error)
+                         struct letter *letter, const struct opt_error *error)
 {
-    settle_request(letter->peer, letter, last);
     if (member != NULL) {
         member->refused++;
     }
@@ -225,9 +198,6 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
             answer = answer->next;
         }
         push->answer = answer;
-        if (answer != NULL) {
-            settle_request(answer->peer, answer, false);
-        }
     } else {
         unqueue(push);
         unpin(push->model, answer);
@@ -309,12 +279,13 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
         struct push *push = model->round[i];
         struct member *member = push->member;
         struct letter *answer = push->answer;
-        struct opt_push_reply reply = { .fate = fate, .step = model->step, .reason = "" };
+        struct opt_push_reply reply = { .fate = fate,
+                                        .step = model->step,
+                                        .reason = "" };
         member->last_sequence = push->head.sequence;
         if (fate == OPT_FATE_APPLIED) {
             uint64_t before = model->step - 1;
-            reply.staleness =
-                before > push->head.basis ? before - push->head.basis : 0;
+            reply.staleness = before > push->head.basis ? before - push->head.basis : 0;
             member->last_step = model->step;
             member->applied++;
             engine->counters.pushes_applied++;
@@ -453,11 +424,12 @@ static enum opt_status check_next(const struct push *push, const struct opt_push
     if (head->sequence != first->sequence || head->basis != first->basis ||
         head->samples != first->samples || head->form != first->form ||
         head->dtype != first->dtype) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "frame %" PRIu32
-                        " of a push differs from the first in sequence, basis, samples, "
-                        "form or dtype",
-                        head->frame);
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT,
+            "frame %" PRIu32
+            " of a push differs from the first in sequence, basis, samples, "
+            "form or dtype",
+            head->frame);
     }
     return OPT_OK;
 }
@@ -591,9 +563,8 @@ static void answer_duplicate(struct engine *engine, struct model *model,
     member->duplicates++;
     engine->counters.pushes_duplicate++;
     answer_push(engine, model, letter,
-                (struct opt_push_reply){ .fate = OPT_FATE_DUPLICATE,
-                                         .step = model->step,
-                                         .reason = "" });
+                (struct opt_push_reply){
+                    .fate = OPT_FATE_DUPLICATE, .step = model->step, .reason = "" });
 }
 
 /* The last frame is here. */
@@ -675,14 +646,14 @@ static struct push *push_of(struct engine *engine, struct model *model,
 
 /* The frame cannot be used: answer the push, forget what had come of it. */
 static void fail_push(struct engine *engine, struct member *member,
-                      struct letter *letter, bool last, const struct opt_error *error)
+                      struct letter *letter, const struct opt_error *error)
 {
     struct push *push = member->gathering;
     if (push != NULL && push->peer == letter->peer &&
         push->request_id == letter->request.id) {
         round_drop_gathering(engine, member);
     }
-    refuse_frame(engine, member, letter, last, error);
+    refuse_frame(engine, member, letter, error);
 }
 
 /* Check and pin what the push_pull will pull, while it can still be refused. */
@@ -705,24 +676,20 @@ void round_frame(struct engine *engine, struct model *model, struct letter *lett
 {
     struct opt_error error;
     struct peer *peer = letter->peer;
-    if (request_settled(peer, letter->request.id, head->frame == 0, head->last)) {
-        engine_silence(engine, letter);
-        return;
-    }
     struct member *member = lease_member(model, peer);
     if (member == NULL || !member->joined) {
-        opt_fail(&error, OPT_FAILED_PRECONDITION,
-                 "worker \"%s\" has not joined model \"%s\"; create or open it with join "
-                 "before pushing",
-                 peer->name, model->name);
-        refuse_frame(engine, member, letter, head->last, &error);
+        opt_fail(
+            &error, OPT_FAILED_PRECONDITION,
+            "worker \"%s\" has not joined model \"%s\"; create or open it with join "
+            "before pushing",
+            peer->name, model->name);
+        refuse_frame(engine, member, letter, &error);
         return;
     }
     /* A push that is known to have been applied needs no second look at its frames; a
      * push_pull's last frame says what to pull all the same. */
     if (head->frame == 0 && head->sequence <= member->last_sequence &&
         letter->request.message == OPT_MESSAGE_PUSH) {
-        settle_request(peer, letter, head->last);
         answer_duplicate(engine, model, member, letter);
         return;
     }
@@ -730,7 +697,7 @@ void round_frame(struct engine *engine, struct model *model, struct letter *lett
     if (push == NULL || take_values(push, letter, head, &error) != OPT_OK ||
         (head->last && !push->echo && check_coverage(push, &error) != OPT_OK) ||
         (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {
-        fail_push(engine, member, letter, head->last, &error);
+        fail_push(engine, member, letter, &error);
         return;
     }
     push->frame_count++;

@@ -46,11 +46,11 @@ struct push {
     uint64_t request_id; /* of its frames */
     uint64_t session;
     uint32_t frame_count;
-    bool echo;           /* sent again while the first copy waits: data is not used */
-    bool skip;           /* not finite: its round will be skipped */
-    uint32_t *tensors;   /* that it names, in the order of their first segments */
+    bool echo;         /* sent again while the first copy waits: data is not used */
+    bool skip;         /* not finite: its round will be skipped */
+    uint32_t *tensors; /* that it names, in the order of their first segments */
     size_t tensor_count;
-    uint32_t *covered;   /* per tensor of the model: blocks that are there */
+    uint32_t *covered;      /* per tensor of the model: blocks that are there */
     const uint8_t **blocks; /* per block of the model: its values, or NULL */
 };
 

@@ -33,9 +33,9 @@ struct seat {
 
 struct team {
     int threads;
-    struct seat *seats;      /* one per thread */
-    size_t contributions;    /* room in each */
-    struct block *blocks;    /* of the piece: PIECE_BLOCKS */
+    struct seat *seats;   /* one per thread */
+    size_t contributions; /* room in each */
+    struct block *blocks; /* of the piece: PIECE_BLOCKS */
 };
 
 static void seat_fini(struct seat *seat)
@@ -305,30 +305,22 @@ static void run_blocks(struct engine *engine, struct model *model, size_t count,
                        uint64_t elements)
 {
     struct team *team = engine->team;
-    struct update *update = &model->update;
-    enum update_phase phase = update->phase;
     static const enum opt_pass passes[] = {
         [UPDATE_NORMS] = OPT_PASS_NORM,
         [UPDATE_DIRECTIONS] = OPT_PASS_DIRECTION,
         [UPDATE_STEPS] = OPT_PASS_STEP,
         [UPDATE_LOOKAHEAD] = OPT_PASS_LOOKAHEAD,
     };
+    enum opt_pass pass = passes[model->update.phase];
     /* A share is about one full block, or many small ones. */
     int share = (int)(1 + count * OPT_BLOCK / (elements + 1));
     if ((size_t)share * (size_t)team->threads > count) {
         share = 1;
     }
-#pragma omp parallel for schedule(dynamic, share)                                      \
-    if (team->threads > 1 && elements >= TEAM_ELEMENTS)
+#pragma omp parallel for schedule(dynamic, share) if (team->threads > 1 &&             \
+                                                      elements >= TEAM_ELEMENTS)
     for (size_t i = 0; i < count; i++) {
-        const struct block *block = &team->blocks[i];
-        const struct tensor *tensor = &model->tensors[block->tensor];
-        if (phase == UPDATE_CHECK) {
-            update->sums[tensor->first_block + block->index].first =
-                (double)first_overflow(model, block, own_seat(team));
-        } else {
-            run_block(model, passes[phase], block, own_seat(team));
-        }
+        run_block(model, pass, &team->blocks[i], own_seat(team));
     }
     (void)share;
 }
@@ -452,14 +444,9 @@ void update_start(struct engine *engine, struct model *model)
             update->elements += tensor->n;
         }
     }
-    const struct opt_options *options = &model->spec.options;
-    bool check = options->aggregate == OPT_SUM && options->nonfinite != OPT_PROPAGATE &&
-                 update->push_count > 1;
-    begin_phase(update,
-                check                                      ? UPDATE_CHECK
-                : opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS
-                                                           : UPDATE_PREPARE,
-                0);
+    begin_phase(
+        update,
+        opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS : UPDATE_PREPARE, 0);
     engine->counters.updates++;
 }
 
@@ -471,30 +458,30 @@ static void clear_touched(struct update *update)
     }
 }
 
-static enum update_progress end_check(struct model *model, uint32_t *tensor,
-                                      uint64_t *element)
+/* Where the aggregate is not finite. */
+static void find_overflow(struct engine *engine, struct model *model, uint32_t *tensor,
+                          uint64_t *element)
 {
-    struct update *update = &model->update;
+    const struct update *update = &model->update;
     for (size_t i = 0; i < update->touched_count; i++) {
         const struct tensor *of = &model->tensors[update->touched[i]];
         for (size_t k = 0; k < of->blocks; k++) {
-            size_t found = (size_t)update->sums[of->first_block + k].first;
-            if (found < block_elements(of, k)) {
-                *tensor = update->touched[i];
-                *element = k * OPT_BLOCK + found;
-                clear_touched(update);
-                return UPDATE_OVERFLOW;
+            if (isfinite(update->sums[of->first_block + k].first)) {
+                continue;
             }
+            struct block block = { .tensor = update->touched[i], .index = (uint32_t)k };
+            size_t found = first_overflow(model, &block, &engine->team->seats[0]);
+            *tensor = update->touched[i];
+            *element = k * OPT_BLOCK + found;
+            return;
         }
     }
-    begin_phase(update,
-                opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS
-                                                         : UPDATE_PREPARE,
-                0);
-    return UPDATE_MORE;
+    assert(!"a block whose sum is not finite");
 }
 
-static void end_norms(struct model *model)
+static enum update_progress end_norms(struct engine *engine, struct model *model,
+                                      uint32_t *overflow_tensor,
+                                      uint64_t *overflow_element)
 {
     struct update *update = &model->update;
     for (size_t i = 0; i < update->touched_count; i++) {
@@ -503,7 +490,13 @@ static void end_norms(struct model *model)
                             update->sums + tensor->first_block, tensor->blocks);
     }
     opt_update_end_norms(&update->scalars);
+    if (!opt_update_finite(&update->scalars)) {
+        find_overflow(engine, model, overflow_tensor, overflow_element);
+        clear_touched(update);
+        return UPDATE_OVERFLOW;
+    }
     begin_phase(update, UPDATE_PREPARE, 0);
+    return UPDATE_MORE;
 }
 
 /* The next group: everything if no tensor takes two passes, otherwise so much that the
@@ -621,11 +614,8 @@ enum update_progress update_run(struct engine *engine, struct model *model,
         return UPDATE_MORE;
     }
     switch (update->phase) {
-    case UPDATE_CHECK:
-        return end_check(model, tensor, element);
     case UPDATE_NORMS:
-        end_norms(model);
-        return UPDATE_MORE;
+        return end_norms(engine, model, tensor, element);
     case UPDATE_DIRECTIONS:
         end_directions(model);
         return UPDATE_MORE;

@@ -3,11 +3,15 @@
  * The round that closes starts it; the engine's loop runs piece after piece, and looks
  * at its mailbox in between. The phases follow common/optim/update.h; in each of them
  * the blocks are independent and are dealt to the team, whose size therefore changes no
- * bit. Nothing is allocated here, and once the check phase is over nothing can fail:
- * an update happens whole or not at all.
+ * bit. Nothing is allocated here, and once the norms are known nothing can fail: an
+ * update happens whole or not at all.
  *
- *   check -> norms -> prepare -> [ directions -> ] steps -> ... -> lookahead -> publish
- *                                 \_ per group of tensors _/
+ *   [ norms -> ] prepare -> [ directions -> ] steps -> ... -> [ lookahead -> ] publish
+ *                           \_  per group of tensors  _/
+ *
+ * Between two pieces the threads of the team wait as the OpenMP runtime was told to
+ * (OMP_WAIT_POLICY, GOMP_SPINCOUNT in the daemon's environment); by default they spin
+ * for some milliseconds, then sleep.
  */
 #ifndef OPTIMD_SERVER_ENGINE_UPDATE_H
 #define OPTIMD_SERVER_ENGINE_UPDATE_H
@@ -31,7 +35,6 @@ struct block {
 };
 
 enum update_phase {
-    UPDATE_CHECK,
     UPDATE_NORMS,
     UPDATE_PREPARE,
     UPDATE_DIRECTIONS,
@@ -44,13 +47,13 @@ struct update {
     struct opt_update scalars;
     struct opt_tensor_update *tensors; /* one per tensor of the model */
     struct opt_block_sums *sums;       /* one per block of the model */
-    size_t *scratch_at;   /* per tensor: where its direction is; NULL: no wrapper */
-    float *scratch;       /* directions that have no gradient buffer to be kept in */
+    size_t *scratch_at; /* per tensor: where its direction is; NULL: no wrapper */
+    float *scratch;     /* directions that have no gradient buffer to be kept in */
     size_t scratch_bytes;
-    uint32_t *touched;    /* tensors in this update, ascending */
+    uint32_t *touched; /* tensors in this update, ascending */
     size_t touched_count;
     uint8_t *is_touched;
-    uint64_t elements;    /* in this update */
+    uint64_t elements; /* in this update */
     uint64_t started_ns;
     enum update_phase phase;
     size_t cursor, cursor_block;   /* next tensor (place in touched) and block */

@@ -12,8 +12,8 @@
 #include "server/engine/published.h"
 
 enum {
-    VIEW_WEIGHTS = -1,     /* no computed view: the weights as they are */
-    VIEW_UNKNOWN = -2,     /* no such slot */
+    VIEW_WEIGHTS = -1,      /* no computed view: the weights as they are */
+    VIEW_UNKNOWN = -2,      /* no such slot */
     FILL_ELEMENTS = 1 << 20 /* computed at a time: about a millisecond */
 };
 
@@ -132,10 +132,11 @@ static bool open_mirror(struct engine *engine, struct model *model,
 static enum opt_status no_memory(const struct engine *engine, const struct model *model,
                                  struct opt_error *error)
 {
-    return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                    "a view of model \"%s\" does not fit the %zu bytes that are left of "
-                    "the %zu bytes that --memory allows",
-                    model->name, budget_left(&engine->budget), engine->budget.limit);
+    return opt_fail(
+        error, OPT_RESOURCE_EXHAUSTED,
+        "a view of model \"%s\" does not fit the %zu bytes that are left of "
+        "the %zu bytes that --memory allows",
+        model->name, budget_left(&engine->budget), engine->budget.limit);
 }
 
 /* See that every shard of the pieces has memory for the view, held by readers or not:
