@@ -291,7 +291,7 @@ lint-cppcheck: $(BUILD)/proto/optimd.pb-c.h
 	@echo 'cppcheck'
 	@cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem --suppress='*:$(BUILD)/*' \
-		$(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=baseline --library=posix \
+		$(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline --library=posix \
 		$(filter-out tests/%,$(filter %.c,$(C_FILES)))
 
 # Which checks, and why not others, is said in .clang-tidy.
@@ -299,7 +299,7 @@ lint-tidy: $(patsubst %,$(BUILD)/tidy/%,$(filter %.c,$(C_FILES)))
 $(BUILD)/tidy/%: % .clang-tidy $(filter %.h,$(C_FILES)) | $(BUILD)/proto/optimd.pb-c.h
 	@mkdir -p $(@D)
 	@echo 'clang-tidy $<'
-	@clang-tidy --quiet $< -- $(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=baseline -std=c17 -fopenmp \
+	@clang-tidy --quiet $< -- $(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline -std=c17 -fopenmp \
 		2>$@.log || { cat $@.log; false; }
 	@touch $@
 
