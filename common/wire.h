@@ -22,12 +22,17 @@ enum {
     OPT_RANK_MAX = 8,            /* dimensions of a tensor */
     OPT_TENSORS_MAX = 65536,     /* default limit of tensors in a model */
     OPT_SEGMENTS_MAX = 4096,     /* segments of one frame */
+    OPT_OPTIONS_MAX = 64,        /* options of a specification or a group */
     OPT_CHUNK_BYTES = 4 << 20,   /* advised data of one frame */
     OPT_BLOCK = 16384,           /* elements of a block */
     OPT_SHARD = 1 << 20,         /* most elements of a shard */
     OPT_HEADER_BYTES = 64 << 10, /* default limit of a header part */
-    OPT_FRAME_BYTES = 64 << 20   /* default limit of a frame */
+    OPT_FRAME_BYTES = 64 << 20,  /* default limit of a frame */
+    OPT_ARENA_BYTES = 1 << 20    /* enough to read any message whose header part is
+                                    within the default limit */
 };
+/* Elements of a tensor, and of all tensors of a model. */
+#define OPT_ELEMENTS_MAX (UINT64_C(1) << 40)
 
 /* Memory for one message: bump allocation from chunks, freed as a whole. */
 struct opt_arena {
@@ -333,7 +338,9 @@ size_t opt_request_pack(const struct opt_request *request, uint8_t *out,
                         size_t capacity);
 size_t opt_reply_pack(const struct opt_reply *reply, uint8_t *out, size_t capacity);
 
-/* The tables: same rules. Packing returns the size, as above. */
+/* The tables: same rules. Packing returns the size, as above. opt_table_budget is an
+ * arena limit that is enough to read any table of that many bytes. */
+size_t opt_table_budget(size_t size);
 enum opt_status opt_tensor_table_read(const uint8_t *data, size_t size,
                                       size_t max_tensors, struct opt_arena *arena,
                                       struct opt_tensor_entry **out, size_t *count,
