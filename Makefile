@@ -40,7 +40,7 @@ else
 OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
 endif
-KERNEL_CFLAGS := -O3 -fno-trapping-math
+KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
 # ThreadSanitizer cannot see inside gcc's OpenMP runtime, so that build leaves it out.
 OPENMP := $(if $(findstring thread,$(SANITIZE)),,-fopenmp)
 
