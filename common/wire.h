@@ -47,28 +47,28 @@ void opt_arena_reset(
     struct opt_arena *arena); /* keeps one chunk for the next message */
 void opt_arena_fini(struct opt_arena *arena);
 
-enum opt_message { /* numbers of the body fields */
-                   OPT_MESSAGE_NONE = 0,
-                   OPT_MESSAGE_ERROR = 9, /* replies only */
-                   OPT_MESSAGE_HELLO = 10,
-                   OPT_MESSAGE_CREATE = 11, /* answered by OPT_MESSAGE_CREATE as well as
-                                               OPEN: ModelReply */
-                   OPT_MESSAGE_OPEN = 12,
-                   OPT_MESSAGE_ASSIGN = 13,
-                   OPT_MESSAGE_LIST = 14,
-                   OPT_MESSAGE_DESCRIBE = 15,
-                   OPT_MESSAGE_PUSH = 16,
-                   OPT_MESSAGE_PULL = 17,
-                   OPT_MESSAGE_PUSH_PULL = 18,
-                   OPT_MESSAGE_WAIT = 19,
-                   OPT_MESSAGE_STATISTICS = 20,
-                   OPT_MESSAGE_LEAVE = 21,
-                   OPT_MESSAGE_HEARTBEAT = 22,
-                   OPT_MESSAGE_GOODBYE = 23,
-                   OPT_MESSAGE_DELETE = 24,
-                   OPT_MESSAGE_LIMIT
+/* Numbers of the body fields. */
+enum opt_message {
+    OPT_MESSAGE_NONE = 0,
+    OPT_MESSAGE_ERROR = 9, /* replies only */
+    OPT_MESSAGE_HELLO = 10,
+    OPT_MESSAGE_CREATE = 11,
+    OPT_MESSAGE_MODEL = OPT_MESSAGE_CREATE, /* the reply to create and to open */
+    OPT_MESSAGE_OPEN = 12,
+    OPT_MESSAGE_ASSIGN = 13,
+    OPT_MESSAGE_LIST = 14,
+    OPT_MESSAGE_DESCRIBE = 15,
+    OPT_MESSAGE_PUSH = 16,
+    OPT_MESSAGE_PULL = 17,
+    OPT_MESSAGE_PUSH_PULL = 18,
+    OPT_MESSAGE_WAIT = 19,
+    OPT_MESSAGE_STATISTICS = 20,
+    OPT_MESSAGE_LEAVE = 21,
+    OPT_MESSAGE_HEARTBEAT = 22,
+    OPT_MESSAGE_GOODBYE = 23,
+    OPT_MESSAGE_DELETE = 24,
+    OPT_MESSAGE_LIMIT
 };
-enum { OPT_MESSAGE_MODEL = OPT_MESSAGE_CREATE }; /* body 11 of a reply */
 
 /* "push", "push_pull", ...; "none" for anything else. */
 const char *opt_message_name(enum opt_message message);

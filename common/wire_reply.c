@@ -1,4 +1,6 @@
 /* wire_reply — what the daemon answers: Reply, both ways. */
+#include <string.h>
+
 #include "common/name.h"
 #include "common/wire_parts.h"
 
@@ -229,17 +231,28 @@ enum {
 };
 
 /* Sentences may quote what a peer sent, and a program's own text may have been cut in
- * the middle of a character: what goes out is always something that can be read. */
+ * the middle of a character: what goes out is always something that can be read. A text
+ * that is not is cleaned into room, and cut to it. */
 enum { SENTENCE_MAX = 1024 };
+
+static char *sentence(const char *text, char room[SENTENCE_MAX])
+{
+    char *whole = opt_wire_text(text);
+    size_t size = strlen(whole);
+    if (opt_text_good(whole, size) == size) {
+        return whole;
+    }
+    opt_text_clean(whole, room, SENTENCE_MAX);
+    return room;
+}
 
 static void write_error(struct opt_writer *writer, const void *what)
 {
     const struct opt_error_reply *error = what;
-    char sentence[SENTENCE_MAX];
-    opt_text_clean(opt_wire_text(error->text), sentence, sizeof(sentence));
+    char room[SENTENCE_MAX];
     Optimd__V1__Error message = OPTIMD__V1__ERROR__INIT;
     message.code = (uint32_t)error->status;
-    message.message = sentence;
+    message.message = sentence(error->text, room);
     message.retry_after_ms = error->retry_after_ms;
     opt_write_fields(writer, &message.base);
 }
@@ -279,13 +292,12 @@ static void write_model(struct opt_writer *writer, const void *what)
 static void write_push(struct opt_writer *writer, const void *what)
 {
     const struct opt_push_reply *push = what;
-    char sentence[SENTENCE_MAX];
-    opt_text_clean(opt_wire_text(push->reason), sentence, sizeof(sentence));
+    char room[SENTENCE_MAX];
     Optimd__V1__PushReply message = OPTIMD__V1__PUSH_REPLY__INIT;
     message.fate = (Optimd__V1__PushReply__Fate)push->fate;
     message.step = push->step;
     message.staleness = push->staleness;
-    message.reason = sentence;
+    message.reason = sentence(push->reason, room);
     message.epoch = push->epoch;
     opt_write_fields(writer, &message.base);
 }

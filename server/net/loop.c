@@ -11,7 +11,7 @@
 #include "server/net/send.h"
 
 enum {
-    TRIM_TICKS = 10,   /* unused buffers are looked at every 2.5 s */
+    TRIM_TICKS = 10,     /* unused buffers are looked at every 2.5 s */
     STOP_LIMIT_MS = 5000 /* for flushing and for peers to hang up */
 };
 
