@@ -50,7 +50,8 @@ Test(round, waits_for_every_joined_worker)
     cr_assert(!letter_is_back(&desk, first));
     struct letter *second = letter_ask(&b, push_constant(&b, model, 1, 4, 3.0f));
     first = letter_await(&desk, first);
-    cr_assert(fate_of(first) == OPT_FATE_APPLIED && fate_of(second) == OPT_FATE_APPLIED);
+    cr_assert(fate_of(first) == OPT_FATE_APPLIED &&
+              fate_of(second) == OPT_FATE_APPLIED);
     float weights[4];
     cr_assert(model_pull(&b, model, OPT_VIEW_TRAIN, "", weights, 4) == 1);
     cr_assert(weights[0] == -2.0f, "the mean of 1 and 3");
