@@ -94,7 +94,10 @@ Test(model, is_created_once_and_shows_the_first_difference)
         const struct opt_tensor_entry *tensor;
         const char *says;
     } cases[] = {
-        { "adam(lr=0.002)", { .mode = OPT_SYNC }, &four, "specification is adam, not adam(lr=0.002)" },
+        { "adam(lr=0.002)",
+          { .mode = OPT_SYNC },
+          &four,
+          "specification is adam, not adam(lr=0.002)" },
         { "adam(lr=0.001)", { .mode = OPT_ASYNC }, &four, "mode is sync, not async" },
         { "adam(lr=0.001)",
           { .mode = OPT_SYNC, .loss = OPT_LOSS_WAIT },
