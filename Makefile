@@ -291,7 +291,7 @@ lint-cppcheck: $(BUILD)/proto/optimd.pb-c.h
 	@echo 'cppcheck'
 	@cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem --suppress='*:$(BUILD)/*' \
-		$(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=baseline --library=posix \
+		$(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline --library=posix \
 		$(filter-out tests/%,$(filter %.c,$(C_FILES)))
 
 # Which checks, and why not others, is said in .clang-tidy.
@@ -299,7 +299,7 @@ lint-tidy: $(patsubst %,$(BUILD)/tidy/%,$(filter %.c,$(C_FILES)))
 $(BUILD)/tidy/%: % .clang-tidy $(filter %.h,$(C_FILES)) | $(BUILD)/proto/optimd.pb-c.h
 	@mkdir -p $(@D)
 	@echo 'clang-tidy $<'
-	@clang-tidy --quiet $< -- $(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=baseline -std=c17 -fopenmp \
+	@clang-tidy --quiet $< -- $(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline -std=c17 -fopenmp \
 		2>$@.log || { cat $@.log; false; }
 	@touch $@
 
@@ -358,6 +358,48 @@ uninstall: ## remove what install put there, but not a configuration that was ch
 		rmdir --ignore-fail-on-non-empty $(DESTDIR)$(SYSCONFDIR)/optimd; \
 	fi
 
+# ---------------------------------------------------------------- examples and demo
+
+EXAMPLES := $(BUILD)/client/examples
+$(EXAMPLES)/%.o: private OUR_CPPFLAGS += -Iclient
+# Loops over a matrix's columns are worth vectors.
+$(EXAMPLES)/mlp.o: private CFLAGS += -O3
+
+# The digits are part of the program, so that it alone is enough.
+$(EXAMPLES)/data/digits.o: client/examples/data/digits.csv.gz
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(LD) -r -b binary -z noexecstack -o $@ $<
+	$(Q)objcopy --rename-section .data=.rodata,alloc,load,readonly,data,contents $@
+
+$(EXAMPLES)/worker: $(addprefix $(EXAMPLES)/,worker.o data.o data/digits.o mlp.o options.o \
+		report.o) $(CLIENT_ARCHIVE)
+$(EXAMPLES)/demo: $(addprefix $(EXAMPLES)/,demo.o children.o cluster.o console.o curve.o \
+		options.o report.o)
+$(EXAMPLES)/worker $(EXAMPLES)/demo:
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
+
+$(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
+$(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
+$(BUILD)/tests/test_report: $(EXAMPLES)/report.o
+$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+
+.PHONY: examples
+examples: $(MINIMAL) $(EXAMPLES)/worker $(EXAMPLES)/demo
+
+WORKERS ?= 4
+DATA ?= digits
+.PHONY: demo
+demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
+	@deploy/deps build run demo $(filter fashion,$(DATA))
+	@$(submake) $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+	@$(EXAMPLES)/demo --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
+		--workers $(WORKERS) --data $(DATA) \
+		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \
+		$(if $(SEED),--seed $(SEED)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
+		$(if $(BATCH),--batch $(BATCH)) $(if $(FLOOR),--floor $(FLOOR))
+
 # ---------------------------------------------------------------- all the rest
 
 GROUPS ?= build run demo test check
@@ -368,24 +410,6 @@ deps: ## install what is missing of the Debian packages needed; GROUPS="build te
 .PHONY: compose-demo
 compose-demo: ## the demo in containers: one daemon, three workers, nothing published
 	@deploy/compose-demo
-
-# ---------------------------------------------------------------- examples and demo
-
-EXAMPLES := $(BUILD)/client/examples
-DIGITS := client/examples/data/digits.csv.gz
-# The data are part of the program, so that it alone is enough.
-DIGITS_OBJECT := $(BUILD)/$(DIGITS:.gz=).o
-$(DIGITS_OBJECT): $(DIGITS)
-	@mkdir -p $(@D)
-	$(LD) -r -b binary -z noexecstack -o $@ $<
-	objcopy --rename-section .data=.rodata,alloc,load,readonly,data,contents $@
-
-$(EXAMPLES)/%.o: OUR_CPPFLAGS += -Iclient
-# Loops over a matrix's columns are worth vectors.
-$(EXAMPLES)/mlp.o: CFLAGS += -O3
-
-$(BUILD)/tests/test_mlp: $(EXAMPLES)/mlp.o $(EXAMPLES)/data.o $(DIGITS_OBJECT)
-$(BUILD)/tests/test_data: $(EXAMPLES)/data.o $(DIGITS_OBJECT)
 
 .PHONY: clean
 clean: ## remove everything that was built
