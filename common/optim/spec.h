@@ -114,6 +114,9 @@ enum opt_status opt_spec_set(struct opt_spec *spec,
 /* Start from a rule or preset name, every option at its default. */
 enum opt_status opt_spec_init(struct opt_spec *spec, const char *rule,
                               struct opt_error *error);
+/* Append one group of tensors, with its options. */
+enum opt_status opt_spec_group(struct opt_spec *spec, const struct opt_wire_group *wire,
+                               struct opt_error *error);
 /* What can only be judged when all options are known. */
 enum opt_status opt_spec_check(const struct opt_spec *spec, struct opt_error *error);
 

@@ -7,14 +7,19 @@
  * result is the same bits however the blocks were spread.
  *
  *   opt_update_begin(&u, spec, T + 1)
- *   if opt_update_needs_norms(&u):                              sweep 1: all tensors
- *       each tensor: OPT_PASS_NORM on its blocks; opt_update_add_norm(&u, &x, sums...)
+ *   each tensor of the update: opt_update_bind(&x, &u, options, counters)
+ *   if opt_update_needs_norms(&u):                              sweep 1: all of them
+ *       each tensor: OPT_PASS_NORM on its blocks
+ *                    opt_update_add_norm(&u, &x, sums, blocks)
  *       opt_update_end_norms(&u)
+ *       if not opt_update_finite(&u): the update is dropped, nothing has changed
  *   each tensor:                                                sweep 2
- *       opt_update_tensor(&u, &x)      scalars of this tensor; t becomes t + 1
- *       if x.two_passes: OPT_PASS_DIRECTION on its blocks;
- * opt_update_add_direction(...) OPT_PASS_STEP on its blocks if
- * opt_update_synchronises(&u): each tensor of the model: OPT_PASS_LOOKAHEAD
+ *       opt_update_tensor(&x)          scalars of this tensor; t becomes t + 1
+ *       if x.two_passes: OPT_PASS_DIRECTION on its blocks
+ *                        opt_update_add_direction(&x, sums, blocks)
+ *       OPT_PASS_STEP on its blocks
+ *   if opt_update_synchronises(&u):
+ *       each tensor of the model: OPT_PASS_LOOKAHEAD on its blocks
  *
  * No I/O, no threads, nothing allocated.
  */
@@ -52,28 +57,29 @@ struct opt_contribution {
 };
 
 /* The factors that make Σ factor·g the aggregate, for N contributions with sample
- * counts and forms (optimizers.md section 2: weighted_mean, mean, sum). A single mean
- * gets exactly 1. */
+ * counts and forms. weighted_mean: of means, sum n_i g_i / sum n_i; of sums,
+ * sum g_i / sum n_i. mean: sum g_i / N. sum: sum g_i. A single mean gets exactly 1. */
 void opt_aggregate_factors(enum opt_aggregate how, const uint64_t *samples,
                            const enum opt_form *forms, size_t n, double *factors);
 
 /* The memory of one block. w and w_out are the same or do not overlap; slots are
  * changed in place. */
 struct opt_block_memory {
-    size_t n; /* at most OPT_BLOCK */
+    size_t n; /* at most OPT_BLOCK; a block starts at a multiple of it */
     const float *w;
     float *w_out;
     float *slots[OPT_SLOTS_MAX];
     const struct opt_contribution *contributions;
     size_t contribution_count;
+    size_t contribution_offset; /* element of their values where this block starts */
     float *direction; /* two-pass tensors: n floats kept from DIRECTION to STEP; may be
                          the memory of an fp32 contribution */
 };
 
 /* Sums of squares over one block, fp64, same bits on every instruction set. */
 struct opt_block_sums {
-    double first;  /* NORM: gradient. DIRECTION: direction */
-    double second; /* NORM, DIRECTION: weights */
+    double first;  /* NORM: aggregated gradient. DIRECTION: direction */
+    double second; /* weights */
 };
 
 enum opt_pass { OPT_PASS_NORM, OPT_PASS_DIRECTION, OPT_PASS_STEP, OPT_PASS_LOOKAHEAD };
@@ -86,22 +92,35 @@ struct opt_update {
     double global_clip;  /* factor of clip global_norm, 1 if none */
 };
 
-/* The scalars of one tensor in one update. Filled by the calls below; read by blocks.
- * Opaque in meaning, embedded by the caller, one per tensor, kept between the sweeps.
- */
+/* What the loops multiply with: one tensor's numbers in one update, made in double and
+ * rounded once. The first group is the shell's (shell.h says what it does with them),
+ * the second the rule's; every rule says at its element function what it takes. */
+struct opt_scalars {
+    float scale, bound, coupled; /* g' = clamp(scale g, bound) + coupled w */
+    float inside;                /* u' = u + inside w */
+    float decoupled, step;       /* w' = w - (decoupled w + step u') */
+
+    float decay1, gain1;           /* first moment: kept, and of the gradient */
+    float decay2, gain2;           /* second moment */
+    float from_m, from_g, from_v;  /* into numerator and denominator */
+    float eps_inside, eps_outside; /* of the square root */
+    float ahead;                   /* classical nag: part of the look-ahead point */
+    float low, high;               /* adabound */
+};
+
+/* One tensor in one update. Filled by the calls below, read by the blocks; embedded by
+ * the caller and kept between the sweeps. */
 struct opt_tensor_update {
     const struct opt_update *update;
     const struct opt_tensor_options *options;
     struct opt_tensor_counters *counters;
-    double gradient_sum, weight_sum, direction_sum;
-    bool two_passes; /* DIRECTION comes before STEP */
-    struct opt_scalars {
-        /* doubles as the rules prepare them; the kernels read the floats */
-        float grad_scale, grad_clip, coupled, update_decay, keep, step;
-        float rule[16]; /* meaning fixed by each rule */
-        int mode;       /* variant of the rule, loop-invariant */
-        bool still;     /* theta is not moved (radam skip) */
-    } scalars;
+    double gradient_sum, weight_sum; /* sums of squares, from the passes */
+    double direction_sum;
+    double lr;          /* of this tensor */
+    double trust_ratio; /* 1 where the wrapper does not apply */
+    bool two_passes;    /* DIRECTION comes before STEP */
+    int kernel;         /* which loop (kernels.h) */
+    struct opt_scalars scalars;
 };
 
 /* number is T + 1, where T counts the model's updates so far. */
@@ -120,15 +139,16 @@ void opt_update_add_norm(struct opt_update *update, struct opt_tensor_update *te
                          const struct opt_block_sums *sums, size_t blocks);
 /* After the last tensor's NORM pass, tensors added in model order. */
 void opt_update_end_norms(struct opt_update *update);
+/* After end_norms: false if an aggregate is not finite though `nonfinite` asks for it
+ * (finite gradients can overflow in `aggregate = sum`). Nothing has changed yet, and
+ * the caller drops the update: no other call on it. */
+bool opt_update_finite(const struct opt_update *update);
 
 /* Sweep 2: advance t and prepare the scalars. */
 void opt_update_tensor(struct opt_tensor_update *tensor);
 /* After the DIRECTION pass: trust ratio. */
 void opt_update_add_direction(struct opt_tensor_update *tensor,
                               const struct opt_block_sums *sums, size_t blocks);
-/* The trust ratio used, 1 if the wrapper does not apply; the norms. For dashboards. */
-double opt_update_trust_ratio(const struct opt_tensor_update *tensor);
-
 /* Run one pass on one block. sums is written by NORM and DIRECTION, may be NULL else.
  */
 void opt_block_run(const struct opt_tensor_update *tensor, enum opt_pass pass,
@@ -171,10 +191,10 @@ struct opt_tensor_memory {
     float *direction; /* n floats of scratch if the specification has a layerwise
                          wrapper */
 };
-/* scratch: room for opt_update_scratch(largest n) bytes. number as in opt_update_begin.
- */
+/* scratch: opt_update_scratch(count, largest n) bytes, aligned for any type. number as
+ * in opt_update_begin. False if opt_update_finite was; then nothing has changed. */
 size_t opt_update_scratch(size_t tensors, size_t largest_n);
-void opt_update_serial(const struct opt_spec *spec, uint64_t number,
+bool opt_update_serial(const struct opt_spec *spec, uint64_t number,
                        struct opt_tensor_memory *tensors, size_t count, void *scratch);
 
 #endif

@@ -1,0 +1,292 @@
+/* kernels — the loops of one instruction set, and their table.
+ *
+ * Compiled once per instruction set with OPT_KERNEL_ISA set to its name. Any thread.
+ */
+#include "common/optim/kernels.h"
+
+#include "common/optim/adagrad.h"
+#include "common/optim/adam.h"
+#include "common/optim/float_bits.h"
+#include "common/optim/momentum.h"
+#include "common/optim/shell.h"
+
+static void sgd(const struct opt_slice *s)
+{
+    shell_update(s, 0, sgd_element);
+}
+static void momentum(const struct opt_slice *s)
+{
+    shell_update(s, 1, momentum_element);
+}
+static void nag(const struct opt_slice *s)
+{
+    shell_update(s, 1, nag_element);
+}
+static void adagrad(const struct opt_slice *s)
+{
+    shell_update(s, 1, adagrad_element);
+}
+static void rmsprop(const struct opt_slice *s)
+{
+    shell_update(s, 1, rmsprop_element);
+}
+static void rmsprop_centered(const struct opt_slice *s)
+{
+    shell_update(s, 2, rmsprop_centered_element);
+}
+static void rmsprop_momentum(const struct opt_slice *s)
+{
+    shell_update(s, 2, rmsprop_momentum_element);
+}
+static void rmsprop_centered_momentum(const struct opt_slice *s)
+{
+    shell_update(s, 3, rmsprop_centered_momentum_element);
+}
+static void adadelta(const struct opt_slice *s)
+{
+    shell_update(s, 2, adadelta_element);
+}
+static void adam(const struct opt_slice *s)
+{
+    shell_update(s, 2, adam_element);
+}
+static void adamax(const struct opt_slice *s)
+{
+    shell_update(s, 2, adamax_element);
+}
+static void nadam(const struct opt_slice *s)
+{
+    shell_update(s, 2, nadam_element);
+}
+static void amsgrad(const struct opt_slice *s)
+{
+    shell_update(s, 3, amsgrad_element);
+}
+static void radam(const struct opt_slice *s)
+{
+    shell_update(s, 2, radam_element);
+}
+static void adabound(const struct opt_slice *s)
+{
+    shell_update(s, 2, adabound_element);
+}
+static void amsbound(const struct opt_slice *s)
+{
+    shell_update(s, 3, amsbound_element);
+}
+
+static void step(const struct opt_scalars *scalars, const float *w,
+                 const float *direction, float *w_out, size_t n)
+{
+    const float decoupled = scalars->decoupled, factor = scalars->step;
+
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        w_out[i] = w[i] - (decoupled * w[i] + factor * direction[i]);
+    }
+}
+
+OPT_INLINE float widened(enum opt_dtype dtype, const void *values, size_t i)
+{
+    switch (dtype) {
+    case OPT_BF16:
+        return bf16_to_float(((const uint16_t *)values)[i]);
+    case OPT_FP16:
+        return fp16_to_float(((const uint16_t *)values)[i]);
+    default:
+        return ((const float *)values)[i];
+    }
+}
+
+/* The first product is stored, not added to 0, which would turn -0 into +0: one
+ * contribution must give the bits it gives when it is read directly. */
+OPT_INLINE void accumulate_loop(enum opt_dtype dtype, const void *values, double factor,
+                                bool first, double *sum, size_t n)
+{
+    if (first) {
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            sum[i] = factor * (double)widened(dtype, values, i);
+        }
+    } else {
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            sum[i] += factor * (double)widened(dtype, values, i);
+        }
+    }
+}
+
+static void accumulate(enum opt_dtype dtype, const void *values, double factor,
+                       bool first, double *sum, size_t n)
+{
+    switch (dtype) {
+    case OPT_BF16:
+        accumulate_loop(OPT_BF16, values, factor, first, sum, n);
+        break;
+    case OPT_FP16:
+        accumulate_loop(OPT_FP16, values, factor, first, sum, n);
+        break;
+    default:
+        accumulate_loop(OPT_FP32, values, factor, first, sum, n);
+        break;
+    }
+}
+
+static void round_sum(const double *sum, float *out, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        out[i] = (float)sum[i];
+    }
+}
+
+static void squares(const float *values, float bound, double *lanes, size_t n)
+{
+    double sum[OPT_LANES];
+    size_t whole = n - n % OPT_LANES;
+
+    for (size_t l = 0; l < OPT_LANES; l++) {
+        sum[l] = lanes[l];
+    }
+    for (size_t i = 0; i < whole; i += OPT_LANES) {
+#pragma omp simd
+        for (size_t l = 0; l < OPT_LANES; l++) {
+            double x = (double)clamp(values[i + l], bound);
+            sum[l] += x * x;
+        }
+    }
+    for (size_t l = 0; l < n - whole; l++) {
+        double x = (double)clamp(values[whole + l], bound);
+        sum[l] += x * x;
+    }
+    for (size_t l = 0; l < OPT_LANES; l++) {
+        lanes[l] = sum[l];
+    }
+}
+
+static void interpolate(const float *from, const float *to, float share, float *out,
+                        size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        out[i] = from[i] + share * (to[i] - from[i]);
+    }
+}
+
+static void subtract(const float *a, float factor, const float *b, float *out, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        out[i] = a[i] - factor * b[i];
+    }
+}
+
+static void widen(enum opt_dtype dtype, const void *values, float *out, size_t n)
+{
+    const uint16_t *half = values;
+
+    switch (dtype) {
+    case OPT_BF16:
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            out[i] = bf16_to_float(half[i]);
+        }
+        break;
+    case OPT_FP16:
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            out[i] = fp16_to_float(half[i]);
+        }
+        break;
+    default:
+        memcpy(out, values, n * sizeof *out);
+        break;
+    }
+}
+
+static void narrow(enum opt_dtype dtype, const float *values, void *out, size_t n)
+{
+    uint16_t *half = out;
+
+    switch (dtype) {
+    case OPT_BF16:
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            half[i] = bf16_from_float(values[i]);
+        }
+        break;
+    case OPT_FP16:
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            half[i] = fp16_from_float(values[i]);
+        }
+        break;
+    default:
+        memcpy(out, values, n * sizeof *values);
+        break;
+    }
+}
+
+/* An exponent of all ones is the largest magnitude. */
+static bool all_finite(enum opt_dtype dtype, const void *values, size_t n)
+{
+    const uint32_t *word = values;
+    const uint16_t *half = values;
+    uint32_t bad = 0;
+    uint16_t bad_half = 0;
+
+    switch (dtype) {
+    case OPT_BF16:
+#pragma omp simd reduction(| : bad_half)
+        for (size_t i = 0; i < n; i++) {
+            bad_half |= (uint16_t)((half[i] & 0x7f80u) == 0x7f80u);
+        }
+        return bad_half == 0;
+    case OPT_FP16:
+#pragma omp simd reduction(| : bad_half)
+        for (size_t i = 0; i < n; i++) {
+            bad_half |= (uint16_t)((half[i] & 0x7c00u) == 0x7c00u);
+        }
+        return bad_half == 0;
+    default:
+#pragma omp simd reduction(| : bad)
+        for (size_t i = 0; i < n; i++) {
+            bad |= (uint32_t)((word[i] & 0x7f800000u) == 0x7f800000u);
+        }
+        return bad == 0;
+    }
+}
+
+/* The one place where a name is built: each instruction set has its own table. */
+#define TABLE_OF(isa) opt_kernels_##isa
+#define TABLE(isa) TABLE_OF(isa)
+
+const struct opt_kernels TABLE(OPT_KERNEL_ISA) = {
+    .update = {
+        [OPT_KERNEL_SGD] = sgd,
+        [OPT_KERNEL_MOMENTUM] = momentum,
+        [OPT_KERNEL_NAG] = nag,
+        [OPT_KERNEL_ADAGRAD] = adagrad,
+        [OPT_KERNEL_RMSPROP] = rmsprop,
+        [OPT_KERNEL_RMSPROP_CENTERED] = rmsprop_centered,
+        [OPT_KERNEL_RMSPROP_MOMENTUM] = rmsprop_momentum,
+        [OPT_KERNEL_RMSPROP_CENTERED_MOMENTUM] = rmsprop_centered_momentum,
+        [OPT_KERNEL_ADADELTA] = adadelta,
+        [OPT_KERNEL_ADAM] = adam,
+        [OPT_KERNEL_ADAMAX] = adamax,
+        [OPT_KERNEL_NADAM] = nadam,
+        [OPT_KERNEL_AMSGRAD] = amsgrad,
+        [OPT_KERNEL_RADAM] = radam,
+        [OPT_KERNEL_ADABOUND] = adabound,
+        [OPT_KERNEL_AMSBOUND] = amsbound,
+    },
+    .step = step,
+    .accumulate = accumulate,
+    .round = round_sum,
+    .squares = squares,
+    .interpolate = interpolate,
+    .subtract = subtract,
+    .widen = widen,
+    .narrow = narrow,
+    .all_finite = all_finite,
+};

@@ -1,0 +1,98 @@
+/* kernels — every loop over tensor values, once for each instruction set.
+ *
+ * kernels*.c are compiled several times (the Makefile defines OPT_KERNEL_ISA); isa.c
+ * chooses one table for the process by asking the processor. All give the same bits:
+ * plain IEEE operations, no contraction, sums in fixed lanes. Called by the other files
+ * of common/optim and by common/dtype.c; any thread.
+ */
+#ifndef OPTIMD_COMMON_OPTIM_KERNELS_H
+#define OPTIMD_COMMON_OPTIM_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/dtype.h"
+#include "common/optim/update.h"
+
+/* The loops of the rules; a rule names one, or its prepare chooses among variants. */
+enum opt_kernel {
+    OPT_KERNEL_SGD,
+    OPT_KERNEL_MOMENTUM,
+    OPT_KERNEL_NAG,
+    OPT_KERNEL_ADAGRAD,
+    OPT_KERNEL_RMSPROP,
+    OPT_KERNEL_RMSPROP_CENTERED,
+    OPT_KERNEL_RMSPROP_MOMENTUM,
+    OPT_KERNEL_RMSPROP_CENTERED_MOMENTUM,
+    OPT_KERNEL_ADADELTA,
+    OPT_KERNEL_ADAM,
+    OPT_KERNEL_ADAMAX,
+    OPT_KERNEL_NADAM,
+    OPT_KERNEL_AMSGRAD,
+    OPT_KERNEL_RADAM,
+    OPT_KERNEL_ADABOUND,
+    OPT_KERNEL_AMSBOUND,
+    OPT_KERNEL_COUNT
+};
+
+/* How the aggregated gradient is read. */
+enum opt_load {
+    OPT_LOAD_FP32,
+    OPT_LOAD_BF16,
+    OPT_LOAD_FP16,
+    OPT_LOAD_FP32_PAIR /* factor[0] gradient[0] + factor[1] gradient[1], in fp64 */
+};
+
+/* One call of a rule's loop. Arrays may be the same but do not overlap otherwise. */
+struct opt_slice {
+    const struct opt_scalars *scalars;
+    size_t n;
+    enum opt_load load;
+    const void *gradient[2];
+    double factor[2];
+    const float *w;
+    float *w_out; /* unless the direction is wanted */
+    float *slots[3];
+    float *direction; /* not NULL: the direction goes here, the weights stay */
+};
+
+enum { OPT_LANES = 16 };
+
+struct opt_kernels {
+    void (*update[OPT_KERNEL_COUNT])(const struct opt_slice *slice);
+
+    /* w_out = w - (decoupled w + step direction) */
+    void (*step)(const struct opt_scalars *scalars, const float *w,
+                 const float *direction, float *w_out, size_t n);
+
+    /* sum = factor values, or += if not the first; then out = sum rounded. */
+    void (*accumulate)(enum opt_dtype dtype, const void *values, double factor,
+                       bool first, double *sum, size_t n);
+    void (*round)(const double *sum, float *out, size_t n);
+
+    /* lanes[i % OPT_LANES] += clamp(values[i], bound)^2 in order of i. */
+    void (*squares)(const float *values, float bound, double *lanes, size_t n);
+
+    /* out = from + share (to - from); all may be the same array. */
+    void (*interpolate)(const float *from, const float *to, float share, float *out,
+                        size_t n);
+    /* out = a - factor b */
+    void (*subtract)(const float *a, float factor, const float *b, float *out,
+                     size_t n);
+
+    void (*widen)(enum opt_dtype dtype, const void *values, float *out, size_t n);
+    void (*narrow)(enum opt_dtype dtype, const float *values, void *out, size_t n);
+    bool (*all_finite)(enum opt_dtype dtype, const void *values, size_t n);
+};
+
+/* The table of the current instruction set. */
+const struct opt_kernels *opt_kernels(void);
+
+extern const struct opt_kernels opt_kernels_baseline;
+#ifdef __x86_64__
+extern const struct opt_kernels opt_kernels_v3;
+extern const struct opt_kernels opt_kernels_v4;
+#endif
+
+#endif

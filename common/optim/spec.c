@@ -1,0 +1,512 @@
+/* spec — setting, checking and reading specifications; see spec.h. The grammar of
+ * expressions is in expression.c, their canonical form in canonical.c. Any thread.
+ */
+#include "common/optim/spec.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/optim/options.h"
+#include "common/optim/rule.h"
+
+enum { RANGE_TEXT = 200 };
+
+static const char *rule_or_preset(size_t i, const void *unused)
+{
+    size_t rule_count, preset_count;
+    const struct opt_rule *const *rules = opt_rules(&rule_count);
+    const struct opt_preset *presets = opt_presets(&preset_count);
+
+    (void)unused;
+    return i < rule_count ? rules[i]->name : presets[i - rule_count].name;
+}
+
+static enum opt_status unknown_rule(const char *name, struct opt_error *error)
+{
+    size_t rule_count, preset_count, used = 0;
+    char all[RANGE_TEXT] = "";
+
+    opt_rules(&rule_count);
+    opt_presets(&preset_count);
+    size_t count = rule_count + preset_count;
+    const char *nearest = opt_nearest(name, strlen(name), count, rule_or_preset, NULL);
+    if (nearest != NULL) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "unknown optimizer '%.40s': did you mean '%s'?", name, nearest);
+    }
+    for (size_t i = 0; i < count && used < sizeof all; i++) {
+        used += (size_t)snprintf(all + used, sizeof all - used, "%s%s",
+                                 i > 0 ? ", " : "", rule_or_preset(i, NULL));
+    }
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "unknown optimizer '%.40s': there are %s", name, all);
+}
+
+static void set_defaults(struct opt_spec *spec, const struct opt_rule *rule)
+{
+    size_t count;
+    const struct opt_option *table = opt_options_table(&count);
+
+    memset(spec, 0, sizeof *spec);
+    spec->rule = rule;
+    for (size_t i = 0; i < count; i++) {
+        if (opt_option_applies(&table[i], rule)) {
+            opt_option_put(&table[i], &spec->options,
+                           opt_option_default(&table[i], rule));
+        }
+    }
+}
+
+enum opt_status opt_spec_init(struct opt_spec *spec, const char *rule,
+                              struct opt_error *error)
+{
+    size_t preset_count;
+    const struct opt_preset *presets = opt_presets(&preset_count);
+    const struct opt_rule *found = opt_rule_find(rule);
+
+    if (found != NULL) {
+        set_defaults(spec, found);
+        return OPT_OK;
+    }
+    for (size_t i = 0; i < preset_count; i++) {
+        if (strcmp(presets[i].name, rule) == 0) {
+            return opt_spec_parse(presets[i].expression, spec, error);
+        }
+    }
+    return unknown_rule(rule, error);
+}
+
+struct rule_options {
+    const struct opt_option *table;
+    const struct opt_rule *rule;
+};
+
+static const char *option_of_rule(size_t i, const void *context)
+{
+    const struct rule_options *options = context;
+
+    return opt_option_applies(&options->table[i], options->rule)
+               ? options->table[i].name
+               : NULL;
+}
+
+enum opt_status opt_option_unknown(const char *name, size_t size,
+                                   const struct opt_rule *rule, struct opt_error *error)
+{
+    size_t count, used = 0;
+    struct rule_options options = { opt_options_table(&count), rule };
+    int shown = size > 40 ? 40 : (int)size;
+    char own[RANGE_TEXT] = "";
+
+    const char *nearest = opt_nearest(name, size, count, option_of_rule, &options);
+    if (opt_option_find(name, size) == NULL && nearest != NULL) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "unknown option '%.*s' of %s: did you mean '%s'?", shown, name,
+                        rule->name, nearest);
+    }
+    for (const struct opt_rule_option *o = rule->options; o->name != NULL; o++) {
+        if (used < sizeof own) {
+            used += (size_t)snprintf(own + used, sizeof own - used, "%s%s",
+                                     used > 0 ? ", " : "", o->name);
+        }
+    }
+    return opt_fail(error, OPT_INVALID_ARGUMENT, "%s has no option '%.*s': it has %s",
+                    rule->name, shown, name, own);
+}
+
+struct words {
+    const char *const *words;
+    unsigned offered;
+};
+
+static const char *word_at(size_t i, const void *context)
+{
+    const struct words *words = context;
+
+    return (words->offered >> i & 1u) != 0 ? words->words[i] : NULL;
+}
+
+static enum opt_status set_word(struct opt_spec *spec, const struct opt_option *option,
+                                const char *word, struct opt_error *error)
+{
+    struct words words = { option->words, opt_option_words(option, spec->rule) };
+    char range[RANGE_TEXT];
+    size_t count = 0;
+
+    while (option->words[count] != NULL) {
+        if ((words.offered >> count & 1u) != 0 &&
+            strcmp(option->words[count], word) == 0) {
+            opt_option_put(option, &spec->options, (double)count);
+            return OPT_OK;
+        }
+        count++;
+    }
+    const char *nearest = opt_nearest(word, strlen(word), count, word_at, &words);
+    opt_option_range(option, words.offered, range, sizeof range);
+    return opt_fail(error, OPT_INVALID_ARGUMENT, "%s=%.40s is not one of %s%s%s%s",
+                    option->name, word, range,
+                    nearest != NULL ? "; did you mean '" : "",
+                    nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
+}
+
+static enum opt_status check_range(const struct opt_option *option, double value,
+                                   struct opt_error *error)
+{
+    char range[RANGE_TEXT];
+    bool whole = option->kind != OPT_KIND_COUNT || value == floor(value);
+
+    /* Written so that NaN is outside. */
+    if (whole && (option->low_open ? value > option->low : value >= option->low) &&
+        (option->high_open ? value < option->high : value <= option->high)) {
+        return OPT_OK;
+    }
+    opt_option_range(option, 0, range, sizeof range);
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "%s=%g is out of range: it must be %s%s", option->name, value,
+                    option->kind == OPT_KIND_COUNT ? "" : "in ", range);
+}
+
+static enum opt_status wrong_kind(const struct opt_option *option,
+                                  const struct opt_wire_option *value,
+                                  struct opt_error *error)
+{
+    char range[RANGE_TEXT];
+
+    opt_option_range(option, ~0u, range, sizeof range);
+    if (option->kind == OPT_KIND_NUMBER || option->kind == OPT_KIND_COUNT) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "%s must be a number %s%s, not '%.40s'", option->name,
+                        option->kind == OPT_KIND_COUNT ? "- " : "in ", range,
+                        value->kind == OPT_VALUE_WORD ? value->word
+                        : value->flag                 ? "true"
+                                                      : "false");
+    }
+    if (value->kind == OPT_VALUE_NUMBER) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "%s must be one of %s, not the number %g", option->name, range,
+                        value->number);
+    }
+    return opt_fail(error, OPT_INVALID_ARGUMENT, "%s must be one of %s, not '%.40s'",
+                    option->name, range,
+                    value->kind == OPT_VALUE_WORD ? value->word
+                    : value->flag                 ? "true"
+                                                  : "false");
+}
+
+enum opt_status opt_option_set(struct opt_spec *spec, const struct opt_option *option,
+                               const struct opt_wire_option *value,
+                               struct opt_error *error)
+{
+    enum opt_status status;
+
+    if (!opt_option_applies(option, spec->rule)) {
+        return opt_option_unknown(option->name, strlen(option->name), spec->rule,
+                                  error);
+    }
+    if (option->kind == OPT_KIND_WORD && value->kind == OPT_VALUE_WORD) {
+        return set_word(spec, option, value->word, error);
+    }
+    if (option->kind == OPT_KIND_FLAG && value->kind == OPT_VALUE_FLAG) {
+        opt_option_put(option, &spec->options, value->flag ? 1.0 : 0.0);
+        return OPT_OK;
+    }
+    if (option->words != NULL || value->kind != OPT_VALUE_NUMBER) {
+        return wrong_kind(option, value, error);
+    }
+    status = check_range(option, value->number, error);
+    if (status == OPT_OK) {
+        /* + 0.0 makes -0 the 0 that it prints as. */
+        opt_option_put(option, &spec->options, value->number + 0.0);
+    }
+    return status;
+}
+
+enum opt_status opt_spec_set(struct opt_spec *spec,
+                             const struct opt_wire_option *option,
+                             struct opt_error *error)
+{
+    const struct opt_option *found =
+        opt_option_find(option->name, strlen(option->name));
+
+    if (found == NULL) {
+        return opt_option_unknown(option->name, strlen(option->name), spec->rule,
+                                  error);
+    }
+    return opt_option_set(spec, found, option, error);
+}
+
+/* ------------------------------------------------------------------ groups */
+
+enum opt_status opt_group_add(struct opt_spec *spec, const char *pattern,
+                              struct opt_group **out, struct opt_error *error)
+{
+    size_t size = strlen(pattern);
+    enum opt_status status = opt_name_check(pattern, size, "tensor pattern", error);
+
+    if (status != OPT_OK) {
+        return status;
+    }
+    if (spec->group_count == OPT_GROUPS_MAX) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "more than %d groups of tensors",
+                        (int)OPT_GROUPS_MAX);
+    }
+    for (size_t i = 0; i < spec->group_count; i++) {
+        if (strcmp(spec->groups[i].pattern, pattern) == 0) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "two groups have the pattern \"%.100s\"; give its options "
+                            "together",
+                            pattern);
+        }
+    }
+    *out = &spec->groups[spec->group_count++];
+    memset(*out, 0, sizeof **out);
+    memcpy((*out)->pattern, pattern, size);
+    return OPT_OK;
+}
+
+static enum opt_status set_group_number(const char *name, bool *has, double *place,
+                                        const struct opt_wire_option *value,
+                                        struct opt_error *error)
+{
+    if (*has) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "%s is given twice for one group",
+                        name);
+    }
+    if (value->kind != OPT_VALUE_NUMBER || !(value->number >= 0.0) ||
+        value->number > 1e30) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "%s of a group must be a number in [0, 1e+30]", name);
+    }
+    *has = true;
+    *place = value->number + 0.0;
+    return OPT_OK;
+}
+
+static const char *group_option(size_t i, const void *unused)
+{
+    static const char *const names[] = { "weight_decay", "lr_scale", "layerwise" };
+
+    (void)unused;
+    return names[i];
+}
+
+enum opt_status opt_group_set(struct opt_group *group,
+                              const struct opt_wire_option *value,
+                              struct opt_error *error)
+{
+    const char *name = value->name;
+
+    if (strcmp(name, "weight_decay") == 0) {
+        return set_group_number(name, &group->has_weight_decay, &group->weight_decay,
+                                value, error);
+    }
+    if (strcmp(name, "lr_scale") == 0) {
+        return set_group_number(name, &group->has_lr_scale, &group->lr_scale, value,
+                                error);
+    }
+    if (strcmp(name, "layerwise") == 0) {
+        if (group->layerwise_none) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "layerwise is given twice for one group");
+        }
+        if (value->kind != OPT_VALUE_WORD || strcmp(value->word, "none") != 0) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "layerwise of a group can only be none");
+        }
+        group->layerwise_none = true;
+        return OPT_OK;
+    }
+    const char *nearest = opt_nearest(name, strlen(name), 3, group_option, NULL);
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "a group of tensors has no option '%.40s': it has weight_decay, "
+                    "lr_scale and layerwise%s%s%s",
+                    name, nearest != NULL ? "; did you mean '" : "",
+                    nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
+}
+
+enum opt_status opt_spec_group(struct opt_spec *spec, const struct opt_wire_group *wire,
+                               struct opt_error *error)
+{
+    struct opt_group *group;
+    enum opt_status status = opt_group_add(spec, wire->pattern, &group, error);
+
+    for (size_t i = 0; status == OPT_OK && i < wire->option_count; i++) {
+        status = opt_group_set(group, &wire->options[i], error);
+    }
+    return status;
+}
+
+enum opt_status opt_spec_from_wire(const struct opt_wire_spec *wire,
+                                   struct opt_spec *out, struct opt_error *error)
+{
+    struct opt_spec spec;
+    enum opt_status status;
+    uint64_t given = 0;
+
+    if (wire->expression[0] != '\0') {
+        if (wire->rule[0] != '\0' || wire->option_count > 0 || wire->group_count > 0) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "a specification is an expression or has parts, not both");
+        }
+        return opt_spec_parse(wire->expression, out, error);
+    }
+    status = opt_spec_init(&spec, wire->rule, error);
+    for (size_t i = 0; status == OPT_OK && i < wire->option_count; i++) {
+        const struct opt_wire_option *one = &wire->options[i];
+        const struct opt_option *option = opt_option_find(one->name, strlen(one->name));
+
+        status = opt_spec_set(&spec, one, error);
+        if (status == OPT_OK) {
+            uint64_t bit = UINT64_C(1) << opt_option_index(option);
+            if ((given & bit) != 0) {
+                return opt_fail(error, OPT_INVALID_ARGUMENT, "%s is given twice",
+                                option->name);
+            }
+            given |= bit;
+        }
+    }
+    for (size_t i = 0; status == OPT_OK && i < wire->group_count; i++) {
+        status = opt_spec_group(&spec, &wire->groups[i], error);
+    }
+    if (status == OPT_OK) {
+        status = opt_spec_check(&spec, error);
+    }
+    if (status == OPT_OK) {
+        *out = spec;
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------ checks */
+
+static enum opt_status check_active(const struct opt_spec *spec,
+                                    struct opt_error *error)
+{
+    size_t count;
+    const struct opt_option *table = opt_options_table(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        const struct opt_option *option = &table[i];
+
+        if (!opt_option_applies(option, spec->rule) ||
+            opt_option_active(option, &spec->options) ||
+            opt_option_get(option, &spec->options) ==
+                opt_option_default(option, spec->rule)) {
+            continue;
+        }
+        const struct opt_option *needs =
+            opt_option_find(option->needs, strlen(option->needs));
+        char range[RANGE_TEXT] = "above 0";
+        if (option->needs_words != 0) {
+            opt_option_range(needs, option->needs_words, range, sizeof range);
+        }
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "%s has no effect here: it needs %s to be %s%s", option->name,
+                        needs->name, strchr(range, ',') != NULL ? "one of " : "",
+                        range);
+    }
+    return OPT_OK;
+}
+
+static bool has_first_moment(const struct opt_spec *spec)
+{
+    for (const struct opt_slot *slot = spec->rule->slots; slot->name != NULL; slot++) {
+        if (slot->first_moment &&
+            (slot->wanted == NULL || slot->wanted(&spec->options))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum opt_status opt_spec_check(const struct opt_spec *spec, struct opt_error *error)
+{
+    const struct opt_options *options = &spec->options;
+    enum opt_status status = check_active(spec, error);
+
+    if (status == OPT_OK && spec->rule->check != NULL) {
+        status = spec->rule->check(options, error);
+    }
+    if (status != OPT_OK) {
+        return status;
+    }
+    if (options->layerwise == OPT_LAYERWISE_UPDATE && opt_rule_includes_lr(spec)) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "layerwise=update needs a direction without the learning rate: "
+                        "momentum_form=velocity includes it; give momentum_form=ema or "
+                        "heavy_ball, or layerwise=gradient");
+    }
+    if (options->layerwise_phi == OPT_PHI_CLIP && options->phi_min > options->phi_max) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "phi_min=%g is above phi_max=%g",
+                        options->phi_min, options->phi_max);
+    }
+    if (options->lookahead_momentum != OPT_KEEP && !has_first_moment(spec)) {
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT,
+            "lookahead_momentum has no effect in %s, which has no momentum; "
+            "only keep is possible",
+            spec->rule->name);
+    }
+    if (options->decay_lr == OPT_DECAY_SCHEDULE && options->lr == 0.0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "decay_lr=schedule needs lr above 0: the decay follows the "
+                        "schedule's share of it");
+    }
+    for (size_t i = 0; i < spec->group_count; i++) {
+        const struct opt_group *group = &spec->groups[i];
+        if (!group->has_weight_decay && !group->has_lr_scale &&
+            !group->layerwise_none) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "the group \"%.100s\" sets nothing: give weight_decay, "
+                            "lr_scale or layerwise=none",
+                            group->pattern);
+        }
+    }
+    size_t length = opt_spec_print(spec, NULL, 0);
+    if (length > OPT_EXPRESSION_BYTES) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "the specification takes %zu bytes as an expression; %d are "
+                        "allowed",
+                        length, (int)OPT_EXPRESSION_BYTES);
+    }
+    return OPT_OK;
+}
+
+/* ------------------------------------------------------------------ slots */
+
+size_t opt_spec_slots(const struct opt_spec *spec, const char *names[OPT_SLOTS_MAX])
+{
+    size_t count = 0;
+
+    for (const struct opt_slot *slot = spec->rule->slots; slot->name != NULL; slot++) {
+        if (slot->wanted == NULL || slot->wanted(&spec->options)) {
+            names[count++] = slot->name;
+        }
+    }
+    if (spec->options.lookahead_k > 0.0) {
+        names[count++] = "slow_param";
+        if (spec->options.lookahead_momentum == OPT_PULLBACK) {
+            names[count++] = "slow_momentum";
+        }
+    }
+    return count;
+}
+
+float opt_spec_slot_start(const struct opt_spec *spec, size_t slot,
+                          bool *copy_of_weights)
+{
+    size_t count = 0;
+
+    *copy_of_weights = false;
+    for (const struct opt_slot *s = spec->rule->slots; s->name != NULL; s++) {
+        if (s->wanted != NULL && !s->wanted(&spec->options)) {
+            continue;
+        }
+        if (count++ == slot) {
+            return s->start != NULL ? (float)s->start(&spec->options) : 0.0f;
+        }
+    }
+    *copy_of_weights = slot == count && spec->options.lookahead_k > 0.0;
+    return 0.0f;
+}

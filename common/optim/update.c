@@ -1,0 +1,310 @@
+/* update — the order of one update, and its passes over a block.
+ *
+ * Everything that is one number per tensor is computed here in double and rounded when
+ * it becomes a scalar of the loops. Called by the engine's team, by local steps and by
+ * tests; any thread, each with its own structs.
+ */
+#include "common/optim/update.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "common/optim/passes.h"
+#include "common/optim/rule.h"
+
+void opt_update_begin(struct opt_update *update, const struct opt_spec *spec,
+                      uint64_t number)
+{
+    assert(number >= 1);
+    *update = (struct opt_update){
+        .spec = spec,
+        .T = number,
+        .lr = opt_schedule_lr(&spec->options, number),
+        .global_clip = 1.0,
+    };
+}
+
+/* Finite gradients whose plain sum overflows are the only way to a non-finite
+ * aggregate of checked contributions: means do not grow. */
+static bool may_overflow(const struct opt_spec *spec)
+{
+    return spec->options.aggregate == OPT_SUM &&
+           spec->options.nonfinite != OPT_PROPAGATE;
+}
+
+bool opt_update_needs_norms(const struct opt_update *update)
+{
+    const struct opt_options *options = &update->spec->options;
+
+    return options->clip == OPT_CLIP_TENSOR_NORM ||
+           options->clip == OPT_CLIP_GLOBAL_NORM ||
+           options->layerwise == OPT_LAYERWISE_GRADIENT || may_overflow(update->spec);
+}
+
+static float value_bound(const struct opt_options *options)
+{
+    return options->clip == OPT_CLIP_VALUE ? (float)options->clip_max : INFINITY;
+}
+
+void opt_update_bind(struct opt_tensor_update *tensor, const struct opt_update *update,
+                     const struct opt_tensor_options *options,
+                     struct opt_tensor_counters *counters)
+{
+    const struct opt_spec *spec = update->spec;
+
+    *tensor = (struct opt_tensor_update){
+        .update = update,
+        .options = options,
+        .counters = counters,
+        .lr = update->lr * options->lr_scale,
+        .trust_ratio = 1.0,
+        .two_passes =
+            options->layerwise && spec->options.layerwise == OPT_LAYERWISE_UPDATE,
+        .kernel = (int)spec->rule->kernel,
+        .scalars = { .scale = 1.0f, .bound = value_bound(&spec->options) },
+    };
+}
+
+void opt_update_add_norm(struct opt_update *update, struct opt_tensor_update *tensor,
+                         const struct opt_block_sums *sums, size_t blocks)
+{
+    for (size_t i = 0; i < blocks; i++) {
+        tensor->gradient_sum += sums[i].first;
+        tensor->weight_sum += sums[i].second;
+    }
+    update->gradient_sum += tensor->gradient_sum;
+}
+
+/* The bound itself is allowed. A norm that is NaN clips nothing: NaN then travels on by
+ * itself. */
+static double clip_factor(double square_sum, double bound)
+{
+    double norm = sqrt(square_sum);
+
+    return norm > bound ? bound / norm : 1.0;
+}
+
+void opt_update_end_norms(struct opt_update *update)
+{
+    const struct opt_options *options = &update->spec->options;
+
+    if (options->clip == OPT_CLIP_GLOBAL_NORM) {
+        update->global_clip = clip_factor(update->gradient_sum, options->clip_max);
+    }
+}
+
+bool opt_update_finite(const struct opt_update *update)
+{
+    return !may_overflow(update->spec) || isfinite(update->gradient_sum);
+}
+
+/* lambda times lr, or times the schedule's share of it. */
+static double decoupled_factor(const struct opt_tensor_update *tensor)
+{
+    const struct opt_options *options = &tensor->update->spec->options;
+    double decay = tensor->options->weight_decay;
+
+    if (options->decay_lr == OPT_DECAY_SCHEDULE) {
+        return tensor->update->lr / options->lr * decay * tensor->options->lr_scale;
+    }
+    return tensor->lr * decay;
+}
+
+void opt_update_tensor(struct opt_tensor_update *tensor)
+{
+    const struct opt_update *update = tensor->update;
+    const struct opt_rule *rule = update->spec->rule;
+    const struct opt_options *options = &update->spec->options;
+    struct opt_scalars *k = &tensor->scalars;
+    double decay = tensor->options->weight_decay;
+    double clip = update->global_clip, ratio = 1.0;
+    double coupled = options->decay == OPT_DECAY_COUPLED ? decay : 0.0;
+    bool includes_lr = opt_rule_includes_lr(update->spec);
+
+    tensor->counters->t++;
+    if (options->clip == OPT_CLIP_TENSOR_NORM) {
+        clip = clip_factor(tensor->gradient_sum, options->clip_max);
+    }
+    if (tensor->options->layerwise && options->layerwise == OPT_LAYERWISE_GRADIENT) {
+        double weight_norm = sqrt(tensor->weight_sum);
+        ratio =
+            opt_layerwise_ratio(options, weight_norm, clip * sqrt(tensor->gradient_sum),
+                                coupled * weight_norm);
+        tensor->trust_ratio = ratio;
+    }
+    k->scale = (float)(clip * ratio);
+    k->bound = (float)((double)value_bound(options) * (ratio > 0.0 ? ratio : 1.0));
+    k->coupled = (float)(ratio * coupled);
+    k->step = includes_lr ? 1.0f : (float)tensor->lr;
+    if (options->decay == OPT_DECAY_UPDATE) {
+        k->inside = (float)(includes_lr ? tensor->lr * decay : decay);
+    }
+    if (options->decay == OPT_DECAY_DECOUPLED) {
+        k->decoupled = (float)decoupled_factor(tensor);
+    }
+    rule->prepare(options, tensor);
+}
+
+void opt_update_add_direction(struct opt_tensor_update *tensor,
+                              const struct opt_block_sums *sums, size_t blocks)
+{
+    for (size_t i = 0; i < blocks; i++) {
+        tensor->direction_sum += sums[i].first;
+        tensor->weight_sum += sums[i].second;
+    }
+    tensor->trust_ratio =
+        opt_layerwise_ratio(&tensor->update->spec->options, sqrt(tensor->weight_sum),
+                            sqrt(tensor->direction_sum), 0.0);
+    tensor->scalars.step = (float)((double)tensor->scalars.step * tensor->trust_ratio);
+}
+
+static size_t slice_of(size_t n, size_t start)
+{
+    return n - start < OPT_SLICE ? n - start : OPT_SLICE;
+}
+
+static void load_slice(const struct opt_block_memory *memory, size_t start,
+                       float *scratch, size_t n)
+{
+    opt_aggregate_slice(memory->contributions, memory->contribution_count,
+                        memory->contribution_offset + start, scratch, n);
+}
+
+static void norm_block(const struct opt_tensor_update *tensor,
+                       const struct opt_block_memory *memory,
+                       struct opt_block_sums *sums)
+{
+    const struct opt_kernels *kernels = opt_kernels();
+    const struct opt_contribution *one = memory->contributions;
+    bool direct =
+        memory->contribution_count == 1 && one->factor == 1.0 && one->dtype == OPT_FP32;
+    bool check = may_overflow(tensor->update->spec);
+    bool weights = tensor->update->spec->options.layerwise == OPT_LAYERWISE_GRADIENT;
+    double gradient_lanes[OPT_LANES] = { 0 }, weight_lanes[OPT_LANES] = { 0 };
+    float scratch[OPT_SLICE];
+    bool finite = true;
+
+    for (size_t start = 0; start < memory->n; start += OPT_SLICE) {
+        size_t n = slice_of(memory->n, start);
+        const float *gradient = scratch;
+
+        if (direct) {
+            gradient = (const float *)one->values + memory->contribution_offset + start;
+        } else {
+            load_slice(memory, start, scratch, n);
+        }
+        finite = finite && (!check || kernels->all_finite(OPT_FP32, gradient, n));
+        kernels->squares(gradient, tensor->scalars.bound, gradient_lanes, n);
+        if (weights) {
+            kernels->squares(memory->w + start, INFINITY, weight_lanes, n);
+        }
+    }
+    sums->first = finite ? opt_norm_fold(gradient_lanes) : (double)INFINITY;
+    sums->second = opt_norm_fold(weight_lanes);
+}
+
+/* The rule's loop over elements start to start + n, whose aggregated gradient is either
+ * in the contributions themselves or in scratch. */
+static void run_rule(const struct opt_tensor_update *tensor,
+                     const struct opt_block_memory *memory, bool to_direction,
+                     const float *scratch, enum opt_load load, size_t start, size_t n)
+{
+    struct opt_slice slice = {
+        .scalars = &tensor->scalars,
+        .n = n,
+        .load = scratch != NULL ? OPT_LOAD_FP32 : load,
+        .w = memory->w + start,
+    };
+
+    if (scratch != NULL) {
+        slice.gradient[0] = scratch;
+    } else {
+        for (size_t i = 0; i < memory->contribution_count; i++) {
+            const struct opt_contribution *one = &memory->contributions[i];
+            slice.gradient[i] =
+                (const char *)one->values +
+                (memory->contribution_offset + start) * opt_dtype_size(one->dtype);
+            slice.factor[i] = one->factor;
+        }
+    }
+    for (size_t i = 0; i < sizeof slice.slots / sizeof slice.slots[0]; i++) {
+        slice.slots[i] = memory->slots[i] != NULL ? memory->slots[i] + start : NULL;
+    }
+    if (to_direction) {
+        slice.direction = memory->direction + start;
+    } else {
+        slice.w_out = memory->w_out + start;
+    }
+    opt_kernels()->update[tensor->kernel](&slice);
+}
+
+static void direction_block(const struct opt_tensor_update *tensor,
+                            const struct opt_block_memory *memory,
+                            struct opt_block_sums *sums)
+{
+    const struct opt_kernels *kernels = opt_kernels();
+    double direction_lanes[OPT_LANES] = { 0 }, weight_lanes[OPT_LANES] = { 0 };
+    float scratch[OPT_SLICE];
+    enum opt_load load;
+    bool direct =
+        opt_aggregate_direct(memory->contributions, memory->contribution_count, &load);
+
+    for (size_t start = 0; start < memory->n; start += OPT_SLICE) {
+        size_t n = slice_of(memory->n, start);
+
+        if (!direct) {
+            load_slice(memory, start, scratch, n);
+        }
+        run_rule(tensor, memory, true, direct ? NULL : scratch, load, start, n);
+        kernels->squares(memory->direction + start, INFINITY, direction_lanes, n);
+        kernels->squares(memory->w + start, INFINITY, weight_lanes, n);
+    }
+    sums->first = opt_norm_fold(direction_lanes);
+    sums->second = opt_norm_fold(weight_lanes);
+}
+
+static void step_block(const struct opt_tensor_update *tensor,
+                       const struct opt_block_memory *memory)
+{
+    float scratch[OPT_SLICE];
+    enum opt_load load;
+
+    if (tensor->two_passes) {
+        opt_kernels()->step(&tensor->scalars, memory->w, memory->direction,
+                            memory->w_out, memory->n);
+        return;
+    }
+    if (opt_aggregate_direct(memory->contributions, memory->contribution_count,
+                             &load)) {
+        run_rule(tensor, memory, false, NULL, load, 0, memory->n);
+        return;
+    }
+    for (size_t start = 0; start < memory->n; start += OPT_SLICE) {
+        size_t n = slice_of(memory->n, start);
+
+        load_slice(memory, start, scratch, n);
+        run_rule(tensor, memory, false, scratch, OPT_LOAD_FP32, start, n);
+    }
+}
+
+void opt_block_run(const struct opt_tensor_update *tensor, enum opt_pass pass,
+                   const struct opt_block_memory *memory, struct opt_block_sums *sums)
+{
+    assert(memory->n <= OPT_BLOCK);
+    switch (pass) {
+    case OPT_PASS_NORM:
+        norm_block(tensor, memory, sums);
+        break;
+    case OPT_PASS_DIRECTION:
+        direction_block(tensor, memory, sums);
+        break;
+    case OPT_PASS_STEP:
+        step_block(tensor, memory);
+        break;
+    case OPT_PASS_LOOKAHEAD:
+        opt_lookahead_block(tensor->update->spec, memory);
+        break;
+    }
+}
