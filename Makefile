@@ -60,6 +60,7 @@ endif
 else
 OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
+OUR_CFLAGS += $(if $(CLANG_ONLY),-Wno-gnu-empty-initializer -Wno-string-conversion)
 endif
 KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
 OPENMP := -fopenmp
@@ -197,7 +198,7 @@ $(BUILD)/client/examples/minimal: $(BUILD)/client/examples/minimal.o $(CLIENT_AR
 
 # Criterion does not start under ThreadSanitizer: a header of the same name stands in.
 ifneq ($(findstring thread,$(SANITIZE)),)
-$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan -Wno-gnu-empty-initializer
+$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan
 TEST_PACKAGES := jansson
 endif
 
