@@ -298,8 +298,9 @@ static enum opt_status check_order(const struct settings *settings,
     static const struct {
         size_t less, more;
     } pairs[] = {
-        { AT(heartbeat), AT(lease) },     { AT(max_header), AT(max_frame) },
-        { AT(max_table), AT(max_frame) }, { AT(max_frame), AT(connection_inflight) },
+        { AT(heartbeat), AT(lease) },
+        { AT(max_header), AT(max_frame) },
+        { AT(max_frame), AT(connection_inflight) },
         { AT(max_frame), AT(inflight) },
     };
     for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
