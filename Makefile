@@ -91,7 +91,8 @@ TEST_SHARED_SOURCES := $(filter-out $(TEST_SOURCES),$(wildcard $(TEST_FOLDERS:=/
 BENCH_SOURCES := $(wildcard tests/bench/bench_*.c)
 BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES),$(wildcard tests/bench/*.c))
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
-GOLDEN_SOURCES := $(wildcard tests/golden/*.c) $(wildcard tests/golden_cases.c)
+GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
+	tests/bench/clock.c
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJECTS := $(foreach isa,$(ISAS),\
@@ -240,7 +241,7 @@ test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	@deploy/deps build run test
-	@$(submake) $(BUILD)/golden
+	@$(submake) $(DAEMON) $(BUILD)/golden
 	$(BUILD)/golden $(GOLDEN)
 
 .PHONY: bench
