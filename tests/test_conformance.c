@@ -26,11 +26,14 @@ static const char *const wrappers[] = {
     " + clip(value, 0.1) + aggregate(sum)",
 };
 /* Momentum has forms of which not all go with everything. */
-static const char *const variants[] = { "", "(momentum_form=ema)",
-                                        "(nesterov_form=reformulated, "
-                                        "momentum_form=heavy_ball)",
-                                        "(momentum=0.9, centered=true)",
-                                        "(nadam_form=scheduled)" };
+static const char *const variants[] = {
+    "",
+    "(momentum_form=ema)",
+    "(nesterov_form=reformulated)",
+    "(momentum_form=heavy_ball, nesterov_form=reformulated)",
+    "(momentum=0.9, centered=true)",
+    "(nadam_form=scheduled)",
+};
 
 enum {
     DECAYS = sizeof decays / sizeof decays[0],
@@ -134,7 +137,7 @@ static void rests(const struct opt_spec *spec, const char *expression)
     for (uint64_t step = 1; step <= STEPS; step++) {
         toy_update(&toy, gradient);
     }
-    cr_assert_eq(memcmp(toy.w, initial, sizeof initial), 0, "%s", expression);
+    cr_assert(toy_same(toy.w, initial, SMALL), "%s", expression);
     toy_fini(&toy);
 }
 
@@ -217,8 +220,8 @@ Test(conformance, a_tensor_without_a_gradient_keeps_its_count_and_its_weights)
     }
     cr_assert_eq(in.counters.t, 2);
     cr_assert_eq(out.counters.t, 0);
-    cr_assert_eq(memcmp(out.w, initial, sizeof initial), 0);
-    cr_assert_neq(memcmp(in.w, initial, sizeof initial), 0);
+    cr_assert(toy_same(out.w, initial, N));
+    cr_assert_not(toy_same(in.w, initial, N));
     free(scratch);
     toy_fini(&in);
     toy_fini(&out);

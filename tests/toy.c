@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/optim/float_bits.h"
+
 static float *floats(size_t n)
 {
     float *values = calloc(n + 1, sizeof *values);
@@ -150,10 +152,11 @@ void toy_copy(struct toy *to, const struct toy *from)
     }
 }
 
-static bool same(const float *a, const float *b, size_t n)
+bool toy_same(const float *a, const float *b, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (memcmp(&a[i], &b[i], sizeof *a) != 0 && !(isnan(a[i]) && isnan(b[i]))) {
+        if (float_to_bits(a[i]) != float_to_bits(b[i]) &&
+            !(isnan(a[i]) && isnan(b[i]))) {
             return false;
         }
     }
@@ -162,10 +165,10 @@ static bool same(const float *a, const float *b, size_t n)
 
 bool toy_equal(const struct toy *a, const struct toy *b)
 {
-    bool equal = a->n == b->n && same(a->w, b->w, a->n);
+    bool equal = a->n == b->n && toy_same(a->w, b->w, a->n);
 
     for (size_t s = 0; equal && s < a->slot_count; s++) {
-        equal = same(a->slots[s], b->slots[s], a->n);
+        equal = toy_same(a->slots[s], b->slots[s], a->n);
     }
     return equal;
 }

@@ -37,7 +37,9 @@ void toy_update_shuffled(struct toy *toy, const float *gradient, uint64_t order)
 /* Copy weights, slots and counters of one toy to another of the same make. */
 void toy_copy(struct toy *to, const struct toy *from);
 
-/* Weights and slots are the same bits; any NaN is the same as any other. */
+/* Whether n floats are the same bits; any NaN is the same as any other. */
+bool toy_same(const float *a, const float *b, size_t n);
+/* Whether weights and slots are. */
 bool toy_equal(const struct toy *a, const struct toy *b);
 
 /* Reproducible numbers: splitmix64. */
