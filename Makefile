@@ -6,14 +6,27 @@ ABI := 0
 # The user's.
 PREFIX ?= /usr/local
 DESTDIR ?=
-CC ?= cc
 CFLAGS ?= -O2 -g
 LDFLAGS ?=
+JOBS ?= $(shell nproc)
+# V=1 shows the commands.
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' $(1) $@)
 
 # SANITIZE=address,undefined or SANITIZE=thread builds everything beside the plain build.
 SANITIZE ?=
 comma := ,
 BUILD := build$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
+
+# Only clang's OpenMP runtime tells ThreadSanitizer what it does, and only clang has a
+# fuzzer, so these builds are clang's; every other is the user's choice.
+CLANG_ONLY := $(or $(findstring thread,$(SANITIZE)),$(findstring fuzzer,$(SANITIZE)))
+ifeq ($(origin CC),default)
+CC := $(if $(CLANG_ONLY),clang,cc)
+endif
+
+.PHONY: all
+all: ## build the daemon and both forms of the client library (the default)
 
 # ---------------------------------------------------------------- what the code needs
 
@@ -24,12 +37,20 @@ PACKAGES := libuv libprotobuf-c libxxhash
 DAEMON_PACKAGES := libcyaml
 TEST_PACKAGES := criterion jansson
 
+# pkg-config is asked when something is compiled, not when this file is read: it may only
+# be installed by the target that is being made.
+once = $(eval $(1) := $(2))$($(1))
+PACKAGE_CFLAGS = $(call once,PACKAGE_CFLAGS,$(shell pkg-config --cflags \
+	$(PACKAGES) $(DAEMON_PACKAGES)))
+OUR_LIBS = $(call once,OUR_LIBS,$(shell pkg-config --libs $(PACKAGES)) -lm)
+DAEMON_LIBS = $(call once,DAEMON_LIBS,$(shell pkg-config --libs $(DAEMON_PACKAGES)))
+TEST_LIBS = $(call once,TEST_LIBS,$(shell pkg-config --libs $(TEST_PACKAGES)) -lz)
+
 OUR_CPPFLAGS := -I. -I$(BUILD) -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE \
 	-DOPTIMD_VERSION='"$(VERSION)"'
 OUR_CFLAGS := -std=c17 $(WARNINGS) $(if $(WERROR),-Werror) -ffp-contract=off \
 	-fno-math-errno -fPIC -fvisibility=hidden -fstack-protector-strong -pthread
 OUR_LDFLAGS := -pthread -Wl,-z,relro,-z,now
-OUR_LIBS = $(shell pkg-config --libs $(PACKAGES)) -lm
 ifeq ($(SANITIZE),)
 OUR_CFLAGS += -fstack-clash-protection
 OUR_CPPFLAGS += $(if $(findstring -O,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
@@ -41,8 +62,7 @@ OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recov
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
 endif
 KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
-# ThreadSanitizer cannot see inside gcc's OpenMP runtime, so that build leaves it out.
-OPENMP := $(if $(findstring thread,$(SANITIZE)),,-fopenmp)
+OPENMP := -fopenmp
 
 # The kernels are compiled once per instruction set and chosen at run time.
 ifeq ($(shell uname -m),x86_64)
@@ -63,10 +83,16 @@ COMMON_SOURCES := $(wildcard common/*.c) \
 SERVER_SOURCES := $(wildcard server/*.c server/net/*.c server/messages/*.c \
 	server/engine/*.c)
 CLIENT_SOURCES := $(wildcard client/*.c)
-EXAMPLE_SOURCES := $(wildcard client/examples/*.c)
-# A test_*.c is a program of Criterion tests; the other files of tests/ are shared by them.
-TEST_SOURCES := $(wildcard tests/test_*.c tests/end_to_end/test_*.c tests/faults/test_*.c)
-TEST_SHARED_SOURCES := $(filter-out tests/test_%.c,$(wildcard tests/*.c))
+# A test_*.c is a program of Criterion tests; the files beside them are shared by them all.
+TEST_FOLDERS := tests tests/end_to_end tests/faults
+TEST_SOURCES := $(wildcard $(TEST_FOLDERS:=/test_*.c))
+TEST_SHARED_SOURCES := $(filter-out $(TEST_SOURCES),$(wildcard $(TEST_FOLDERS:=/*.c)))
+# A bench_*.c is a program too, and so is a fuzz_*.c; golden.c is one with its helpers.
+BENCH_SOURCES := $(wildcard tests/bench/bench_*.c)
+BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES),$(wildcard tests/bench/*.c))
+FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
+GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
+	tests/bench/clock.c
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJECTS := $(foreach isa,$(ISAS),\
@@ -74,78 +100,326 @@ KERNEL_OBJECTS := $(foreach isa,$(ISAS),\
 COMMON_OBJECTS := $(call object,$(COMMON_SOURCES)) $(KERNEL_OBJECTS) $(PROTO_OBJECTS)
 SERVER_OBJECTS := $(call object,$(filter-out server/main.c,$(SERVER_SOURCES)))
 CLIENT_OBJECTS := $(call object,$(filter-out client/optctl.c,$(CLIENT_SOURCES)))
-TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TEST_SOURCES))
 
 COMMON_LIBRARY := $(BUILD)/libcommon.a
 SERVER_LIBRARY := $(BUILD)/libserver.a
 CLIENT_ARCHIVE := $(BUILD)/liboptclient.a
 CLIENT_SHARED := $(BUILD)/liboptclient.so.$(VERSION)
+CLIENT_LINKS := $(BUILD)/liboptclient.so.$(ABI) $(BUILD)/liboptclient.so
 DAEMON := $(BUILD)/optimd
+TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TEST_SOURCES))
+BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
+FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
+GOLDEN_PROGRAM := $(if $(GOLDEN_SOURCES),$(BUILD)/golden)
+MINIMAL := $(if $(wildcard client/examples/minimal.c),$(BUILD)/client/examples/minimal)
+PYTHON_PROTO := $(BUILD)/python/optimd_pb2.py
 
-.PHONY: all
-all: $(DAEMON) $(CLIENT_ARCHIVE) $(CLIENT_SHARED)
+all: $(DAEMON) $(CLIENT_ARCHIVE) $(CLIENT_LINKS)
 
 # ---------------------------------------------------------------- compiling
 
+# A change of compiler or flags is a reason to compile again.
+quote = '$(subst ','\'',$(1))'
+FLAGS := $(call quote,$(CC) $(CPPFLAGS) $(OUR_CPPFLAGS) $(OUR_CFLAGS) $(CFLAGS) \
+	$(KERNEL_CFLAGS) $(OPENMP) $(LDFLAGS))
+$(BUILD)/flags: force
+	@mkdir -p $(@D)
+	@echo $(FLAGS) | cmp -s - $@ || echo $(FLAGS) >$@
+.PHONY: force
+force:
+
 $(BUILD)/proto/optimd.pb-c.c $(BUILD)/proto/optimd.pb-c.h &: proto/optimd.proto
 	@mkdir -p $(@D)
-	protoc-c --proto_path=proto --c_out=$(BUILD)/proto proto/optimd.proto
+	@command -v protoc-c >/dev/null || { echo 'protoc-c is missing: make deps' >&2; false; }
+	$(call say,PROTO)
+	$(Q)protoc-c --proto_path=proto --c_out=$(BUILD)/proto $<
 
-$(PROTO_OBJECTS): $(BUILD)/proto/optimd.pb-c.c
-	$(CC) $(OUR_CPPFLAGS) $(filter-out $(WARNINGS),$(OUR_CFLAGS)) $(CFLAGS) -c -o $@ $<
+$(PROTO_OBJECTS): $(BUILD)/proto/optimd.pb-c.c $(BUILD)/flags
+	$(call say,CC)
+	$(Q)$(CC) $(OUR_CPPFLAGS) $(filter-out $(WARNINGS),$(OUR_CFLAGS)) $(CFLAGS) \
+		-c -o $@ $<
 
-# Only wire.c reads the generated header.
-$(BUILD)/common/wire.o: $(BUILD)/proto/optimd.pb-c.h
+# Only wire*.c read the generated header.
+$(call object,$(wildcard common/wire*.c)): $(BUILD)/proto/optimd.pb-c.h
 
 define kernel_rule
-$(BUILD)/common/optim/%.$(1).o: common/optim/%.c
+$(BUILD)/common/optim/%.$(1).o: common/optim/%.c $(BUILD)/flags
 	@mkdir -p $$(@D)
-	$$(CC) $$(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=$(1) $$(CPPFLAGS) $$(OUR_CFLAGS) $$(CFLAGS) \
-		$$(KERNEL_CFLAGS) $$(ISA_FLAGS_$(1)) $$(OPENMP) -MMD -MP -c -o $$@ $$<
+	$$(call say,CC)
+	$$(Q)$$(CC) $$(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=$(1) $$(CPPFLAGS) $$(OUR_CFLAGS) \
+		$$(CFLAGS) $$(KERNEL_CFLAGS) $$(ISA_FLAGS_$(1)) $$(OPENMP) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
 
-$(BUILD)/server/engine/%.o: OUR_CFLAGS += $(OPENMP)
+$(BUILD)/server/engine/%.o: private OUR_CFLAGS += $(OPENMP)
+$(BUILD)/tests/%.o: private OUR_CFLAGS += $(OPENMP)
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(OUR_CPPFLAGS) $(CPPFLAGS) $(OUR_CFLAGS) $(PACKAGE_CFLAGS) $(CFLAGS) \
+		-MMD -MP -c -o $@ $<
 
 $(COMMON_LIBRARY): $(COMMON_OBJECTS)
 $(SERVER_LIBRARY): $(SERVER_OBJECTS)
 $(COMMON_LIBRARY) $(SERVER_LIBRARY):
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR)
+	$(Q)$(AR) rcs $@ $^
 
 $(DAEMON): $(BUILD)/server/main.o $(SERVER_LIBRARY) $(COMMON_LIBRARY)
-	$(CC) $(OUR_LDFLAGS) $(OPENMP) -pie $(LDFLAGS) -o $@ $^ \
-		$(shell pkg-config --libs $(DAEMON_PACKAGES)) $(OUR_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(OPENMP) -pie $(LDFLAGS) -o $@ $^ $(DAEMON_LIBS) $(OUR_LIBS)
 
 # One object with everything but the public functions made local, so that neither form of
 # the library lends its insides to the programs it is linked into.
 $(BUILD)/liboptclient.o: $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
-	$(LD) -r -o $@ $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
-	$(if $(SANITIZE),,objcopy --localize-hidden $@)
+	$(call say,LD)
+	$(Q)$(LD) -r -o $@ $^
+	$(if $(SANITIZE),,$(Q)objcopy --localize-hidden $@)
 $(CLIENT_ARCHIVE): $(BUILD)/liboptclient.o
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR)
+	$(Q)$(AR) rcs $@ $^
 $(CLIENT_SHARED): $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
-	$(CC) -shared -Wl,-soname,liboptclient.so.$(ABI) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ \
-		$(OUR_LIBS)
-	ln -sf $(@F) $(BUILD)/liboptclient.so.$(ABI)
-	ln -sf $(@F) $(BUILD)/liboptclient.so
+	$(call say,LD)
+	$(Q)$(CC) -shared -Wl,-soname,liboptclient.so.$(ABI) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ \
+		$^ $(OUR_LIBS)
+$(CLIENT_LINKS): $(CLIENT_SHARED)
+	@ln -sf $(<F) $@
+
+$(BUILD)/client/examples/minimal: $(BUILD)/client/examples/minimal.o $(CLIENT_ARCHIVE)
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS)
 
 # ---------------------------------------------------------------- tests
 
-$(BUILD)/tests/%.o: OUR_CFLAGS += $(OPENMP)
-$(TEST_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/%.o \
-		$(call object,$(TEST_SHARED_SOURCES)) $(SERVER_LIBRARY) $(CLIENT_OBJECTS) \
-		$(COMMON_LIBRARY)
-	$(CC) $(OUR_LDFLAGS) $(OPENMP) $(LDFLAGS) -o $@ $^ \
-		$(shell pkg-config --libs $(DAEMON_PACKAGES) $(TEST_PACKAGES)) $(OUR_LIBS) -lz
+# Criterion does not start under ThreadSanitizer: a header of the same name stands in.
+ifneq ($(findstring thread,$(SANITIZE)),)
+$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan -Wno-gnu-empty-initializer
+TEST_PACKAGES := jansson
+endif
+
+# A program may be made of everything of ours, besides its own sources.
+PARTS := $(SERVER_LIBRARY) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
+define link
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(OPENMP) $(LDFLAGS) -o $@ $^ $(DAEMON_LIBS) $(TEST_LIBS) \
+		$(OUR_LIBS)
+endef
+
+$(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(call object,$(TEST_SHARED_SOURCES)) $(PARTS)
+	$(link)
+$(BUILD)/golden: $(call object,$(GOLDEN_SOURCES)) $(PARTS)
+	$(link)
+$(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
+		$(call object,$(BENCH_SHARED_SOURCES)) $(PARTS)
+	$(link)
+$(FUZZ_PROGRAMS): OUR_LDFLAGS += -fsanitize=fuzzer
+$(FUZZ_PROGRAMS): $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(COMMON_LIBRARY)
+	$(link)
+
+$(PYTHON_PROTO): proto/optimd.proto
+	@mkdir -p $(@D)
+	$(call say,PROTO)
+	$(Q)protoc --proto_path=proto --python_out=$(@D) $<
+
+# A make below this one, with as many jobs as there are cores unless told otherwise.
+submake = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
+
+.PHONY: test
+test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...: under it
+	@deploy/deps build run test $(if $(CLANG_ONLY),check)
+	@$(submake) test-programs
+	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
+
+.PHONY: test-programs
+test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
+
+.PHONY: golden
+golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
+	@deploy/deps build run test
+	@$(submake) $(DAEMON) $(BUILD)/golden
+	$(BUILD)/golden $(GOLDEN)
+
+.PHONY: bench
+bench: ## measure, against the machine's own limits; QUICK=1: in a minute
+	@deploy/deps build run test
+	@$(submake) $(DAEMON) $(BENCH_PROGRAMS)
+	@set -e; for program in $(BENCH_PROGRAMS); do $$program $(if $(QUICK),--quick); done
+
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz fuzz-programs
+fuzz: ## fuzz each parser of hostile bytes for FUZZ_SECONDS=60
+	@deploy/deps build run check
+	@$(submake) SANITIZE=address,undefined,fuzzer-no-link fuzz-programs
+	@tests/fuzz/run build/sanitize-address-undefined-fuzzer-no-link/fuzz $(FUZZ_SECONDS)
+fuzz-programs: $(FUZZ_PROGRAMS)
+
+# ---------------------------------------------------------------- checks
+
+.PHONY: check
+check: ## everything that must hold before a change lands: lint, tests, sanitizers
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory sanitize
+	@$(MAKE) --no-print-directory sanitize-thread
+	@$(MAKE) --no-print-directory test WERROR=1
+
+.PHONY: sanitize sanitize-thread
+sanitize: ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory SANITIZE=address,undefined test
+sanitize-thread: ## every test under ThreadSanitizer
+	@$(MAKE) --no-print-directory SANITIZE=thread test
+
+C_FILES = $(shell find client common server tests -name '*.[ch]' | sort)
+SHELL_FILES = $(shell grep -rlE --exclude='*.[ch]' '^\#!/(usr/)?bin/(env )?(ba)?sh' .ci deploy \
+	tests client | sort)
+MANUALS = $(wildcard server/*.8 client/*.[13])
+
+.PHONY: lint lint-format lint-cppcheck lint-tidy lint-shell lint-manuals
+lint: ## formatting, static analysis, shell scripts, manuals
+	@deploy/deps build test check
+	@$(submake) --keep-going --output-sync lint-format lint-cppcheck lint-tidy lint-shell \
+		lint-manuals
+
+lint-format:
+	@echo 'clang-format'
+	@clang-format --dry-run -Werror $(C_FILES)
+
+lint-cppcheck: $(BUILD)/proto/optimd.pb-c.h
+	@echo 'cppcheck'
+	@cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
+		--inline-suppr --suppress=missingIncludeSystem --suppress='*:$(BUILD)/*' \
+		$(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline --library=posix \
+		$(filter-out tests/%,$(filter %.c,$(C_FILES)))
+
+# Which checks, and why not others, is said in .clang-tidy.
+lint-tidy: $(patsubst %,$(BUILD)/tidy/%,$(filter %.c,$(C_FILES)))
+$(BUILD)/tidy/%: % .clang-tidy $(filter %.h,$(C_FILES)) | $(BUILD)/proto/optimd.pb-c.h
+	@mkdir -p $(@D)
+	@echo 'clang-tidy $<'
+	@clang-tidy --quiet $< -- $(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline -std=c17 -fopenmp \
+		2>$@.log || { cat $@.log; false; }
+	@touch $@
+
+lint-shell:
+	@echo 'shellcheck'
+	@shellcheck $(SHELL_FILES)
+
+lint-manuals:
+	@echo 'mandoc'
+	@$(if $(MANUALS),mandoc -T lint -W warning $(MANUALS))
+
+.PHONY: format
+format: ## lay out all C files as .clang-format says
+	@deploy/deps check
+	clang-format -i $(C_FILES)
+
+# ---------------------------------------------------------------- installing
+
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+SYSCONFDIR ?= $(if $(filter /usr,$(PREFIX)),/etc,$(PREFIX)/etc)
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+INSTALL ?= install
+
+# Where the files with @NAMES@ in them say things are.
+substitute = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@PREFIX@|$(PREFIX)|g' \
+	-e 's|@BINDIR@|$(BINDIR)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \
+	-e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g'
+
+.PHONY: install
+install: all ## install under PREFIX=/usr/local, staged under DESTDIR
+	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig \
+		$(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/optimd
+	$(INSTALL) -m 755 $(DAEMON) $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 644 $(CLIENT_ARCHIVE) $(CLIENT_SHARED) $(DESTDIR)$(LIBDIR)
+	cp -P $(CLIENT_LINKS) $(DESTDIR)$(LIBDIR)
+	$(INSTALL) -m 644 client/optclient.h $(DESTDIR)$(INCLUDEDIR)
+	$(substitute) client/optclient.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/optclient.pc
+	$(substitute) deploy/optimd.service >$(DESTDIR)$(UNITDIR)/optimd.service
+	$(foreach page,$(MANUALS),$(INSTALL) -D -m 644 $(page) \
+		$(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))/$(notdir $(page)) &&) :
+	test -e $(DESTDIR)$(SYSCONFDIR)/optimd/optimd.yaml || $(INSTALL) -m 644 \
+		deploy/optimd.yaml $(DESTDIR)$(SYSCONFDIR)/optimd
+
+.PHONY: uninstall
+uninstall: ## remove what install put there, but not a configuration that was changed
+	rm -f $(DESTDIR)$(BINDIR)/optimd $(DESTDIR)$(INCLUDEDIR)/optclient.h \
+		$(DESTDIR)$(UNITDIR)/optimd.service \
+		$(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(CLIENT_ARCHIVE) $(CLIENT_SHARED) \
+		$(CLIENT_LINKS)) pkgconfig/optclient.pc) $(foreach page,$(MANUALS),\
+		$(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(page)))/$(notdir $(page)))
+	if cmp -s deploy/optimd.yaml $(DESTDIR)$(SYSCONFDIR)/optimd/optimd.yaml; then \
+		rm $(DESTDIR)$(SYSCONFDIR)/optimd/optimd.yaml; \
+		rmdir --ignore-fail-on-non-empty $(DESTDIR)$(SYSCONFDIR)/optimd; \
+	fi
+
+# ---------------------------------------------------------------- examples and demo
+
+EXAMPLES := $(BUILD)/client/examples
+$(EXAMPLES)/%.o: private OUR_CPPFLAGS += -Iclient
+# Loops over a matrix's columns are worth vectors.
+$(EXAMPLES)/mlp.o: private CFLAGS += -O3
+
+# The digits are part of the program, so that it alone is enough.
+$(EXAMPLES)/data/digits.o: client/examples/data/digits.csv.gz
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(LD) -r -b binary -z noexecstack -o $@ $<
+	$(Q)objcopy --rename-section .data=.rodata,alloc,load,readonly,data,contents $@
+
+$(EXAMPLES)/worker: $(addprefix $(EXAMPLES)/,worker.o data.o data/digits.o mlp.o options.o \
+		report.o) $(CLIENT_ARCHIVE)
+$(EXAMPLES)/demo: $(addprefix $(EXAMPLES)/,demo.o children.o cluster.o console.o curve.o \
+		options.o report.o)
+$(EXAMPLES)/worker $(EXAMPLES)/demo:
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
+
+$(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
+$(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
+$(BUILD)/tests/test_report: $(EXAMPLES)/report.o
+$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+
+.PHONY: examples
+examples: $(MINIMAL) $(EXAMPLES)/worker $(EXAMPLES)/demo
+
+WORKERS ?= 4
+DATA ?= digits
+.PHONY: demo
+demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
+	@deploy/deps build run demo $(filter fashion,$(DATA))
+	@$(submake) $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+	@$(EXAMPLES)/demo --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
+		--workers $(WORKERS) --data $(DATA) \
+		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \
+		$(if $(SEED),--seed $(SEED)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
+		$(if $(BATCH),--batch $(BATCH)) $(if $(FLOOR),--floor $(FLOOR))
+
+# ---------------------------------------------------------------- all the rest
+
+GROUPS ?= build run demo test check
+.PHONY: deps
+deps: ## install what is missing of the Debian packages needed; GROUPS="build test"
+	@deploy/deps $(GROUPS)
+
+.PHONY: compose-demo
+compose-demo: ## the demo in containers: one daemon, three workers, nothing published
+	@deploy/compose-demo
 
 .PHONY: clean
-clean:
+clean: ## remove everything that was built
 	rm -rf build
 
--include $(shell find build -name '*.d' 2>/dev/null)
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | \
+		while IFS='	' read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
+
+-include $(shell find $(BUILD) -path '$(BUILD)/sanitize-*' -prune -o -name '*.d' -print \
+	2>/dev/null)

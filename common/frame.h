@@ -45,6 +45,8 @@ enum opt_frame_event {
 struct opt_frame_limits {
     size_t frame_bytes;  /* longest frame, prefix not counted */
     size_t header_bytes; /* longest frame without its data */
+    size_t gather_bytes; /* longest data that is held because other fields follow it; 0:
+                            as long as a frame may be */
 };
 
 struct opt_frame_reader;

@@ -22,12 +22,17 @@ enum {
     OPT_RANK_MAX = 8,            /* dimensions of a tensor */
     OPT_TENSORS_MAX = 65536,     /* default limit of tensors in a model */
     OPT_SEGMENTS_MAX = 4096,     /* segments of one frame */
+    OPT_OPTIONS_MAX = 64,        /* options of a specification or a group */
     OPT_CHUNK_BYTES = 4 << 20,   /* advised data of one frame */
     OPT_BLOCK = 16384,           /* elements of a block */
     OPT_SHARD = 1 << 20,         /* most elements of a shard */
     OPT_HEADER_BYTES = 64 << 10, /* default limit of a header part */
-    OPT_FRAME_BYTES = 64 << 20   /* default limit of a frame */
+    OPT_FRAME_BYTES = 64 << 20,  /* default limit of a frame */
+    OPT_ARENA_BYTES = 2 << 20    /* enough to read any message whose header part is
+                                    within the default limit */
 };
+/* Elements of a tensor, and of all tensors of a model. */
+#define OPT_ELEMENTS_MAX (UINT64_C(1) << 40)
 
 /* Memory for one message: bump allocation from chunks, freed as a whole. */
 struct opt_arena {
@@ -42,28 +47,28 @@ void opt_arena_reset(
     struct opt_arena *arena); /* keeps one chunk for the next message */
 void opt_arena_fini(struct opt_arena *arena);
 
-enum opt_message { /* numbers of the body fields */
-                   OPT_MESSAGE_NONE = 0,
-                   OPT_MESSAGE_ERROR = 9, /* replies only */
-                   OPT_MESSAGE_HELLO = 10,
-                   OPT_MESSAGE_CREATE = 11, /* answered by OPT_MESSAGE_CREATE as well as
-                                               OPEN: ModelReply */
-                   OPT_MESSAGE_OPEN = 12,
-                   OPT_MESSAGE_ASSIGN = 13,
-                   OPT_MESSAGE_LIST = 14,
-                   OPT_MESSAGE_DESCRIBE = 15,
-                   OPT_MESSAGE_PUSH = 16,
-                   OPT_MESSAGE_PULL = 17,
-                   OPT_MESSAGE_PUSH_PULL = 18,
-                   OPT_MESSAGE_WAIT = 19,
-                   OPT_MESSAGE_STATISTICS = 20,
-                   OPT_MESSAGE_LEAVE = 21,
-                   OPT_MESSAGE_HEARTBEAT = 22,
-                   OPT_MESSAGE_GOODBYE = 23,
-                   OPT_MESSAGE_DELETE = 24,
-                   OPT_MESSAGE_LIMIT
+/* Numbers of the body fields. */
+enum opt_message {
+    OPT_MESSAGE_NONE = 0,
+    OPT_MESSAGE_ERROR = 9, /* replies only */
+    OPT_MESSAGE_HELLO = 10,
+    OPT_MESSAGE_CREATE = 11,
+    OPT_MESSAGE_MODEL = OPT_MESSAGE_CREATE, /* the reply to create and to open */
+    OPT_MESSAGE_OPEN = 12,
+    OPT_MESSAGE_ASSIGN = 13,
+    OPT_MESSAGE_LIST = 14,
+    OPT_MESSAGE_DESCRIBE = 15,
+    OPT_MESSAGE_PUSH = 16,
+    OPT_MESSAGE_PULL = 17,
+    OPT_MESSAGE_PUSH_PULL = 18,
+    OPT_MESSAGE_WAIT = 19,
+    OPT_MESSAGE_STATISTICS = 20,
+    OPT_MESSAGE_LEAVE = 21,
+    OPT_MESSAGE_HEARTBEAT = 22,
+    OPT_MESSAGE_GOODBYE = 23,
+    OPT_MESSAGE_DELETE = 24,
+    OPT_MESSAGE_LIMIT
 };
-enum { OPT_MESSAGE_MODEL = OPT_MESSAGE_CREATE }; /* body 11 of a reply */
 
 /* "push", "push_pull", ...; "none" for anything else. */
 const char *opt_message_name(enum opt_message message);
@@ -333,7 +338,9 @@ size_t opt_request_pack(const struct opt_request *request, uint8_t *out,
                         size_t capacity);
 size_t opt_reply_pack(const struct opt_reply *reply, uint8_t *out, size_t capacity);
 
-/* The tables: same rules. Packing returns the size, as above. */
+/* The tables: same rules. Packing returns the size, as above. opt_table_budget is an
+ * arena limit that is enough to read any table of that many bytes. */
+size_t opt_table_budget(size_t size);
 enum opt_status opt_tensor_table_read(const uint8_t *data, size_t size,
                                       size_t max_tensors, struct opt_arena *arena,
                                       struct opt_tensor_entry **out, size_t *count,

@@ -26,9 +26,10 @@ struct peer;    /* the engine's; the loop never looks inside */
 struct version; /* engine/published.h */
 
 enum letter_kind {
-    LETTER_REQUEST, /* request and data are filled in */
-    LETTER_CLOSED,  /* the connection is gone; last letter of its peer */
-    LETTER_STOP     /* to the engine: drain and end its thread */
+    LETTER_REQUEST,  /* request and data are filled in */
+    LETTER_CLOSED,   /* the connection is gone; last letter of its peer */
+    LETTER_ACCEPTED, /* to a loop: serve this socket */
+    LETTER_STOP      /* to the engine, or a loop: drain and end its thread */
 };
 
 /* Weights to send: a run of floats inside a published version (or a buffer of the
@@ -47,6 +48,9 @@ struct letter {
     struct conn *conn;
     struct peer *peer;
     bool lease_expired;  /* LETTER_CLOSED: by silence, not by a broken connection */
+    int socket;          /* LETTER_ACCEPTED: takes it */
+    bool refuse;         /* LETTER_ACCEPTED: only to say that there are too many */
+    size_t charge;       /* the loop's: bytes counted as in flight for this letter */
     uint64_t arrived_ns; /* uv_hrtime when the frame was complete */
 
     /* the request */
@@ -80,6 +84,10 @@ void letter_free(struct letter *letter);
 /* Make room for size bytes of data, 64-byte aligned, huge pages where large. False if
  * there is no memory. */
 bool letter_data(struct letter *letter, size_t size);
+
+/* Give the data's memory back before the letter itself goes. Only this and letter_free
+ * do that: it does not come from malloc. */
+void letter_drop_data(struct letter *letter);
 
 /* Set the answer to an error: status and a sentence (copied into the arena). */
 void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)

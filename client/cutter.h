@@ -1,0 +1,61 @@
+/* cutter — cuts the values of a push (or of initial weights) into frames.
+ *
+ * A tensor that fits what is left of a frame is added to it; one that does not starts a
+ * frame of its own and is cut at block multiples. So small tensors share frames, large
+ * ones stream as many, and none is split without need. Nothing is copied: a cut is a
+ * list of places in the caller's memory. Used under the client's lock.
+ */
+#ifndef OPTCLIENT_CUTTER_H
+#define OPTCLIENT_CUTTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client/optclient.h"
+#include "common/wire.h"
+
+struct cutter {
+    const struct optclient_values *values;
+    size_t count;
+    const uint64_t *elements; /* of each tensor of the model */
+    enum opt_dtype dtype;     /* on the wire */
+    size_t next;              /* position in values of what comes next */
+    uint64_t offset;          /* and element in it */
+    uint32_t frame;           /* number of the next frame, from 0 */
+};
+
+/* What the daemon allows one frame. */
+struct cutter_limits {
+    size_t data_bytes;   /* at least one block in the widest dtype */
+    size_t header_bytes; /* for the segments, packed */
+    uint64_t block;      /* elements; cuts fall on multiples of it */
+};
+
+/* One frame's worth: OPT_SEGMENTS_MAX of both are enough. */
+struct cut {
+    struct opt_segment *segments;
+    const float **places; /* where each segment's values are */
+    size_t count;
+    size_t elements; /* of all segments */
+};
+
+/* values and elements are borrowed as long as the cutter is used. */
+void cutter_init(struct cutter *cutter, const struct optclient_values *values,
+                 size_t count, const uint64_t *elements, enum opt_dtype dtype);
+
+/* Start again from the first frame. */
+void cutter_rewind(struct cutter *cutter);
+
+/* Whether all frames have been cut. */
+bool cutter_done(const struct cutter *cutter);
+
+/* Cut the next frame into cut's two arrays; at least one segment. */
+void cutter_next(struct cutter *cutter, const struct cutter_limits *limits,
+                 struct cut *cut);
+
+/* Bytes that a segment takes in a packed header part, its own tag and length included.
+ */
+size_t cutter_segment_bytes(const struct opt_segment *segment);
+
+#endif

@@ -1,0 +1,95 @@
+#include "client/entry.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "client/session.h"
+
+static _Thread_local char sentence[OPT_ERROR_TEXT];
+
+const char *optclient_error(void)
+{
+    return sentence;
+}
+
+const char *optclient_status_name(enum optclient_status status)
+{
+    return opt_status_name((enum opt_status)status);
+}
+
+enum optclient_status entry_fail(enum opt_status status, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof(sentence), format, arguments);
+    va_end(arguments);
+    return (enum optclient_status)status;
+}
+
+enum optclient_status entry_report(const struct opt_error *error)
+{
+    if (error->text[0] != '\0') {
+        memcpy(sentence, error->text, sizeof(sentence));
+    }
+    return (enum optclient_status)error->status;
+}
+
+enum optclient_status entry_check(const struct optclient *client)
+{
+    if (client->process != getpid()) {
+        return entry_fail(OPT_FAILED_PRECONDITION,
+                          "this client belongs to process %ld, which forked; a child "
+                          "needs a client of its own",
+                          (long)client->process);
+    }
+    if (pthread_equal(pthread_self(), client->thread)) {
+        return entry_fail(OPT_FAILED_PRECONDITION,
+                          "a callback must not wait: it runs on the thread that it "
+                          "would wait for");
+    }
+    return OPTCLIENT_OK;
+}
+
+void entry_wait(struct optclient_call *call)
+{
+    struct optclient *client = call->client;
+    client->callers++;
+    while (call->state < CALL_ENDED) {
+        pthread_cond_wait(&call->changed, &client->lock);
+    }
+    client->callers--;
+    if (client->callers == 0 && client->closing) {
+        pthread_cond_broadcast(&client->left);
+    }
+}
+
+enum optclient_status entry_run(struct optclient_call *call)
+{
+    struct optclient *client = call->client;
+    pthread_mutex_lock(&client->lock);
+    session_post(client, call);
+    entry_wait(call);
+    pthread_mutex_unlock(&client->lock);
+    return entry_report(&call->error);
+}
+
+void entry_leave(struct optclient *client)
+{
+    bool last = client->references == 0;
+    pthread_mutex_unlock(&client->lock);
+    if (!last) {
+        return;
+    }
+    pthread_mutex_destroy(&client->lock);
+    pthread_cond_destroy(&client->left);
+    opt_arena_fini(&client->arena);
+    free(client->in_buffer);
+    free(client->cut.segments);
+    free(client->cut.places);
+    XXH3_freeState(client->hash);
+    free(client);
+}

@@ -1,0 +1,32 @@
+/* entry — what every public function does on its way in and out: keep out who must not
+ * wait here, wait for the end of a call, and leave the sentence for optclient_error.
+ */
+#ifndef OPTCLIENT_ENTRY_H
+#define OPTCLIENT_ENTRY_H
+
+#include "client/call.h"
+#include "client/optclient.h"
+#include "common/status.h"
+
+/* Leave a sentence for optclient_error; returns the status. */
+enum optclient_status entry_fail(enum opt_status status, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* The same with a sentence that is there already. OPT_OK leaves none. */
+enum optclient_status entry_report(const struct opt_error *error);
+
+/* Whether this process and thread may wait for calls of the client; if not, the status
+ * and sentence say so. */
+enum optclient_status entry_check(const struct optclient *client);
+
+/* Post a call and wait for its end; it is the caller's again. Leaves the sentence. The
+ * caller has made sure of entry_check. */
+enum optclient_status entry_run(struct optclient_call *call);
+
+/* Lock held: wait until a posted call has ended. */
+void entry_wait(struct optclient_call *call);
+
+/* Lock held: give it back, and free the client if nobody needs it any more. */
+void entry_leave(struct optclient *client);
+
+#endif

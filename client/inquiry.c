@@ -1,0 +1,271 @@
+/* What a client can ask the daemon about itself and its models. The answers are blocks
+ * that own an arena with everything they point to. */
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/entry.h"
+#include "client/session.h"
+
+struct description {
+    struct optclient_description public;
+    struct opt_arena arena;
+};
+struct model_list {
+    struct opt_arena arena;
+    struct optclient_model_info models[];
+};
+struct counter_list {
+    struct opt_arena arena; /* of the reply's names */
+    struct optclient_counter counters[];
+};
+
+/* Ask about a model, or about the daemon (name NULL). After OPTCLIENT_OK the answer is
+ * in the call; call_fini is due in any case. */
+static enum optclient_status ask(struct optclient_call *call, struct optclient *client,
+                                 enum opt_message message, const char *name)
+{
+    call_init(call, client, NULL, message, 0);
+    enum optclient_status status = entry_check(client);
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    if (name != NULL) {
+        struct opt_error error;
+        if (opt_name_check(name, strlen(name), "model name", &error) != OPT_OK) {
+            return entry_report(&error);
+        }
+        if (message == OPT_MESSAGE_DELETE) {
+            call->request.body.delete_ = name;
+        } else {
+            call->request.body.describe = name;
+        }
+    }
+    return entry_run(call);
+}
+
+static enum optclient_status no_memory(void)
+{
+    return entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for the daemon's answer");
+}
+
+static enum optclient_status unreadable(const struct opt_error *error)
+{
+    return entry_fail(OPT_INTERNAL, "the daemon's answer cannot be read: %s",
+                      error->text);
+}
+
+/* ---------------------------------------------------------------------- descriptions
+ */
+
+/* The wire's structs as public ones, in the same arena. */
+static bool publish(const struct opt_description *from, struct description *to)
+{
+    struct opt_arena *arena = &to->arena;
+    struct optclient_tensor *tensors =
+        opt_arena_alloc(arena, (from->tensor_count + 1) * sizeof(*tensors));
+    uint64_t *steps = opt_arena_alloc(arena, (from->tensor_count + 1) * sizeof(*steps));
+    struct optclient_worker_info *workers =
+        opt_arena_alloc(arena, (from->worker_count + 1) * sizeof(*workers));
+    if (tensors == NULL || steps == NULL || workers == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < from->tensor_count; i++) {
+        const struct opt_tensor_entry *entry = &from->tensors[i];
+        tensors[i] =
+            (struct optclient_tensor){ entry->name, entry->shape, entry->rank };
+        steps[i] = entry->step;
+    }
+    for (size_t i = 0; i < from->worker_count; i++) {
+        const struct opt_worker_entry *entry = &from->workers[i];
+        workers[i] = (struct optclient_worker_info){
+            .name = entry->name,
+            .incarnation = entry->incarnation,
+            .last_sequence = entry->last_sequence,
+            .last_step = entry->last_step,
+            .applied = entry->applied,
+            .duplicates = entry->duplicates,
+            .refused = entry->refused,
+            .connected = entry->connected,
+            .pushed = entry->pushed,
+        };
+    }
+    to->public = (struct optclient_description){
+        .name = from->summary.name,
+        .specification = from->summary.specification,
+        .policy = { .mode = (enum optclient_mode)from->consistency.mode,
+                    .loss = (enum optclient_loss)from->consistency.loss,
+                    .min_workers = from->consistency.min_workers },
+        .ready = from->ready,
+        .step = from->summary.step,
+        .epoch = from->epoch,
+        .parameters = from->summary.parameters,
+        .bytes = from->bytes,
+        .rounds_skipped = from->rounds_skipped,
+        .lr = from->lr,
+        .slot_count = from->slot_count,
+        .tensor_count = from->tensor_count,
+        .worker_count = from->worker_count,
+        .slots = from->slots,
+        .tensors = tensors,
+        .tensor_steps = steps,
+        .workers = workers,
+    };
+    return true;
+}
+
+static enum optclient_status read_description(const struct optclient_call *call,
+                                              struct optclient_description **out)
+{
+    struct description *description = calloc(1, sizeof(*description));
+    if (description == NULL) {
+        return no_memory();
+    }
+    /* The public structs are about as large as the wire's. */
+    opt_arena_init(&description->arena, 2 * opt_table_budget(call->data_size));
+    struct opt_description found;
+    struct opt_error error;
+    enum optclient_status status = OPTCLIENT_OK;
+    if (opt_description_read(call->data, call->data_size, &description->arena, &found,
+                             &error) != OPT_OK) {
+        status = unreadable(&error);
+    } else if (!publish(&found, description)) {
+        status = no_memory();
+    }
+    if (status != OPTCLIENT_OK) {
+        optclient_description_free(&description->public);
+        return status;
+    }
+    *out = &description->public;
+    return OPTCLIENT_OK;
+}
+
+enum optclient_status optclient_describe(struct optclient *client, const char *name,
+                                         struct optclient_description **out)
+{
+    struct optclient_call call;
+    enum optclient_status status =
+        ask(&call, client, OPT_MESSAGE_DESCRIBE, name == NULL ? "" : name);
+    if (status == OPTCLIENT_OK) {
+        status = read_description(&call, out);
+    }
+    call_fini(&call);
+    return status;
+}
+
+void optclient_description_free(struct optclient_description *description)
+{
+    if (description != NULL) {
+        struct description *whole = (struct description *)description;
+        opt_arena_fini(&whole->arena);
+        free(whole);
+    }
+}
+
+/* ------------------------------------------------------------------------------ lists
+ */
+
+static enum optclient_status read_models(const struct optclient_call *call,
+                                         struct optclient_model_info **out,
+                                         size_t *count)
+{
+    struct opt_arena arena;
+    opt_arena_init(&arena, opt_table_budget(call->data_size));
+    struct opt_model_entry *entries;
+    size_t found;
+    struct opt_error error;
+    if (opt_model_table_read(call->data, call->data_size, &arena, &entries, &found,
+                             &error) != OPT_OK) {
+        opt_arena_fini(&arena);
+        return unreadable(&error);
+    }
+    struct model_list *list = malloc(sizeof(*list) + found * sizeof(list->models[0]));
+    if (list == NULL) {
+        opt_arena_fini(&arena);
+        return no_memory();
+    }
+    list->arena = arena;
+    for (size_t i = 0; i < found; i++) {
+        list->models[i] = (struct optclient_model_info){
+            .name = entries[i].name,
+            .specification = entries[i].specification,
+            .step = entries[i].step,
+            .tensors = entries[i].tensors,
+            .parameters = entries[i].parameters,
+            .workers = entries[i].workers,
+        };
+    }
+    *out = list->models;
+    *count = found;
+    return OPTCLIENT_OK;
+}
+
+enum optclient_status optclient_list(struct optclient *client,
+                                     struct optclient_model_info **out, size_t *count)
+{
+    struct optclient_call call;
+    enum optclient_status status = ask(&call, client, OPT_MESSAGE_LIST, NULL);
+    if (status == OPTCLIENT_OK) {
+        status = read_models(&call, out, count);
+    }
+    call_fini(&call);
+    return status;
+}
+
+void optclient_list_free(struct optclient_model_info *models)
+{
+    if (models != NULL) {
+        struct model_list *list =
+            (void *)((char *)models - offsetof(struct model_list, models));
+        opt_arena_fini(&list->arena);
+        free(list);
+    }
+}
+
+enum optclient_status optclient_statistics(struct optclient *client,
+                                           struct optclient_counter **out,
+                                           size_t *count)
+{
+    struct optclient_call call;
+    enum optclient_status status = ask(&call, client, OPT_MESSAGE_STATISTICS, NULL);
+    if (status == OPTCLIENT_OK) {
+        const struct opt_statistics_reply *reply = &call.reply.body.statistics;
+        struct counter_list *list =
+            malloc(sizeof(*list) + reply->count * sizeof(list->counters[0]));
+        if (list == NULL) {
+            status = no_memory();
+        } else {
+            for (size_t i = 0; i < reply->count; i++) {
+                list->counters[i] =
+                    (struct optclient_counter){ reply->counters[i].name,
+                                                reply->counters[i].value };
+            }
+            /* The names stay where they are. */
+            list->arena = call.arena;
+            opt_arena_init(&call.arena, 0);
+            *out = list->counters;
+            *count = reply->count;
+        }
+    }
+    call_fini(&call);
+    return status;
+}
+
+void optclient_statistics_free(struct optclient_counter *counters)
+{
+    if (counters != NULL) {
+        struct counter_list *list =
+            (void *)((char *)counters - offsetof(struct counter_list, counters));
+        opt_arena_fini(&list->arena);
+        free(list);
+    }
+}
+
+enum optclient_status optclient_delete(struct optclient *client, const char *name)
+{
+    struct optclient_call call;
+    enum optclient_status status =
+        ask(&call, client, OPT_MESSAGE_DELETE, name == NULL ? "" : name);
+    call_fini(&call);
+    return status;
+}

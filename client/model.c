@@ -1,0 +1,569 @@
+/* Models: create, open, close, and what is known of them. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "client/entry.h"
+#include "client/session.h"
+
+enum {
+    NS_PER_MS = 1000000,
+    CLOSE_WAIT_MS = 1000,
+    RETRY_FIRST_MS = 10, /* after somebody else's failure to create */
+    RETRY_MOST_MS = 1000
+};
+
+/* ------------------------------------------------------------------- making, freeing
+ */
+
+static void model_free(struct optclient_model *model)
+{
+    if (model == NULL) {
+        return;
+    }
+    free(model->name);
+    free(model->specification);
+    free(model->tensors);
+    free(model->elements);
+    free(model->names);
+    free(model);
+}
+
+void model_drop(struct optclient_model *model)
+{
+    struct optclient *client = model->client;
+    if (model->previous != NULL) {
+        model->previous->next = model->next;
+    } else if (client->models == model) {
+        client->models = model->next;
+    }
+    if (model->next != NULL) {
+        model->next->previous = model->previous;
+    }
+    if (model->leave.client != NULL) {
+        call_fini(&model->leave);
+    }
+    model_free(model);
+    if (client->state == SESSION_RESTORING) {
+        exchange_restored(client); /* it may have been the one that was waited for */
+    }
+}
+
+static struct optclient_model *model_new(struct optclient *client, const char *name,
+                                         bool joined)
+{
+    struct optclient_model *model = calloc(1, sizeof(*model));
+    if (model == NULL || (model->name = strdup(name)) == NULL) {
+        free(model);
+        return NULL;
+    }
+    model->client = client;
+    model->joined = joined;
+    pthread_mutex_lock(&client->lock);
+    model->next = client->models;
+    if (model->next != NULL) {
+        model->next->previous = model;
+    }
+    client->models = model;
+    pthread_mutex_unlock(&client->lock);
+    return model;
+}
+
+/* Number of elements, or 0 if the shape cannot be. */
+static uint64_t count_elements(const uint64_t *shape, size_t rank)
+{
+    uint64_t elements = 1;
+    for (size_t i = 0; i < rank; i++) {
+        if (shape[i] == 0 || shape[i] > OPT_ELEMENTS_MAX / elements) {
+            return 0;
+        }
+        elements *= shape[i];
+    }
+    return elements;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(((const struct model_name *)a)->name,
+                  ((const struct model_name *)b)->name);
+}
+
+/* Copy the tensors into one block, count their elements, sort their names. Shapes are
+ * checked already. */
+static bool keep_tensors(struct optclient_model *model,
+                         const struct optclient_tensor *tensors, size_t count)
+{
+    size_t dimensions = 0;
+    size_t text = 0;
+    for (size_t i = 0; i < count; i++) {
+        dimensions += tensors[i].rank;
+        text += strlen(tensors[i].name) + 1;
+    }
+    size_t structs = count * sizeof(struct optclient_tensor);
+    model->tensors = malloc(structs + dimensions * sizeof(uint64_t) + text + 1);
+    model->elements = malloc((count + 1) * sizeof(*model->elements));
+    model->names = malloc((count + 1) * sizeof(*model->names));
+    if (model->tensors == NULL || model->elements == NULL || model->names == NULL) {
+        return false;
+    }
+    uint64_t *shape = (uint64_t *)((char *)model->tensors + structs);
+    char *name = (char *)(shape + dimensions);
+    for (size_t i = 0; i < count; i++) {
+        size_t size = strlen(tensors[i].name) + 1;
+        memcpy(name, tensors[i].name, size);
+        for (size_t d = 0; d < tensors[i].rank; d++) {
+            shape[d] = tensors[i].shape[d];
+        }
+        model->tensors[i] = (struct optclient_tensor){ name, shape, tensors[i].rank };
+        model->elements[i] = count_elements(shape, tensors[i].rank);
+        model->names[i] = (struct model_name){ name, i };
+        name += size;
+        shape += tensors[i].rank;
+    }
+    model->tensor_count = count;
+    qsort(model->names, count, sizeof(*model->names), compare_names);
+    return true;
+}
+
+static enum optclient_status check_tensors(const struct optclient_tensor *tensors,
+                                           size_t count)
+{
+    if (count == 0 || tensors == NULL) {
+        return entry_fail(OPT_INVALID_ARGUMENT, "a model needs at least one tensor");
+    }
+    if (count > OPT_TENSORS_MAX) {
+        return entry_fail(OPT_INVALID_ARGUMENT, "%zu tensors; a model has at most %d",
+                          count, (int)OPT_TENSORS_MAX);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct optclient_tensor *tensor = &tensors[i];
+        struct opt_error error;
+        if (tensor->name == NULL || (tensor->rank > 0 && tensor->shape == NULL)) {
+            return entry_fail(OPT_INVALID_ARGUMENT, "tensors[%zu] has no %s", i,
+                              tensor->name == NULL ? "name" : "shape");
+        }
+        if (opt_name_check(tensor->name, strlen(tensor->name), "tensor name", &error) !=
+            OPT_OK) {
+            return entry_report(&error);
+        }
+        if (tensor->rank > OPT_RANK_MAX) {
+            return entry_fail(OPT_INVALID_ARGUMENT,
+                              "tensor \"%s\" has rank %zu; the limit is %d",
+                              tensor->name, tensor->rank, (int)OPT_RANK_MAX);
+        }
+        if (count_elements(tensor->shape, tensor->rank) == 0) {
+            return entry_fail(OPT_INVALID_ARGUMENT,
+                              "tensor \"%s\": each dimension must be at least 1 and "
+                              "their product at most 2^40",
+                              tensor->name);
+        }
+    }
+    return OPTCLIENT_OK;
+}
+
+static enum optclient_status check_name(const char *name)
+{
+    struct opt_error error;
+    if (name == NULL) {
+        return entry_fail(OPT_INVALID_ARGUMENT, "a model needs a name");
+    }
+    return opt_name_check(name, strlen(name), "model name", &error) == OPT_OK
+               ? OPTCLIENT_OK
+               : entry_report(&error);
+}
+
+/* -------------------------------------------------------------------------- creating
+ */
+
+/* One attempt, which may fail because of somebody else (OPTCLIENT_ABORTED). */
+struct creation {
+    struct optclient_model *model;
+    const char *specification;
+    struct optclient_policy policy;
+    uint8_t *table;
+    size_t table_size;
+    struct optclient_values *initial; /* NULL: zeros */
+    uint64_t deadline_ns;
+    uint64_t not_before_ns;
+};
+
+static void creation_call(const struct creation *creation, struct optclient_call *call,
+                          enum opt_message message)
+{
+    call_init(call, creation->model->client, creation->model, message, 0);
+    call->deadline_ns = creation->deadline_ns;
+}
+
+static enum optclient_status upload(const struct creation *creation)
+{
+    struct optclient_model *model = creation->model;
+    struct optclient_call call;
+    creation_call(creation, &call, OPT_MESSAGE_ASSIGN);
+    call.request.body.assign.dtype = OPT_FP32;
+    cutter_init(&call.cutter, creation->initial, model->tensor_count, model->elements,
+                OPT_FP32);
+    enum optclient_status status = entry_run(&call);
+    call_fini(&call);
+    return status;
+}
+
+static enum optclient_status wait_ready(const struct creation *creation)
+{
+    struct optclient_call call;
+    creation_call(creation, &call, OPT_MESSAGE_WAIT);
+    enum optclient_status status = entry_run(&call);
+    call_fini(&call);
+    return status;
+}
+
+static bool keep_specification(struct optclient_model *model, const char *text)
+{
+    free(model->specification);
+    model->specification = strdup(text);
+    return model->specification != NULL;
+}
+
+static enum optclient_status create_once(const struct creation *creation)
+{
+    struct optclient_model *model = creation->model;
+    struct optclient_call call;
+    creation_call(creation, &call, OPT_MESSAGE_CREATE);
+    call.not_before_ns = creation->not_before_ns;
+    call.table = creation->table;
+    call.table_size = creation->table_size;
+    call.request.body.create = (struct opt_create){
+        .model = model->name,
+        .specification = { .expression = creation->specification, .rule = "" },
+        .consistency = { .mode = (enum opt_mode)creation->policy.mode,
+                         .loss = (enum opt_loss)creation->policy.loss,
+                         .min_workers = creation->policy.min_workers == 0
+                                            ? 1
+                                            : creation->policy.min_workers },
+        .assigned = creation->initial != NULL,
+        .join = true,
+    };
+    enum optclient_status status = entry_run(&call);
+    struct opt_model_reply reply = call.reply.body.model;
+    if (status == OPTCLIENT_OK && !keep_specification(model, reply.specification)) {
+        status = entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for a model");
+    }
+    call_fini(&call);
+    if (status == OPTCLIENT_OK && reply.tensors != model->tensor_count) {
+        status = entry_fail(OPT_INTERNAL,
+                            "the daemon says that model \"%s\" has %" PRIu64
+                            " tensors; it was created with %zu",
+                            model->name, reply.tensors, model->tensor_count);
+    }
+    if (status != OPTCLIENT_OK || reply.ready) {
+        return status;
+    }
+    if (reply.created && creation->initial != NULL) {
+        return upload(creation);
+    }
+    return wait_ready(creation);
+}
+
+/* The model is usable, unless the connection was lost this very moment. */
+static enum optclient_status finish_opening(struct optclient_model *model)
+{
+    struct optclient *client = model->client;
+    pthread_mutex_lock(&client->lock);
+    struct opt_error loss = model->loss;
+    if (loss.status == OPT_OK) {
+        model->stage = MODEL_OPEN;
+        model->restore_id = MODEL_RESTORED;
+    }
+    pthread_mutex_unlock(&client->lock);
+    return entry_report(&loss);
+}
+
+/* Forget a lost connection, or somebody else's failure, and start anew. */
+static void start_over(struct optclient_model *model)
+{
+    pthread_mutex_lock(&model->client->lock);
+    model->loss = (struct opt_error){ .status = OPT_OK };
+    model->stage = MODEL_WANTED;
+    pthread_mutex_unlock(&model->client->lock);
+}
+
+static enum optclient_status create_until_deadline(struct creation *creation)
+{
+    uint64_t wait_ms = RETRY_FIRST_MS;
+    for (;;) {
+        enum optclient_status status = create_once(creation);
+        if (status == OPTCLIENT_OK) {
+            status = finish_opening(creation->model);
+        }
+        uint64_t now = uv_hrtime();
+        uint64_t next = now + wait_ms * NS_PER_MS;
+        if (status != OPTCLIENT_ABORTED || next >= creation->deadline_ns) {
+            return status;
+        }
+        start_over(creation->model);
+        creation->not_before_ns = next;
+        wait_ms = wait_ms < RETRY_MOST_MS / 2 ? 2 * wait_ms : RETRY_MOST_MS;
+    }
+}
+
+static uint8_t *pack_table(const struct optclient_tensor *tensors, size_t count,
+                           size_t *size)
+{
+    struct opt_tensor_entry *entries = calloc(count, sizeof(*entries));
+    uint8_t *table = NULL;
+    if (entries != NULL) {
+        for (size_t i = 0; i < count; i++) {
+            entries[i].name = tensors[i].name;
+            entries[i].shape = tensors[i].shape;
+            entries[i].rank = tensors[i].rank;
+        }
+        *size = opt_tensor_table_pack(entries, count, NULL, 0);
+        table = malloc(*size);
+        if (table != NULL) {
+            opt_tensor_table_pack(entries, count, table, *size);
+        }
+        free(entries);
+    }
+    return table;
+}
+
+/* The caller's pointers as values to send; they are only read. */
+static struct optclient_values *initial_values(const float *const *initial,
+                                               size_t count)
+{
+    struct optclient_values *values = malloc(count * sizeof(*values));
+    for (size_t i = 0; values != NULL && i < count; i++) {
+        values[i] = (struct optclient_values){ i, (float *)initial[i] };
+    }
+    return values;
+}
+
+static void discard(struct optclient_model *model)
+{
+    struct optclient *client = model->client;
+    pthread_mutex_lock(&client->lock);
+    model_drop(model);
+    pthread_mutex_unlock(&client->lock);
+}
+
+enum optclient_status optclient_create(struct optclient *client, const char *name,
+                                       const char *specification,
+                                       const struct optclient_policy *policy,
+                                       const struct optclient_tensor *tensors,
+                                       size_t count, const float *const *initial,
+                                       struct optclient_model **out)
+{
+    enum optclient_status status = entry_check(client);
+    if (status == OPTCLIENT_OK) {
+        status = check_name(name);
+    }
+    if (status == OPTCLIENT_OK) {
+        status = check_tensors(tensors, count);
+    }
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    if (specification == NULL || specification[0] == '\0') {
+        return entry_fail(OPT_INVALID_ARGUMENT,
+                          "model \"%s\" needs a specification, such as adam(lr=1e-3)",
+                          name);
+    }
+    for (size_t i = 0; initial != NULL && i < count; i++) {
+        if (initial[i] == NULL) {
+            return entry_fail(OPT_INVALID_ARGUMENT,
+                              "tensor \"%s\" has no initial values (initial[%zu] is "
+                              "NULL)",
+                              tensors[i].name, i);
+        }
+    }
+    struct creation creation = {
+        .specification = specification,
+        .policy = policy == NULL ? (struct optclient_policy){ 0 } : *policy,
+        .deadline_ns = uv_hrtime() + (uint64_t)client->settings.timeout_ms * NS_PER_MS,
+    };
+    creation.model = model_new(client, name, true);
+    creation.table = pack_table(tensors, count, &creation.table_size);
+    if (initial != NULL) {
+        creation.initial = initial_values(initial, count);
+    }
+    if (creation.model == NULL || creation.table == NULL ||
+        (initial != NULL && creation.initial == NULL) ||
+        !keep_tensors(creation.model, tensors, count)) {
+        status = entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for a model");
+    } else {
+        status = create_until_deadline(&creation);
+    }
+    free(creation.table);
+    free(creation.initial);
+    if (status == OPTCLIENT_OK) {
+        *out = creation.model;
+    } else if (creation.model != NULL) {
+        discard(creation.model);
+    }
+    return status;
+}
+
+/* --------------------------------------------------------------------------- opening
+ */
+
+static enum optclient_status take_description(struct optclient_model *model,
+                                              const struct optclient_call *call)
+{
+    struct opt_arena arena;
+    opt_arena_init(&arena, opt_table_budget(call->data_size));
+    struct opt_description description;
+    struct opt_error error;
+    enum optclient_status status = OPTCLIENT_OK;
+    struct optclient_tensor *tensors = NULL;
+    if (opt_description_read(call->data, call->data_size, &arena, &description,
+                             &error) != OPT_OK) {
+        status = entry_fail(OPT_INTERNAL,
+                            "the daemon's description of \"%s\" cannot be read: %s",
+                            model->name, error.text);
+    } else if (description.summary.model != model->number) {
+        status = entry_fail(
+            OPT_ABORTED, "model \"%s\" was deleted and made anew while it was opened",
+            model->name);
+    } else {
+        size_t count = description.tensor_count;
+        tensors = malloc((count + 1) * sizeof(*tensors));
+        for (size_t i = 0; tensors != NULL && i < count; i++) {
+            tensors[i] = (struct optclient_tensor){ description.tensors[i].name,
+                                                    description.tensors[i].shape,
+                                                    description.tensors[i].rank };
+        }
+        if (tensors == NULL || !keep_tensors(model, tensors, count)) {
+            status = entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for a model");
+        }
+    }
+    free(tensors);
+    opt_arena_fini(&arena);
+    return status;
+}
+
+static enum optclient_status open_model(struct optclient_model *model)
+{
+    struct optclient_call call;
+    call_init(&call, model->client, model, OPT_MESSAGE_OPEN, 0);
+    uint64_t deadline_ns = call.deadline_ns;
+    call.request.body.open = (struct opt_open){ model->name, model->joined };
+    enum optclient_status status = entry_run(&call);
+    if (status == OPTCLIENT_OK &&
+        !keep_specification(model, call.reply.body.model.specification)) {
+        status = entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for a model");
+    }
+    call_fini(&call);
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    call_init(&call, model->client, model, OPT_MESSAGE_DESCRIBE, 0);
+    call.deadline_ns = deadline_ns;
+    call.request.body.describe = model->name;
+    status = entry_run(&call);
+    if (status == OPTCLIENT_OK) {
+        status = take_description(model, &call);
+    }
+    call_fini(&call);
+    return status == OPTCLIENT_OK ? finish_opening(model) : status;
+}
+
+enum optclient_status optclient_open(struct optclient *client, const char *name,
+                                     int join, struct optclient_model **out)
+{
+    enum optclient_status status = entry_check(client);
+    if (status == OPTCLIENT_OK) {
+        status = check_name(name);
+    }
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    struct optclient_model *model = model_new(client, name, join != 0);
+    if (model == NULL) {
+        return entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for a model");
+    }
+    uint64_t deadline_ns =
+        uv_hrtime() + (uint64_t)client->settings.timeout_ms * NS_PER_MS;
+    status = open_model(model);
+    while (status == OPTCLIENT_ABORTED && uv_hrtime() < deadline_ns) {
+        /* The connection was lost in between: the next call waits for a new one. */
+        start_over(model);
+        status = open_model(model);
+    }
+    if (status == OPTCLIENT_OK) {
+        *out = model;
+    } else {
+        discard(model);
+    }
+    return status;
+}
+
+/* --------------------------------------------------------------------------- closing
+ */
+
+void optclient_model_close(struct optclient_model *model)
+{
+    if (model == NULL || entry_check(model->client) != OPTCLIENT_OK) {
+        return;
+    }
+    struct optclient *client = model->client;
+    pthread_mutex_lock(&client->lock);
+    session_cancel(client, model, "the model is being closed");
+    if (model->joined && model->loss.status == OPT_OK) {
+        model->closing = true;
+        call_init(&model->leave, client, model, OPT_MESSAGE_LEAVE, 0);
+        model->leave.deadline_ns = UINT64_MAX;
+        session_post(client, &model->leave);
+        struct timespec limit;
+        clock_gettime(CLOCK_MONOTONIC, &limit);
+        limit.tv_sec += CLOSE_WAIT_MS / 1000;
+        client->callers++;
+        while (model->leave.state < CALL_ENDED && client->state == SESSION_READY) {
+            if (pthread_cond_timedwait(&model->leave.changed, &client->lock, &limit) !=
+                0) {
+                break;
+            }
+        }
+        client->callers--;
+        if (client->callers == 0 && client->closing) {
+            pthread_cond_broadcast(&client->left);
+        }
+    }
+    if (model->leave.client != NULL && model->leave.state < CALL_ENDED) {
+        model->abandoned = true; /* freed when the daemon has been told */
+    } else {
+        model_drop(model);
+    }
+    pthread_mutex_unlock(&client->lock);
+}
+
+/* ------------------------------------------------------------------------- accessors
+ */
+
+size_t optclient_model_tensors(const struct optclient_model *model)
+{
+    return model->tensor_count;
+}
+
+const struct optclient_tensor *
+optclient_model_tensor(const struct optclient_model *model, size_t index)
+{
+    return index < model->tensor_count ? &model->tensors[index] : NULL;
+}
+
+uint64_t optclient_tensor_elements(const struct optclient_tensor *tensor)
+{
+    return count_elements(tensor->shape, tensor->rank);
+}
+
+const char *optclient_model_specification(const struct optclient_model *model)
+{
+    return model->specification;
+}
+
+size_t optclient_model_find(const struct optclient_model *model, const char *name)
+{
+    struct model_name key = { name, 0 };
+    const struct model_name *found = bsearch(&key, model->names, model->tensor_count,
+                                             sizeof(*model->names), compare_names);
+    return found == NULL ? SIZE_MAX : found->position;
+}

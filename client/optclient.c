@@ -1,0 +1,200 @@
+/* A client: from connecting to closing. */
+#include "client/optclient.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "client/entry.h"
+#include "client/session.h"
+
+struct optclient_options optclient_options_default(void)
+{
+    return (struct optclient_options){ .timeout_ms = 30000,
+                                       .connect_timeout_ms = 30000,
+                                       .backoff_min_ms = 100,
+                                       .backoff_max_ms = 5000 };
+}
+
+/* A name that no other client has: host, process and a count. */
+static void name_worker(char out[OPT_NAME_MAX + 1])
+{
+    static atomic_uint count;
+    char host[HOST_NAME_MAX + 1] = "";
+    if (gethostname(host, sizeof(host)) != 0 || host[0] == '\0') {
+        strcpy(host, "worker");
+    }
+    host[HOST_NAME_MAX] = '\0';
+    snprintf(out, OPT_NAME_MAX + 1, "%s-%ld-%u", host, (long)getpid(),
+             atomic_fetch_add(&count, 1) + 1);
+}
+
+static enum opt_status read_options(const struct optclient_options *options,
+                                    struct session_settings *out,
+                                    struct opt_error *error)
+{
+    if ((unsigned)options->push_dtype >= OPT_DTYPE_COUNT ||
+        (unsigned)options->pull_dtype >= OPT_DTYPE_COUNT) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "push_dtype %d and pull_dtype %d: expected OPTCLIENT_FP32, "
+                        "OPTCLIENT_BF16 or OPTCLIENT_FP16",
+                        (int)options->push_dtype, (int)options->pull_dtype);
+    }
+    out->timeout_ms = options->timeout_ms;
+    out->connect_timeout_ms = options->connect_timeout_ms;
+    out->push_dtype = (enum opt_dtype)options->push_dtype;
+    out->pull_dtype = (enum opt_dtype)options->pull_dtype;
+    out->checksum = options->checksum != 0;
+    if (options->worker == NULL) {
+        name_worker(out->worker);
+        return OPT_OK;
+    }
+    size_t length = strlen(options->worker);
+    enum opt_status status =
+        length == 0 ? OPT_OK
+                    : opt_name_check(options->worker, length, "worker name", error);
+    if (status == OPT_OK) {
+        memcpy(out->worker, options->worker, length + 1);
+    }
+    return status;
+}
+
+static bool random_session(uint64_t *out)
+{
+    do {
+        if (getrandom(out, sizeof(*out), 0) != (ssize_t)sizeof(*out)) {
+            return false;
+        }
+    } while (*out == 0);
+    return true;
+}
+
+/* Everything that needs no thread. */
+static struct optclient *client_new(const struct optclient_options *options,
+                                    const char *address, struct opt_error *error)
+{
+    struct optclient *client = calloc(1, sizeof(*client));
+    if (client == NULL) {
+        opt_fail(error, OPT_UNAVAILABLE, "no memory for a client");
+        return NULL;
+    }
+    if (address_parse(address, &client->address, error) != OPT_OK ||
+        read_options(options, &client->settings, error) != OPT_OK) {
+        free(client);
+        return NULL;
+    }
+    client->cut.segments = malloc(OPT_SEGMENTS_MAX * sizeof(*client->cut.segments));
+    client->cut.places = malloc(OPT_SEGMENTS_MAX * sizeof(*client->cut.places));
+    client->hash = XXH3_createState();
+    if (client->cut.segments == NULL || client->cut.places == NULL ||
+        client->hash == NULL || !random_session(&client->session)) {
+        opt_fail(error, OPT_UNAVAILABLE, "no memory or no randomness for a client");
+        free(client->cut.segments);
+        free(client->cut.places);
+        XXH3_freeState(client->hash);
+        free(client);
+        return NULL;
+    }
+    snprintf(client->peer, sizeof(client->peer), "%s", address);
+    client->process = getpid();
+    client->references = 1;
+    backoff_init(&client->backoff, options->backoff_min_ms, options->backoff_max_ms,
+                 client->session);
+    opt_arena_init(&client->arena, OPT_ARENA_BYTES);
+    pthread_mutex_init(&client->lock, NULL);
+    pthread_cond_init(&client->left, NULL);
+    return client;
+}
+
+/* Numbers left at 0 mean the defaults. */
+static struct optclient_options complete(const struct optclient_options *options)
+{
+    struct optclient_options defaults = optclient_options_default();
+    if (options == NULL) {
+        return defaults;
+    }
+    struct optclient_options out = *options;
+    out.timeout_ms = out.timeout_ms == 0 ? defaults.timeout_ms : out.timeout_ms;
+    out.connect_timeout_ms = out.connect_timeout_ms == 0 ? defaults.connect_timeout_ms
+                                                         : out.connect_timeout_ms;
+    out.backoff_min_ms =
+        out.backoff_min_ms == 0 ? defaults.backoff_min_ms : out.backoff_min_ms;
+    out.backoff_max_ms =
+        out.backoff_max_ms == 0 ? defaults.backoff_max_ms : out.backoff_max_ms;
+    return out;
+}
+
+enum optclient_status optclient_connect(const char *address,
+                                        const struct optclient_options *options,
+                                        struct optclient **out)
+{
+    struct optclient_options completed = complete(options);
+    struct opt_error error;
+    struct optclient *client = client_new(&completed, address, &error);
+    if (client == NULL) {
+        return entry_report(&error);
+    }
+    if (session_start(client, &error) != OPT_OK) {
+        pthread_mutex_lock(&client->lock);
+        client->references--;
+        entry_leave(client);
+        return entry_report(&error);
+    }
+    struct optclient_call call;
+    call_init(&call, client, NULL, OPT_MESSAGE_NONE,
+              client->settings.connect_timeout_ms);
+    enum optclient_status status = entry_run(&call);
+    call_fini(&call);
+    if (status != OPTCLIENT_OK) {
+        optclient_close(client);
+        return status;
+    }
+    *out = client;
+    return OPTCLIENT_OK;
+}
+
+void optclient_close(struct optclient *client)
+{
+    /* In a forked child there is no thread to end; on the client's own thread, waiting
+     * for it would be for ever. */
+    if (client == NULL || client->process != getpid() ||
+        pthread_equal(pthread_self(), client->thread)) {
+        return;
+    }
+    pthread_mutex_lock(&client->lock);
+    client->closing = true;
+    session_cancel(client, NULL, "the client is being closed");
+    session_wake(client);
+    pthread_mutex_unlock(&client->lock);
+    pthread_join(client->thread, NULL);
+    uv_loop_close(&client->loop);
+
+    pthread_mutex_lock(&client->lock);
+    while (client->callers > 0) {
+        pthread_cond_wait(&client->left, &client->lock);
+    }
+    while (client->models != NULL) {
+        model_drop(client->models);
+    }
+    client->references--;
+    entry_leave(client);
+}
+
+void optclient_usage(const struct optclient *client, struct optclient_usage *out)
+{
+    /* Locking changes the client, what it guards stays as it is. */
+    struct optclient *locked = (struct optclient *)client;
+    pthread_mutex_lock(&locked->lock);
+    *out = client->usage;
+    if (client->uplink != NULL) {
+        out->bytes_sent += client->uplink->bytes_sent;
+        out->bytes_received += client->uplink->bytes_received;
+    }
+    pthread_mutex_unlock(&locked->lock);
+}

@@ -1,0 +1,130 @@
+#include "client/resolver.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct lookup {
+    struct address address;
+    pthread_mutex_t lock; /* guards the rest */
+    uv_async_t *wake;     /* NULL once abandoned */
+    bool answered;
+    int code; /* of getaddrinfo */
+    struct addrinfo *found;
+};
+
+static void lookup_free(struct lookup *lookup)
+{
+    if (lookup->found != NULL) {
+        freeaddrinfo(lookup->found);
+    }
+    pthread_mutex_destroy(&lookup->lock);
+    free(lookup);
+}
+
+static int look_up(const struct address *address, int flags, struct addrinfo **out)
+{
+    struct addrinfo hints = { .ai_family = AF_UNSPEC,
+                              .ai_socktype = SOCK_STREAM,
+                              .ai_flags = AI_NUMERICSERV | flags };
+    *out = NULL;
+    return getaddrinfo(address->host, address->port, &hints, out);
+}
+
+static void *lookup_thread(void *argument)
+{
+    struct lookup *lookup = argument;
+    struct addrinfo *found;
+    int code = look_up(&lookup->address, 0, &found);
+    pthread_mutex_lock(&lookup->lock);
+    lookup->answered = true;
+    lookup->code = code;
+    lookup->found = found;
+    bool wanted = lookup->wake != NULL;
+    if (wanted) {
+        uv_async_send(lookup->wake);
+    }
+    pthread_mutex_unlock(&lookup->lock);
+    if (!wanted) {
+        lookup_free(lookup);
+    }
+    return NULL;
+}
+
+/* A detached thread that takes no signals. */
+static bool start_thread(struct lookup *lookup)
+{
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) != 0) {
+        return false;
+    }
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_t thread;
+    bool started =
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0 &&
+        pthread_sigmask(SIG_SETMASK, &all, &before) == 0;
+    if (started) {
+        started = pthread_create(&thread, &attributes, lookup_thread, lookup) == 0;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    pthread_attr_destroy(&attributes);
+    return started;
+}
+
+enum opt_status lookup_start(const struct address *address, uv_async_t *wake,
+                             struct lookup **out, struct opt_error *error)
+{
+    struct lookup *lookup = calloc(1, sizeof(*lookup));
+    if (lookup == NULL || pthread_mutex_init(&lookup->lock, NULL) != 0) {
+        free(lookup);
+        return opt_fail(error, OPT_UNAVAILABLE, "no memory to look up %s",
+                        address->host);
+    }
+    lookup->address = *address;
+    lookup->wake = wake;
+    if (look_up(address, AI_NUMERICHOST, &lookup->found) == 0) {
+        lookup->answered = true;
+        uv_async_send(wake);
+    } else if (!start_thread(lookup)) {
+        lookup_free(lookup);
+        return opt_fail(error, OPT_UNAVAILABLE, "cannot start a thread to look up %s",
+                        address->host);
+    }
+    *out = lookup;
+    return OPT_OK;
+}
+
+bool lookup_take(struct lookup *lookup, struct addrinfo **out, struct opt_error *error)
+{
+    /* Holding the lock until the thread has let go of it makes freeing safe. */
+    pthread_mutex_lock(&lookup->lock);
+    bool answered = lookup->answered;
+    pthread_mutex_unlock(&lookup->lock);
+    if (!answered) {
+        return false;
+    }
+    *out = lookup->found;
+    lookup->found = NULL;
+    if (*out == NULL) {
+        opt_fail(error, OPT_UNAVAILABLE, "cannot look up %s: %s", lookup->address.host,
+                 gai_strerror(lookup->code));
+    }
+    lookup_free(lookup);
+    return true;
+}
+
+void lookup_abandon(struct lookup *lookup)
+{
+    if (lookup == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&lookup->lock);
+    bool answered = lookup->answered;
+    lookup->wake = NULL;
+    pthread_mutex_unlock(&lookup->lock);
+    if (answered) {
+        lookup_free(lookup);
+    }
+}

@@ -1,0 +1,33 @@
+/* resolver — a host name to addresses, without ever holding up the client's thread.
+ *
+ * The system's resolver may block for many seconds and cannot be interrupted. Each
+ * look-up therefore has a thread of its own, which reports by waking the client's loop;
+ * a client that no longer wants the answer abandons the look-up and goes on. Numeric
+ * addresses are answered at once, without a thread.
+ */
+#ifndef OPTCLIENT_RESOLVER_H
+#define OPTCLIENT_RESOLVER_H
+
+#include <netdb.h>
+#include <stdbool.h>
+#include <uv.h>
+
+#include "client/address.h"
+#include "common/status.h"
+
+struct lookup;
+
+/* Begin. wake is signalled once the answer is there (perhaps before this returns); it
+ * is borrowed until lookup_take gives an answer or lookup_abandon is called.
+ * OPT_UNAVAILABLE with a sentence if no thread can be had. */
+enum opt_status lookup_start(const struct address *address, uv_async_t *wake,
+                             struct lookup **out, struct opt_error *error);
+
+/* The answer. False: not there yet. True: the lookup is freed, and either *out is a
+ * list for freeaddrinfo, or *out is NULL and error has the sentence. */
+bool lookup_take(struct lookup *lookup, struct addrinfo **out, struct opt_error *error);
+
+/* No longer wanted. NULL is allowed. */
+void lookup_abandon(struct lookup *lookup);
+
+#endif

@@ -1,0 +1,647 @@
+#include "client/session.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/resolver.h"
+
+enum {
+    NS_PER_MS = 1000000,
+    RECEIVES_AT_ONCE = 4, /* before others have their turn at the lock */
+    PULSE_MIN_MS = 10
+};
+
+static void tend(struct optclient *client);
+static void attempt(struct optclient *client);
+
+/* ------------------------------------------------------------------- waking, timing */
+
+void session_wake(struct optclient *client)
+{
+    uv_async_send(&client->wake);
+}
+
+static bool on_client_thread(const struct optclient *client)
+{
+    return pthread_equal(pthread_self(), client->thread) != 0;
+}
+
+void session_alarm(struct optclient *client, uint64_t when_ns)
+{
+    if (when_ns < client->alarm_ns) {
+        client->alarm_ns = when_ns;
+    }
+    if (client->alarm_ns < client->alarm_set_ns && !on_client_thread(client)) {
+        session_wake(client);
+    }
+}
+
+/* Milliseconds from now until then, rounded up. */
+static uint64_t ms_until(uint64_t when_ns)
+{
+    uint64_t now = uv_hrtime();
+    return when_ns <= now ? 0 : (when_ns - now + NS_PER_MS - 1) / NS_PER_MS;
+}
+
+static void on_step(uv_timer_t *timer);
+
+/* The present state may last so long. */
+static void limit_step(struct optclient *client, uint64_t ms)
+{
+    uv_update_time(&client->loop);
+    uv_timer_start(&client->step, on_step, ms, 0);
+}
+
+/* --------------------------------------------------------------------- ends of calls
+ */
+
+void session_end(struct optclient *client, struct optclient_call *call,
+                 enum opt_status status)
+{
+    exchange_forget(client, call);
+    call_unlink(call);
+    call->error.status = status;
+    call->state = call->on_done == NULL ? CALL_DONE : CALL_ENDED;
+    if (status == OPT_OK) {
+        client->usage.pushes += call->result.fate != OPTCLIENT_UNKNOWN_FATE;
+        client->usage.pulls += call_pulls(call);
+    }
+    if (call->on_done != NULL) {
+        call_append(&client->ended, call);
+        if (!on_client_thread(client)) {
+            session_wake(client);
+        }
+    }
+    pthread_cond_broadcast(&call->changed);
+    if (call->freed && call->state == CALL_DONE) {
+        session_release(call);
+        return;
+    }
+    if (call->request.message == OPT_MESSAGE_LEAVE && call->model->abandoned) {
+        model_drop(call->model);
+    }
+}
+
+static void end_list(struct optclient *client, struct call_list *list,
+                     struct optclient_model *model, const struct opt_error *error)
+{
+    struct optclient_call *next;
+    for (struct optclient_call *call = list->first; call != NULL; call = next) {
+        next = call->next;
+        if (model == NULL || call->model == model) {
+            call->error = *error;
+            session_end(client, call, error->status);
+        }
+    }
+}
+
+static void end_all(struct optclient *client, struct optclient_model *model,
+                    const struct opt_error *error)
+{
+    end_list(client, &client->sent, model, error);
+    end_list(client, &client->queue, model, error);
+    end_list(client, &client->later, model, error);
+}
+
+void session_cancel(struct optclient *client, struct optclient_model *model,
+                    const char *reason)
+{
+    struct opt_error error;
+    opt_fail(&error, OPT_CANCELLED, "%s", reason);
+    end_all(client, model, &error);
+}
+
+void session_fail_model(struct optclient_model *model, enum opt_status status,
+                        const char *format, ...)
+{
+    char text[OPT_ERROR_TEXT];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    opt_fail(&model->loss, status, "%s", text);
+    end_all(model->client, model, &model->loss);
+}
+
+/* A call's time has passed. */
+static void expire(struct optclient *client, struct optclient_call *call)
+{
+    const char *name = call_name(call);
+    const char *fate = "";
+    if (call->request.message == OPT_MESSAGE_PUSH ||
+        call->request.message == OPT_MESSAGE_PUSH_PULL) {
+        fate = call->pushed  ? "; the push was applied, the weights have not come"
+               : call->asked ? "; whether the push was applied is not known"
+                             : "; the push was not applied";
+    }
+    const char *trouble = client->trouble.status == OPT_OK ? "connecting has not ended"
+                                                           : client->trouble.text;
+    enum opt_status status = OPT_DEADLINE_EXCEEDED;
+    if (call->state == CALL_LATER) {
+        status = call->error.status; /* what the daemon said last */
+    } else if (call->request.message == OPT_MESSAGE_NONE) {
+        opt_fail(&call->error, status, "no connection to %s before the deadline: %s",
+                 client->peer, trouble);
+    } else if (client->state != SESSION_READY) {
+        status = OPT_UNAVAILABLE;
+        opt_fail(&call->error, status,
+                 "%s: no connection to %s before the deadline: "
+                 "%s%s",
+                 name, client->peer, trouble, fate);
+    } else if (call->begun) {
+        opt_fail(&call->error, status, "%s: no answer from %s before the deadline%s",
+                 name, client->peer, fate);
+    } else {
+        opt_fail(&call->error, status, "%s: %s did not take it before the deadline%s",
+                 name, client->peer, fate);
+    }
+    session_end(client, call, status);
+}
+
+/* When a call ends if nothing happens to it. */
+static uint64_t limit_of(const struct optclient *client,
+                         const struct optclient_call *call)
+{
+    bool may_be_answered = call->begun && client->state == SESSION_READY;
+    if (!may_be_answered || call->deadline_ns == UINT64_MAX) {
+        return call->deadline_ns;
+    }
+    return call->deadline_ns + (uint64_t)SESSION_LATENESS_MS * NS_PER_MS;
+}
+
+static void expire_list(struct optclient *client, struct call_list *list, uint64_t now)
+{
+    struct optclient_call *next;
+    for (struct optclient_call *call = list->first; call != NULL; call = next) {
+        next = call->next;
+        uint64_t limit = limit_of(client, call);
+        if (limit <= now) {
+            expire(client, call);
+            continue;
+        }
+        session_alarm(client, limit);
+        if (call->state == CALL_LATER) {
+            if (call->not_before_ns > now) {
+                session_alarm(client, call->not_before_ns);
+            } else {
+                call_unlink(call);
+                call->state = CALL_QUEUED;
+                call_append(&client->queue, call);
+            }
+        }
+    }
+}
+
+static void on_alarm(uv_timer_t *timer)
+{
+    struct optclient *client = timer->data;
+    pthread_mutex_lock(&client->lock);
+    client->alarm_ns = UINT64_MAX;
+    client->alarm_set_ns = UINT64_MAX;
+    uint64_t now = uv_hrtime();
+    expire_list(client, &client->sent, now);
+    expire_list(client, &client->queue, now);
+    expire_list(client, &client->later, now);
+    tend(client);
+}
+
+/* ----------------------------------------------------------------------- connections
+ */
+
+void session_break(struct optclient *client, const char *format, ...)
+{
+    if (client->broken || client->uplink == NULL) {
+        return;
+    }
+    char text[OPT_ERROR_TEXT];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    opt_fail(&client->trouble, OPT_UNAVAILABLE, "%s", text);
+    client->broken = true;
+    if (!on_client_thread(client)) {
+        session_wake(client);
+    }
+}
+
+void session_refuse(struct optclient *client, const struct opt_error *error)
+{
+    client->refusal = *error;
+    session_break(client, "%s", error->text);
+    end_all(client, NULL, error);
+}
+
+static void give_up_attempt(struct optclient *client)
+{
+    lookup_abandon(client->lookup);
+    client->lookup = NULL;
+    if (client->found != NULL) {
+        freeaddrinfo(client->found);
+        client->found = NULL;
+    }
+    uv_timer_stop(&client->pulse);
+    uv_timer_stop(&client->step);
+    if (client->uplink != NULL) {
+        client->usage.bytes_sent += client->uplink->bytes_sent;
+        client->usage.bytes_received += client->uplink->bytes_received;
+        uplink_close(client->uplink);
+        client->uplink = NULL;
+    }
+    client->broken = false;
+}
+
+static void finish_close(struct optclient *client)
+{
+    give_up_attempt(client);
+    client->state = SESSION_CLOSED;
+    uv_close((uv_handle_t *)&client->wake, NULL);
+    uv_close((uv_handle_t *)&client->alarm, NULL);
+    uv_close((uv_handle_t *)&client->step, NULL);
+    uv_close((uv_handle_t *)&client->pulse, NULL);
+}
+
+/* The connection, or the attempt to have one, has come to nothing. */
+static void fall_back(struct optclient *client)
+{
+    give_up_attempt(client);
+    exchange_reset(client);
+    if (client->closing) {
+        finish_close(client);
+    } else if (client->refusal.status != OPT_OK) {
+        client->state = SESSION_REFUSED;
+    } else {
+        client->state = SESSION_IDLE;
+        uint32_t wait = backoff_next(&client->backoff);
+        if (wait < client->retry_after_ms) {
+            wait = client->retry_after_ms;
+        }
+        client->retry_after_ms = 0;
+        limit_step(client, wait);
+        /* Deadlines are nearer for calls that nobody can answer. */
+        session_alarm(client, uv_hrtime());
+    }
+}
+
+static void on_socket(uv_poll_t *poll, int status, int events);
+
+/* Try the next of the addresses that were found. */
+static void try_next(struct optclient *client)
+{
+    while (client->trying != NULL) {
+        const struct addrinfo *address = client->trying;
+        client->trying = address->ai_next;
+        if (client->uplink != NULL) {
+            uplink_close(client->uplink);
+        }
+        client->uplink = uplink_connect(&client->loop, address, &client->trouble);
+        if (client->uplink != NULL) {
+            client->uplink->poll.data = client;
+            client->state = SESSION_CONNECTING;
+            limit_step(client, SESSION_STEP_MS);
+            if (uplink_watch(client->uplink, UV_WRITABLE, on_socket)) {
+                return;
+            }
+            opt_fail(&client->trouble, OPT_UNAVAILABLE, "cannot watch a socket");
+        }
+    }
+    fall_back(client);
+}
+
+static void take_lookup(struct optclient *client)
+{
+    struct addrinfo *found;
+    if (!lookup_take(client->lookup, &found, &client->trouble)) {
+        return;
+    }
+    client->lookup = NULL;
+    client->found = found;
+    client->trying = found;
+    try_next(client); /* without an address: falls back */
+}
+
+/* Begin from the name. */
+static void attempt(struct optclient *client)
+{
+    client->state = SESSION_RESOLVING;
+    limit_step(client, SESSION_STEP_MS);
+    if (lookup_start(&client->address, &client->wake, &client->lookup,
+                     &client->trouble) != OPT_OK) {
+        fall_back(client);
+    }
+}
+
+static void on_connected(struct optclient *client)
+{
+    if (uplink_connected(client->uplink, &client->trouble) != OPT_OK) {
+        try_next(client);
+        return;
+    }
+    client->state = SESSION_GREETING;
+    limit_step(client, SESSION_STEP_MS);
+    client->silent_pulses = 0;
+    client->received_seen = 0;
+    client->sent_seen = 0;
+    client->blocked_seen = false;
+    exchange_greet(client);
+}
+
+static void on_pulse(uv_timer_t *timer);
+
+void session_ready(struct optclient *client)
+{
+    client->state = SESSION_READY;
+    opt_fail(&client->trouble, OPT_OK, "%s", "");
+    client->usage.reconnects += client->greeted_before;
+    client->greeted_before = true;
+    struct optclient_call *next;
+    for (struct optclient_call *call = client->queue.first; call != NULL; call = next) {
+        next = call->next;
+        if (call->request.message == OPT_MESSAGE_NONE) {
+            session_end(client, call, OPT_OK);
+        }
+    }
+    /* Replies are handled by the client's thread, so this is it. */
+    backoff_reset(&client->backoff);
+    uv_timer_stop(&client->step);
+    uint64_t pulse_ms = client->daemon.heartbeat_ms < PULSE_MIN_MS
+                            ? PULSE_MIN_MS
+                            : client->daemon.heartbeat_ms;
+    uv_update_time(&client->loop);
+    uv_timer_start(&client->pulse, on_pulse, pulse_ms, pulse_ms);
+}
+
+/* The state has lasted as long as it may. */
+static void on_step(uv_timer_t *timer)
+{
+    struct optclient *client = timer->data;
+    pthread_mutex_lock(&client->lock);
+    switch (client->state) {
+    case SESSION_IDLE:
+        attempt(client);
+        break;
+    case SESSION_RESOLVING:
+        opt_fail(&client->trouble, OPT_UNAVAILABLE, "looking up %s takes too long",
+                 client->address.host);
+        fall_back(client);
+        break;
+    case SESSION_CONNECTING:
+        opt_fail(&client->trouble, OPT_UNAVAILABLE, "connect: no answer for %d ms",
+                 (int)SESSION_STEP_MS);
+        try_next(client);
+        break;
+    case SESSION_GREETING:
+    case SESSION_RESTORING:
+        session_break(client, "the daemon did not answer %s for %d ms",
+                      client->state == SESSION_GREETING ? "hello" : "open",
+                      (int)SESSION_STEP_MS);
+        break;
+    case SESSION_READY: /* saying goodbye */
+        session_break(client, "the daemon did not answer goodbye");
+        break;
+    case SESSION_REFUSED:
+    case SESSION_CLOSED:
+        break;
+    }
+    tend(client);
+}
+
+/* Once per heartbeat time: say something, and see whether the daemon has.
+ *
+ * Pulses are counted, not time: if this process was stopped for a while, the first
+ * pulse after it must not take the daemon for dead whose bytes wait in the socket. That
+ * the daemon takes bytes that could not be sent before is a sign of life too.
+ */
+static void on_pulse(uv_timer_t *timer)
+{
+    struct optclient *client = timer->data;
+    pthread_mutex_lock(&client->lock);
+    if (client->uplink != NULL && client->state == SESSION_READY) {
+        const struct uplink *uplink = client->uplink;
+        bool taken = client->blocked_seen && uplink->bytes_sent != client->sent_seen;
+        bool quiet = uplink->bytes_received == client->received_seen && !taken;
+        client->received_seen = uplink->bytes_received;
+        client->sent_seen = uplink->bytes_sent;
+        client->blocked_seen = uplink_sending(uplink);
+        client->silent_pulses = quiet ? client->silent_pulses + 1 : 0;
+        uint64_t pulse_ms = uv_timer_get_repeat(&client->pulse);
+        uint64_t silence_ms = client->silent_pulses * pulse_ms;
+        if (silence_ms >= 3 * pulse_ms && silence_ms >= client->daemon.lease_ms) {
+            session_break(client, "the daemon has been silent for %" PRIu64 " ms",
+                          silence_ms);
+        } else if (!client->active) {
+            client->heartbeat_due = true;
+        }
+        client->active = false;
+    }
+    tend(client);
+}
+
+static void on_socket(uv_poll_t *poll, int status, int events)
+{
+    struct optclient *client = poll->data;
+    pthread_mutex_lock(&client->lock);
+    if (client->state == SESSION_CONNECTING) {
+        on_connected(client);
+        tend(client);
+        return;
+    }
+    if (status < 0) {
+        session_break(client, "%s", uv_strerror(status));
+    }
+    if ((events & UV_READABLE) != 0) {
+        for (int i = 0; i < RECEIVES_AT_ONCE && !client->broken; i++) {
+            struct opt_error error;
+            enum uplink_flow flow = uplink_receive(client->uplink, &error);
+            if (flow == UPLINK_BROKEN) {
+                session_break(client, "%s", error.text);
+            }
+            if (flow != UPLINK_DONE || !exchange_receive(client) ||
+                client->uplink->drained) {
+                break;
+            }
+        }
+    }
+    tend(client);
+}
+
+/* ----------------------------------------------------------------- the client's thread
+ */
+
+static void run_callbacks(struct optclient *client)
+{
+    struct optclient_call *call;
+    while ((call = client->ended.first) != NULL) {
+        call_unlink(call);
+        pthread_mutex_unlock(&client->lock);
+        call->on_done(call, call->context);
+        pthread_mutex_lock(&client->lock);
+        call->state = CALL_DONE;
+        pthread_cond_broadcast(&call->changed);
+        if (call->freed) {
+            session_release(call);
+        }
+    }
+}
+
+static void set_alarm(struct optclient *client)
+{
+    if (client->state == SESSION_CLOSED || client->alarm_ns >= client->alarm_set_ns) {
+        return;
+    }
+    client->alarm_set_ns = client->alarm_ns;
+    uv_update_time(&client->loop);
+    uv_timer_start(&client->alarm, on_alarm, ms_until(client->alarm_ns), 0);
+}
+
+/* What every callback of the loop ends with: do what has become due, and give back the
+ * lock. */
+static void tend(struct optclient *client)
+{
+    if (client->state == SESSION_RESOLVING) {
+        take_lookup(client);
+    }
+    if (client->closing && !client->broken) {
+        if (client->state == SESSION_READY && client->goodbye_id == 0 &&
+            !client->goodbye_due) {
+            client->goodbye_due = true;
+            limit_step(client, SESSION_GOODBYE_MS);
+        } else if (client->state != SESSION_READY && client->state != SESSION_CLOSED) {
+            finish_close(client);
+        }
+    }
+    if (client->uplink != NULL && client->state != SESSION_CONNECTING) {
+        exchange_send(client);
+    }
+    if (client->broken) {
+        fall_back(client);
+    }
+    if (client->uplink != NULL && client->state != SESSION_CONNECTING) {
+        int events = UV_READABLE | (exchange_has_more(client) ? UV_WRITABLE : 0);
+        if (!uplink_watch(client->uplink, events, on_socket)) {
+            session_break(client, "cannot watch a socket");
+            fall_back(client);
+        }
+    }
+    run_callbacks(client);
+    set_alarm(client);
+    pthread_mutex_unlock(&client->lock);
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    struct optclient *client = wake->data;
+    pthread_mutex_lock(&client->lock);
+    tend(client);
+}
+
+static void *session_thread(void *argument)
+{
+    struct optclient *client = argument;
+    pthread_mutex_lock(&client->lock);
+    attempt(client);
+    tend(client);
+    uv_run(&client->loop, UV_RUN_DEFAULT);
+    return NULL;
+}
+
+static bool start_thread(struct optclient *client)
+{
+    /* The library takes no signals: they are the program's. */
+    sigset_t all, before;
+    sigfillset(&all);
+    if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) {
+        return false;
+    }
+    /* The thread reads client->thread, which pthread_create writes. */
+    pthread_mutex_lock(&client->lock);
+    bool started = pthread_create(&client->thread, NULL, session_thread, client) == 0;
+    pthread_mutex_unlock(&client->lock);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+enum opt_status session_start(struct optclient *client, struct opt_error *error)
+{
+    client->state = SESSION_IDLE;
+    client->alarm_ns = UINT64_MAX;
+    client->alarm_set_ns = UINT64_MAX;
+    int code = uv_loop_init(&client->loop);
+    if (code != 0) {
+        return opt_fail(error, OPT_UNAVAILABLE, "cannot make an event loop: %s",
+                        uv_strerror(code));
+    }
+    code = uv_async_init(&client->loop, &client->wake, on_wake);
+    if (code != 0) {
+        uv_loop_close(&client->loop);
+        return opt_fail(error, OPT_UNAVAILABLE, "cannot make an event loop: %s",
+                        uv_strerror(code));
+    }
+    uv_timer_init(&client->loop, &client->alarm);
+    uv_timer_init(&client->loop, &client->step);
+    uv_timer_init(&client->loop, &client->pulse);
+    client->wake.data = client;
+    client->alarm.data = client;
+    client->step.data = client;
+    client->pulse.data = client;
+    if (start_thread(client)) {
+        return OPT_OK;
+    }
+    finish_close(client);
+    uv_run(&client->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&client->loop);
+    return opt_fail(error, OPT_UNAVAILABLE, "cannot start a thread");
+}
+
+/* ---------------------------------------------------------------------------- calls */
+
+void session_post(struct optclient *client, struct optclient_call *call)
+{
+    if (client->closing) {
+        opt_fail(&call->error, OPT_CANCELLED, "the client is being closed");
+    } else if (client->refusal.status != OPT_OK) {
+        call->error = client->refusal;
+    } else if (call->model != NULL && call->model->loss.status != OPT_OK) {
+        call->error = call->model->loss;
+    } else if (call->request.message == OPT_MESSAGE_NONE &&
+               client->state == SESSION_READY) {
+        session_end(client, call, OPT_OK);
+        return;
+    }
+    if (call->error.status != OPT_OK) {
+        session_end(client, call, call->error.status);
+        return;
+    }
+    session_alarm(client, call->deadline_ns);
+    if (call->not_before_ns != 0) {
+        call->state = CALL_LATER;
+        call_append(&client->later, call);
+        session_alarm(client, call->not_before_ns);
+        return;
+    }
+    call->state = CALL_QUEUED;
+    call_append(&client->queue, call);
+    if (client->state != SESSION_READY || client->broken) {
+        return;
+    }
+    /* Who waits anyway sends by itself; who does not is not to be held up. */
+    if (!call->on_heap) {
+        exchange_send(client);
+    }
+    if (exchange_has_more(client) && !on_client_thread(client)) {
+        session_wake(client);
+    }
+}
+
+void session_release(struct optclient_call *call)
+{
+    struct optclient *client = call->client;
+    call_fini(call);
+    free(call);
+    client->references--;
+}

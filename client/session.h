@@ -1,0 +1,248 @@
+/* session — the client's inside: one connection after another to one daemon, and the
+ * calls that travel on them.
+ *
+ *            +-------------------- back-off -------------------------+
+ *            v                                                       |
+ *          IDLE -> RESOLVING -> CONNECTING -> GREETING -> RESTORING -+-> READY
+ *            ^                                   |            |            |
+ *            +------------- connection lost -----|------------+------------+
+ *                                                v
+ *                                             REFUSED: no use trying again
+ *   any -> CLOSED by optclient_close
+ *
+ * session.c moves between these states and keeps time, exchange.c sends calls and
+ * handles replies in state READY (and speaks the few messages of GREETING and
+ * RESTORING), optclient.c, model.c and inquiry.c are the public functions on top.
+ *
+ * One lock guards everything here. The client's thread runs the loop and holds the lock
+ * in each of its callbacks, except while it runs a callback of the user. A thread that
+ * makes a call sends it itself if the connection has nothing else to do, which saves a
+ * wake-up; whatever concerns the loop (watching sockets, timers, closing) is left to
+ * the client's thread by waking it.
+ */
+#ifndef OPTCLIENT_SESSION_H
+#define OPTCLIENT_SESSION_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <uv.h>
+
+#include "client/address.h"
+#include "client/backoff.h"
+#include "client/call.h"
+#include "client/optclient.h"
+#include "client/uplink.h"
+#include "common/status.h"
+#include "common/wire.h"
+
+struct lookup;
+
+enum session_state {
+    SESSION_IDLE,
+    SESSION_RESOLVING,
+    SESSION_CONNECTING,
+    SESSION_GREETING,
+    SESSION_RESTORING,
+    SESSION_READY,
+    SESSION_REFUSED,
+    SESSION_CLOSED
+};
+
+enum {
+    SESSION_ID_BUCKETS = 256,
+    /* An attempt to reach one address, and each exchange before READY. */
+    SESSION_STEP_MS = 5000,
+    /* How long after a call's deadline the daemon's own sentence may still arrive. */
+    SESSION_LATENESS_MS = 250,
+    SESSION_GOODBYE_MS = 1000
+};
+
+struct session_settings {
+    char worker[OPT_NAME_MAX + 1];
+    uint32_t timeout_ms;
+    uint32_t connect_timeout_ms;
+    enum opt_dtype push_dtype;
+    enum opt_dtype pull_dtype;
+    bool checksum;
+};
+
+struct model_name {
+    const char *name; /* the tensor's */
+    size_t position;
+};
+
+/* How far a model is opened. */
+enum model_stage {
+    MODEL_WANTED, /* create or open has not been answered: it can be sent again */
+    MODEL_MAKING, /* answered, but not usable yet: that lasts as long as the connection
+                   */
+    MODEL_OPEN
+};
+
+/* What of a restore_id is not an id. */
+#define MODEL_NOT_RESTORED UINT64_C(0)
+#define MODEL_RESTORED UINT64_MAX
+
+struct optclient_model {
+    struct optclient *client;
+    struct optclient_model *previous, *next; /* in client->models */
+    char *name;
+    char *specification;
+    struct optclient_tensor *tensors; /* one block with all names and shapes */
+    uint64_t *elements;               /* of each tensor */
+    struct model_name *names;         /* of the tensors, sorted, for finding */
+    size_t tensor_count;
+
+    enum model_stage stage;
+    uint32_t number;        /* to the daemon */
+    bool joined;            /* opened to take part in rounds */
+    bool closing;           /* by optclient_model_close */
+    bool abandoned;         /* and that is over: to be freed with the end of leave */
+    struct opt_error loss;  /* why calls on it fail, if the daemon has lost it */
+    uint64_t restore_id;    /* of the request that opens it again on this connection */
+    uint64_t last_sequence; /* given to a push */
+    uint64_t step;          /* highest seen */
+    uint64_t pulled_step;   /* of the last completed pull */
+    struct optclient_call leave;
+};
+
+struct optclient {
+    /* Never changed after the start. */
+    struct session_settings settings;
+    struct address address;
+    char peer[ADDRESS_HOST_MAX + 16]; /* address in sentences */
+    pid_t process;                    /* whose thread it is */
+    uint64_t session;
+    pthread_t thread;
+
+    pthread_mutex_t lock;   /* guards all below */
+    pthread_cond_t left;    /* callers has become 0 */
+    size_t callers;         /* threads inside waiting functions */
+    size_t references;      /* the client, and each asynchronous call */
+    struct call_list queue; /* QUEUED, in order of asking */
+    struct call_list sent;  /* SENT, in order of sending */
+    struct call_list later; /* LATER */
+    struct call_list ended; /* asynchronous ones whose callback has not run yet */
+    struct optclient_call *by_id[SESSION_ID_BUCKETS];
+    struct optclient_model *models;
+    struct optclient_usage usage;
+    uint64_t last_id;
+
+    enum session_state state;
+    struct opt_error trouble; /* what the last connection or attempt came to */
+    struct opt_error refusal; /* its status is not OPT_OK: what all calls get */
+    bool broken;              /* the client's thread must give up the connection */
+    bool closing;             /* optclient_close has been called */
+    uint64_t alarm_ns;        /* when the alarm is due; UINT64_MAX: never */
+    uint64_t alarm_set_ns;    /* what the loop's timer is set to */
+    uint32_t retry_after_ms;  /* the daemon asked to stay away for so long */
+
+    /* The present connection. */
+    struct uplink *uplink;
+    struct opt_hello_reply daemon;   /* strings not kept */
+    struct optclient_call *out_call; /* whose frame is going out, or NULL */
+    bool out_last;                   /* and it is its last */
+    struct optclient_call *in_call;  /* whose data is coming in, or NULL */
+    struct opt_reply in_reply;       /* the frame coming in */
+    uint8_t *in_data;                /* where its data goes */
+    struct opt_arena arena;          /* of in_reply */
+    uint8_t *in_buffer;              /* for data that has to be spread */
+    size_t in_capacity;
+    struct cut cut; /* room for one frame's segments */
+    void *hash;     /* XXH3_state_t, if checksums are wanted */
+    uint64_t hello_id, heartbeat_id, goodbye_id; /* 0: not asked */
+    bool heartbeat_due, goodbye_due;
+    bool active;                       /* a frame went out since the last pulse */
+    uint32_t silent_pulses;            /* without a byte from the daemon or to it */
+    uint64_t received_seen, sent_seen; /* bytes, at the last pulse */
+    bool blocked_seen;                 /* bytes waited to be sent, at the last pulse */
+    bool greeted_before;               /* it is a reconnect */
+
+    /* The client's thread only. */
+    uv_loop_t loop;
+    uv_async_t wake;
+    uv_timer_t alarm; /* deadlines of calls */
+    uv_timer_t step;  /* limit of the present state: back-off, attempt, goodbye */
+    uv_timer_t pulse; /* heartbeats */
+    struct backoff backoff;
+    struct lookup *lookup;
+    struct addrinfo *found, *trying;
+};
+
+/* session.c */
+
+/* Start the thread. The client's settings, address, peer and session are filled in.
+ * OPT_UNAVAILABLE with a sentence if there are no resources; then nothing is left. */
+enum opt_status session_start(struct optclient *client, struct opt_error *error);
+
+/* Lock held. Hand a call over: it is sent now or as soon as possible and ends some
+ * time.
+ */
+void session_post(struct optclient *client, struct optclient_call *call);
+
+/* Lock held. Give a call its end; it is no longer the session's. The status and
+ * sentence are in call->error; OPT_OK has none. */
+void session_end(struct optclient *client, struct optclient_call *call,
+                 enum opt_status status);
+
+/* Lock held. End the calls of one model (NULL: all) with OPT_CANCELLED. */
+void session_cancel(struct optclient *client, struct optclient_model *model,
+                    const char *reason);
+
+/* Lock held. The daemon has lost a model: its calls fail from now on. */
+void session_fail_model(struct optclient_model *model, enum opt_status status,
+                        const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Lock held. Free an asynchronous call that is DONE. Whoever finds client->references
+ * to be 0 after that frees the client. */
+void session_release(struct optclient_call *call);
+
+/* Lock held. The connection is of no use any more: why. */
+void session_break(struct optclient *client, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Lock held. No use trying again: every call fails with error from now on. */
+void session_refuse(struct optclient *client, const struct opt_error *error);
+
+/* Lock held. All models are open again: calls may go. */
+void session_ready(struct optclient *client);
+
+/* Lock held. Have the client's thread look. */
+void session_wake(struct optclient *client);
+
+/* Lock held. Something must be looked at by then. */
+void session_alarm(struct optclient *client, uint64_t when_ns);
+
+/* model.c; lock held. Take a model out of the client's list and free it. It has no
+ * calls. */
+void model_drop(struct optclient_model *model);
+
+/* exchange.c; lock held, all of them. */
+
+/* Send what goes without waiting, but leave off after some megabytes so that others
+ * have their turn. */
+void exchange_send(struct optclient *client);
+
+/* Whether there is more to send. */
+bool exchange_has_more(const struct optclient *client);
+
+/* Take in replies, as far as they have come: to be called after each receive. False if
+ * the connection has been given up. */
+bool exchange_receive(struct optclient *client);
+
+/* Ask to be let in. */
+void exchange_greet(struct optclient *client);
+
+/* In state RESTORING: if no model is left to be opened again, go on to READY. */
+void exchange_restored(struct optclient *client);
+
+/* The connection is gone: what was sent on it is to be sent again. */
+void exchange_reset(struct optclient *client);
+
+/* A call is taken away: nothing may touch its memory any more. */
+void exchange_forget(struct optclient *client, struct optclient_call *call);
+
+#endif

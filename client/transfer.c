@@ -1,0 +1,402 @@
+/* Pushes, pulls and waits, waiting and asynchronous. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/entry.h"
+#include "client/session.h"
+
+/* What both kinds of a push and a pull are given. */
+struct order {
+    struct optclient_model *model;
+    const struct optclient_values *gradients;
+    size_t gradient_count;
+    const struct optclient_push_options *push; /* NULL: the defaults */
+    const struct optclient_values *weights;
+    size_t weight_count;
+    const struct optclient_pull_options *pull; /* NULL: the defaults */
+};
+
+static enum optclient_status check_values(const struct optclient_model *model,
+                                          const struct optclient_values *values,
+                                          size_t count, const char *what)
+{
+    if (count == 0 || values == NULL) {
+        return entry_fail(OPT_INVALID_ARGUMENT, "no %s are named", what);
+    }
+    if (count > model->tensor_count) {
+        return entry_fail(OPT_INVALID_ARGUMENT,
+                          "%zu %s are named; model \"%s\" has %zu tensors", count, what,
+                          model->name, model->tensor_count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (values[i].tensor >= model->tensor_count) {
+            return entry_fail(OPT_INVALID_ARGUMENT,
+                              "%s[%zu] is of tensor %zu; model \"%s\" has 0 to %zu",
+                              what, i, values[i].tensor, model->name,
+                              model->tensor_count - 1);
+        }
+        if (values[i].values == NULL) {
+            return entry_fail(OPT_INVALID_ARGUMENT,
+                              "%s[%zu] (tensor \"%s\") has no memory", what, i,
+                              model->tensors[values[i].tensor].name);
+        }
+    }
+    return OPTCLIENT_OK;
+}
+
+static const struct optclient_values *keep_values(struct optclient_values **rest,
+                                                  const struct optclient_values *values,
+                                                  size_t count)
+{
+    struct optclient_values *copy = *rest;
+    memcpy(copy, values, count * sizeof(*copy));
+    *rest += count;
+    return copy;
+}
+
+/* An asynchronous call outlives the arrays that it was given. */
+static bool keep_arrays(struct optclient_call *call, struct order *order)
+{
+    size_t count = order->gradient_count + order->weight_count;
+    call->values = malloc(count * sizeof(*call->values));
+    if (call->values == NULL) {
+        return false;
+    }
+    struct optclient_values *rest = call->values;
+    if (order->gradient_count > 0) {
+        order->gradients = keep_values(&rest, order->gradients, order->gradient_count);
+    }
+    if (order->weight_count > 0) {
+        order->weights = keep_values(&rest, order->weights, order->weight_count);
+    }
+    return true;
+}
+
+static void fill_push(struct optclient_call *call, const struct order *order,
+                      struct opt_push *push)
+{
+    static const struct optclient_push_options defaults = { 0 };
+    const struct optclient_push_options *options =
+        order->push == NULL ? &defaults : order->push;
+    push->samples = options->samples == 0 ? 1 : options->samples;
+    push->form = (enum opt_form)options->form;
+    push->dtype = call->client->settings.push_dtype;
+    push->basis = options->basis;
+    cutter_init(&call->cutter, order->gradients, order->gradient_count,
+                order->model->elements, push->dtype);
+}
+
+/* The list of the tensors to pull, if they are not simply all. */
+static bool list_segments(struct optclient_call *call)
+{
+    const struct sink *sink = &call->sink;
+    if (sink_wants_all(sink) || sink->count > OPT_SEGMENTS_MAX) {
+        return true;
+    }
+    call->segments = malloc(sink->count * sizeof(*call->segments));
+    if (call->segments == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < sink->count; i++) {
+        call->segments[i] =
+            (struct opt_segment){ .tensor = (uint32_t)sink->values[i].tensor };
+        call->segment_bytes += cutter_segment_bytes(&call->segments[i]);
+    }
+    return true;
+}
+
+static enum optclient_status fill_pull(struct optclient_call *call,
+                                       const struct order *order, struct opt_pull *pull)
+{
+    static const struct optclient_pull_options defaults = { 0 };
+    const struct optclient_pull_options *options =
+        order->pull == NULL ? &defaults : order->pull;
+    if ((unsigned)options->view > OPT_VIEW_SLOT) {
+        return entry_fail(OPT_INVALID_ARGUMENT,
+                          "view %d: expected OPTCLIENT_TRAIN, "
+                          "OPTCLIENT_EVAL or OPTCLIENT_SLOT",
+                          (int)options->view);
+    }
+    pull->view = (enum opt_view)options->view;
+    pull->slot = options->slot == NULL ? "" : options->slot;
+    pull->dtype = call->client->settings.pull_dtype;
+    pull->min_step = options->min_step;
+    if (call->on_heap) {
+        call->slot = strdup(pull->slot);
+        pull->slot = call->slot;
+    }
+    struct opt_error error;
+    if (sink_init(&call->sink, order->weights, order->weight_count,
+                  order->model->elements, order->model->tensor_count,
+                  &error) != OPT_OK) {
+        return entry_report(&error);
+    }
+    if (pull->slot == NULL || !list_segments(call)) {
+        return entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for the call");
+    }
+    return OPTCLIENT_OK;
+}
+
+/* Make a call of an order. The order's arrays may be replaced by copies. After a
+ * failure call_fini is due as well. */
+static enum optclient_status fill(struct optclient_call *call, struct order *order,
+                                  enum opt_message message)
+{
+    struct optclient_model *model = order->model;
+    bool pushes = message != OPT_MESSAGE_PULL;
+    bool pulls = message != OPT_MESSAGE_PUSH;
+    uint32_t timeout_ms = pushes ? (order->push == NULL ? 0 : order->push->timeout_ms)
+                                 : (order->pull == NULL ? 0 : order->pull->timeout_ms);
+    bool on_heap = call->on_heap;
+    call_init(call, model->client, model, message, timeout_ms);
+    call->on_heap = on_heap;
+    enum optclient_status status = OPTCLIENT_OK;
+    if (pushes) {
+        status =
+            check_values(model, order->gradients, order->gradient_count, "gradients");
+    }
+    if (status == OPTCLIENT_OK && pulls) {
+        status = check_values(model, order->weights, order->weight_count, "weights");
+    }
+    if (status == OPTCLIENT_OK && on_heap && !keep_arrays(call, order)) {
+        status = entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for the call");
+    }
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    switch (message) {
+    case OPT_MESSAGE_PUSH:
+        fill_push(call, order, &call->request.body.push);
+        return OPTCLIENT_OK;
+    case OPT_MESSAGE_PULL:
+        return fill_pull(call, order, &call->request.body.pull);
+    default:
+        fill_push(call, order, &call->request.body.push_pull.push);
+        return fill_pull(call, order, &call->request.body.push_pull.pull);
+    }
+}
+
+/* A basis that was not given is the step of the last completed pull. Lock held. */
+static void fill_basis(struct optclient_call *call)
+{
+    if (!call_pushes(call)) {
+        return;
+    }
+    struct opt_push *push = call->request.message == OPT_MESSAGE_PUSH
+                                ? &call->request.body.push
+                                : &call->request.body.push_pull.push;
+    if (push->basis == 0) {
+        push->basis = call->model->pulled_step;
+    }
+}
+
+/* ---------------------------------------------------------------------------- waiting
+ */
+
+static enum optclient_status run(struct optclient_call *call,
+                                 struct optclient_result *result)
+{
+    pthread_mutex_lock(&call->client->lock);
+    fill_basis(call);
+    pthread_mutex_unlock(&call->client->lock);
+    enum optclient_status status = entry_run(call);
+    if (status == OPTCLIENT_OK && result != NULL) {
+        *result = call->result;
+    }
+    return status;
+}
+
+static enum optclient_status run_order(struct order *order, enum opt_message message,
+                                       struct optclient_result *result)
+{
+    enum optclient_status status = entry_check(order->model->client);
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    struct optclient_call call;
+    call.on_heap = false;
+    status = fill(&call, order, message);
+    if (status == OPTCLIENT_OK) {
+        status = run(&call, result);
+    }
+    call_fini(&call);
+    return status;
+}
+
+enum optclient_status optclient_push(struct optclient_model *model,
+                                     const struct optclient_values *gradients,
+                                     size_t count,
+                                     const struct optclient_push_options *options,
+                                     struct optclient_result *result)
+{
+    struct order order = {
+        .model = model, .gradients = gradients, .gradient_count = count, .push = options
+    };
+    return run_order(&order, OPT_MESSAGE_PUSH, result);
+}
+
+enum optclient_status optclient_pull(struct optclient_model *model,
+                                     const struct optclient_values *weights,
+                                     size_t count,
+                                     const struct optclient_pull_options *options,
+                                     struct optclient_result *result)
+{
+    struct order order = {
+        .model = model, .weights = weights, .weight_count = count, .pull = options
+    };
+    return run_order(&order, OPT_MESSAGE_PULL, result);
+}
+
+enum optclient_status optclient_push_pull(
+    struct optclient_model *model, const struct optclient_values *gradients,
+    size_t gradient_count, const struct optclient_push_options *push,
+    const struct optclient_values *weights, size_t weight_count,
+    const struct optclient_pull_options *pull, struct optclient_result *result)
+{
+    struct order order = { model,        gradients, gradient_count, push, weights,
+                           weight_count, pull };
+    return run_order(&order, OPT_MESSAGE_PUSH_PULL, result);
+}
+
+enum optclient_status optclient_wait_step(struct optclient_model *model, uint64_t step,
+                                          uint32_t timeout_ms,
+                                          struct optclient_result *result)
+{
+    enum optclient_status status = entry_check(model->client);
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    struct optclient_call call;
+    call_init(&call, model->client, model, OPT_MESSAGE_WAIT, timeout_ms);
+    call.request.body.wait.step = step;
+    status = run(&call, result);
+    call_fini(&call);
+    return status;
+}
+
+/* ----------------------------------------------------------------------- asynchronous
+ */
+
+static enum optclient_status start_order(struct order *order, enum opt_message message,
+                                         optclient_on_done on_done, void *context,
+                                         struct optclient_call **out)
+{
+    struct optclient *client = order->model->client;
+    if (client->process != getpid()) {
+        return entry_check(client);
+    }
+    struct optclient_call *call = malloc(sizeof(*call));
+    if (call == NULL) {
+        return entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for the call");
+    }
+    call->on_heap = true;
+    enum optclient_status status = fill(call, order, message);
+    if (status != OPTCLIENT_OK) {
+        call_fini(call);
+        free(call);
+        return status;
+    }
+    call->on_done = on_done;
+    call->context = context;
+    /* Before it can end: its callback may look for it there. */
+    *out = call;
+    pthread_mutex_lock(&client->lock);
+    client->references++;
+    fill_basis(call);
+    session_post(client, call);
+    pthread_mutex_unlock(&client->lock);
+    return OPTCLIENT_OK;
+}
+
+enum optclient_status optclient_push_start(struct optclient_model *model,
+                                           const struct optclient_values *gradients,
+                                           size_t count,
+                                           const struct optclient_push_options *options,
+                                           optclient_on_done on_done, void *context,
+                                           struct optclient_call **out)
+{
+    struct order order = {
+        .model = model, .gradients = gradients, .gradient_count = count, .push = options
+    };
+    return start_order(&order, OPT_MESSAGE_PUSH, on_done, context, out);
+}
+
+enum optclient_status optclient_pull_start(struct optclient_model *model,
+                                           const struct optclient_values *weights,
+                                           size_t count,
+                                           const struct optclient_pull_options *options,
+                                           optclient_on_done on_done, void *context,
+                                           struct optclient_call **out)
+{
+    struct order order = {
+        .model = model, .weights = weights, .weight_count = count, .pull = options
+    };
+    return start_order(&order, OPT_MESSAGE_PULL, on_done, context, out);
+}
+
+enum optclient_status optclient_push_pull_start(
+    struct optclient_model *model, const struct optclient_values *gradients,
+    size_t gradient_count, const struct optclient_push_options *push,
+    const struct optclient_values *weights, size_t weight_count,
+    const struct optclient_pull_options *pull, optclient_on_done on_done, void *context,
+    struct optclient_call **out)
+{
+    struct order order = { model,        gradients, gradient_count, push, weights,
+                           weight_count, pull };
+    return start_order(&order, OPT_MESSAGE_PUSH_PULL, on_done, context, out);
+}
+
+int optclient_call_done(const struct optclient_call *call)
+{
+    pthread_mutex_lock(&call->client->lock);
+    bool done = call->state >= CALL_ENDED;
+    pthread_mutex_unlock(&call->client->lock);
+    return done;
+}
+
+enum optclient_status optclient_call_wait(struct optclient_call *call,
+                                          struct optclient_result *result)
+{
+    struct optclient *client = call->client;
+    pthread_mutex_lock(&client->lock);
+    if (call->state < CALL_ENDED) {
+        enum optclient_status status = entry_check(client);
+        if (status != OPTCLIENT_OK) {
+            pthread_mutex_unlock(&client->lock);
+            return status;
+        }
+        entry_wait(call);
+    }
+    struct opt_error error = call->error;
+    if (error.status == OPT_OK && result != NULL) {
+        *result = call->result;
+    }
+    pthread_mutex_unlock(&client->lock);
+    return entry_report(&error);
+}
+
+void optclient_call_free(struct optclient_call *call)
+{
+    if (call == NULL || call->client->process != getpid()) {
+        return;
+    }
+    struct optclient *client = call->client;
+    pthread_mutex_lock(&client->lock);
+    if (call->state != CALL_DONE && pthread_equal(pthread_self(), client->thread)) {
+        /* In a callback. Its own call goes when the callback is over; for another one
+         * this thread cannot wait. */
+        call->freed = true;
+    } else {
+        client->callers++;
+        while (call->state != CALL_DONE) {
+            pthread_cond_wait(&call->changed, &client->lock);
+        }
+        client->callers--;
+        if (client->callers == 0 && client->closing) {
+            pthread_cond_broadcast(&client->left);
+        }
+        session_release(call);
+    }
+    entry_leave(client);
+}

@@ -1,0 +1,312 @@
+#include "client/uplink.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    /* Most pieces that one sendmsg takes (IOV_MAX of Linux). */
+    PIECES_AT_ONCE = 1024,
+    HEAD_CAPACITY = 8 << 10,
+    /* Read at most that much before others have their turn at the lock. */
+    READ_BYTES = 1 << 20,
+    ALIGNMENT = 64
+};
+
+static bool is_loopback(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const void *)address;
+        return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+    }
+    if (address->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const void *)address;
+        return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+    }
+    return false;
+}
+
+/* Improvements only: where they are not to be had, the connection works without. */
+static void tune(int fd, const struct sockaddr *address)
+{
+    int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    if (is_loopback(address)) {
+        /* A pacing algorithm such as bbr, often the system's default, halves the
+         * throughput where there is no network to be careful with. */
+        static const char algorithm[] = "cubic";
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, algorithm,
+                         sizeof(algorithm) - 1);
+    }
+}
+
+static void uplink_free(struct uplink *uplink)
+{
+    opt_frame_reader_free(uplink->reader);
+    free(uplink->pieces);
+    free(uplink->head);
+    free(uplink->values);
+    free(uplink);
+}
+
+static struct uplink *uplink_new(void)
+{
+    struct uplink *uplink = calloc(1, sizeof(*uplink));
+    if (uplink == NULL) {
+        return NULL;
+    }
+    uplink->fd = -1;
+    uplink->head_capacity = HEAD_CAPACITY;
+    uplink->head = malloc(uplink->head_capacity);
+    uplink->pieces = malloc((1 + OPT_SEGMENTS_MAX) * sizeof(*uplink->pieces));
+    uplink->reader = opt_frame_reader_new((struct opt_frame_limits){
+        .frame_bytes = OPT_FRAME_BYTES, .header_bytes = OPT_HEADER_BYTES });
+    if (uplink->head == NULL || uplink->pieces == NULL || uplink->reader == NULL) {
+        uplink_free(uplink);
+        return NULL;
+    }
+    return uplink;
+}
+
+struct uplink *uplink_connect(uv_loop_t *loop, const struct addrinfo *address,
+                              struct opt_error *error)
+{
+    struct uplink *uplink = uplink_new();
+    if (uplink == NULL) {
+        opt_fail(error, OPT_UNAVAILABLE, "no memory for a connection");
+        return NULL;
+    }
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        opt_fail(error, OPT_UNAVAILABLE, "cannot make a socket: %s", strerror(errno));
+        uplink_free(uplink);
+        return NULL;
+    }
+    tune(fd, address->ai_addr);
+    if (connect(fd, address->ai_addr, address->ai_addrlen) != 0 &&
+        errno != EINPROGRESS) {
+        opt_fail(error, OPT_UNAVAILABLE, "connect: %s", strerror(errno));
+        goto fail;
+    }
+    int code = uv_poll_init(loop, &uplink->poll, fd);
+    if (code != 0) {
+        opt_fail(error, OPT_UNAVAILABLE, "cannot watch a socket: %s",
+                 uv_strerror(code));
+        goto fail;
+    }
+    uplink->fd = fd;
+    return uplink;
+
+fail:
+    close(fd);
+    uplink_free(uplink);
+    return NULL;
+}
+
+enum opt_status uplink_connected(struct uplink *uplink, struct opt_error *error)
+{
+    int code = 0;
+    socklen_t size = sizeof(code);
+    if (getsockopt(uplink->fd, SOL_SOCKET, SO_ERROR, &code, &size) != 0) {
+        code = errno;
+    }
+    if (code != 0) {
+        return opt_fail(error, OPT_UNAVAILABLE, "connect: %s", strerror(code));
+    }
+    return OPT_OK;
+}
+
+bool uplink_watch(struct uplink *uplink, int events, uv_poll_cb on_event)
+{
+    if (events == uplink->watched) {
+        return true;
+    }
+    uplink->watched = events;
+    return uv_poll_start(&uplink->poll, events, on_event) == 0;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    /* poll is the first member. */
+    uplink_free((struct uplink *)handle);
+}
+
+void uplink_close(struct uplink *uplink)
+{
+    if (uplink == NULL) {
+        return;
+    }
+    uv_close((uv_handle_t *)&uplink->poll, on_closed);
+    close(uplink->fd);
+    uplink->fd = -1;
+}
+
+bool uplink_sending(const struct uplink *uplink)
+{
+    return uplink->piece_sent < uplink->piece_count;
+}
+
+bool uplink_begin(struct uplink *uplink, const struct opt_request *request,
+                  size_t data_size, size_t header_limit, size_t *header_size)
+{
+    size_t around = OPT_FRAME_BEGIN_MAX;
+    size_t size = opt_request_pack(request, uplink->head + OPT_FRAME_PREFIX,
+                                   uplink->head_capacity - around);
+    *header_size = size;
+    if (size > header_limit) {
+        return false;
+    }
+    if (size > uplink->head_capacity - around) {
+        uint8_t *head = malloc(size + around);
+        if (head == NULL) {
+            *header_size = 0;
+            return false;
+        }
+        free(uplink->head);
+        uplink->head = head;
+        uplink->head_capacity = size + around;
+        opt_request_pack(request, head + OPT_FRAME_PREFIX, size);
+    }
+    uint8_t tag[12];
+    size_t tag_size;
+    opt_frame_begin(size, data_size, uplink->head, tag, &tag_size);
+    memcpy(uplink->head + OPT_FRAME_PREFIX + size, tag, tag_size);
+    uplink->pieces[0] = (struct iovec){ .iov_base = uplink->head,
+                                        .iov_len = OPT_FRAME_PREFIX + size + tag_size };
+    uplink->piece_count = 1;
+    uplink->piece_sent = 0;
+    return true;
+}
+
+void uplink_add(struct uplink *uplink, const void *data, size_t size)
+{
+    struct iovec *last = &uplink->pieces[uplink->piece_count - 1];
+    if (uplink->piece_count > 1 &&
+        (const uint8_t *)last->iov_base + last->iov_len == data) {
+        last->iov_len += size;
+        return;
+    }
+    /* iovec has no const; sendmsg only reads. */
+    uplink->pieces[uplink->piece_count++] =
+        (struct iovec){ .iov_base = (void *)data, .iov_len = size };
+}
+
+uint8_t *uplink_room(struct uplink *uplink, size_t size)
+{
+    if (size > uplink->values_capacity) {
+        size_t capacity = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        uint8_t *values = aligned_alloc(ALIGNMENT, capacity);
+        if (values == NULL) {
+            return NULL;
+        }
+        free(uplink->values);
+        uplink->values = values;
+        uplink->values_capacity = capacity;
+    }
+    return uplink->values;
+}
+
+/* Cut what has been sent off the front of the pieces. */
+static void advance(struct uplink *uplink, size_t sent)
+{
+    uplink->bytes_sent += sent;
+    while (sent > 0) {
+        struct iovec *piece = &uplink->pieces[uplink->piece_sent];
+        size_t part = sent < piece->iov_len ? sent : piece->iov_len;
+        piece->iov_base = (uint8_t *)piece->iov_base + part;
+        piece->iov_len -= part;
+        sent -= part;
+        if (piece->iov_len == 0) {
+            uplink->piece_sent++;
+        }
+    }
+}
+
+enum uplink_flow uplink_flush(struct uplink *uplink, struct opt_error *error)
+{
+    while (uplink_sending(uplink)) {
+        size_t pieces = uplink->piece_count - uplink->piece_sent;
+        struct msghdr message = {
+            .msg_iov = &uplink->pieces[uplink->piece_sent],
+            .msg_iovlen = pieces < PIECES_AT_ONCE ? pieces : PIECES_AT_ONCE,
+        };
+        ssize_t sent = sendmsg(uplink->fd, &message, MSG_NOSIGNAL);
+        if (sent >= 0) {
+            advance(uplink, (size_t)sent);
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return UPLINK_BLOCKED;
+        } else if (errno != EINTR) {
+            opt_fail(error, OPT_UNAVAILABLE, "send: %s", strerror(errno));
+            return UPLINK_BROKEN;
+        }
+    }
+    return UPLINK_DONE;
+}
+
+bool uplink_release(struct uplink *uplink)
+{
+    size_t size = 0;
+    for (size_t i = uplink->piece_sent; i < uplink->piece_count; i++) {
+        size += uplink->pieces[i].iov_len;
+    }
+    if (size == 0) {
+        return true;
+    }
+    uint8_t *rest = malloc(size);
+    if (rest == NULL) {
+        return false;
+    }
+    size_t filled = 0;
+    for (size_t i = uplink->piece_sent; i < uplink->piece_count; i++) {
+        memcpy(rest + filled, uplink->pieces[i].iov_base, uplink->pieces[i].iov_len);
+        filled += uplink->pieces[i].iov_len;
+    }
+    free(uplink->values);
+    uplink->values = rest;
+    uplink->values_capacity = 0; /* not aligned: not to be used for values */
+    uplink->pieces[0] = (struct iovec){ .iov_base = rest, .iov_len = size };
+    uplink->piece_count = 1;
+    uplink->piece_sent = 0;
+    return true;
+}
+
+enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error)
+{
+    uint8_t *base;
+    size_t size;
+    opt_frame_space(uplink->reader, &base, &size);
+    /* On a TCP socket, MSG_TRUNC takes bytes without writing them anywhere; the reader
+     * only counts those of data. */
+    int flags = uplink->skipping ? MSG_TRUNC : 0;
+    size = size < READ_BYTES ? size : READ_BYTES;
+    ssize_t received;
+    do {
+        received = recv(uplink->fd, base, size, flags);
+    } while (received < 0 && errno == EINTR);
+    if (received > 0) {
+        opt_frame_received(uplink->reader, (size_t)received);
+        uplink->bytes_received += (uint64_t)received;
+        uplink->drained = (size_t)received < size;
+        return UPLINK_DONE;
+    }
+    if (received == 0) {
+        opt_fail(error, OPT_UNAVAILABLE, "the daemon closed the connection");
+        return UPLINK_BROKEN;
+    }
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        return UPLINK_BLOCKED;
+    }
+    opt_fail(error, OPT_UNAVAILABLE, "receive: %s", strerror(errno));
+    return UPLINK_BROKEN;
+}
+
+void uplink_skip(struct uplink *uplink)
+{
+    uplink->skipping = true;
+}

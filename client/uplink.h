@@ -1,0 +1,99 @@
+/* uplink — one connection to the daemon: a socket, the frame on its way out, the reader
+ * of frames coming in.
+ *
+ * Bytes only; what they mean is the session's business. One frame at a time is going
+ * out, as a list of pieces of memory: its header part, which lives here, and its
+ * values, which are the caller's or, narrowed, live here too. Opening, watching and
+ * closing is for the loop's thread; sending may be done by any thread that holds the
+ * client's lock.
+ */
+#ifndef OPTCLIENT_UPLINK_H
+#define OPTCLIENT_UPLINK_H
+
+#include <netdb.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <uv.h>
+
+#include "common/frame.h"
+#include "common/status.h"
+#include "common/wire.h"
+
+struct uplink {
+    uv_poll_t poll; /* poll.data is the session's */
+    int fd;
+    int watched; /* events that poll is started for */
+    struct opt_frame_reader *reader;
+
+    /* the frame going out */
+    struct iovec *pieces; /* head first; what has been sent is cut off */
+    size_t piece_count;
+    size_t piece_sent; /* pieces that are out */
+    uint8_t *head;     /* prefix, header part, tag */
+    size_t head_capacity;
+    uint8_t *values; /* narrowed values, or the rest of an abandoned frame */
+    size_t values_capacity;
+
+    /* the frame coming in */
+    bool skipping; /* its data's place is gone: read it and throw it away */
+    bool drained;  /* the last read got all there was */
+
+    uint64_t bytes_sent;
+    uint64_t bytes_received;
+};
+
+enum uplink_flow {
+    UPLINK_DONE,    /* everything is out; or some bytes came */
+    UPLINK_BLOCKED, /* not now */
+    UPLINK_BROKEN   /* the connection is lost */
+};
+
+/* Begin to connect to one address; uplink_watch(UV_WRITABLE) then tells when it is
+ * done. NULL with a sentence if that fails at once. */
+struct uplink *uplink_connect(uv_loop_t *loop, const struct addrinfo *address,
+                              struct opt_error *error);
+
+/* What became of it, once writable: OPT_OK, or OPT_UNAVAILABLE with a sentence. */
+enum opt_status uplink_connected(struct uplink *uplink, struct opt_error *error);
+
+/* Call on_event for these events of the socket from now on. Loop's thread. False if
+ * that cannot be had. */
+bool uplink_watch(struct uplink *uplink, int events, uv_poll_cb on_event);
+
+/* Close the socket at once, free the rest when the loop has let go of it. Loop's
+ * thread; NULL is allowed. */
+void uplink_close(struct uplink *uplink);
+
+/* Whether a frame is on its way out. */
+bool uplink_sending(const struct uplink *uplink);
+
+/* Start a frame: pack request for data_size bytes of data, which the caller then adds
+ * with uplink_add. *header_size is set to that of the header part. False if it is
+ * longer than header_limit (nothing is started) or there is no memory (*header_size is
+ * 0). */
+bool uplink_begin(struct uplink *uplink, const struct opt_request *request,
+                  size_t data_size, size_t header_limit, size_t *header_size);
+
+/* Add memory to the frame, borrowed until it is out; at most OPT_SEGMENTS_MAX times. */
+void uplink_add(struct uplink *uplink, const void *data, size_t size);
+
+/* Room of the uplink's own for size bytes of values of this frame, 64-byte aligned;
+ * NULL if there is no memory. */
+uint8_t *uplink_room(struct uplink *uplink, size_t size);
+
+/* Send what can be sent without waiting. */
+enum uplink_flow uplink_flush(struct uplink *uplink, struct opt_error *error);
+
+/* The frame's borrowed memory is wanted back: copy what is not out yet. False if there
+ * is no memory, and then the connection must be given up. */
+bool uplink_release(struct uplink *uplink);
+
+/* Read once. */
+enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error);
+
+/* The place given for the data of the frame coming in is wanted back. */
+void uplink_skip(struct uplink *uplink);
+
+#endif

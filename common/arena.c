@@ -1,0 +1,98 @@
+#include "common/wire.h"
+
+#include <stdalign.h>
+#include <stdlib.h>
+
+enum { ALIGNMENT = 16, CHUNK_FIRST = 2048 };
+
+struct opt_arena_chunk {
+    struct opt_arena_chunk *next; /* older */
+    size_t used, capacity;
+    alignas(ALIGNMENT) unsigned char bytes[];
+};
+
+void opt_arena_init(struct opt_arena *arena, size_t limit)
+{
+    *arena = (struct opt_arena){ .limit = limit };
+}
+
+static struct opt_arena_chunk *chunk_new(size_t capacity)
+{
+    struct opt_arena_chunk *chunk = malloc(sizeof(*chunk) + capacity);
+    if (chunk != NULL) {
+        *chunk = (struct opt_arena_chunk){ .capacity = capacity };
+    }
+    return chunk;
+}
+
+/* Chunks double, but are never larger than what may still be handed out. */
+static size_t chunk_capacity(const struct opt_arena *arena)
+{
+    size_t capacity = arena->chunks == NULL ? CHUNK_FIRST : 2 * arena->chunks->capacity;
+    size_t left = (arena->limit - arena->used) / ALIGNMENT * ALIGNMENT;
+    return capacity < left ? capacity : left;
+}
+
+void *opt_arena_alloc(struct opt_arena *arena, size_t size)
+{
+    if (size == 0) {
+        size = 1;
+    }
+    if (size > SIZE_MAX - ALIGNMENT) {
+        return NULL;
+    }
+    size = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    if (size > arena->limit - arena->used) {
+        return NULL;
+    }
+    struct opt_arena_chunk *chunk = arena->chunks;
+    if (chunk == NULL || size > chunk->capacity - chunk->used) {
+        size_t capacity = chunk_capacity(arena);
+        if (size <= capacity / 4 || chunk == NULL) {
+            chunk = chunk_new(size < capacity ? capacity : size);
+            if (chunk == NULL) {
+                return NULL;
+            }
+            chunk->next = arena->chunks;
+            arena->chunks = chunk;
+        } else {
+            /* A large piece gets a chunk of its own behind the newest, whose rest
+             * stays in use; so at most a quarter of the memory taken is wasted. */
+            chunk = chunk_new(size);
+            if (chunk == NULL) {
+                return NULL;
+            }
+            chunk->next = arena->chunks->next;
+            arena->chunks->next = chunk;
+        }
+    }
+    void *piece = chunk->bytes + chunk->used;
+    chunk->used += size;
+    arena->used += size;
+    return piece;
+}
+
+static void free_chunks(struct opt_arena_chunk *chunk)
+{
+    while (chunk != NULL) {
+        struct opt_arena_chunk *next = chunk->next;
+        free(chunk);
+        chunk = next;
+    }
+}
+
+void opt_arena_reset(struct opt_arena *arena)
+{
+    if (arena->chunks != NULL) {
+        free_chunks(arena->chunks->next);
+        arena->chunks->next = NULL;
+        arena->chunks->used = 0;
+    }
+    arena->used = 0;
+}
+
+void opt_arena_fini(struct opt_arena *arena)
+{
+    free_chunks(arena->chunks);
+    *arena = (struct opt_arena){ .limit = arena->limit };
+}

@@ -1,0 +1,417 @@
+/* wire_reply — what the daemon answers: Reply, both ways. */
+#include <string.h>
+
+#include "common/name.h"
+#include "common/wire_parts.h"
+
+/* ---------------------------------------------------------------- reading */
+
+/* What the readers of the bodies need. */
+struct context {
+    size_t data_size;
+    struct opt_arena *arena;
+    struct opt_error *error;
+};
+
+static void read_error(const Optimd__V1__Error *from, struct opt_error_reply *to)
+{
+    /* A code that this version does not know is an error all the same. */
+    bool known = from->code > OPT_OK && from->code < OPT_STATUS_COUNT;
+    *to = (struct opt_error_reply){ .status = known ? (enum opt_status)from->code
+                                                    : OPT_UNKNOWN,
+                                    .text = from->message,
+                                    .retry_after_ms = from->retry_after_ms };
+}
+
+static enum opt_status read_hello(const struct context *c,
+                                  const Optimd__V1__HelloReply *from,
+                                  struct opt_hello_reply *to)
+{
+    *to = (struct opt_hello_reply){ .protocol = from->protocol,
+                                    .server = from->server,
+                                    .incarnation = from->incarnation,
+                                    .lease_ms = from->lease_ms,
+                                    .heartbeat_ms = from->heartbeat_ms,
+                                    .max_frame_bytes = from->max_frame_bytes,
+                                    .max_header_bytes = from->max_header_bytes,
+                                    .chunk_bytes = from->chunk_bytes,
+                                    .block_elements = from->block_elements };
+    return opt_wire_optional_name(from->server, "HelloReply.server", c->error);
+}
+
+static void read_model(const Optimd__V1__ModelReply *from, struct opt_model_reply *to)
+{
+    *to = (struct opt_model_reply){ .model = from->model,
+                                    .created = from->created,
+                                    .ready = from->ready,
+                                    .step = from->step,
+                                    .last_sequence = from->last_sequence,
+                                    .tensors = from->tensors,
+                                    .parameters = from->parameters,
+                                    .workers = from->workers,
+                                    .specification = from->specification };
+}
+
+static enum opt_status read_push(const struct context *c,
+                                 const Optimd__V1__PushReply *from,
+                                 struct opt_push_reply *to)
+{
+    *to = (struct opt_push_reply){ .fate = (enum opt_fate)from->fate,
+                                   .step = from->step,
+                                   .staleness = from->staleness,
+                                   .reason = from->reason,
+                                   .epoch = from->epoch };
+    return opt_wire_enum((int)from->fate, OPT_FATE_SKIPPED + 1, "PushReply.fate",
+                         c->error);
+}
+
+static enum opt_status read_pull(const struct context *c,
+                                 const Optimd__V1__PullReply *from,
+                                 struct opt_pull_reply *to)
+{
+    enum opt_status status =
+        opt_wire_enum((int)from->dtype, OPT_DTYPE_COUNT, "PullReply.dtype", c->error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    *to = (struct opt_pull_reply){ .step = from->step,
+                                   .dtype = (enum opt_dtype)from->dtype,
+                                   .segment_count = from->n_segments,
+                                   .last = from->last,
+                                   .epoch = from->epoch };
+    return opt_wire_segments_read(
+        &(struct opt_wire_segments){ .what = "pull",
+                                     .dtype = to->dtype,
+                                     .data_size = c->data_size,
+                                     .whole = true },
+        from->segments, from->n_segments, c->arena, &to->segments, c->error);
+}
+
+static enum opt_status read_push_pull(const struct context *c,
+                                      const Optimd__V1__PushPullReply *from,
+                                      struct opt_push_pull_reply *to)
+{
+    if (from->pull == NULL) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "push_pull: there is no pull in the reply");
+    }
+    to->has_push = from->push != NULL;
+    to->push = (struct opt_push_reply){ .reason = "" };
+    if (to->has_push) {
+        enum opt_status status = read_push(c, from->push, &to->push);
+        if (status != OPT_OK) {
+            return status;
+        }
+    }
+    return read_pull(c, from->pull, &to->pull);
+}
+
+static enum opt_status read_statistics(const struct context *c,
+                                       const Optimd__V1__StatisticsReply *from,
+                                       struct opt_statistics_reply *to)
+{
+    struct opt_counter *counters =
+        opt_wire_array(c->arena, from->n_counters, sizeof(*counters), c->error);
+    if (counters == NULL) {
+        return OPT_RESOURCE_EXHAUSTED;
+    }
+    for (size_t i = 0; i < from->n_counters; i++) {
+        enum opt_status status =
+            opt_wire_name(from->counters[i]->name, "Counter.name", c->error);
+        if (status != OPT_OK) {
+            return status;
+        }
+        counters[i] = (struct opt_counter){ .name = from->counters[i]->name,
+                                            .value = from->counters[i]->value };
+    }
+    *to = (struct opt_statistics_reply){ .counters = counters,
+                                         .count = from->n_counters };
+    return OPT_OK;
+}
+
+/* Whether a reply's data means anything. */
+static bool may_have_data(enum opt_message message)
+{
+    return message == OPT_MESSAGE_LIST || message == OPT_MESSAGE_DESCRIBE ||
+           message == OPT_MESSAGE_PULL || message == OPT_MESSAGE_PUSH_PULL;
+}
+
+static enum opt_status read_body(const struct context *c, const Optimd__V1__Reply *from,
+                                 struct opt_reply *to)
+{
+    if (c->data_size > 0 && !may_have_data(to->message)) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "a reply to %s has %zu bytes of data; it must have none",
+                        opt_message_name(to->message), c->data_size);
+    }
+    switch (from->body_case) {
+    case OPTIMD__V1__REPLY__BODY_ERROR:
+        read_error(from->error, &to->body.error);
+        return OPT_OK;
+    case OPTIMD__V1__REPLY__BODY_HELLO:
+        return read_hello(c, from->hello, &to->body.hello);
+    case OPTIMD__V1__REPLY__BODY_MODEL:
+        read_model(from->model, &to->body.model);
+        return OPT_OK;
+    case OPTIMD__V1__REPLY__BODY_PUSH:
+        return read_push(c, from->push, &to->body.push);
+    case OPTIMD__V1__REPLY__BODY_PULL:
+        return read_pull(c, from->pull, &to->body.pull);
+    case OPTIMD__V1__REPLY__BODY_PUSH_PULL:
+        return read_push_pull(c, from->push_pull, &to->body.push_pull);
+    case OPTIMD__V1__REPLY__BODY_WAIT:
+        to->body.wait = (struct opt_wait_reply){ .step = from->wait->step,
+                                                 .epoch = from->wait->epoch };
+        return OPT_OK;
+    case OPTIMD__V1__REPLY__BODY_STATISTICS:
+        return read_statistics(c, from->statistics, &to->body.statistics);
+    case OPTIMD__V1__REPLY__BODY_ASSIGN:
+    case OPTIMD__V1__REPLY__BODY_LIST:
+    case OPTIMD__V1__REPLY__BODY_DESCRIBE:
+    case OPTIMD__V1__REPLY__BODY_LEAVE:
+    case OPTIMD__V1__REPLY__BODY_HEARTBEAT:
+    case OPTIMD__V1__REPLY__BODY_GOODBYE:
+    case OPTIMD__V1__REPLY__BODY_DELETE:
+        return OPT_OK;
+    default:
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT, "a reply has no body");
+    }
+}
+
+enum opt_status opt_reply_read(const uint8_t *header, size_t size, size_t data_size,
+                               struct opt_arena *arena, struct opt_reply *out,
+                               struct opt_error *error)
+{
+    struct opt_wire_seen seen;
+    enum opt_status status =
+        opt_wire_scan(&optimd__v1__reply__descriptor, header, size, &seen, error);
+    out->id = seen.id;
+    if (status != OPT_OK) {
+        return status;
+    }
+    ProtobufCMessage *message = NULL;
+    status = opt_wire_unpack(&optimd__v1__reply__descriptor, header, size, arena,
+                             &message, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    const Optimd__V1__Reply *from = (const Optimd__V1__Reply *)message;
+    if (from->body_case == OPTIMD__V1__REPLY__BODY__NOT_SET && seen.unknown_body != 0) {
+        return opt_fail(error, OPT_UNIMPLEMENTED,
+                        "a reply's body is field %u, which this version does not know",
+                        seen.unknown_body);
+    }
+    if (from->id == 0 && from->body_case != OPTIMD__V1__REPLY__BODY_ERROR) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "a reply has the id 0; only an error may");
+    }
+    struct opt_reply reply = { .id = from->id,
+                               .message = (enum opt_message)from->body_case };
+    if (from->checksum_case == OPTIMD__V1__REPLY__CHECKSUM_XXH3) {
+        reply.has_checksum = true;
+        reply.checksum = from->xxh3;
+    }
+    status = read_body(
+        &(struct context){ .data_size = data_size, .arena = arena, .error = error },
+        from, &reply);
+    if (status == OPT_OK) {
+        *out = reply;
+    }
+    return status;
+}
+
+/* ---------------------------------------------------------------- packing */
+
+/* Numbers of the fields that are written by hand. */
+enum {
+    PULL_SEGMENTS = 3,
+    PUSH_PULL_PUSH = 1,
+    PUSH_PULL_PULL = 2,
+    STATISTICS_COUNTERS = 1
+};
+
+/* Sentences may quote what a peer sent, and a program's own text may have been cut in
+ * the middle of a character: what goes out is always something that can be read. A text
+ * that is not is cleaned into room, and cut to it. */
+enum { SENTENCE_MAX = 1024 };
+
+static char *sentence(const char *text, char room[SENTENCE_MAX])
+{
+    char *whole = opt_wire_text(text);
+    size_t size = strlen(whole);
+    if (opt_text_good(whole, size) == size) {
+        return whole;
+    }
+    opt_text_clean(whole, room, SENTENCE_MAX);
+    return room;
+}
+
+static void write_error(struct opt_writer *writer, const void *what)
+{
+    const struct opt_error_reply *error = what;
+    char room[SENTENCE_MAX];
+    Optimd__V1__Error message = OPTIMD__V1__ERROR__INIT;
+    message.code = (uint32_t)error->status;
+    message.message = sentence(error->text, room);
+    message.retry_after_ms = error->retry_after_ms;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_hello(struct opt_writer *writer, const void *what)
+{
+    const struct opt_hello_reply *hello = what;
+    Optimd__V1__HelloReply message = OPTIMD__V1__HELLO_REPLY__INIT;
+    message.protocol = hello->protocol;
+    message.server = opt_wire_text(hello->server);
+    message.incarnation = hello->incarnation;
+    message.lease_ms = hello->lease_ms;
+    message.heartbeat_ms = hello->heartbeat_ms;
+    message.max_frame_bytes = hello->max_frame_bytes;
+    message.max_header_bytes = hello->max_header_bytes;
+    message.chunk_bytes = hello->chunk_bytes;
+    message.block_elements = hello->block_elements;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_model(struct opt_writer *writer, const void *what)
+{
+    const struct opt_model_reply *model = what;
+    Optimd__V1__ModelReply message = OPTIMD__V1__MODEL_REPLY__INIT;
+    message.model = model->model;
+    message.created = model->created;
+    message.ready = model->ready;
+    message.step = model->step;
+    message.last_sequence = model->last_sequence;
+    message.tensors = model->tensors;
+    message.parameters = model->parameters;
+    message.workers = model->workers;
+    message.specification = opt_wire_text(model->specification);
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_push(struct opt_writer *writer, const void *what)
+{
+    const struct opt_push_reply *push = what;
+    char room[SENTENCE_MAX];
+    Optimd__V1__PushReply message = OPTIMD__V1__PUSH_REPLY__INIT;
+    message.fate = (Optimd__V1__PushReply__Fate)push->fate;
+    message.step = push->step;
+    message.staleness = push->staleness;
+    message.reason = sentence(push->reason, room);
+    message.epoch = push->epoch;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_pull(struct opt_writer *writer, const void *what)
+{
+    const struct opt_pull_reply *pull = what;
+    Optimd__V1__PullReply message = OPTIMD__V1__PULL_REPLY__INIT;
+    message.step = pull->step;
+    message.dtype = (Optimd__V1__Dtype)pull->dtype;
+    opt_write_fields(writer, &message.base);
+    opt_write_segments(writer, PULL_SEGMENTS, pull->segments, pull->segment_count);
+    Optimd__V1__PullReply tail = OPTIMD__V1__PULL_REPLY__INIT;
+    tail.last = pull->last;
+    tail.epoch = pull->epoch;
+    opt_write_fields(writer, &tail.base);
+}
+
+static void write_push_pull(struct opt_writer *writer, const void *what)
+{
+    const struct opt_push_pull_reply *push_pull = what;
+    if (push_pull->has_push) {
+        opt_write_nested(writer, PUSH_PULL_PUSH, write_push, &push_pull->push);
+    }
+    opt_write_nested(writer, PUSH_PULL_PULL, write_pull, &push_pull->pull);
+}
+
+static void write_wait(struct opt_writer *writer, const void *what)
+{
+    const struct opt_wait_reply *wait = what;
+    Optimd__V1__WaitReply message = OPTIMD__V1__WAIT_REPLY__INIT;
+    message.step = wait->step;
+    message.epoch = wait->epoch;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_counter(struct opt_writer *writer, const void *what)
+{
+    const struct opt_counter *counter = what;
+    Optimd__V1__Counter message = OPTIMD__V1__COUNTER__INIT;
+    message.name = opt_wire_text(counter->name);
+    message.value = counter->value;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_statistics(struct opt_writer *writer, const void *what)
+{
+    const struct opt_statistics_reply *statistics = what;
+    for (size_t i = 0; i < statistics->count; i++) {
+        opt_write_nested(writer, STATISTICS_COUNTERS, write_counter,
+                         &statistics->counters[i]);
+    }
+}
+
+static void write_nothing(struct opt_writer *writer, const void *what)
+{
+    (void)writer, (void)what; /* an empty message */
+}
+
+static void write_reply(struct opt_writer *writer, const void *what)
+{
+    const struct opt_reply *reply = what;
+    Optimd__V1__Reply message = OPTIMD__V1__REPLY__INIT;
+    message.id = reply->id;
+    if (reply->has_checksum) {
+        message.checksum_case = OPTIMD__V1__REPLY__CHECKSUM_XXH3;
+        message.xxh3 = reply->checksum;
+    }
+    opt_write_fields(writer, &message.base);
+
+    opt_write write = NULL;
+    switch (reply->message) {
+    case OPT_MESSAGE_ERROR:
+        write = write_error;
+        break;
+    case OPT_MESSAGE_HELLO:
+        write = write_hello;
+        break;
+    case OPT_MESSAGE_MODEL:
+        write = write_model;
+        break;
+    case OPT_MESSAGE_PUSH:
+        write = write_push;
+        break;
+    case OPT_MESSAGE_PULL:
+        write = write_pull;
+        break;
+    case OPT_MESSAGE_PUSH_PULL:
+        write = write_push_pull;
+        break;
+    case OPT_MESSAGE_WAIT:
+        write = write_wait;
+        break;
+    case OPT_MESSAGE_STATISTICS:
+        write = write_statistics;
+        break;
+    case OPT_MESSAGE_ASSIGN:
+    case OPT_MESSAGE_LIST:
+    case OPT_MESSAGE_DESCRIBE:
+    case OPT_MESSAGE_LEAVE:
+    case OPT_MESSAGE_HEARTBEAT:
+    case OPT_MESSAGE_GOODBYE:
+    case OPT_MESSAGE_DELETE:
+        write = write_nothing;
+        break;
+    case OPT_MESSAGE_NONE:
+    case OPT_MESSAGE_OPEN: /* is answered as OPT_MESSAGE_MODEL */
+    case OPT_MESSAGE_LIMIT:
+        return; /* no reply has such a body */
+    }
+    opt_write_nested(writer, (uint32_t)reply->message, write, &reply->body);
+}
+
+size_t opt_reply_pack(const struct opt_reply *reply, uint8_t *out, size_t capacity)
+{
+    return opt_wire_pack(write_reply, reply, out, capacity);
+}

@@ -1,0 +1,653 @@
+/* wire_request — what a client says: Request, both ways. */
+#include <math.h>
+#include <string.h>
+
+#include "common/wire_parts.h"
+
+/* ---------------------------------------------------------------- reading */
+
+/* What the readers of the bodies need. */
+struct context {
+    size_t data_size;
+    struct opt_arena *arena;
+    struct opt_error *error;
+};
+
+static enum opt_status read_hello(const struct context *c,
+                                  const Optimd__V1__Hello *from, struct opt_hello *to)
+{
+    enum opt_status status =
+        opt_wire_optional_name(from->worker, "Hello.worker", c->error);
+    if (status == OPT_OK) {
+        status = opt_wire_optional_name(from->client, "Hello.client", c->error);
+    }
+    for (size_t i = 0; status == OPT_OK && i < from->n_require; i++) {
+        status = opt_wire_name(from->require[i], "Hello.require", c->error);
+    }
+    if (status != OPT_OK) {
+        return status;
+    }
+    if (from->session == 0) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "Hello.session is 0; it must be a random number");
+    }
+    *to = (struct opt_hello){ .protocol = from->protocol,
+                              .worker = from->worker,
+                              .session = from->session,
+                              .client = from->client,
+                              .require = (const char *const *)from->require,
+                              .require_count = from->n_require,
+                              .lease_ms = from->lease_ms };
+    return OPT_OK;
+}
+
+static enum opt_status read_option(const struct context *c,
+                                   const Optimd__V1__Option *from,
+                                   struct opt_wire_option *to)
+{
+    enum opt_status status = opt_wire_name(from->name, "Option.name", c->error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    *to = (struct opt_wire_option){ .name = from->name, .word = "" };
+    switch (from->value_case) {
+    case OPTIMD__V1__OPTION__VALUE_NUMBER:
+        if (isnan(from->number)) {
+            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                            "option %s is not a number (NaN)", from->name);
+        }
+        to->kind = OPT_VALUE_NUMBER;
+        to->number = from->number;
+        return OPT_OK;
+    case OPTIMD__V1__OPTION__VALUE_WORD:
+        to->kind = OPT_VALUE_WORD;
+        to->word = from->word;
+        return opt_wire_name(from->word, "Option.word", c->error);
+    case OPTIMD__V1__OPTION__VALUE_FLAG:
+        to->kind = OPT_VALUE_FLAG;
+        to->flag = from->flag;
+        return OPT_OK;
+    default:
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "option %s has no value; it must be a number, a word or a flag",
+                        from->name);
+    }
+}
+
+static enum opt_status read_options(const struct context *c,
+                                    Optimd__V1__Option *const *from, size_t count,
+                                    const struct opt_wire_option **to)
+{
+    if (count > OPT_OPTIONS_MAX) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "a specification has %zu options; at most %d are allowed",
+                        count, OPT_OPTIONS_MAX);
+    }
+    struct opt_wire_option *options =
+        opt_wire_array(c->arena, count, sizeof(*options), c->error);
+    if (options == NULL) {
+        return OPT_RESOURCE_EXHAUSTED;
+    }
+    for (size_t i = 0; i < count; i++) {
+        enum opt_status status = read_option(c, from[i], &options[i]);
+        if (status != OPT_OK) {
+            return status;
+        }
+        for (size_t j = 0; j < i; j++) {
+            if (strcmp(options[j].name, options[i].name) == 0) {
+                return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                                "option %s is given twice", options[i].name);
+            }
+        }
+    }
+    *to = options;
+    return OPT_OK;
+}
+
+static enum opt_status read_groups(const struct context *c,
+                                   Optimd__V1__TensorGroup *const *from, size_t count,
+                                   const struct opt_wire_group **to)
+{
+    struct opt_wire_group *groups =
+        opt_wire_array(c->arena, count, sizeof(*groups), c->error);
+    if (groups == NULL) {
+        return OPT_RESOURCE_EXHAUSTED;
+    }
+    for (size_t i = 0; i < count; i++) {
+        enum opt_status status =
+            opt_wire_name(from[i]->pattern, "TensorGroup.pattern", c->error);
+        if (status == OPT_OK) {
+            status = read_options(c, from[i]->options, from[i]->n_options,
+                                  &groups[i].options);
+        }
+        if (status != OPT_OK) {
+            return status;
+        }
+        groups[i].pattern = from[i]->pattern;
+        groups[i].option_count = from[i]->n_options;
+    }
+    *to = groups;
+    return OPT_OK;
+}
+
+static enum opt_status read_specification(const struct context *c,
+                                          const Optimd__V1__Specification *from,
+                                          struct opt_wire_spec *to)
+{
+    if (from == NULL || (from->expression[0] == '\0' && from->rule[0] == '\0')) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "create: no optimizer is specified; give an expression such as "
+                        "sgd(lr=0.1), or a rule");
+    }
+    if (from->expression[0] != '\0' &&
+        (from->rule[0] != '\0' || from->n_options > 0 || from->n_groups > 0)) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "create: an optimizer is specified by an expression and in "
+                        "parts; it must be one of them");
+    }
+    enum opt_status status =
+        opt_wire_optional_name(from->rule, "Specification.rule", c->error);
+    if (status == OPT_OK) {
+        status = read_options(c, from->options, from->n_options, &to->options);
+    }
+    if (status == OPT_OK) {
+        status = read_groups(c, from->groups, from->n_groups, &to->groups);
+    }
+    to->expression = from->expression;
+    to->rule = from->rule;
+    to->option_count = from->n_options;
+    to->group_count = from->n_groups;
+    return status;
+}
+
+static enum opt_status read_create(const struct context *c,
+                                   const Optimd__V1__CreateModel *from,
+                                   struct opt_create *to)
+{
+    enum opt_status status = opt_wire_name(from->model, "model name", c->error);
+    if (status == OPT_OK) {
+        status = read_specification(c, from->specification, &to->specification);
+    }
+    if (status == OPT_OK) {
+        status =
+            opt_wire_consistency_read(from->consistency, &to->consistency, c->error);
+    }
+    if (status == OPT_OK) {
+        status = opt_wire_enum((int)from->initial,
+                               OPTIMD__V1__CREATE_MODEL__INITIAL__ASSIGNED + 1,
+                               "CreateModel.initial", c->error);
+    }
+    to->model = from->model;
+    to->assigned = from->initial == OPTIMD__V1__CREATE_MODEL__INITIAL__ASSIGNED;
+    to->join = from->join;
+    return status;
+}
+
+static enum opt_status read_assign(const struct context *c,
+                                   const Optimd__V1__Assign *from,
+                                   struct opt_assign *to)
+{
+    enum opt_status status =
+        opt_wire_enum((int)from->dtype, OPT_DTYPE_COUNT, "Assign.dtype", c->error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    *to = (struct opt_assign){ .model = from->model,
+                               .dtype = (enum opt_dtype)from->dtype,
+                               .segment_count = from->n_segments,
+                               .last = from->last };
+    return opt_wire_segments_read(
+        &(struct opt_wire_segments){
+            .what = "assign", .dtype = to->dtype, .data_size = c->data_size },
+        from->segments, from->n_segments, c->arena, &to->segments, c->error);
+}
+
+static enum opt_status read_push(const struct context *c, const Optimd__V1__Push *from,
+                                 struct opt_push *to)
+{
+    enum opt_status status =
+        opt_wire_enum((int)from->dtype, OPT_DTYPE_COUNT, "Push.dtype", c->error);
+    if (status == OPT_OK) {
+        status =
+            opt_wire_enum((int)from->form, OPT_FORM_SUM + 1, "Push.form", c->error);
+    }
+    if (status != OPT_OK) {
+        return status;
+    }
+    if (from->sequence == 0) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "push: the sequence is 0; sequences count from 1");
+    }
+    *to = (struct opt_push){ .model = from->model,
+                             .sequence = from->sequence,
+                             .basis = from->basis,
+                             .samples = from->samples == 0 ? 1 : from->samples,
+                             .form = (enum opt_form)from->form,
+                             .dtype = (enum opt_dtype)from->dtype,
+                             .segment_count = from->n_segments,
+                             .frame = from->frame,
+                             .last = from->last };
+    return opt_wire_segments_read(
+        &(struct opt_wire_segments){
+            .what = "push", .dtype = to->dtype, .data_size = c->data_size },
+        from->segments, from->n_segments, c->arena, &to->segments, c->error);
+}
+
+static enum opt_status read_pull(const struct context *c, const Optimd__V1__Pull *from,
+                                 struct opt_pull *to)
+{
+    enum opt_status status =
+        opt_wire_enum((int)from->dtype, OPT_DTYPE_COUNT, "Pull.dtype", c->error);
+    if (status == OPT_OK) {
+        status =
+            opt_wire_enum((int)from->view, OPT_VIEW_SLOT + 1, "Pull.view", c->error);
+    }
+    if (status != OPT_OK) {
+        return status;
+    }
+    *to = (struct opt_pull){ .model = from->model,
+                             .view = (enum opt_view)from->view,
+                             .slot = from->slot,
+                             .dtype = (enum opt_dtype)from->dtype,
+                             .segment_count = from->n_segments,
+                             .min_step = from->min_step };
+    if (to->view == OPT_VIEW_SLOT) {
+        status = opt_wire_name(from->slot, "pull: slot name", c->error);
+    } else if (from->slot[0] != '\0') {
+        status = opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                          "pull: a slot is named but the view is not SLOT");
+    }
+    if (status != OPT_OK) {
+        return status;
+    }
+    return opt_wire_segments_read(
+        &(struct opt_wire_segments){
+            .what = "pull", .dtype = to->dtype, .data_size = OPT_WIRE_NO_VALUES },
+        from->segments, from->n_segments, c->arena, &to->segments, c->error);
+}
+
+static enum opt_status read_push_pull(const struct context *c,
+                                      const Optimd__V1__PushPull *from,
+                                      struct opt_push_pull *to)
+{
+    if (from->push == NULL) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT, "push_pull: there is no push");
+    }
+    enum opt_status status = read_push(c, from->push, &to->push);
+    if (status != OPT_OK) {
+        return status;
+    }
+    to->has_pull = from->pull != NULL;
+    if (!to->has_pull) {
+        to->pull = (struct opt_pull){ .slot = "" };
+        if (from->push->last) {
+            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                            "push_pull: there is no pull in the last frame");
+        }
+        return OPT_OK;
+    }
+    if (from->pull->model != from->push->model) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "push_pull: the push is for model %u, the pull for model %u; "
+                        "they must be the same",
+                        from->push->model, from->pull->model);
+    }
+    return read_pull(c, from->pull, &to->pull);
+}
+
+static enum opt_status read_body(const struct context *c,
+                                 const Optimd__V1__Request *from,
+                                 struct opt_request *to)
+{
+    switch (from->body_case) {
+    case OPTIMD__V1__REQUEST__BODY_HELLO:
+        return read_hello(c, from->hello, &to->body.hello);
+    case OPTIMD__V1__REQUEST__BODY_CREATE:
+        return read_create(c, from->create, &to->body.create);
+    case OPTIMD__V1__REQUEST__BODY_OPEN:
+        to->body.open.model = from->open->model;
+        to->body.open.join = from->open->join;
+        return opt_wire_name(from->open->model, "model name", c->error);
+    case OPTIMD__V1__REQUEST__BODY_ASSIGN:
+        return read_assign(c, from->assign, &to->body.assign);
+    case OPTIMD__V1__REQUEST__BODY_DESCRIBE:
+        to->body.describe = from->describe->model;
+        return opt_wire_name(from->describe->model, "model name", c->error);
+    case OPTIMD__V1__REQUEST__BODY_PUSH:
+        return read_push(c, from->push, &to->body.push);
+    case OPTIMD__V1__REQUEST__BODY_PULL:
+        return read_pull(c, from->pull, &to->body.pull);
+    case OPTIMD__V1__REQUEST__BODY_PUSH_PULL:
+        return read_push_pull(c, from->push_pull, &to->body.push_pull);
+    case OPTIMD__V1__REQUEST__BODY_WAIT:
+        to->body.wait.model = from->wait->model;
+        to->body.wait.step = from->wait->step;
+        return OPT_OK;
+    case OPTIMD__V1__REQUEST__BODY_LEAVE:
+        to->body.leave = from->leave->model;
+        return OPT_OK;
+    case OPTIMD__V1__REQUEST__BODY_DELETE:
+        to->body.delete_ = from->delete_->model;
+        return opt_wire_name(from->delete_->model, "model name", c->error);
+    case OPTIMD__V1__REQUEST__BODY_LIST:
+    case OPTIMD__V1__REQUEST__BODY_STATISTICS:
+    case OPTIMD__V1__REQUEST__BODY_HEARTBEAT:
+    case OPTIMD__V1__REQUEST__BODY_GOODBYE:
+        return OPT_OK;
+    default:
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT, "a request has no body");
+    }
+}
+
+enum opt_status opt_request_read(const uint8_t *header, size_t size, size_t data_size,
+                                 struct opt_arena *arena, struct opt_request *out,
+                                 struct opt_error *error)
+{
+    struct opt_wire_seen seen;
+    enum opt_status status =
+        opt_wire_scan(&optimd__v1__request__descriptor, header, size, &seen, error);
+    out->id = seen.id;
+    if (status != OPT_OK) {
+        return status;
+    }
+    ProtobufCMessage *message = NULL;
+    status = opt_wire_unpack(&optimd__v1__request__descriptor, header, size, arena,
+                             &message, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    const Optimd__V1__Request *from = (const Optimd__V1__Request *)message;
+    if (from->id == 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "a request has the id 0; it must have another one");
+    }
+    if (from->body_case == OPTIMD__V1__REQUEST__BODY__NOT_SET &&
+        seen.unknown_body != 0) {
+        return opt_fail(
+            error, OPT_UNIMPLEMENTED,
+            "a request's body is field %u, which this version does not know",
+            seen.unknown_body);
+    }
+    struct opt_request request = { .id = from->id,
+                                   .timeout_ms = from->timeout_ms,
+                                   .message = (enum opt_message)from->body_case };
+    if (from->checksum_case == OPTIMD__V1__REQUEST__CHECKSUM_XXH3) {
+        request.has_checksum = true;
+        request.checksum = from->xxh3;
+    }
+    status = read_body(
+        &(struct context){ .data_size = data_size, .arena = arena, .error = error },
+        from, &request);
+    if (status == OPT_OK) {
+        *out = request;
+    }
+    return status;
+}
+
+/* ---------------------------------------------------------------- packing */
+
+/* Numbers of the fields that are written by hand. */
+enum {
+    CREATE_SPECIFICATION = 2,
+    CREATE_CONSISTENCY = 3,
+    SPECIFICATION_OPTIONS = 3,
+    SPECIFICATION_GROUPS = 4,
+    GROUP_OPTIONS = 2,
+    ASSIGN_SEGMENTS = 3,
+    PUSH_SEGMENTS = 7,
+    PULL_SEGMENTS = 5,
+    PUSH_PULL_PUSH = 1,
+    PUSH_PULL_PULL = 2
+};
+
+static void write_hello(struct opt_writer *writer, const void *what)
+{
+    const struct opt_hello *hello = what;
+    Optimd__V1__Hello message = OPTIMD__V1__HELLO__INIT;
+    message.protocol = hello->protocol;
+    message.worker = opt_wire_text(hello->worker);
+    message.session = hello->session;
+    message.client = opt_wire_text(hello->client);
+    message.n_require = hello->require_count;
+    message.require = (char **)(uintptr_t)hello->require;
+    message.lease_ms = hello->lease_ms;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_option(struct opt_writer *writer, const void *what)
+{
+    const struct opt_wire_option *option = what;
+    Optimd__V1__Option message = OPTIMD__V1__OPTION__INIT;
+    message.name = opt_wire_text(option->name);
+    switch (option->kind) {
+    case OPT_VALUE_NUMBER:
+        message.value_case = OPTIMD__V1__OPTION__VALUE_NUMBER;
+        message.number = option->number;
+        break;
+    case OPT_VALUE_WORD:
+        message.value_case = OPTIMD__V1__OPTION__VALUE_WORD;
+        message.word = opt_wire_text(option->word);
+        break;
+    case OPT_VALUE_FLAG:
+        message.value_case = OPTIMD__V1__OPTION__VALUE_FLAG;
+        message.flag = option->flag;
+        break;
+    }
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_group(struct opt_writer *writer, const void *what)
+{
+    const struct opt_wire_group *group = what;
+    Optimd__V1__TensorGroup message = OPTIMD__V1__TENSOR_GROUP__INIT;
+    message.pattern = opt_wire_text(group->pattern);
+    opt_write_fields(writer, &message.base);
+    for (size_t i = 0; i < group->option_count; i++) {
+        opt_write_nested(writer, GROUP_OPTIONS, write_option, &group->options[i]);
+    }
+}
+
+static void write_specification(struct opt_writer *writer, const void *what)
+{
+    const struct opt_wire_spec *specification = what;
+    Optimd__V1__Specification message = OPTIMD__V1__SPECIFICATION__INIT;
+    message.expression = opt_wire_text(specification->expression);
+    message.rule = opt_wire_text(specification->rule);
+    opt_write_fields(writer, &message.base);
+    for (size_t i = 0; i < specification->option_count; i++) {
+        opt_write_nested(writer, SPECIFICATION_OPTIONS, write_option,
+                         &specification->options[i]);
+    }
+    for (size_t i = 0; i < specification->group_count; i++) {
+        opt_write_nested(writer, SPECIFICATION_GROUPS, write_group,
+                         &specification->groups[i]);
+    }
+}
+
+static void write_create(struct opt_writer *writer, const void *what)
+{
+    const struct opt_create *create = what;
+    Optimd__V1__CreateModel message = OPTIMD__V1__CREATE_MODEL__INIT;
+    message.model = opt_wire_text(create->model);
+    opt_write_fields(writer, &message.base);
+    opt_write_nested(writer, CREATE_SPECIFICATION, write_specification,
+                     &create->specification);
+    opt_write_nested(writer, CREATE_CONSISTENCY, opt_write_consistency,
+                     &create->consistency);
+    message.model = opt_wire_text("");
+    message.initial = create->assigned ? OPTIMD__V1__CREATE_MODEL__INITIAL__ASSIGNED
+                                       : OPTIMD__V1__CREATE_MODEL__INITIAL__ZEROS;
+    message.join = create->join;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_open(struct opt_writer *writer, const void *what)
+{
+    const struct opt_open *open = what;
+    Optimd__V1__OpenModel message = OPTIMD__V1__OPEN_MODEL__INIT;
+    message.model = opt_wire_text(open->model);
+    message.join = open->join;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_assign(struct opt_writer *writer, const void *what)
+{
+    const struct opt_assign *assign = what;
+    Optimd__V1__Assign message = OPTIMD__V1__ASSIGN__INIT;
+    message.model = assign->model;
+    message.dtype = (Optimd__V1__Dtype)assign->dtype;
+    opt_write_fields(writer, &message.base);
+    opt_write_segments(writer, ASSIGN_SEGMENTS, assign->segments,
+                       assign->segment_count);
+    Optimd__V1__Assign tail = OPTIMD__V1__ASSIGN__INIT;
+    tail.last = assign->last;
+    opt_write_fields(writer, &tail.base);
+}
+
+static void write_describe(struct opt_writer *writer, const void *what)
+{
+    Optimd__V1__DescribeModel message = OPTIMD__V1__DESCRIBE_MODEL__INIT;
+    message.model = opt_wire_text(what);
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_delete(struct opt_writer *writer, const void *what)
+{
+    Optimd__V1__DeleteModel message = OPTIMD__V1__DELETE_MODEL__INIT;
+    message.model = opt_wire_text(what);
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_push(struct opt_writer *writer, const void *what)
+{
+    const struct opt_push *push = what;
+    Optimd__V1__Push message = OPTIMD__V1__PUSH__INIT;
+    message.model = push->model;
+    message.sequence = push->sequence;
+    message.basis = push->basis;
+    message.samples = push->samples;
+    message.form = (Optimd__V1__Push__Form)push->form;
+    message.dtype = (Optimd__V1__Dtype)push->dtype;
+    opt_write_fields(writer, &message.base);
+    opt_write_segments(writer, PUSH_SEGMENTS, push->segments, push->segment_count);
+    Optimd__V1__Push tail = OPTIMD__V1__PUSH__INIT;
+    tail.frame = push->frame;
+    tail.last = push->last;
+    opt_write_fields(writer, &tail.base);
+}
+
+static void write_pull(struct opt_writer *writer, const void *what)
+{
+    const struct opt_pull *pull = what;
+    Optimd__V1__Pull message = OPTIMD__V1__PULL__INIT;
+    message.model = pull->model;
+    message.view = (Optimd__V1__View)pull->view;
+    message.slot = opt_wire_text(pull->slot);
+    message.dtype = (Optimd__V1__Dtype)pull->dtype;
+    opt_write_fields(writer, &message.base);
+    opt_write_segments(writer, PULL_SEGMENTS, pull->segments, pull->segment_count);
+    Optimd__V1__Pull tail = OPTIMD__V1__PULL__INIT;
+    tail.min_step = pull->min_step;
+    opt_write_fields(writer, &tail.base);
+}
+
+static void write_push_pull(struct opt_writer *writer, const void *what)
+{
+    const struct opt_push_pull *push_pull = what;
+    opt_write_nested(writer, PUSH_PULL_PUSH, write_push, &push_pull->push);
+    if (push_pull->has_pull) {
+        opt_write_nested(writer, PUSH_PULL_PULL, write_pull, &push_pull->pull);
+    }
+}
+
+static void write_wait(struct opt_writer *writer, const void *what)
+{
+    const struct opt_wait *wait = what;
+    Optimd__V1__Wait message = OPTIMD__V1__WAIT__INIT;
+    message.model = wait->model;
+    message.step = wait->step;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_leave(struct opt_writer *writer, const void *what)
+{
+    const uint32_t *model = what;
+    Optimd__V1__Leave message = OPTIMD__V1__LEAVE__INIT;
+    message.model = *model;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_nothing(struct opt_writer *writer, const void *what)
+{
+    (void)writer, (void)what; /* an empty message */
+}
+
+static void write_request(struct opt_writer *writer, const void *what)
+{
+    const struct opt_request *request = what;
+    Optimd__V1__Request message = OPTIMD__V1__REQUEST__INIT;
+    message.id = request->id;
+    message.timeout_ms = request->timeout_ms;
+    if (request->has_checksum) {
+        message.checksum_case = OPTIMD__V1__REQUEST__CHECKSUM_XXH3;
+        message.xxh3 = request->checksum;
+    }
+    opt_write_fields(writer, &message.base);
+
+    opt_write write = NULL;
+    const void *body = &request->body;
+    switch (request->message) {
+    case OPT_MESSAGE_HELLO:
+        write = write_hello;
+        break;
+    case OPT_MESSAGE_CREATE:
+        write = write_create;
+        break;
+    case OPT_MESSAGE_OPEN:
+        write = write_open;
+        break;
+    case OPT_MESSAGE_ASSIGN:
+        write = write_assign;
+        break;
+    case OPT_MESSAGE_DESCRIBE:
+        write = write_describe;
+        body = request->body.describe;
+        break;
+    case OPT_MESSAGE_PUSH:
+        write = write_push;
+        break;
+    case OPT_MESSAGE_PULL:
+        write = write_pull;
+        break;
+    case OPT_MESSAGE_PUSH_PULL:
+        write = write_push_pull;
+        break;
+    case OPT_MESSAGE_WAIT:
+        write = write_wait;
+        break;
+    case OPT_MESSAGE_LEAVE:
+        write = write_leave;
+        break;
+    case OPT_MESSAGE_DELETE:
+        write = write_delete;
+        body = request->body.delete_;
+        break;
+    case OPT_MESSAGE_LIST:
+    case OPT_MESSAGE_STATISTICS:
+    case OPT_MESSAGE_HEARTBEAT:
+    case OPT_MESSAGE_GOODBYE:
+        write = write_nothing;
+        break;
+    case OPT_MESSAGE_NONE:
+    case OPT_MESSAGE_ERROR:
+    case OPT_MESSAGE_LIMIT:
+        return; /* no request has such a body */
+    }
+    opt_write_nested(writer, (uint32_t)request->message, write, body);
+}
+
+size_t opt_request_pack(const struct opt_request *request, uint8_t *out,
+                        size_t capacity)
+{
+    return opt_wire_pack(write_request, request, out, capacity);
+}

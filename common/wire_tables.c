@@ -1,0 +1,545 @@
+/* wire_tables — the tables that travel in `data`: TensorTable, ModelTable and
+ * ModelDescription, both ways.
+ *
+ * A table can have 65,536 entries, so it is not unpacked as one message, which would
+ * take many times its size: its entries are unpacked one at a time into a scratch
+ * arena, and only the plain structs stay.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/field.h"
+#include "common/wire_parts.h"
+
+enum {
+    TABLE_TENSORS = 1, /* TensorTable */
+    TABLE_MODELS = 1,  /* ModelTable */
+    DESCRIPTION_SUMMARY = 1,
+    DESCRIPTION_CONSISTENCY = 2,
+    DESCRIPTION_TENSORS = 8,
+    DESCRIPTION_WORKERS = 9
+};
+
+enum { ENTRY_BYTES = 256 << 10 }; /* memory to unpack one entry, or what is no entry */
+
+size_t opt_table_budget(size_t size)
+{
+    enum { MOST_PER_BYTE = 32, FIXED = 64 << 10 };
+    return size > (SIZE_MAX - FIXED) / MOST_PER_BYTE ? SIZE_MAX
+                                                     : size * MOST_PER_BYTE + FIXED;
+}
+
+/* ---------------------------------------------------------------- entries */
+
+/* The fields of a message that has passed the scan. */
+struct walk {
+    const uint8_t *bytes;
+    size_t size, at;
+    struct opt_field field;
+    const uint8_t *start; /* of the field, head and all */
+    const uint8_t *value;
+};
+
+static bool walk_next(struct walk *walk)
+{
+    const char *reason = NULL;
+    walk->start = walk->bytes + walk->at;
+    if (walk->at >= walk->size ||
+        opt_field_read(walk->start, walk->size - walk->at, &walk->field, &reason) !=
+            OPT_FIELD_READ) {
+        return false;
+    }
+    walk->value = walk->start + walk->field.head;
+    walk->at += walk->field.head + (size_t)walk->field.size;
+    return true;
+}
+
+static size_t count_entries(const uint8_t *data, size_t size, uint32_t number)
+{
+    struct walk walk = { .bytes = data, .size = size };
+    size_t count = 0;
+    while (walk_next(&walk)) {
+        count += walk.field.number == number && walk.field.type == OPT_FIELD_BYTES;
+    }
+    return count;
+}
+
+static enum opt_status copy_text(struct opt_arena *arena, const char *text,
+                                 const char **out, struct opt_error *error)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = opt_wire_array(arena, size, 1, error);
+    if (copy == NULL) {
+        return OPT_RESOURCE_EXHAUSTED;
+    }
+    memcpy(copy, text, size);
+    *out = copy;
+    return OPT_OK;
+}
+
+/* Where the readers of entries put what they read. */
+struct context {
+    struct opt_arena *arena;
+    struct opt_error *error;
+};
+
+/* How one kind of entry is read: message index of its kind, into element. */
+struct entry_kind {
+    uint32_t number;
+    size_t size; /* of the plain struct */
+    const ProtobufCMessageDescriptor *descriptor;
+    enum opt_status (*read)(const struct context *c, const ProtobufCMessage *message,
+                            size_t index, void *element);
+};
+
+/* All entries of one kind in a table that has passed the scan. */
+static enum opt_status read_entries(const struct context *c,
+                                    const struct entry_kind *kind, const uint8_t *data,
+                                    size_t size, void **out, size_t *out_count)
+{
+    size_t count = count_entries(data, size, kind->number);
+    uint8_t *elements = opt_wire_array(c->arena, count, kind->size, c->error);
+    if (elements == NULL) {
+        return OPT_RESOURCE_EXHAUSTED;
+    }
+    struct opt_arena scratch;
+    opt_arena_init(&scratch, ENTRY_BYTES);
+    enum opt_status status = OPT_OK;
+    struct walk walk = { .bytes = data, .size = size };
+    size_t index = 0;
+    while (status == OPT_OK && walk_next(&walk)) {
+        if (walk.field.number != kind->number || walk.field.type != OPT_FIELD_BYTES) {
+            continue;
+        }
+        ProtobufCMessage *message = NULL;
+        status = opt_wire_unpack(kind->descriptor, walk.value, (size_t)walk.field.size,
+                                 &scratch, &message, c->error);
+        if (status == OPT_OK) {
+            status = kind->read(c, message, index, elements + index * kind->size);
+        }
+        opt_arena_reset(&scratch);
+        index++;
+    }
+    opt_arena_fini(&scratch);
+    if (status == OPT_OK) {
+        *out = elements;
+        *out_count = count;
+    }
+    return status;
+}
+
+/* ---------------------------------------------------------------- tensors */
+
+static enum opt_status read_tensor(const struct context *c,
+                                   const ProtobufCMessage *message, size_t index,
+                                   void *element)
+{
+    const Optimd__V1__Tensor *from = (const Optimd__V1__Tensor *)message;
+    struct opt_tensor_entry *to = element;
+    char what[64];
+    (void)snprintf(what, sizeof(what), "the name of tensor %zu", index);
+    enum opt_status status = opt_wire_name(from->name, what, c->error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    if (from->n_shape > OPT_RANK_MAX) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "tensor %s has %zu dimensions; at most %d are allowed",
+                        from->name, from->n_shape, OPT_RANK_MAX);
+    }
+    uint64_t elements = 1;
+    for (size_t i = 0; i < from->n_shape; i++) {
+        uint64_t dimension = from->shape[i];
+        if (dimension == 0) {
+            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                            "dimension %zu of tensor %s is 0; it must be at least 1", i,
+                            from->name);
+        }
+        if (dimension > OPT_ELEMENTS_MAX / elements) {
+            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                            "tensor %s has more than %" PRIu64 " elements", from->name,
+                            OPT_ELEMENTS_MAX);
+        }
+        elements *= dimension;
+    }
+    uint64_t *shape = NULL;
+    if (from->n_shape > 0) {
+        shape = opt_wire_array(c->arena, from->n_shape, sizeof(*shape), c->error);
+        if (shape == NULL) {
+            return OPT_RESOURCE_EXHAUSTED;
+        }
+        memcpy(shape, from->shape, from->n_shape * sizeof(*shape));
+    }
+    *to = (struct opt_tensor_entry){
+        .shape = shape, .rank = from->n_shape, .elements = elements, .step = from->step
+    };
+    return copy_text(c->arena, from->name, &to->name, c->error);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const char *const *first = a;
+    const char *const *second = b;
+    return strcmp(*first, *second);
+}
+
+/* No name twice, and not more elements than a model may have. */
+static enum opt_status check_tensors(const struct context *c,
+                                     const struct opt_tensor_entry *tensors,
+                                     size_t count)
+{
+    const char **names = opt_wire_array(c->arena, count, sizeof(*names), c->error);
+    if (names == NULL) {
+        return OPT_RESOURCE_EXHAUSTED;
+    }
+    uint64_t elements = 0;
+    for (size_t i = 0; i < count; i++) {
+        names[i] = tensors[i].name;
+        if (tensors[i].elements > OPT_ELEMENTS_MAX - elements) {
+            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                            "the tensors up to %s have more than %" PRIu64
+                            " elements together",
+                            tensors[i].name, OPT_ELEMENTS_MAX);
+        }
+        elements += tensors[i].elements;
+    }
+    if (count > 1) {
+        qsort(names, count, sizeof(*names), by_name);
+    }
+    for (size_t i = 1; i < count; i++) {
+        if (strcmp(names[i - 1], names[i]) == 0) {
+            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                            "two tensors have the name %s; names must be unique",
+                            names[i]);
+        }
+    }
+    return OPT_OK;
+}
+
+static enum opt_status read_tensors(const struct context *c, uint32_t number,
+                                    const uint8_t *data, size_t size,
+                                    struct opt_tensor_entry **out, size_t *out_count)
+{
+    void *tensors = NULL;
+    size_t count = 0;
+    enum opt_status status = read_entries(
+        c,
+        &(struct entry_kind){ .number = number,
+                              .size = sizeof(struct opt_tensor_entry),
+                              .descriptor = &optimd__v1__tensor__descriptor,
+                              .read = read_tensor },
+        data, size, &tensors, &count);
+    if (status == OPT_OK) {
+        status = check_tensors(c, tensors, count);
+    }
+    if (status == OPT_OK) {
+        *out = tensors;
+        *out_count = count;
+    }
+    return status;
+}
+
+enum opt_status opt_tensor_table_read(const uint8_t *data, size_t size,
+                                      size_t max_tensors, struct opt_arena *arena,
+                                      struct opt_tensor_entry **out, size_t *count,
+                                      struct opt_error *error)
+{
+    enum opt_status status =
+        opt_wire_scan(&optimd__v1__tensor_table__descriptor, data, size, NULL, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    size_t tensors = count_entries(data, size, TABLE_TENSORS);
+    if (tensors == 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "the table of tensors is empty; a model has at least one");
+    }
+    if (tensors > max_tensors) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                        "the table has %zu tensors; a model may have at most %zu",
+                        tensors, max_tensors);
+    }
+    return read_tensors(&(struct context){ .arena = arena, .error = error },
+                        TABLE_TENSORS, data, size, out, count);
+}
+
+static void write_tensor(struct opt_writer *writer, const void *what)
+{
+    const struct opt_tensor_entry *tensor = what;
+    Optimd__V1__Tensor message = OPTIMD__V1__TENSOR__INIT;
+    message.name = opt_wire_text(tensor->name);
+    message.n_shape = tensor->rank;
+    message.shape = (uint64_t *)(uintptr_t)tensor->shape;
+    message.step = tensor->step;
+    opt_write_fields(writer, &message.base);
+}
+
+struct tensor_list {
+    const struct opt_tensor_entry *tensors;
+    size_t count;
+};
+
+static void write_tensor_table(struct opt_writer *writer, const void *what)
+{
+    const struct tensor_list *list = what;
+    for (size_t i = 0; i < list->count; i++) {
+        opt_write_nested(writer, TABLE_TENSORS, write_tensor, &list->tensors[i]);
+    }
+}
+
+size_t opt_tensor_table_pack(const struct opt_tensor_entry *tensors, size_t count,
+                             uint8_t *out, size_t capacity)
+{
+    return opt_wire_pack(write_tensor_table,
+                         &(struct tensor_list){ .tensors = tensors, .count = count },
+                         out, capacity);
+}
+
+/* ---------------------------------------------------------------- models */
+
+static enum opt_status read_model(const struct context *c,
+                                  const ProtobufCMessage *message, size_t index,
+                                  void *element)
+{
+    const Optimd__V1__ModelSummary *from = (const Optimd__V1__ModelSummary *)message;
+    struct opt_model_entry *to = element;
+    char what[64];
+    (void)snprintf(what, sizeof(what), "the name of model %zu", index);
+    enum opt_status status = opt_wire_name(from->name, what, c->error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    *to = (struct opt_model_entry){ .model = from->model,
+                                    .step = from->step,
+                                    .tensors = from->tensors,
+                                    .parameters = from->parameters,
+                                    .workers = from->workers };
+    status = copy_text(c->arena, from->name, &to->name, c->error);
+    if (status == OPT_OK) {
+        status = copy_text(c->arena, from->specification, &to->specification, c->error);
+    }
+    return status;
+}
+
+enum opt_status opt_model_table_read(const uint8_t *data, size_t size,
+                                     struct opt_arena *arena,
+                                     struct opt_model_entry **out, size_t *count,
+                                     struct opt_error *error)
+{
+    enum opt_status status =
+        opt_wire_scan(&optimd__v1__model_table__descriptor, data, size, NULL, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    void *models = NULL;
+    status = read_entries(
+        &(struct context){ .arena = arena, .error = error },
+        &(struct entry_kind){ .number = TABLE_MODELS,
+                              .size = sizeof(struct opt_model_entry),
+                              .descriptor = &optimd__v1__model_summary__descriptor,
+                              .read = read_model },
+        data, size, &models, count);
+    if (status == OPT_OK) {
+        *out = models;
+    }
+    return status;
+}
+
+static void write_model(struct opt_writer *writer, const void *what)
+{
+    const struct opt_model_entry *model = what;
+    Optimd__V1__ModelSummary message = OPTIMD__V1__MODEL_SUMMARY__INIT;
+    message.name = opt_wire_text(model->name);
+    message.model = model->model;
+    message.step = model->step;
+    message.tensors = model->tensors;
+    message.parameters = model->parameters;
+    message.workers = model->workers;
+    message.specification = opt_wire_text(model->specification);
+    opt_write_fields(writer, &message.base);
+}
+
+struct model_list {
+    const struct opt_model_entry *models;
+    size_t count;
+};
+
+static void write_model_table(struct opt_writer *writer, const void *what)
+{
+    const struct model_list *list = what;
+    for (size_t i = 0; i < list->count; i++) {
+        opt_write_nested(writer, TABLE_MODELS, write_model, &list->models[i]);
+    }
+}
+
+size_t opt_model_table_pack(const struct opt_model_entry *models, size_t count,
+                            uint8_t *out, size_t capacity)
+{
+    return opt_wire_pack(write_model_table,
+                         &(struct model_list){ .models = models, .count = count }, out,
+                         capacity);
+}
+
+/* ---------------------------------------------------------------- description */
+
+static enum opt_status read_worker(const struct context *c,
+                                   const ProtobufCMessage *message, size_t index,
+                                   void *element)
+{
+    const Optimd__V1__Worker *from = (const Optimd__V1__Worker *)message;
+    struct opt_worker_entry *to = element;
+    char what[64];
+    (void)snprintf(what, sizeof(what), "the name of worker %zu", index);
+    enum opt_status status = opt_wire_name(from->name, what, c->error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    *to = (struct opt_worker_entry){ .incarnation = from->incarnation,
+                                     .connected = from->connected,
+                                     .pushed = from->pushed,
+                                     .last_sequence = from->last_sequence,
+                                     .last_step = from->last_step,
+                                     .applied = from->applied,
+                                     .duplicates = from->duplicates,
+                                     .refused = from->refused };
+    return copy_text(c->arena, from->name, &to->name, c->error);
+}
+
+/* Everything but tensors and workers, as one message. */
+static enum opt_status read_rest(const struct context *c, const uint8_t *data,
+                                 size_t size, struct opt_description *to)
+{
+    uint8_t *rest = opt_wire_array(c->arena, size, 1, c->error);
+    if (rest == NULL) {
+        return OPT_RESOURCE_EXHAUSTED;
+    }
+    size_t rest_size = 0;
+    struct walk walk = { .bytes = data, .size = size };
+    while (walk_next(&walk)) {
+        if (walk.field.number != DESCRIPTION_TENSORS &&
+            walk.field.number != DESCRIPTION_WORKERS) {
+            size_t whole = walk.field.head + (size_t)walk.field.size;
+            memcpy(rest + rest_size, walk.start, whole);
+            rest_size += whole;
+        }
+    }
+    ProtobufCMessage *message = NULL;
+    enum opt_status status =
+        opt_wire_unpack(&optimd__v1__model_description__descriptor, rest, rest_size,
+                        c->arena, &message, c->error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    const Optimd__V1__ModelDescription *from =
+        (const Optimd__V1__ModelDescription *)message;
+    if (from->summary == NULL) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "a model's description has no summary");
+    }
+    status = read_model(c, &from->summary->base, 0, &to->summary);
+    if (status == OPT_OK) {
+        status =
+            opt_wire_consistency_read(from->consistency, &to->consistency, c->error);
+    }
+    for (size_t i = 0; status == OPT_OK && i < from->n_slots; i++) {
+        status = opt_wire_name(from->slots[i], "ModelDescription.slots", c->error);
+    }
+    to->ready = from->ready;
+    to->epoch = from->epoch;
+    to->lr = from->lr;
+    to->bytes = from->bytes;
+    to->rounds_skipped = from->rounds_skipped;
+    to->slots = (const char *const *)from->slots;
+    to->slot_count = from->n_slots;
+    return status;
+}
+
+enum opt_status opt_description_read(const uint8_t *data, size_t size,
+                                     struct opt_arena *arena,
+                                     struct opt_description *out,
+                                     struct opt_error *error)
+{
+    enum opt_status status = opt_wire_scan(&optimd__v1__model_description__descriptor,
+                                           data, size, NULL, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    struct context c = { .arena = arena, .error = error };
+    struct opt_description read = { .bytes = 0 };
+    status = read_rest(&c, data, size, &read);
+    if (status != OPT_OK) {
+        return status;
+    }
+    struct opt_tensor_entry *tensors = NULL;
+    status =
+        read_tensors(&c, DESCRIPTION_TENSORS, data, size, &tensors, &read.tensor_count);
+    if (status != OPT_OK) {
+        return status;
+    }
+    void *workers = NULL;
+    status = read_entries(
+        &c,
+        &(struct entry_kind){ .number = DESCRIPTION_WORKERS,
+                              .size = sizeof(struct opt_worker_entry),
+                              .descriptor = &optimd__v1__worker__descriptor,
+                              .read = read_worker },
+        data, size, &workers, &read.worker_count);
+    if (status != OPT_OK) {
+        return status;
+    }
+    read.tensors = tensors;
+    read.workers = workers;
+    *out = read;
+    return OPT_OK;
+}
+
+static void write_worker(struct opt_writer *writer, const void *what)
+{
+    const struct opt_worker_entry *worker = what;
+    Optimd__V1__Worker message = OPTIMD__V1__WORKER__INIT;
+    message.name = opt_wire_text(worker->name);
+    message.incarnation = worker->incarnation;
+    message.connected = worker->connected;
+    message.pushed = worker->pushed;
+    message.last_sequence = worker->last_sequence;
+    message.last_step = worker->last_step;
+    message.applied = worker->applied;
+    message.duplicates = worker->duplicates;
+    message.refused = worker->refused;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_description(struct opt_writer *writer, const void *what)
+{
+    const struct opt_description *description = what;
+    opt_write_nested(writer, DESCRIPTION_SUMMARY, write_model, &description->summary);
+    opt_write_nested(writer, DESCRIPTION_CONSISTENCY, opt_write_consistency,
+                     &description->consistency);
+    Optimd__V1__ModelDescription message = OPTIMD__V1__MODEL_DESCRIPTION__INIT;
+    message.ready = description->ready;
+    message.epoch = description->epoch;
+    message.lr = description->lr;
+    message.bytes = description->bytes;
+    message.n_slots = description->slot_count;
+    message.slots = (char **)(uintptr_t)description->slots;
+    opt_write_fields(writer, &message.base);
+    for (size_t i = 0; i < description->tensor_count; i++) {
+        opt_write_nested(writer, DESCRIPTION_TENSORS, write_tensor,
+                         &description->tensors[i]);
+    }
+    for (size_t i = 0; i < description->worker_count; i++) {
+        opt_write_nested(writer, DESCRIPTION_WORKERS, write_worker,
+                         &description->workers[i]);
+    }
+    Optimd__V1__ModelDescription tail = OPTIMD__V1__MODEL_DESCRIPTION__INIT;
+    tail.rounds_skipped = description->rounds_skipped;
+    opt_write_fields(writer, &tail.base);
+}
+
+size_t opt_description_pack(const struct opt_description *description, uint8_t *out,
+                            size_t capacity)
+{
+    return opt_wire_pack(write_description, description, out, capacity);
+}

@@ -1,0 +1,194 @@
+/* buffer — see buffer.h. One list of kept buffers under one lock: it is passed once for
+ * each frame of at least 64 KiB, so there is nothing to gain from more. */
+#include "server/buffer.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <uv.h>
+
+enum {
+    ALIGNMENT = 64,
+    LARGE = 64 << 10,    /* from here on a mapping of its own, and kept */
+    HUGE_PAGE = 2 << 20, /* from here on aligned to it */
+    KEEP_DEFAULT = 256 << 20
+};
+
+/* Stands in the first bytes of a kept buffer. */
+struct kept {
+    struct kept *next;
+    size_t capacity;
+    unsigned age; /* calls of buffer_trim it has survived */
+};
+
+static uv_once_t once = UV_ONCE_INIT;
+static uv_mutex_t lock; /* guards what follows */
+static struct kept *first;
+static size_t kept_bytes;
+static size_t keep_limit = KEEP_DEFAULT;
+
+static void initialise(void)
+{
+    if (uv_mutex_init(&lock) != 0) {
+        abort();
+    }
+}
+
+static size_t round_up(size_t size, size_t unit)
+{
+    return (size + unit - 1) / unit * unit;
+}
+
+static void *map(size_t capacity)
+{
+    size_t extra = capacity >= HUGE_PAGE ? HUGE_PAGE : 0;
+    uint8_t *base = mmap(NULL, capacity + extra, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) {
+        return NULL;
+    }
+    if (extra == 0) {
+        return base;
+    }
+    size_t before = (HUGE_PAGE - (uintptr_t)base % HUGE_PAGE) % HUGE_PAGE;
+    if (before > 0) {
+        munmap(base, before);
+    }
+    if (extra > before) {
+        munmap(base + before + capacity, extra - before);
+    }
+    /* Only advice: without huge pages it is slower, not wrong. */
+    (void)madvise(base + before, capacity, MADV_HUGEPAGE);
+    return base + before;
+}
+
+/* The smallest kept buffer that is large enough and not more than twice as large. */
+static struct kept *find(size_t capacity)
+{
+    struct kept **best = NULL;
+    for (struct kept **at = &first; *at != NULL; at = &(*at)->next) {
+        size_t has = (*at)->capacity;
+        if (has >= capacity && has / 2 <= capacity &&
+            (best == NULL || has < (*best)->capacity)) {
+            best = at;
+            if (has == capacity) {
+                break;
+            }
+        }
+    }
+    if (best == NULL) {
+        return NULL;
+    }
+    struct kept *found = *best;
+    *best = found->next;
+    kept_bytes -= found->capacity;
+    return found;
+}
+
+void *buffer_take(size_t size, size_t *capacity)
+{
+    if (size > SIZE_MAX / 2) {
+        return NULL;
+    }
+    if (size < LARGE) {
+        size_t rounded = round_up(size, ALIGNMENT);
+        void *memory = aligned_alloc(ALIGNMENT, rounded);
+        if (memory != NULL) {
+            *capacity = rounded;
+        }
+        return memory;
+    }
+    size_t rounded = round_up(size, size >= HUGE_PAGE ? HUGE_PAGE : LARGE);
+    uv_once(&once, initialise);
+    uv_mutex_lock(&lock);
+    struct kept *found = find(rounded);
+    uv_mutex_unlock(&lock);
+    if (found != NULL) {
+        *capacity = found->capacity;
+        return found;
+    }
+    void *memory = map(rounded);
+    if (memory != NULL) {
+        *capacity = rounded;
+    }
+    return memory;
+}
+
+static void unmap_all(struct kept *list)
+{
+    while (list != NULL) {
+        struct kept *next = list->next;
+        munmap(list, list->capacity);
+        list = next;
+    }
+}
+
+void buffer_give(void *memory, size_t capacity)
+{
+    if (memory == NULL) {
+        return;
+    }
+    if (capacity < LARGE) {
+        free(memory);
+        return;
+    }
+    uv_once(&once, initialise);
+    uv_mutex_lock(&lock);
+    bool keep = kept_bytes + capacity <= keep_limit;
+    if (keep) {
+        struct kept *kept = memory;
+        *kept = (struct kept){ .next = first, .capacity = capacity };
+        first = kept;
+        kept_bytes += capacity;
+    }
+    uv_mutex_unlock(&lock);
+    if (!keep) {
+        munmap(memory, capacity);
+    }
+}
+
+void buffer_trim(void)
+{
+    uv_once(&once, initialise);
+    struct kept *old = NULL;
+    uv_mutex_lock(&lock);
+    for (struct kept **at = &first; *at != NULL;) {
+        struct kept *kept = *at;
+        if (kept->age++ == 0) {
+            at = &kept->next;
+            continue;
+        }
+        *at = kept->next;
+        kept_bytes -= kept->capacity;
+        kept->next = old;
+        old = kept;
+    }
+    uv_mutex_unlock(&lock);
+    unmap_all(old);
+}
+
+void buffer_keep(size_t bytes)
+{
+    uv_once(&once, initialise);
+    struct kept *surplus = NULL;
+    uv_mutex_lock(&lock);
+    keep_limit = bytes;
+    while (first != NULL && kept_bytes > keep_limit) {
+        struct kept *kept = first;
+        first = kept->next;
+        kept_bytes -= kept->capacity;
+        kept->next = surplus;
+        surplus = kept;
+    }
+    uv_mutex_unlock(&lock);
+    unmap_all(surplus);
+}
+
+size_t buffer_kept(void)
+{
+    uv_once(&once, initialise);
+    uv_mutex_lock(&lock);
+    size_t bytes = kept_bytes;
+    uv_mutex_unlock(&lock);
+    return bytes;
+}

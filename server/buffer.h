@@ -1,0 +1,32 @@
+/* buffer — large aligned memory for tensor data, kept warm.
+ *
+ * A frame's data needs a few MiB for a few milliseconds, again and again. Memory fresh
+ * from the kernel would have to be zeroed page by page while a gradient waits, which
+ * costs about half of what its way through the network costs; so buffers that are given
+ * back are kept and handed out again, and those that nobody has wanted for a while go
+ * back to the kernel. Any thread.
+ */
+#ifndef OPTIMD_SERVER_BUFFER_H
+#define OPTIMD_SERVER_BUFFER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* At least size bytes (not 0), aligned to 64 bytes or more, in huge pages where large;
+ * *capacity says how many and must be handed to buffer_give. NULL: no memory. */
+void *buffer_take(size_t size, size_t *capacity);
+
+/* Give it back; NULL is allowed. */
+void buffer_give(void *memory, size_t capacity);
+
+/* Return to the kernel what has been kept unused since the call before the last. To be
+ * called every few seconds. */
+void buffer_trim(void);
+
+/* Most bytes that are kept unused; what is kept now beyond that goes at once. */
+void buffer_keep(size_t bytes);
+
+/* Bytes kept unused at present. */
+size_t buffer_kept(void);
+
+#endif

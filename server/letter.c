@@ -1,0 +1,100 @@
+/* letter — see letter.h. A letter belongs to one thread at a time, so nothing here
+ * takes a lock. */
+#include "server/letter.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/buffer.h"
+#include "server/engine/published.h"
+
+struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *peer,
+                          size_t arena_limit)
+{
+    struct letter *letter = malloc(sizeof(*letter));
+    if (letter == NULL) {
+        return NULL;
+    }
+    *letter = (struct letter){
+        .kind = LETTER_REQUEST,
+        .home = home,
+        .conn = conn,
+        .peer = peer,
+        .nonfinite = SIZE_MAX,
+        .socket = -1,
+    };
+    opt_arena_init(&letter->arena, arena_limit);
+    return letter;
+}
+
+void letter_free(struct letter *letter)
+{
+    if (letter == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < letter->piece_count; i++) {
+        version_unref(letter->pieces[i].version);
+    }
+    free(letter->pieces);
+    free(letter->own);
+    free(letter->table);
+    letter_drop_data(letter);
+    opt_arena_fini(&letter->arena);
+    free(letter);
+}
+
+bool letter_data(struct letter *letter, size_t size)
+{
+    if (size > letter->data_capacity) {
+        size_t capacity = 0;
+        uint8_t *data = buffer_take(size, &capacity);
+        if (data == NULL) {
+            return false;
+        }
+        letter_drop_data(letter);
+        letter->data = data;
+        letter->data_capacity = capacity;
+    }
+    letter->data_size = size;
+    return true;
+}
+
+void letter_drop_data(struct letter *letter)
+{
+    buffer_give(letter->data, letter->data_capacity);
+    letter->data = NULL;
+    letter->data_size = 0;
+    letter->data_capacity = 0;
+}
+
+void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)
+{
+    char sentence[2 * OPT_ERROR_TEXT];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(sentence, sizeof(sentence), format, arguments);
+    va_end(arguments);
+    struct opt_error error;
+    opt_fail(&error, status, "%s", length > 0 ? sentence : "");
+    size_t size = strlen(error.text) + 1;
+    char *copy = opt_arena_alloc(&letter->arena, size);
+    /* Without memory the code alone is worth more than no answer. */
+    const char *text = opt_status_name(status);
+    if (copy != NULL) {
+        memcpy(copy, error.text, size);
+        text = copy;
+    }
+    letter->silent = false;
+    letter->reply = (struct opt_reply){
+        .id = letter->request.id,
+        .message = OPT_MESSAGE_ERROR,
+        .body.error = { .status = status, .text = text },
+    };
+}
+
+void letter_return(struct letter *letter)
+{
+    mailbox_post(letter->home, letter);
+}

@@ -1,0 +1,97 @@
+/* mailbox — see mailbox.h. Posts come from any thread, taking is the owner's. */
+#include "server/mailbox.h"
+
+#include <stddef.h>
+
+#include "server/letter.h"
+
+/* libuv adds the time of day to a wait, so a wait "for ever" must leave room for it. */
+static const uint64_t longest_wait_ns = UINT64_C(86400) * 1000000000;
+
+int mailbox_init(struct mailbox *box)
+{
+    *box = (struct mailbox){ .first = NULL };
+    int code = uv_mutex_init(&box->lock);
+    if (code != 0) {
+        return code;
+    }
+    code = uv_cond_init(&box->filled);
+    if (code != 0) {
+        uv_mutex_destroy(&box->lock);
+    }
+    return code;
+}
+
+int mailbox_init_async(struct mailbox *box, uv_async_t *wake)
+{
+    int code = mailbox_init(box);
+    if (code == 0) {
+        box->wake = wake;
+    }
+    return code;
+}
+
+void mailbox_fini(struct mailbox *box)
+{
+    uv_cond_destroy(&box->filled);
+    uv_mutex_destroy(&box->lock);
+}
+
+void mailbox_post(struct mailbox *box, struct letter *letter)
+{
+    letter->next = NULL;
+    uv_mutex_lock(&box->lock);
+    bool was_empty = box->first == NULL;
+    if (was_empty) {
+        box->first = letter;
+    } else {
+        box->last->next = letter;
+    }
+    box->last = letter;
+    /* Woken under the lock: once it is released the owner may take the letter, find in
+     * it that it has to end, and free the box. */
+    if (was_empty) {
+        if (box->wake != NULL) {
+            uv_async_send(box->wake);
+        } else {
+            uv_cond_signal(&box->filled);
+        }
+    }
+    uv_mutex_unlock(&box->lock);
+}
+
+/* With the lock held. */
+static struct letter *take_all(struct mailbox *box)
+{
+    struct letter *first = box->first;
+    box->first = NULL;
+    box->last = NULL;
+    return first;
+}
+
+struct letter *mailbox_take(struct mailbox *box)
+{
+    uv_mutex_lock(&box->lock);
+    struct letter *first = take_all(box);
+    uv_mutex_unlock(&box->lock);
+    return first;
+}
+
+struct letter *mailbox_wait(struct mailbox *box, uint64_t timeout_ns)
+{
+    if (timeout_ns > longest_wait_ns) {
+        timeout_ns = longest_wait_ns;
+    }
+    uint64_t deadline = uv_hrtime() + timeout_ns;
+    uv_mutex_lock(&box->lock);
+    while (box->first == NULL) {
+        uint64_t now = uv_hrtime();
+        if (now >= deadline ||
+            uv_cond_timedwait(&box->filled, &box->lock, deadline - now) != 0) {
+            break;
+        }
+    }
+    struct letter *first = take_all(box);
+    uv_mutex_unlock(&box->lock);
+    return first;
+}

@@ -1,0 +1,488 @@
+/* conn — see conn.h: the life of a connection and its deadlines. */
+#include "server/net/conn.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "server/engine/engine.h"
+#include "server/net/counters.h"
+#include "server/net/hold.h"
+#include "server/net/receive.h"
+#include "server/net/send.h"
+#include "server/net/socket.h"
+
+static const struct net_limits *limits_of(const struct conn *conn)
+{
+    return &conn->loop->all->limits;
+}
+
+static uint64_t now_of(const struct conn *conn)
+{
+    return uv_now(&conn->loop->uv);
+}
+
+/* ------------------------------------------------------------------- letters */
+
+void conn_release(struct conn *conn, struct letter *letter)
+{
+    if (letter->request.message == OPT_MESSAGE_LIST ||
+        letter->request.message == OPT_MESSAGE_DESCRIBE) {
+        /* Counted when it was let in, and only what was let in is charged. */
+        if (letter->charge > 0) {
+            conn->tables--;
+        }
+    }
+    hold_release(conn, letter, letter->charge);
+    conn->letters--;
+    letter_free(letter);
+    loop_ready(conn->loop, conn);
+}
+
+static void on_hello_answered(struct conn *conn, const struct letter *letter)
+{
+    if (letter->reply.message != OPT_MESSAGE_HELLO) {
+        conn->said_hello = false;
+        return;
+    }
+    const struct opt_hello *hello = &letter->request.body.hello;
+    conn->lease_ms = letter->reply.body.hello.lease_ms;
+    conn->is_worker = hello->worker[0] != '\0';
+    snprintf(conn->worker, sizeof(conn->worker), "%s", hello->worker);
+    opt_log(OPT_LOG_INFO, "hello", "peer=%s worker=%s client=%s incarnation=%" PRIu64,
+            conn->address, hello->worker, hello->client,
+            letter->reply.body.hello.incarnation);
+}
+
+void conn_returned(struct conn *conn, struct letter *letter)
+{
+    hold_push_returned(conn, letter);
+    if (letter->allowance > 0) {
+        hold_grant(conn, letter->allowance);
+    }
+    if (conn->state > CONN_ENDING || letter->silent) {
+        conn_release(conn, letter);
+        return;
+    }
+    /* The data has served; what the answer still waits for does not need it. */
+    size_t size = letter->data_size;
+    letter_drop_data(letter);
+    hold_release(conn, letter, size);
+    if (letter->request.message == OPT_MESSAGE_HELLO) {
+        on_hello_answered(conn, letter);
+    }
+    bool hang_up = letter->hang_up;
+    send_answer(conn, letter);
+    if (hang_up) {
+        conn_end(conn, "goodbye");
+    }
+}
+
+/* ------------------------------------------------------------------- the end */
+
+/* Tell the engine that nothing more comes. */
+static void bid_farewell(struct conn *conn, bool lease_expired)
+{
+    if (conn->farewell != NULL) {
+        struct letter *letter = conn->farewell;
+        conn->farewell = NULL;
+        letter->lease_expired = lease_expired;
+        conn->loop->farewells++;
+        mailbox_post(conn->loop->all->engine, letter);
+    }
+}
+
+static void enter(struct conn *conn, enum conn_state state, const char *reason)
+{
+    if (conn->reason == NULL) {
+        conn->reason = reason;
+    }
+    conn->state = state;
+    conn->since_ms = now_of(conn);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct conn *conn = handle->data;
+    struct loop *loop = conn->loop;
+    conn->closed = true;
+    if (conn->refused) {
+        atomic_fetch_sub(&loop->all->refusals, 1);
+    } else {
+        atomic_fetch_sub(&loop->all->connections, 1);
+        counter_subtract(COUNTER_CONNECTIONS, 1);
+        opt_log(OPT_LOG_INFO, "connection_closed",
+                "peer=%s worker=%s why=%s frames=%" PRIu64, conn->address, conn->worker,
+                conn->reason, conn->frames);
+    }
+    loop_ready(loop, conn);
+    loop_settle(loop);
+}
+
+void conn_close(struct conn *conn, const char *reason)
+{
+    if (conn->state == CONN_CLOSING) {
+        return;
+    }
+    enter(conn, CONN_CLOSING, reason);
+    bid_farewell(conn, false);
+    receive_abandon(conn);
+    send_abandon(conn);
+    uv_close((uv_handle_t *)&conn->tcp, on_closed);
+}
+
+void conn_end(struct conn *conn, const char *reason)
+{
+    if (conn->state != CONN_OPEN) {
+        return;
+    }
+    enter(conn, CONN_ENDING, reason);
+    conn->written_ms = now_of(conn);
+    receive_abandon(conn);
+    conn_update_reading(conn);
+    loop_ready(conn->loop, conn);
+}
+
+void conn_refuse(struct conn *conn, enum opt_status status, const char *reason,
+                 const char *format, ...)
+{
+    char sentence[OPT_ERROR_TEXT];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof(sentence), format, arguments);
+    va_end(arguments);
+    static struct opt_log_site site;
+    opt_log_limited(&site, OPT_LOG_WARN, "connection_refused",
+                    "peer=%s worker=%s why=%s", conn->address, conn->worker, sentence);
+    struct letter *letter =
+        letter_new(&conn->loop->box, conn, conn->peer, 4 * OPT_ERROR_TEXT);
+    if (letter == NULL) {
+        conn_close(conn, reason);
+        return;
+    }
+    conn->letters++;
+    letter_fail(letter, status, "%s", sentence);
+    send_answer(conn, letter);
+    conn_end(conn, reason);
+}
+
+static void on_shutdown(uv_shutdown_t *request, int status)
+{
+    struct conn *conn = request->data;
+    struct loop *loop = conn->loop;
+    if (status != 0) {
+        conn_close(conn, uv_err_name(status));
+    }
+    loop_settle(loop);
+}
+
+/* All is sent. Closing now would turn bytes that the peer has sent in the meantime into
+ * a reset, which may overtake the last answer: so say that nothing more comes, and wait
+ * for the peer to close. */
+static void linger(struct conn *conn)
+{
+    enter(conn, CONN_LINGERING, "ended");
+    bid_farewell(conn, false);
+    conn->shutdown.data = conn;
+    int code = uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown);
+    if (code != 0) {
+        conn_close(conn, uv_err_name(code));
+        return;
+    }
+    conn_update_reading(conn);
+}
+
+static void conn_free(struct conn *conn)
+{
+    if (conn->previous != NULL) {
+        conn->previous->next = conn->next;
+    } else {
+        conn->loop->conns = conn->next;
+    }
+    if (conn->next != NULL) {
+        conn->next->previous = conn->previous;
+    }
+    opt_frame_reader_free(conn->reader);
+    XXH3_freeState(conn->hash);
+    free(conn);
+}
+
+void conn_serve(struct conn *conn)
+{
+    if (conn->state == CONN_OPEN && conn->pause != PAUSE_NONE) {
+        receive_advance(conn);
+        conn_update_reading(conn);
+    }
+    send_pump(conn);
+    if (conn->state == CONN_ENDING && send_is_idle(conn)) {
+        linger(conn);
+    }
+    if (conn->closed && conn->letters == 0 && !conn->is_ready) {
+        conn_free(conn);
+    }
+}
+
+/* ------------------------------------------------------------------- reading */
+
+static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
+{
+    (void)suggested;
+    struct conn *conn = handle->data;
+    if (conn->state != CONN_OPEN) {
+        *out = uv_buf_init(conn->loop->discard, LOOP_DISCARD);
+        return;
+    }
+    uint8_t *base = NULL;
+    opt_frame_space(conn->reader, &base, &out->len);
+    out->base = (char *)base;
+}
+
+static void receive(struct conn *conn, size_t size)
+{
+    counter_add(COUNTER_BYTES_RECEIVED, size);
+    uint64_t frames = conn->frames;
+    bool was_pending = opt_frame_pending(conn->reader);
+    conn->heard_ms = now_of(conn);
+    opt_frame_received(conn->reader, size);
+    receive_advance(conn);
+    if (!was_pending || conn->frames != frames) {
+        conn->frame_ms = conn->heard_ms;
+        conn->frame_bytes = 0;
+    }
+    conn->frame_bytes += size;
+    conn_update_reading(conn);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
+{
+    (void)buffer;
+    struct conn *conn = stream->data;
+    struct loop *loop = conn->loop;
+    if (size < 0) {
+        conn_close(conn, size == UV_EOF ? "closed by peer" : uv_err_name((int)size));
+    } else if (size > 0 && conn->state == CONN_OPEN) {
+        receive(conn, (size_t)size);
+    }
+    loop_ready(loop, conn);
+    loop_settle(loop);
+}
+
+void conn_update_reading(struct conn *conn)
+{
+    bool wanted = conn->state == CONN_LINGERING ||
+                  (conn->state == CONN_OPEN && conn->pause == PAUSE_NONE &&
+                   conn->loop->stops == 0);
+    if (wanted == conn->reading || conn->state == CONN_CLOSING) {
+        return;
+    }
+    uv_stream_t *stream = (uv_stream_t *)&conn->tcp;
+    conn->reading = wanted;
+    if (!wanted) {
+        uv_read_stop(stream);
+        return;
+    }
+    int code = uv_read_start(stream, on_allocate, on_read);
+    if (code != 0) {
+        conn_close(conn, uv_err_name(code));
+    }
+}
+
+/* ------------------------------------------------------------------ deadlines */
+
+static void check_room(struct conn *conn, uint64_t now)
+{
+    if (conn->pause == PAUSE_BUDGET &&
+        now - conn->paused_ms > limits_of(conn)->room_ms) {
+        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, "no room",
+                    "no room for this request within %" PRIu32
+                    " ms: all connections together hold the %zu bytes that the setting "
+                    "inflight allows",
+                    limits_of(conn)->room_ms, limits_of(conn)->inflight_bytes);
+    }
+}
+
+static void check_frame(struct conn *conn, uint64_t now)
+{
+    const struct net_limits *limits = limits_of(conn);
+    uint64_t elapsed = now - conn->frame_ms;
+    if (opt_frame_pending(conn->reader) && elapsed > limits->frame_ms &&
+        conn->frame_bytes < elapsed * limits->frame_rate / 1000) {
+        conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "frame too slow",
+                    "a frame has been arriving for %" PRIu64 " ms, %" PRIu64
+                    " bytes so far; it may take %" PRIu32
+                    " ms, and longer only at %" PRIu32 " bytes a second or more",
+                    elapsed, conn->frame_bytes, limits->frame_ms, limits->frame_rate);
+    }
+}
+
+static void check_silence(struct conn *conn, uint64_t now)
+{
+    uint64_t silent = now - conn->heard_ms;
+    if (!conn->said_hello) {
+        uint32_t allowed = limits_of(conn)->hello_ms;
+        if (now - conn->since_ms > allowed) {
+            conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "no hello",
+                        "no hello within %" PRIu32 " ms", allowed);
+        }
+    } else if (conn->is_worker) {
+        if (conn->lease_ms > 0 && silent > conn->lease_ms) {
+            counter_add(COUNTER_LEASES_EXPIRED, 1);
+            bid_farewell(conn, true);
+            conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "lease expired",
+                        "silent for %" PRIu64 " ms; the lease of worker %s is %" PRIu32
+                        " ms, send heartbeats",
+                        silent, conn->worker, conn->lease_ms);
+        }
+    } else if (conn->letters == 0 && silent > limits_of(conn)->idle_ms) {
+        conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "idle",
+                    "nothing asked for %" PRIu64
+                    " ms; an observer may be silent for %" PRIu32 " ms",
+                    silent, limits_of(conn)->idle_ms);
+    }
+}
+
+/* What is to be sent must move. */
+static void check_writing(struct conn *conn, uint64_t now)
+{
+    size_t queue = uv_stream_get_write_queue_size((uv_stream_t *)&conn->tcp);
+    if (queue == 0 || queue != conn->written_queue) {
+        if (queue > 0 && queue < conn->written_queue) {
+            /* Somebody reads at the other end, so it lives. */
+            conn->heard_ms = now;
+        }
+        conn->written_ms = now;
+        conn->written_queue = queue;
+        return;
+    }
+    uint64_t allowed =
+        conn->state == CONN_ENDING ? LINGER_MS : limits_of(conn)->write_ms;
+    if (now - conn->written_ms > allowed) {
+        conn_close(conn, "reads nothing");
+    }
+}
+
+void conn_tick(struct conn *conn, uint64_t now_ms)
+{
+    switch (conn->state) {
+    case CONN_OPEN:
+        if (conn->pause != PAUSE_NONE) {
+            check_room(conn, now_ms);
+        } else if (conn->loop->stops == 0) {
+            check_frame(conn, now_ms);
+            if (conn->state == CONN_OPEN) {
+                check_silence(conn, now_ms);
+            }
+        }
+        check_writing(conn, now_ms);
+        break;
+    case CONN_ENDING:
+        check_writing(conn, now_ms);
+        break;
+    case CONN_LINGERING:
+        if (now_ms - conn->since_ms > LINGER_MS) {
+            conn_close(conn, "ended");
+        }
+        break;
+    case CONN_CLOSING:
+        break;
+    }
+}
+
+void conn_forgive(struct conn *conn, uint64_t ms)
+{
+    conn->since_ms += ms;
+    conn->heard_ms += ms;
+    conn->frame_ms += ms;
+}
+
+/* ---------------------------------------------------------------------- begin */
+
+/* The parts of a connection that need memory. */
+static bool equip(struct conn *conn)
+{
+    conn->reader = opt_frame_reader_new(limits_of(conn)->frame);
+    if (conn->reader == NULL || conn->refused) {
+        return conn->reader != NULL;
+    }
+    struct letter *farewell = letter_new(&conn->loop->box, NULL, NULL, 0);
+    if (farewell == NULL) {
+        return false;
+    }
+    conn->peer = peer_new();
+    if (conn->peer == NULL) {
+        letter_free(farewell);
+        return false;
+    }
+    farewell->kind = LETTER_CLOSED;
+    farewell->peer = conn->peer;
+    conn->farewell = farewell;
+    return true;
+}
+
+static void forget_socket(struct loop *loop, int socket, bool refuse)
+{
+    close(socket);
+    atomic_fetch_sub(refuse ? &loop->all->refusals : &loop->all->connections, 1);
+}
+
+static void introduce(struct conn *conn, int socket)
+{
+    struct sockaddr_storage address = { .ss_family = AF_UNSPEC };
+    socklen_t size = sizeof(address);
+    (void)getpeername(socket, (struct sockaddr *)&address, &size);
+    socket_name((struct sockaddr *)&address, conn->address, sizeof(conn->address));
+    socket_tune(socket, (struct sockaddr *)&address, limits_of(conn)->user_timeout_ms,
+                limits_of(conn)->congestion);
+}
+
+void conn_open(struct loop *loop, int socket, bool refuse)
+{
+    struct conn *conn = calloc(1, sizeof(*conn));
+    if (conn == NULL || uv_tcp_init(&loop->uv, &conn->tcp) != 0) {
+        free(conn);
+        forget_socket(loop, socket, refuse);
+        return;
+    }
+    conn->loop = loop;
+    conn->refused = refuse;
+    conn->tcp.data = conn;
+    conn->since_ms = now_of(conn);
+    conn->heard_ms = conn->since_ms;
+    conn->written_ms = conn->since_ms;
+    conn->next = loop->conns;
+    if (conn->next != NULL) {
+        conn->next->previous = conn;
+    }
+    loop->conns = conn;
+    introduce(conn, socket);
+    if (!refuse) {
+        counter_add(COUNTER_CONNECTIONS, 1);
+        counter_add(COUNTER_CONNECTIONS_OPENED, 1);
+        opt_log(OPT_LOG_DEBUG, "connection_opened", "peer=%s loop=%d", conn->address,
+                loop->number);
+    }
+    int code = uv_tcp_open(&conn->tcp, socket);
+    if (code != 0) {
+        close(socket);
+        conn_close(conn, uv_err_name(code));
+    } else if (!equip(conn)) {
+        conn_close(conn, "no memory");
+    } else if (refuse) {
+        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, "too many connections",
+                    "this daemon serves %zu connections at a time (setting "
+                    "max-connections), and they are taken; try again later",
+                    limits_of(conn)->connections);
+    } else {
+        conn_update_reading(conn);
+    }
+    loop_ready(loop, conn);
+}
+
+void conn_finish(struct conn *conn)
+{
+    conn_refuse(conn, OPT_UNAVAILABLE, "daemon stopping", "the daemon is stopping");
+}

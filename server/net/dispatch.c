@@ -1,0 +1,74 @@
+/* dispatch — see dispatch.h. */
+#include "server/net/dispatch.h"
+
+#include "common/wire.h"
+#include "server/letter.h"
+#include "server/messages/messages.h"
+
+const struct message_row *dispatch(const struct conn *conn, struct letter *letter,
+                                   const uint8_t *header, size_t size, size_t data_size)
+{
+    struct opt_request *request = &letter->request;
+    struct opt_error error;
+    enum opt_status status =
+        opt_request_read(header, size, data_size, &letter->arena, request, &error);
+    if (status != OPT_OK) {
+        uint64_t id = request->id;
+        /* What has been read of it is not needed any more, its memory is. */
+        opt_arena_reset(&letter->arena);
+        *request = (struct opt_request){ .id = id };
+        letter_fail(letter, status, "%s", error.text);
+        return NULL;
+    }
+    const char *name = opt_message_name(request->message);
+    const struct message_row *row = message_row(request->message);
+    if (row == NULL) {
+        letter_fail(letter, OPT_UNIMPLEMENTED, "this daemon does not serve %s", name);
+        return NULL;
+    }
+    if (!conn->said_hello && request->message != OPT_MESSAGE_HELLO) {
+        letter_fail(letter, OPT_FAILED_PRECONDITION,
+                    "%s came before hello, which is the first request of a connection",
+                    name);
+        return NULL;
+    }
+    if (row->data == DATA_NONE && data_size > 0) {
+        letter_fail(letter, OPT_INVALID_ARGUMENT,
+                    "%s has no data, but %zu bytes came with it", name, data_size);
+        return NULL;
+    }
+    size_t table_limit = conn->loop->all->limits.table_bytes;
+    if (row->data == DATA_TABLE && data_size > table_limit) {
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+                    "%s: a table of %zu bytes is longer than the limit of %zu "
+                    "(setting max-table)",
+                    name, data_size, table_limit);
+        return NULL;
+    }
+    return row;
+}
+
+enum opt_dtype dispatch_dtype(const struct letter *letter)
+{
+    switch (letter->request.message) {
+    case OPT_MESSAGE_PUSH:
+        return letter->request.body.push.dtype;
+    case OPT_MESSAGE_PUSH_PULL:
+        return letter->request.body.push_pull.push.dtype;
+    case OPT_MESSAGE_ASSIGN:
+        return letter->request.body.assign.dtype;
+    default:
+        return OPT_FP32;
+    }
+}
+
+bool dispatch_is_part(const struct letter *letter)
+{
+    const struct opt_push *push = NULL;
+    if (letter->request.message == OPT_MESSAGE_PUSH) {
+        push = &letter->request.body.push;
+    } else if (letter->request.message == OPT_MESSAGE_PUSH_PULL) {
+        push = &letter->request.body.push_pull.push;
+    }
+    return push != NULL && (push->frame > 0 || !push->last);
+}

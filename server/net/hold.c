@@ -1,0 +1,158 @@
+/* hold — see hold.h. */
+#include "server/net/hold.h"
+
+#include "server/net/quota.h"
+
+enum {
+    SMALL_CHANGE = 64 << 10, /* of each connection; saves small requests the budget */
+    GRANT_PER_LETTER = 4 << 10
+};
+
+static const struct opt_push *push_of(const struct letter *letter)
+{
+    switch (letter->request.message) {
+    case OPT_MESSAGE_PUSH:
+        return &letter->request.body.push;
+    case OPT_MESSAGE_PUSH_PULL:
+        return &letter->request.body.push_pull.push;
+    default:
+        return NULL;
+    }
+}
+
+size_t hold_allowance(const struct conn *conn)
+{
+    size_t ordinary = conn->loop->all->limits.connection_bytes;
+    return conn->granted > ordinary ? conn->granted : ordinary;
+}
+
+/* What the common budget must cover if the connection holds that much. */
+static size_t share(const struct conn *conn, size_t bytes)
+{
+    size_t covered = conn->granted + SMALL_CHANGE;
+    return bytes > covered ? bytes - covered : 0;
+}
+
+/* After bytes has fallen or the grant has changed. */
+static void settle(struct conn *conn)
+{
+    struct quota *quota = &conn->loop->all->quota;
+    size_t wanted = share(conn, conn->bytes);
+    if (wanted < conn->reserved) {
+        quota_give(quota, conn->reserved - wanted);
+    } else if (wanted > conn->reserved) {
+        quota_force(quota, wanted - conn->reserved);
+    }
+    conn->reserved = wanted;
+}
+
+static bool take(struct conn *conn, size_t more)
+{
+    struct quota *quota = &conn->loop->all->quota;
+    if (quota_take(quota, more)) {
+        return true;
+    }
+    conn->loop->short_of_room = true;
+    quota_wait(quota, conn->loop->number);
+    return quota_take(quota, more);
+}
+
+enum conn_pause hold_admit(struct conn *conn, struct letter *letter, size_t data_size)
+{
+    size_t charge = sizeof(*letter) + letter->arena.used + data_size;
+    size_t bytes = conn->bytes + charge;
+    /* A single request is let in whatever its size, which the limit of a frame bounds:
+     * nothing would ever make more room for it. */
+    if (bytes > hold_allowance(conn) && conn->bytes > 0) {
+        return PAUSE_CONNECTION;
+    }
+    size_t wanted = share(conn, bytes);
+    if (wanted > conn->reserved) {
+        if (!take(conn, wanted - conn->reserved)) {
+            return PAUSE_BUDGET;
+        }
+        conn->reserved = wanted;
+    }
+    conn->bytes = bytes;
+    letter->charge = charge;
+    return PAUSE_NONE;
+}
+
+void hold_release(struct conn *conn, struct letter *letter, size_t bytes)
+{
+    if (bytes > letter->charge) {
+        bytes = letter->charge;
+    }
+    letter->charge -= bytes;
+    conn->bytes -= bytes;
+    settle(conn);
+}
+
+void hold_grant(struct conn *conn, size_t bytes)
+{
+    conn->granted = bytes;
+    settle(conn);
+}
+
+bool hold_letters_full(const struct conn *conn)
+{
+    return conn->letters >= LETTERS_MAX + conn->granted / GRANT_PER_LETTER;
+}
+
+static struct open_push *find_push(struct conn *conn, uint64_t id)
+{
+    for (size_t i = 0; i < conn->push_count; i++) {
+        if (conn->pushes[i].id == id) {
+            return &conn->pushes[i];
+        }
+    }
+    return NULL;
+}
+
+bool hold_push_posted(struct conn *conn, const struct letter *letter)
+{
+    const struct opt_push *push = push_of(letter);
+    if (push == NULL || (push->last && conn->push_count == 0)) {
+        return true;
+    }
+    struct open_push *open = find_push(conn, letter->request.id);
+    if (push->last) {
+        if (open != NULL) {
+            *open = conn->pushes[--conn->push_count];
+        }
+        return true;
+    }
+    if (open == NULL) {
+        if (conn->push_count == PUSHES_MAX) {
+            return false;
+        }
+        open = &conn->pushes[conn->push_count++];
+        *open = (struct open_push){ .id = letter->request.id };
+    }
+    open->letters++;
+    return true;
+}
+
+void hold_push_returned(struct conn *conn, const struct letter *letter)
+{
+    if (conn->push_count == 0) {
+        return;
+    }
+    const struct opt_push *push = push_of(letter);
+    if (push == NULL || push->last) {
+        return;
+    }
+    struct open_push *open = find_push(conn, letter->request.id);
+    if (open != NULL && --open->letters == 0) {
+        *open = conn->pushes[--conn->push_count];
+    }
+}
+
+bool hold_is_hopeless(const struct conn *conn)
+{
+    size_t waiting = conn->arriving != NULL ? 1 : 0;
+    for (size_t i = 0; i < conn->push_count; i++) {
+        waiting += conn->pushes[i].letters;
+    }
+    return waiting >= conn->letters;
+}

@@ -1,0 +1,287 @@
+/* loop — see loop.h. */
+#include "server/net/loop.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "server/buffer.h"
+#include "server/letter.h"
+#include "server/net/conn.h"
+#include "server/net/send.h"
+
+enum {
+    TRIM_TICKS = 10,     /* unused buffers are looked at every 2.5 s */
+    STOP_LIMIT_MS = 5000 /* for flushing and for peers to hang up */
+};
+
+void loop_ready(struct loop *loop, struct conn *conn)
+{
+    if (conn->is_ready) {
+        return;
+    }
+    conn->is_ready = true;
+    conn->ready_next = NULL;
+    if (loop->ready == NULL) {
+        loop->ready = conn;
+    } else {
+        loop->ready_last->ready_next = conn;
+    }
+    loop->ready_last = conn;
+}
+
+/* After the last connection has gone, the loop has nothing to run for. */
+static void close_if_done(struct loop *loop)
+{
+    if (loop->stops == 2 && loop->conns == NULL && loop->farewells == 0 &&
+        !uv_is_closing((uv_handle_t *)&loop->tick)) {
+        uv_close((uv_handle_t *)&loop->tick, NULL);
+        uv_close((uv_handle_t *)&loop->wake, NULL);
+    }
+}
+
+void loop_settle(struct loop *loop)
+{
+    while (loop->ready != NULL) {
+        struct conn *conn = loop->ready;
+        loop->ready = conn->ready_next;
+        conn->is_ready = false;
+        conn_serve(conn);
+    }
+    close_if_done(loop);
+}
+
+static struct conn *longest_without_room(const struct loop *loop)
+{
+    struct conn *longest = NULL;
+    for (struct conn *conn = loop->conns; conn != NULL; conn = conn->next) {
+        if (conn->state == CONN_OPEN && conn->pause == PAUSE_BUDGET &&
+            (longest == NULL || conn->paused_ms < longest->paused_ms)) {
+            longest = conn;
+        }
+    }
+    return longest;
+}
+
+/* There may be room in the common budget again: first come, first served. */
+static void share_out_room(struct loop *loop)
+{
+    loop->short_of_room = false;
+    while (!loop->short_of_room) {
+        struct conn *conn = longest_without_room(loop);
+        if (conn == NULL) {
+            return;
+        }
+        conn_serve(conn);
+    }
+}
+
+static void on_stop(struct loop *loop)
+{
+    loop->stops++;
+    loop->stopped_ms = uv_now(&loop->uv);
+    for (struct conn *conn = loop->conns; conn != NULL; conn = conn->next) {
+        if (loop->stops == 1) {
+            conn_update_reading(conn);
+        } else {
+            conn_finish(conn);
+        }
+    }
+    if (loop->stops == 1) {
+        uv_sem_post(&loop->all->quiet);
+    }
+}
+
+static void take_letter(struct loop *loop, struct letter *letter)
+{
+    switch (letter->kind) {
+    case LETTER_REQUEST:
+        conn_returned(letter->conn, letter);
+        break;
+    case LETTER_CLOSED:
+        loop->farewells--;
+        letter_free(letter);
+        break;
+    case LETTER_ACCEPTED:
+        conn_open(loop, letter->socket, letter->refuse);
+        letter_free(letter);
+        break;
+    case LETTER_STOP:
+        on_stop(loop);
+        break;
+    }
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    struct loop *loop = wake->data;
+    struct letter *letter = mailbox_take(&loop->box);
+    while (letter != NULL) {
+        struct letter *next = letter->next;
+        take_letter(loop, letter);
+        letter = next;
+    }
+    if (loop->short_of_room) {
+        share_out_room(loop);
+    }
+    loop_settle(loop);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct loop *loop = timer->data;
+    uint64_t now = uv_now(&loop->uv);
+    uint64_t late = now - loop->ticked_ms;
+    loop->ticked_ms = now;
+    bool cut = loop->stops == 2 && now - loop->stopped_ms > STOP_LIMIT_MS;
+    for (struct conn *conn = loop->conns; conn != NULL; conn = conn->next) {
+        if (late > 2 * TICK_MS) {
+            /* The process was stopped, or starved: bytes may have come meanwhile. */
+            conn_forgive(conn, late - TICK_MS);
+        }
+        if (cut) {
+            conn_close(conn, "daemon stopping");
+        } else {
+            conn_tick(conn, now);
+        }
+    }
+    if (loop->short_of_room) {
+        share_out_room(loop);
+    }
+    if (loop->number == 0 && ++loop->ticks % TRIM_TICKS == 0) {
+        buffer_trim();
+    }
+    loop_settle(loop);
+}
+
+static void run(void *argument)
+{
+    struct loop *loop = argument;
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+}
+
+/* -------------------------------------------------------------- main's thread */
+
+static void loop_fini(struct loop *loop)
+{
+    send_free_spare(loop);
+    XXH3_freeState(loop->hash);
+    mailbox_fini(&loop->box);
+    uv_loop_close(&loop->uv);
+}
+
+static int loop_init(struct loops *all, int number)
+{
+    struct loop *loop = &all->loop[number];
+    loop->all = all;
+    loop->number = number;
+    loop->stop[0].kind = LETTER_STOP;
+    loop->stop[1].kind = LETTER_STOP;
+    int code = uv_loop_init(&loop->uv);
+    if (code != 0) {
+        return code;
+    }
+    code = uv_async_init(&loop->uv, &loop->wake, on_wake);
+    if (code != 0) {
+        uv_loop_close(&loop->uv);
+        return code;
+    }
+    loop->wake.data = loop;
+    all->quota.wake[number] = &loop->wake;
+    uv_timer_init(&loop->uv, &loop->tick);
+    loop->tick.data = loop;
+    uv_timer_start(&loop->tick, on_tick, TICK_MS, TICK_MS);
+    loop->ticked_ms = uv_now(&loop->uv);
+    code = mailbox_init_async(&loop->box, &loop->wake);
+    if (code == 0) {
+        code = uv_thread_create(&loop->thread, run, loop);
+        if (code == 0) {
+            return 0;
+        }
+        mailbox_fini(&loop->box);
+    }
+    uv_close((uv_handle_t *)&loop->tick, NULL);
+    uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    uv_loop_close(&loop->uv);
+    return code;
+}
+
+static void loops_free(struct loops *loops)
+{
+    uv_sem_destroy(&loops->quiet);
+    free(loops->loop);
+    free(loops);
+}
+
+enum opt_status loops_start(const struct net_limits *limits, int count,
+                            struct mailbox *engine, struct loops **out,
+                            struct opt_error *error)
+{
+    struct loops *loops = calloc(1, sizeof(*loops));
+    if (loops == NULL || uv_sem_init(&loops->quiet, 0) != 0) {
+        free(loops);
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the loops");
+    }
+    loops->limits = *limits;
+    loops->engine = engine;
+    loops->quota.limit = limits->inflight_bytes;
+    loops->quota.loops = count;
+    loops->loop = calloc((size_t)count, sizeof(*loops->loop));
+    if (loops->loop == NULL) {
+        loops_free(loops);
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for %d loops", count);
+    }
+    for (int i = 0; i < count; i++) {
+        int code = loop_init(loops, i);
+        if (code != 0) {
+            loops_quiet(loops);
+            loops_stop(loops);
+            return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                            "cannot start loop %d of %d: %s", i + 1, count,
+                            uv_strerror(code));
+        }
+        loops->count++;
+    }
+    *out = loops;
+    return OPT_OK;
+}
+
+void loops_deal(struct loops *loops, int socket, bool refuse)
+{
+    struct loop *loop = &loops->loop[loops->next];
+    loops->next = (loops->next + 1) % loops->count;
+    struct letter *letter = letter_new(&loop->box, NULL, NULL, 0);
+    if (letter == NULL) {
+        close(socket);
+        return;
+    }
+    letter->kind = LETTER_ACCEPTED;
+    letter->socket = socket;
+    letter->refuse = refuse;
+    atomic_fetch_add(refuse ? &loops->refusals : &loops->connections, 1);
+    mailbox_post(&loop->box, letter);
+}
+
+void loops_quiet(struct loops *loops)
+{
+    for (int i = 0; i < loops->count; i++) {
+        mailbox_post(&loops->loop[i].box, &loops->loop[i].stop[0]);
+    }
+    for (int i = 0; i < loops->count; i++) {
+        uv_sem_wait(&loops->quiet);
+    }
+}
+
+void loops_stop(struct loops *loops)
+{
+    for (int i = 0; i < loops->count; i++) {
+        mailbox_post(&loops->loop[i].box, &loops->loop[i].stop[1]);
+    }
+    for (int i = 0; i < loops->count; i++) {
+        uv_thread_join(&loops->loop[i].thread);
+        loop_fini(&loops->loop[i]);
+    }
+    buffer_keep(0);
+    loops_free(loops);
+}

@@ -1,0 +1,98 @@
+/* loop — a thread that serves connections with one libuv loop.
+ *
+ * main starts the loops and deals accepted sockets to them in turn; from then on a
+ * connection belongs to one loop. Everything that reaches a loop from another thread
+ * comes through its mailbox: sockets from main, answers from the engine, the end.
+ *
+ * A callback only notes what happened and puts the connection on the loop's ready list;
+ * the list is served once at the end of the callback. So answers that come together are
+ * sent together, and nothing that a callback stands on is freed under it.
+ */
+#ifndef OPTIMD_SERVER_NET_LOOP_H
+#define OPTIMD_SERVER_NET_LOOP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+#include <xxhash.h>
+
+#include "common/status.h"
+#include "common/wire.h"
+#include "server/letter.h"
+#include "server/mailbox.h"
+#include "server/net/limits.h"
+#include "server/net/quota.h"
+
+struct batch;
+struct conn;
+struct loops;
+
+enum {
+    LOOP_DISCARD = 64 << 10, /* read from peers that are no longer listened to */
+    LOOP_SEGMENTS = 2048     /* most segments of a frame sent: a header below 64 KiB */
+};
+
+struct loop {
+    struct loops *all;
+    int number;
+    uv_loop_t uv;
+    uv_thread_t thread;
+    uv_async_t wake; /* of box, and of the budget */
+    uv_timer_t tick;
+    struct mailbox box;
+    struct letter stop[2]; /* sent by main: read no more; end */
+    struct conn *conns;    /* every one of this loop */
+    size_t farewells;      /* with the engine: it returns these letters, too */
+    struct conn *ready;    /* to be served before the callback returns */
+    struct conn *ready_last;
+    bool short_of_room;  /* some connection waits for the common budget */
+    int stops;           /* LETTER_STOPs seen: 1 reads no more, 2 ends */
+    uint64_t ticked_ms;  /* last tick */
+    uint64_t stopped_ms; /* when it was told to end */
+    unsigned ticks;
+    struct batch *spare; /* empty batches for reuse */
+    int spare_count;
+    XXH3_state_t *hash; /* of data sent; NULL until first needed */
+    struct opt_segment segments[LOOP_SEGMENTS]; /* of the frame being made */
+    char discard[LOOP_DISCARD];
+};
+
+struct loops {
+    struct net_limits limits;
+    struct quota quota;
+    struct mailbox *engine;
+    atomic_size_t connections; /* open sockets that are served */
+    atomic_size_t refusals;    /* open sockets that are being told to come back later */
+    uv_sem_t quiet;            /* posted by each loop that reads no more */
+    int count;
+    int next; /* whose turn it is; main's */
+    struct loop *loop;
+};
+
+/* Start count threads that post to engine. Main thread. limits.congestion is borrowed
+ * for as long as the loops live. OPT_RESOURCE_EXHAUSTED. */
+enum opt_status loops_start(const struct net_limits *limits, int count,
+                            struct mailbox *engine, struct loops **out,
+                            struct opt_error *error);
+
+/* Hand over an accepted socket (takes it). refuse: only to be told that there are too
+ * many connections. Main thread. */
+void loops_deal(struct loops *loops, int socket, bool refuse);
+
+/* Make all loops stop reading, and wait until they have: after it nothing new reaches
+ * the engine but the farewells of connections that break. Main thread. */
+void loops_quiet(struct loops *loops);
+
+/* After the engine has ended: send what is to be sent, close all connections, join the
+ * threads, free everything. Main thread. */
+void loops_stop(struct loops *loops);
+
+/* Put a connection on the ready list. Loop thread. */
+void loop_ready(struct loop *loop, struct conn *conn);
+
+/* Serve the ready list; the last thing every libuv callback does. Loop thread. */
+void loop_settle(struct loop *loop);
+
+#endif

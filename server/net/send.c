@@ -1,0 +1,537 @@
+/* send — see send.h.
+ *
+ * A batch is what one write takes: the heads of its frames (prefix, header part, tag of
+ * the data) lie one after another in its own memory, the data stays where it is, and an
+ * array of pieces puts them in order. It owns the letters whose last frame it carries
+ * until it has been written.
+ */
+#include "server/net/send.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/dtype.h"
+#include "common/frame.h"
+#include "common/log.h"
+#include "server/buffer.h"
+#include "server/letter.h"
+#include "server/net/counters.h"
+
+enum {
+    HEADS = 16 << 10,     /* memory for heads in an ordinary batch */
+    PARTS = 64,           /* pieces of an ordinary batch; it grows */
+    SPARES = 8,           /* empty batches kept by a loop */
+    TRY_BYTES = 64 << 10, /* up to here written at once, without a request */
+    TAG_MAX = OPT_FRAME_BEGIN_MAX - OPT_FRAME_PREFIX
+};
+
+struct batch {
+    uv_write_t request;
+    struct conn *conn;
+    struct batch *next;     /* spare */
+    struct letter *letters; /* that end with this batch */
+    uint8_t *narrowed;      /* values of its last frame in 16 bits */
+    size_t narrowed_capacity;
+    uv_buf_t *parts;
+    unsigned part_count, part_capacity;
+    size_t bytes;
+    size_t frames;
+    size_t used, capacity; /* of heads */
+    uint8_t heads[];
+};
+
+/* The part of an answer that goes into one frame. */
+struct cut {
+    const struct letter *letter;
+    size_t first, end; /* pieces, end excluded; the last may go in part */
+    uint64_t from;     /* first element of the first piece */
+    uint64_t until;    /* end of the last piece's part */
+    uint64_t elements;
+    size_t segment_count; /* in loop->segments */
+    bool last;
+};
+
+/* ------------------------------------------------------------------ batches */
+
+static void batch_free(struct batch *batch)
+{
+    free(batch->parts);
+    free(batch);
+}
+
+static struct batch *batch_new(struct loop *loop, struct conn *conn, size_t heads)
+{
+    struct batch *batch = NULL;
+    if (heads <= HEADS && loop->spare != NULL) {
+        batch = loop->spare;
+        loop->spare = batch->next;
+        loop->spare_count--;
+    } else {
+        size_t capacity = heads > HEADS ? heads : HEADS;
+        batch = malloc(sizeof(*batch) + capacity);
+        if (batch == NULL) {
+            return NULL;
+        }
+        *batch = (struct batch){ .capacity = capacity, .part_capacity = PARTS };
+        batch->parts = malloc(PARTS * sizeof(*batch->parts));
+        if (batch->parts == NULL) {
+            batch_free(batch);
+            return NULL;
+        }
+    }
+    batch->request.data = batch;
+    batch->conn = conn;
+    return batch;
+}
+
+/* The batch is written, or never will be. */
+static void batch_done(struct loop *loop, struct batch *batch)
+{
+    struct conn *conn = batch->conn;
+    while (batch->letters != NULL) {
+        struct letter *letter = batch->letters;
+        batch->letters = letter->next;
+        conn_release(conn, letter);
+    }
+    buffer_give(batch->narrowed, batch->narrowed_capacity);
+    batch->narrowed = NULL;
+    if (batch->capacity != HEADS || batch->part_capacity != PARTS ||
+        loop->spare_count == SPARES) {
+        batch_free(batch);
+        return;
+    }
+    batch->part_count = 0;
+    batch->bytes = 0;
+    batch->frames = 0;
+    batch->used = 0;
+    batch->next = loop->spare;
+    loop->spare = batch;
+    loop->spare_count++;
+}
+
+void send_free_spare(struct loop *loop)
+{
+    while (loop->spare != NULL) {
+        struct batch *batch = loop->spare;
+        loop->spare = batch->next;
+        batch_free(batch);
+    }
+    loop->spare_count = 0;
+}
+
+/* Room for n more parts. */
+static bool batch_reserve(struct batch *batch, size_t n)
+{
+    size_t wanted = batch->part_count + n;
+    if (wanted <= batch->part_capacity) {
+        return true;
+    }
+    uv_buf_t *parts = realloc(batch->parts, 2 * wanted * sizeof(*parts));
+    if (parts == NULL) {
+        return false;
+    }
+    batch->parts = parts;
+    batch->part_capacity = (unsigned)(2 * wanted);
+    return true;
+}
+
+/* Append bytes, together with the part before if they follow it in memory. */
+static void batch_append(struct batch *batch, const void *bytes, size_t size)
+{
+    batch->bytes += size;
+    if (batch->part_count > 0) {
+        uv_buf_t *before = &batch->parts[batch->part_count - 1];
+        if (before->base + before->len == (const char *)bytes) {
+            before->len += size;
+            return;
+        }
+    }
+    /* libuv's type has no const; it only reads. */
+    batch->parts[batch->part_count++] =
+        (uv_buf_t){ .base = (char *)(uintptr_t)bytes, .len = size };
+}
+
+/* ------------------------------------------------------------------- frames */
+
+static struct opt_pull_reply *pull_of(struct opt_reply *reply)
+{
+    switch (reply->message) {
+    case OPT_MESSAGE_PULL:
+        return &reply->body.pull;
+    case OPT_MESSAGE_PUSH_PULL:
+        return &reply->body.push_pull.pull;
+    default:
+        return NULL;
+    }
+}
+
+static uint64_t piece_elements(const struct letter *letter, size_t piece)
+{
+    return letter->pieces[piece].segment.count;
+}
+
+/* Decide what the next frame of the first answer carries, and name its segments. */
+static struct cut cut_frame(struct conn *conn, const struct letter *letter)
+{
+    struct opt_segment *segments = conn->loop->segments;
+    const uint64_t most = OPT_CHUNK_BYTES / opt_dtype_size(letter->dtype);
+    struct cut cut = { .letter = letter,
+                       .first = conn->piece,
+                       .end = conn->piece,
+                       .from = conn->element };
+    uint64_t from = cut.from;
+    while (cut.end < letter->piece_count && cut.elements < most) {
+        const struct opt_segment *whole = &letter->pieces[cut.end].segment;
+        uint64_t start = whole->offset + from;
+        uint64_t count = whole->count - from;
+        if (count > most - cut.elements) {
+            /* Segments end at whole blocks, except at the end of the tensor. */
+            uint64_t stop = start + most - cut.elements;
+            stop -= stop % OPT_BLOCK;
+            if (stop <= start) {
+                break;
+            }
+            count = stop - start;
+        }
+        struct opt_segment *before =
+            cut.segment_count > 0 ? &segments[cut.segment_count - 1] : NULL;
+        if (before != NULL && before->tensor == whole->tensor &&
+            before->offset + before->count == start) {
+            before->count += count;
+        } else if (cut.segment_count == LOOP_SEGMENTS) {
+            break;
+        } else {
+            segments[cut.segment_count++] = (struct opt_segment){
+                .tensor = whole->tensor, .offset = start, .count = count
+            };
+        }
+        cut.elements += count;
+        cut.until = from + count;
+        cut.end++;
+        if (cut.until < whole->count) {
+            break;
+        }
+        from = 0;
+    }
+    cut.last =
+        cut.end == letter->piece_count &&
+        (cut.end == cut.first || cut.until == piece_elements(letter, cut.end - 1));
+    return cut;
+}
+
+/* Elements of piece that belong to the cut: [*from, *until). */
+static const float *cut_values(const struct cut *cut, size_t piece, uint64_t *count)
+{
+    uint64_t from = piece == cut->first ? cut->from : 0;
+    uint64_t until =
+        piece + 1 == cut->end ? cut->until : piece_elements(cut->letter, piece);
+    *count = until - from;
+    return cut->letter->pieces[piece].values + from;
+}
+
+static bool narrow(struct batch *batch, const struct cut *cut)
+{
+    enum opt_dtype dtype = cut->letter->dtype;
+    size_t size = (size_t)cut->elements * opt_dtype_size(dtype);
+    batch->narrowed = buffer_take(size, &batch->narrowed_capacity);
+    if (batch->narrowed == NULL) {
+        return false;
+    }
+    uint8_t *out = batch->narrowed;
+    for (size_t i = cut->first; i < cut->end; i++) {
+        uint64_t count = 0;
+        const float *values = cut_values(cut, i, &count);
+        opt_dtype_narrow(dtype, values, out, (size_t)count);
+        out += (size_t)count * opt_dtype_size(dtype);
+    }
+    counter_add(COUNTER_DATA_NARROWED, size);
+    return true;
+}
+
+static bool checksum(struct loop *loop, const struct batch *batch,
+                     const struct cut *cut, uint64_t *out)
+{
+    if (batch->narrowed != NULL) {
+        size_t size = (size_t)cut->elements * opt_dtype_size(cut->letter->dtype);
+        *out = XXH3_64bits(batch->narrowed, size);
+        return true;
+    }
+    if (loop->hash == NULL) {
+        loop->hash = XXH3_createState();
+        if (loop->hash == NULL) {
+            return false;
+        }
+    }
+    XXH3_64bits_reset(loop->hash);
+    for (size_t i = cut->first; i < cut->end; i++) {
+        uint64_t count = 0;
+        const float *values = cut_values(cut, i, &count);
+        XXH3_64bits_update(loop->hash, values, (size_t)count * sizeof(*values));
+    }
+    *out = XXH3_64bits_digest(loop->hash);
+    return true;
+}
+
+/* Bytes that the head of reply takes in the batch; 0 if it does not fit. On success the
+ * header part stands behind the place of the prefix. */
+static size_t pack_head(struct batch *batch, const struct opt_reply *reply,
+                        size_t *size)
+{
+    uint8_t *head = batch->heads + batch->used + OPT_FRAME_PREFIX;
+    size_t around = OPT_FRAME_PREFIX + TAG_MAX;
+    size_t left = batch->capacity - batch->used;
+    size_t room = left > around ? left - around : 0;
+    *size = opt_reply_pack(reply, head, room);
+    return *size <= room ? *size : 0;
+}
+
+/* Make the packed header part a frame with data_size bytes of data to come. */
+static void append_head(struct batch *batch, size_t size, size_t data_size)
+{
+    uint8_t *prefix = batch->heads + batch->used;
+    uint8_t tag[TAG_MAX];
+    size_t tag_size = 0;
+    opt_frame_begin(size, data_size, prefix, tag, &tag_size);
+    memcpy(prefix + OPT_FRAME_PREFIX + size, tag, tag_size);
+    size_t whole = OPT_FRAME_PREFIX + size + tag_size;
+    batch->used += whole;
+    batch->frames++;
+    batch_append(batch, prefix, whole);
+}
+
+enum outcome { FRAME_ADDED, FRAME_DOES_NOT_FIT, FRAME_NO_MEMORY };
+
+/* The next frame of weights. */
+static enum outcome add_weights(struct conn *conn, struct batch *batch,
+                                struct letter *letter, bool *last, size_t *needed)
+{
+    struct cut cut = cut_frame(conn, letter);
+    struct opt_reply reply = letter->reply;
+    struct opt_pull_reply *pull = pull_of(&reply);
+    pull->segments = conn->loop->segments;
+    pull->segment_count = cut.segment_count;
+    pull->dtype = letter->dtype;
+    pull->last = cut.last;
+    if (reply.message == OPT_MESSAGE_PUSH_PULL && !cut.last) {
+        reply.body.push_pull.has_push = false;
+    }
+    reply.has_checksum = letter->request.has_checksum;
+    reply.checksum = UINT64_MAX;
+    size_t size = 0;
+    if (pack_head(batch, &reply, &size) == 0) {
+        *needed = size + OPT_FRAME_BEGIN_MAX;
+        return FRAME_DOES_NOT_FIT;
+    }
+    if (!batch_reserve(batch, cut.end - cut.first + 1) ||
+        (letter->dtype != OPT_FP32 && cut.elements > 0 && !narrow(batch, &cut))) {
+        return FRAME_NO_MEMORY;
+    }
+    if (reply.has_checksum) {
+        if (!checksum(conn->loop, batch, &cut, &reply.checksum)) {
+            return FRAME_NO_MEMORY;
+        }
+        pack_head(batch, &reply, &size);
+    }
+    append_head(batch, size, (size_t)cut.elements * opt_dtype_size(letter->dtype));
+    if (batch->narrowed != NULL) {
+        batch_append(batch, batch->narrowed,
+                     (size_t)cut.elements * opt_dtype_size(letter->dtype));
+    } else {
+        for (size_t i = cut.first; i < cut.end; i++) {
+            uint64_t count = 0;
+            const float *values = cut_values(&cut, i, &count);
+            batch_append(batch, values, (size_t)count * sizeof(*values));
+        }
+    }
+    *last = cut.last;
+    if (!cut.last) {
+        bool inside = cut.until < piece_elements(letter, cut.end - 1);
+        conn->piece = inside ? cut.end - 1 : cut.end;
+        conn->element = inside ? cut.until : 0;
+    }
+    return FRAME_ADDED;
+}
+
+/* An answer of one frame: no data, or a table. */
+static enum outcome add_whole(struct batch *batch, struct letter *letter,
+                              size_t *needed)
+{
+    struct opt_reply reply = letter->reply;
+    if (letter->request.has_checksum && letter->table_size > 0) {
+        reply.has_checksum = true;
+        reply.checksum = XXH3_64bits(letter->table, letter->table_size);
+    }
+    size_t size = 0;
+    if (pack_head(batch, &reply, &size) == 0 && size > 0) {
+        *needed = size + OPT_FRAME_BEGIN_MAX;
+        return FRAME_DOES_NOT_FIT;
+    }
+    if (!batch_reserve(batch, 2)) {
+        return FRAME_NO_MEMORY;
+    }
+    append_head(batch, size, letter->table_size);
+    if (letter->table_size > 0) {
+        batch_append(batch, letter->table, letter->table_size);
+    }
+    return FRAME_ADDED;
+}
+
+static enum outcome add_frame(struct conn *conn, struct batch *batch, size_t *needed)
+{
+    struct letter *letter = conn->answers;
+    bool last = true;
+    enum outcome outcome = pull_of(&letter->reply) != NULL
+                               ? add_weights(conn, batch, letter, &last, needed)
+                               : add_whole(batch, letter, needed);
+    if (outcome == FRAME_ADDED && last) {
+        conn->answers = letter->next;
+        conn->piece = 0;
+        conn->element = 0;
+        letter->next = batch->letters;
+        batch->letters = letter;
+    }
+    return outcome;
+}
+
+/* As many frames as belong into one write. NULL: no memory. */
+static struct batch *fill_batch(struct conn *conn)
+{
+    struct batch *batch = batch_new(conn->loop, conn, 0);
+    while (batch != NULL && conn->answers != NULL && batch->bytes < OPT_CHUNK_BYTES &&
+           batch->narrowed == NULL) {
+        size_t needed = 0;
+        enum outcome outcome = add_frame(conn, batch, &needed);
+        if (outcome == FRAME_ADDED) {
+            continue;
+        }
+        if (outcome == FRAME_NO_MEMORY) {
+            batch_done(conn->loop, batch);
+            return NULL;
+        }
+        if (batch->frames > 0) {
+            break;
+        }
+        batch_done(conn->loop, batch);
+        batch = batch_new(conn->loop, conn, needed);
+    }
+    return batch;
+}
+
+/* ------------------------------------------------------------------ writing */
+
+static void on_written(uv_write_t *request, int status)
+{
+    struct batch *batch = request->data;
+    struct conn *conn = batch->conn;
+    struct loop *loop = conn->loop;
+    conn->batches--;
+    if (status == 0) {
+        counter_add(COUNTER_BYTES_SENT, batch->bytes);
+        counter_add(COUNTER_FRAMES_SENT, batch->frames);
+        conn->written_ms = uv_now(&loop->uv);
+    } else if (conn->state != CONN_CLOSING) {
+        conn_close(conn, uv_err_name(status));
+    }
+    batch_done(loop, batch);
+    loop_ready(loop, conn);
+    loop_settle(loop);
+}
+
+/* Advance over what has been written already. */
+static void skip_parts(struct batch *batch, size_t written, uv_buf_t **parts,
+                       unsigned *count)
+{
+    *parts = batch->parts;
+    *count = batch->part_count;
+    while (*count > 0 && written >= (*parts)->len) {
+        written -= (*parts)->len;
+        (*parts)++;
+        (*count)--;
+    }
+    if (*count > 0) {
+        (*parts)->base += written;
+        (*parts)->len -= written;
+    }
+}
+
+/* Write the batch (takes it). */
+static void write_batch(struct conn *conn, struct batch *batch)
+{
+    uv_stream_t *stream = (uv_stream_t *)&conn->tcp;
+    uv_buf_t *parts = batch->parts;
+    unsigned count = batch->part_count;
+    if (conn->batches == 0 && batch->bytes <= TRY_BYTES) {
+        int written = uv_try_write(stream, parts, count);
+        if (written < 0 && written != UV_EAGAIN) {
+            batch_done(conn->loop, batch);
+            conn_close(conn, uv_err_name(written));
+            return;
+        }
+        if (written > 0) {
+            conn->written_ms = uv_now(&conn->loop->uv);
+            skip_parts(batch, (size_t)written, &parts, &count);
+        }
+        if (count == 0) {
+            counter_add(COUNTER_BYTES_SENT, batch->bytes);
+            counter_add(COUNTER_FRAMES_SENT, batch->frames);
+            batch_done(conn->loop, batch);
+            return;
+        }
+    }
+    int code = uv_write(&batch->request, stream, parts, count, on_written);
+    if (code != 0) {
+        batch_done(conn->loop, batch);
+        conn_close(conn, uv_err_name(code));
+        return;
+    }
+    conn->batches++;
+}
+
+void send_answer(struct conn *conn, struct letter *letter)
+{
+    /* Too long a frame must not leave: the client would have to cut the connection. */
+    size_t limit = conn->loop->all->limits.frame.frame_bytes;
+    if (letter->table_size > limit - conn->loop->all->limits.frame.header_bytes) {
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+                    "the answer takes %zu bytes, more than a frame may have (%zu, "
+                    "setting max-frame)",
+                    letter->table_size, limit);
+        letter->table_size = 0;
+    }
+    letter->reply.id = letter->request.id;
+    letter->next = NULL;
+    if (conn->answers == NULL) {
+        conn->answers = letter;
+    } else {
+        conn->answers_last->next = letter;
+    }
+    conn->answers_last = letter;
+    loop_ready(conn->loop, conn);
+}
+
+void send_pump(struct conn *conn)
+{
+    while ((conn->state == CONN_OPEN || conn->state == CONN_ENDING) &&
+           conn->answers != NULL && conn->batches < AHEAD_BATCHES) {
+        struct batch *batch = fill_batch(conn);
+        if (batch == NULL) {
+            conn_close(conn, "no memory");
+            return;
+        }
+        write_batch(conn, batch);
+    }
+}
+
+bool send_is_idle(const struct conn *conn)
+{
+    return conn->answers == NULL && conn->batches == 0;
+}
+
+void send_abandon(struct conn *conn)
+{
+    while (conn->answers != NULL) {
+        struct letter *letter = conn->answers;
+        conn->answers = letter->next;
+        conn_release(conn, letter);
+    }
+}

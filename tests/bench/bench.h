@@ -1,0 +1,33 @@
+/* bench — what all groups of measurements share.
+ *
+ * A group is one file and one row of the table in bench_optimd.c: it compares things
+ * with `compare` and so adds rows to the report. Main thread.
+ */
+#ifndef OPTIMD_TESTS_BENCH_BENCH_H
+#define OPTIMD_TESTS_BENCH_BENCH_H
+
+#include <stdbool.h>
+
+#include "tests/bench/compare.h"
+#include "tests/bench/report.h"
+
+struct bench {
+    struct report *report;
+    bool quick;         /* less data and shorter runs, same measurements */
+    const char *daemon; /* program */
+    struct compare_effort effort;
+};
+
+/* kernels.c: every rule's share of the machine's memory bandwidth. */
+void bench_kernels(const struct bench *bench);
+
+/* transfer.c: goodput of pushes and pulls against bare sockets. */
+void bench_transfer(const struct bench *bench);
+
+/* latency.c: small pushes against an echo server. */
+void bench_latency(const struct bench *bench);
+
+/* training.c: synchronous steps of a 25 million parameter model, and its memory. */
+void bench_training(const struct bench *bench);
+
+#endif

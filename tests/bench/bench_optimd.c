@@ -1,0 +1,135 @@
+/* bench_optimd — measure optimd against what the machine could do.
+ *
+ *   bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] [--json FILE]
+ *
+ * Every figure is a ratio of two things measured by turns in this run. Exits with 1 if
+ * something could not be measured; goals that are missed are shown, not punished.
+ */
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/bench/bench.h"
+#include "tests/bench/machine.h"
+
+/* Adding a group: its function in bench.h, and a row here. */
+static const struct group {
+    const char *name, *title;
+    void (*run)(const struct bench *bench);
+} groups[] = {
+    { "kernels", "Optimizer updates against the memory: true traffic, triad = 1",
+      bench_kernels },
+    { "transfer", "Pushes and pulls against bare blocking sockets", bench_transfer },
+    { "latency", "Small pushes against a libuv echo server", bench_latency },
+    { "training", "Synchronous training, Adam, 25 million parameters in 160 tensors",
+      bench_training },
+};
+enum { GROUPS = sizeof groups / sizeof groups[0] };
+
+struct choice {
+    struct bench bench;
+    bool chosen[GROUPS];
+    bool all;
+    const char *json;
+};
+
+static void usage(FILE *out)
+{
+    fputs("usage: bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] "
+          "[--json FILE]\ngroups:\n",
+          out);
+    for (size_t i = 0; i < GROUPS; i++) {
+        fprintf(out, "  %-10s %s\n", groups[i].name, groups[i].title);
+    }
+}
+
+static bool choose_group(struct choice *choice, const char *name)
+{
+    for (size_t i = 0; i < GROUPS; i++) {
+        if (strcmp(groups[i].name, name) == 0) {
+            choice->chosen[i] = true;
+            choice->all = false;
+            return true;
+        }
+    }
+    fprintf(stderr, "bench_optimd: no group is called %s\n", name);
+    return false;
+}
+
+/* Returns whether to go on; if not, *status is what to exit with. */
+static bool choose(int count, char **words, struct choice *choice, int *status)
+{
+    static const struct option options[] = {
+        { "quick", no_argument, NULL, 'q' },
+        { "only", required_argument, NULL, 'o' },
+        { "daemon", required_argument, NULL, 'd' },
+        { "json", required_argument, NULL, 'j' },
+        { "help", no_argument, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
+    };
+    int option;
+    *status = 64;
+    while ((option = getopt_long(count, words, "", options, NULL)) != -1) {
+        switch (option) {
+        case 'q':
+            choice->bench.quick = true;
+            break;
+        case 'o':
+            if (!choose_group(choice, optarg)) {
+                return false;
+            }
+            break;
+        case 'd':
+            choice->bench.daemon = optarg;
+            break;
+        case 'j':
+            choice->json = optarg;
+            break;
+        case 'h':
+            usage(stdout);
+            *status = 0;
+            return false;
+        default:
+            usage(stderr);
+            return false;
+        }
+    }
+    return optind == count || (usage(stderr), false);
+}
+
+int main(int count, char **words)
+{
+    struct choice choice = { .bench = { .daemon = "build/optimd" },
+                             .all = true,
+                             .json = "build/bench/results.json" };
+    struct bench *bench = &choice.bench;
+    int status;
+    if (!choose(count, words, &choice, &status)) {
+        return status;
+    }
+    bench->effort = bench->quick ? (struct compare_effort){ 5, 1.5 }
+                                 : (struct compare_effort){ 7, 6 };
+    bench->report = report_new(stdout);
+    if (bench->report == NULL) {
+        fputs("bench_optimd: no memory\n", stderr);
+        return 1;
+    }
+    alarm(bench->quick ? 180 : 1200); /* nothing here may hang for ever */
+    machine_describe(bench->report);
+    report_fact(bench->report, "run", "%s, at most %zu pairs of each",
+                bench->quick ? "quick" : "full", bench->effort.pairs);
+    for (size_t i = 0; i < GROUPS; i++) {
+        if (choice.all || choice.chosen[i]) {
+            double idle;
+            bool quiet = machine_quiet(bench->quick ? 2 : 10, &idle);
+            report_group(bench->report, groups[i].name, groups[i].title, idle, quiet);
+            groups[i].run(bench);
+        }
+    }
+    bool saved = report_save(bench->report, choice.json);
+    size_t failures = report_failures(bench->report);
+    printf("\n%zu rows, %zu not measured\n", report_rows(bench->report), failures);
+    report_free(bench->report);
+    return saved && failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,78 @@
+/* compare — see compare.h. */
+#include "tests/bench/compare.h"
+
+
+/* All values of one side, by quantity. */
+struct samples {
+    double values[COMPARE_QUANTITIES_MAX][COMPARE_PAIRS_MAX];
+};
+
+static bool take(const struct compare_side *side, size_t quantities,
+                 struct samples *samples, size_t pair, char problem[256])
+{
+    double values[COMPARE_QUANTITIES_MAX] = { 0 };
+    if (!side->run(side->context, values, problem)) {
+        return false;
+    }
+    for (size_t q = 0; q < quantities; q++) {
+        samples->values[q][pair] = values[q];
+    }
+    return true;
+}
+
+static void add_rows(struct report *report, const struct comparison *comparison,
+                     struct samples *ours, struct samples *theirs, size_t pairs)
+{
+    for (size_t q = 0; q < comparison->quantity_count; q++) {
+        double ratios[COMPARE_PAIRS_MAX];
+        for (size_t i = 0; i < pairs; i++) {
+            ratios[i] = ours->values[q][i] / theirs->values[q][i];
+        }
+        struct report_row row = {
+            .name = comparison->name,
+            .reference = comparison->reference,
+            .quantity = comparison->quantities[q],
+            .ours = summary_of(ours->values[q], pairs),
+            .theirs = summary_of(theirs->values[q], pairs),
+            .ratio = summary_of(ratios, pairs),
+            .pairs = pairs,
+            .few = pairs < COMPARE_PAIRS_MIN,
+        };
+        report_add(report, &row);
+    }
+}
+
+/* Seconds within which another pair may begin: too few pairs say nothing, but even
+ * those may not take for ever. */
+static double allowed(const struct compare_effort *effort, size_t pairs)
+{
+    return pairs < COMPARE_PAIRS_MIN ? 4 * effort->seconds : effort->seconds;
+}
+
+bool compare(struct report *report, const struct comparison *comparison,
+             const struct compare_effort *effort)
+{
+    struct samples ours, theirs;
+    char problem[256] = "";
+    double begin = seconds_now();
+    size_t wanted =
+        effort->pairs < COMPARE_PAIRS_MAX ? effort->pairs : COMPARE_PAIRS_MAX;
+    size_t n = comparison->quantity_count, pairs = 0;
+    bool good = take(&comparison->ours, n, &ours, 0, problem) &&
+                take(&comparison->theirs, n, &theirs, 0, problem);
+    while (good && pairs < wanted && seconds_now() - begin < allowed(effort, pairs)) {
+        good = take(&comparison->ours, n, &ours, pairs, problem) &&
+               take(&comparison->theirs, n, &theirs, pairs, problem);
+        pairs += good;
+    }
+    if (good && pairs == 0) {
+        snprintf(problem, sizeof problem, "one run takes longer than %g s",
+                 allowed(effort, 0));
+    }
+    if (!good || pairs == 0) {
+        report_failure(report, "%s: %s", comparison->name, problem);
+        return false;
+    }
+    add_rows(report, comparison, &ours, &theirs, pairs);
+    return true;
+}

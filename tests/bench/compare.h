@@ -1,0 +1,45 @@
+/* compare — two things measured by turns, A B A B, and the ratio of each pair.
+ *
+ * Machines drift by factors within minutes, so an absolute figure says little; the
+ * ratio of two runs that follow each other says more, and the median of several such
+ * ratios is what is reported. Main thread.
+ */
+#ifndef OPTIMD_TESTS_BENCH_COMPARE_H
+#define OPTIMD_TESTS_BENCH_COMPARE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "tests/bench/clock.h"
+#include "tests/bench/report.h"
+
+enum { COMPARE_QUANTITIES_MAX = 4, COMPARE_PAIRS_MIN = 5, COMPARE_PAIRS_MAX = 64 };
+
+/* One run: fills a value for each quantity of the comparison. False, with a sentence in
+ * problem, if it could not be done. */
+struct compare_side {
+    bool (*run)(void *context, double *values, char problem[256]);
+    void *context;
+};
+
+struct comparison {
+    const char *name;
+    const char *reference;
+    const struct report_quantity *quantities;
+    size_t quantity_count;
+    struct compare_side ours, theirs;
+};
+
+/* How much work a comparison may be. */
+struct compare_effort {
+    size_t pairs;   /* wanted */
+    double seconds; /* no new pair after that long, once there are COMPARE_PAIRS_MIN;
+                       after four times that, none in any case */
+};
+
+/* Run each side once for warming up, then the pairs; add one row per quantity. False
+ * and a failure in the report if a side failed or not even one pair was done. */
+bool compare(struct report *report, const struct comparison *comparison,
+             const struct compare_effort *effort);
+
+#endif

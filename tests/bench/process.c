@@ -1,0 +1,221 @@
+/* process — see process.h. The daemon says that it listens by renaming its port file
+ * into place, and that event in the folder is what is waited for. */
+#define _XOPEN_SOURCE 700 /* nftw */
+
+#include "tests/bench/process.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ftw.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "client/optclient.h"
+#include "tests/bench/clock.h"
+
+static const double start_seconds = 20, stop_seconds = 20;
+
+/* A child that dies with its parent; 0 in the child, which has none already if the
+ * parent died in between. */
+static pid_t fork_bound(void)
+{
+    pid_t parent = getpid();
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent) {
+            _exit(1);
+        }
+    }
+    return pid;
+}
+
+pid_t process_fork(int (*body)(void *context), void *context)
+{
+    fflush(NULL);
+    pid_t pid = fork_bound();
+    if (pid == 0) {
+        _exit(body(context));
+    }
+    return pid;
+}
+
+void process_kill(pid_t pid)
+{
+    if (pid > 0) {
+        kill(pid, SIGKILL);
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+}
+
+static int remove_entry(const char *path, const struct stat *status, int type,
+                        struct FTW *place)
+{
+    (void)status, (void)type, (void)place;
+    return remove(path);
+}
+
+/* The port in the file, or 0 as long as there is none. */
+static unsigned port_in(const char *path)
+{
+    unsigned port = 0;
+    FILE *file = fopen(path, "re");
+    if (file != NULL) {
+        if (fscanf(file, "%u", &port) != 1) {
+            port = 0;
+        }
+        fclose(file);
+    }
+    return port;
+}
+
+/* Wait for an event in the watched folder, or for a while: the daemon may have died. */
+static void await_event(int watch)
+{
+    struct pollfd ready = { .fd = watch, .events = POLLIN };
+    char events[4096];
+    if (poll(&ready, 1, 200) > 0 && read(watch, events, sizeof events) < 0) {
+        return;
+    }
+}
+
+static unsigned await_port(struct server *server, int watch, const char *path)
+{
+    double begin = seconds_now();
+    unsigned port = port_in(path);
+    while (port == 0 && seconds_now() - begin < start_seconds) {
+        if (waitpid(server->pid, NULL, WNOHANG) == server->pid) {
+            server->pid = 0;
+            return 0;
+        }
+        await_event(watch);
+        port = port_in(path);
+    }
+    return port;
+}
+
+bool server_start(struct server *server, const char *program, char problem[256])
+{
+    char path[128], data[128];
+    *server = (struct server){ .folder = "/tmp/optimd-bench-XXXXXX" };
+    if (mkdtemp(server->folder) == NULL) {
+        snprintf(problem, 256, "cannot make a folder: %s", strerror(errno));
+        server->folder[0] = '\0';
+        return false;
+    }
+    snprintf(path, sizeof path, "%s/port", server->folder);
+    snprintf(data, sizeof data, "%s/data", server->folder);
+    int watch = inotify_init1(IN_CLOEXEC);
+    if (watch < 0 ||
+        inotify_add_watch(watch, server->folder, IN_MOVED_TO | IN_CLOSE_WRITE) < 0) {
+        snprintf(problem, 256, "cannot watch %s: %s", server->folder, strerror(errno));
+        close(watch);
+        return false;
+    }
+    fflush(NULL);
+    server->pid = fork_bound();
+    if (server->pid == 0) {
+        execl(program, program, "--listen", "127.0.0.1:0", "--port-file", path,
+              "--data-dir", data, "--log-level", "warn", (char *)NULL);
+        _exit(127);
+    }
+    unsigned port = server->pid > 0 ? await_port(server, watch, path) : 0;
+    close(watch);
+    if (port == 0) {
+        snprintf(problem, 256, "%s did not start to listen", program);
+        return false;
+    }
+    snprintf(server->address, sizeof server->address, "127.0.0.1:%u", port);
+    return true;
+}
+
+/* The congestion control of this process's socket that is connected to a port. */
+static bool congestion_towards(unsigned long port, char name[16])
+{
+    for (int fd = 0; fd < 1024; fd++) {
+        struct sockaddr_in peer = { 0 };
+        socklen_t size = sizeof peer, length = 16;
+        if (getpeername(fd, (struct sockaddr *)&peer, &size) == 0 &&
+            peer.sin_family == AF_INET && ntohs(peer.sin_port) == port) {
+            memset(name, 0, 16);
+            return getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0;
+        }
+    }
+    return false;
+}
+
+bool server_congestion(const struct server *server, char name[16], char problem[256])
+{
+    struct optclient *client;
+    if (optclient_connect(server->address, NULL, &client) != OPTCLIENT_OK) {
+        snprintf(problem, 256, "%.250s", optclient_error());
+        return false;
+    }
+    unsigned long port = strtoul(strchr(server->address, ':') + 1, NULL, 10);
+    bool found = congestion_towards(port, name);
+    optclient_close(client);
+    if (!found) {
+        snprintf(problem, 256, "the client has no socket to port %lu", port);
+    }
+    return found;
+}
+
+/* Reap within the limit; false if it was still alive and had to be killed. */
+static bool reap(pid_t pid, double limit, int *status)
+{
+    sigset_t child;
+    struct timespec moment = { 0, 100 * 1000 * 1000 };
+    double begin = seconds_now();
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child, NULL);
+    kill(pid, SIGTERM);
+    while (waitpid(pid, status, WNOHANG) != pid) {
+        if (seconds_now() - begin > limit) {
+            process_kill(pid);
+            return false;
+        }
+        sigtimedwait(&child, NULL, &moment);
+    }
+    return true;
+}
+
+bool server_stop(struct server *server)
+{
+    int status = -1;
+    bool stopped = server->pid <= 0 || (reap(server->pid, stop_seconds, &status) &&
+                                        WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    if (server->folder[0] != '\0') {
+        nftw(server->folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    }
+    *server = (struct server){ 0 };
+    return stopped;
+}
+
+size_t server_peak_bytes(const struct server *server)
+{
+    char path[64], line[256];
+    size_t kilobytes = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)server->pid);
+    FILE *file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        if (strncmp(line, "VmHWM:", 6) == 0) {
+            kilobytes = strtoull(line + 6, NULL, 10);
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return kilobytes * 1024;
+}

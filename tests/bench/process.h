@@ -1,0 +1,40 @@
+/* process — the other processes of a measurement: forked peers and the daemon.
+ *
+ * None of them outlives this one. Main thread, and before it makes any client, so that
+ * no child inherits a connection.
+ */
+#ifndef OPTIMD_TESTS_BENCH_PROCESS_H
+#define OPTIMD_TESTS_BENCH_PROCESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Run body in a child that exits with what it returns. -1 if there can be none. */
+pid_t process_fork(int (*body)(void *context), void *context);
+
+/* Kill and reap. Nothing happens for a pid below 1. */
+void process_kill(pid_t pid);
+
+/* The daemon, on a free loopback port, in a folder of its own. */
+struct server {
+    pid_t pid;
+    char folder[64];
+    char address[32]; /* "127.0.0.1:PORT" */
+};
+
+/* Start program with its defaults and wait until it listens. False with a sentence. */
+bool server_start(struct server *server, const char *program, char problem[256]);
+
+/* The congestion control that a client's connection to it uses, so that the references
+ * can use the same. False with a sentence. */
+bool server_congestion(const struct server *server, char name[16], char problem[256]);
+
+/* SIGTERM, reap, remove the folder. False if it did not exit with 0. Takes a server
+ * that did not start. */
+bool server_stop(struct server *server);
+
+/* Most memory it has had resident so far, in bytes; 0 if unknown. */
+size_t server_peak_bytes(const struct server *server);
+
+#endif

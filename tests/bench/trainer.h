@@ -1,0 +1,37 @@
+/* trainer — a synchronous worker in a process of its own, stepping when told to.
+ *
+ * It stands for a training process without the training: the same gradient again and
+ * again, pushed and answered by the new weights. Main thread.
+ */
+#ifndef OPTIMD_TESTS_BENCH_TRAINER_H
+#define OPTIMD_TESTS_BENCH_TRAINER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* The model that all trainers of a run share. */
+struct trainer_model {
+    const char *address; /* of the daemon */
+    const char *expression;
+    size_t tensors, elements; /* of each tensor */
+    unsigned workers;         /* that make a round */
+};
+
+struct trainer {
+    pid_t pid;
+    int orders, results; /* pipes */
+};
+
+/* Fork a worker; it connects, joins and pulls while the caller goes on. */
+bool trainer_start(struct trainer *trainer, const struct trainer_model *model,
+                   unsigned rank, char problem[256]);
+void trainer_stop(struct trainer *trainer);
+
+/* Tell it to make that many steps, at most 64; does not wait. */
+bool trainer_order(struct trainer *trainer, unsigned steps);
+/* Wait for them: the median time of a step in seconds, or a negative number with a
+ * sentence. */
+double trainer_result(struct trainer *trainer, char problem[256]);
+
+#endif

@@ -1,0 +1,626 @@
+#!/usr/bin/python3
+"""A worker in another language: python3-protobuf and sockets against a real daemon.
+
+    test_python.py DAEMON
+
+optimd_pb2 is what protoc makes of proto/optimd.proto, found in the folder `python`
+beside the daemon. Every answer is checked against arithmetic done here, with Python's
+own floats rounded to fp32 where the daemon rounds. The last line counts the tests.
+"""
+import ctypes
+import math
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+DAEMON = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else ''
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)),
+                os.path.join(os.path.dirname(DAEMON), 'python')]
+
+import optimd_pb2 as pb  # noqa: E402
+import wire_by_hand as wire  # noqa: E402
+from wire_by_hand import Connection, Refused, fp32, from_bytes, to_bytes  # noqa: E402
+
+BLOCK = 16384
+START_SECONDS = 20
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, ALREADY_EXISTS = 3, 4, 5, 6
+PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED = 7, 9, 12
+
+
+class Daemon:
+    """A daemon of our own on a free port, in a folder of its own."""
+
+    def __init__(self, program):
+        self.folder = tempfile.mkdtemp(prefix='optimd-python-')
+        self.log = b''
+        port_file = os.path.join(self.folder, 'port')
+        self.process = subprocess.Popen(
+            [program, '--listen', '127.0.0.1:0', '--port-file', port_file,
+             '--data-dir', os.path.join(self.folder, 'data')],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
+        self.port = self._await_port(port_file)
+
+    def _await_port(self, port_file):
+        """Its log says when something happens; the file says that it listens."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if os.path.exists(port_file):
+                with open(port_file, encoding='ascii') as file:
+                    return int(file.read())
+            self.read_log(0.1)
+        self.process.kill()
+        self.read_log(1)
+        raise RuntimeError(f'the daemon does not listen: {self.log.decode()}')
+
+    def read_log(self, seconds):
+        """What it has logged since, waiting at most that long for something."""
+        while select.select([self.process.stderr], [], [], seconds)[0]:
+            piece = os.read(self.process.stderr.fileno(), 65536)
+            if not piece:
+                return
+            self.log += piece
+            seconds = 0
+
+    def stop(self):
+        self.read_log(0)
+        self.process.terminate()
+        try:
+            status = self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        self.read_log(0)
+        self.process.stderr.close()
+        shutil.rmtree(self.folder)
+        return status
+
+
+daemon = None
+
+
+def setUpModule():
+    global daemon
+    daemon = Daemon(DAEMON)
+
+
+def tearDownModule():
+    daemon.process.kill()
+    daemon.stop()
+
+
+def segments(*elements):
+    """One whole tensor after the other."""
+    return [pb.Segment(tensor=i, count=n) for i, n in enumerate(elements)]
+
+
+class Worker(Connection):
+    """A connection that has said hello and works on one model."""
+
+    def __init__(self, name='python', session=7):
+        super().__init__(daemon.port)
+        self.greeting = self.hello(name, session)
+        self.sequence = 0
+
+    def create(self, model, expression, shapes, weights=None, **more):
+        """Create and join; weights, if given, is one list per tensor."""
+        table = pb.TensorTable(tensors=[pb.Tensor(name=f't{i}', shape=shape)
+                                        for i, shape in enumerate(shapes)])
+        self.elements = [math.prod(shape) for shape in shapes]
+        initial = pb.CreateModel.ASSIGNED if weights else pb.CreateModel.ZEROS
+        reply = self.call(create=pb.CreateModel(
+            model=model, specification=pb.Specification(expression=expression),
+            initial=initial, join=True, **more), data=table.SerializeToString()).model
+        self.model = reply.model
+        if weights and reply.created:
+            self.call(assign=pb.Assign(model=self.model, last=True,
+                                       segments=segments(*self.elements)),
+                      data=to_bytes(sum(weights, [])))
+        return reply
+
+    def push_message(self, dtype=pb.FP32, **more):
+        self.sequence += 1
+        fields = {'model': self.model, 'sequence': self.sequence, 'dtype': dtype,
+                  'segments': segments(*self.elements), 'last': True}
+        fields.update(more)
+        return pb.Push(**fields)
+
+    def push(self, values, dtype=pb.FP32, **more):
+        return self.call(push=self.push_message(dtype, **more),
+                         data=to_bytes(values, dtype)).push
+
+    def pull(self, **more):
+        """All the values that were asked for, and the last reply."""
+        id = self.send(pull=pb.Pull(model=self.model, **more))
+        return self.gather(id, lambda reply: reply.pull)
+
+    def gather(self, id, part):
+        data = b''
+        while True:
+            reply = self.answer(id)
+            data += reply.data
+            if part(reply).last:
+                return from_bytes(data, part(reply).dtype), reply
+
+
+def ramp(n, scale=1.0):
+    """Some values with both signs, all exact in fp32, bf16 and fp16."""
+    return [scale * (i % 13 - 6) / 8 for i in range(n)]
+
+
+def sgd(weights, gradient, lr):
+    """One step as the daemon makes it: every operation rounded to fp32."""
+    return [fp32(w - fp32(fp32(lr) * fp32(g))) for w, g in zip(weights, gradient)]
+
+
+class Adam:
+    """Kingma and Ba, algorithm 1, in fp32 with scalars in fp64."""
+
+    def __init__(self, n, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
+        self.m, self.v, self.t = [0.0] * n, [0.0] * n, 0
+        self.lr, self.beta1, self.beta2, self.eps = lr, beta1, beta2, eps
+
+    def step(self, weights, gradient):
+        self.t += 1
+        c1, c2 = 1 - self.beta1 ** self.t, 1 - self.beta2 ** self.t
+        out = []
+        for i, (w, g) in enumerate(zip(weights, gradient)):
+            self.m[i] = fp32(fp32(self.beta1 * self.m[i]) + fp32((1 - self.beta1) * g))
+            self.v[i] = fp32(fp32(self.beta2 * self.v[i])
+                             + fp32((1 - self.beta2) * fp32(g * g)))
+            u = (self.m[i] / c1) / (math.sqrt(self.v[i] / c2) + self.eps)
+            out.append(fp32(w - fp32(self.lr * u)))
+        return out
+
+
+class OtherLanguage(unittest.TestCase):
+    def assertRefused(self, code, *words):
+        """The next block is answered by an Error with this code whose sentence has
+        these words."""
+        test = self
+
+        class Expect:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, kind, error, trace):
+                test.assertIs(kind, Refused, 'nothing was refused')
+                test.assertEqual(error.code, code, error.message)
+                for word in words:
+                    test.assertIn(word, error.message)
+                return True
+        return Expect()
+
+    def assertClose(self, values, expected, relative=1e-6, absolute=1e-7):
+        self.assertEqual(len(values), len(expected))
+        for i, (a, b) in enumerate(zip(values, expected)):
+            self.assertTrue(math.isclose(a, b, rel_tol=relative, abs_tol=absolute),
+                            f'element {i} is {a!r}, not {b!r}')
+
+    # ------------------------------------------------------------ who speaks
+
+    def test_hello_tells_the_limits(self):
+        with Worker('hello') as worker:
+            hello = worker.greeting
+            self.assertEqual(hello.protocol, 1)
+            self.assertEqual(hello.block_elements, BLOCK)
+            self.assertGreaterEqual(hello.max_frame_bytes, 1 << 20)
+            self.assertGreaterEqual(hello.max_header_bytes, 1 << 10)
+            self.assertGreater(hello.chunk_bytes, 0)
+            self.assertGreater(hello.lease_ms, hello.heartbeat_ms)
+            self.assertIn('optimd', hello.server)
+
+    def test_incarnation_counts_the_sessions_of_a_worker(self):
+        with Worker('twice', session=1) as first, Worker('twice', session=2) as second:
+            self.assertEqual(second.greeting.incarnation,
+                             first.greeting.incarnation + 1)
+            with Worker('twice', session=2) as again:
+                self.assertEqual(again.greeting.incarnation,
+                                 second.greeting.incarnation)
+
+    def test_first_message_must_be_hello(self):
+        with Connection(daemon.port) as connection:
+            with self.assertRefused(FAILED_PRECONDITION, 'hello'):
+                connection.call(list=pb.ListModels())
+
+    def test_unknown_requirement_is_refused_by_name(self):
+        with Connection(daemon.port) as connection:
+            with self.assertRefused(UNIMPLEMENTED, 'telepathy'):
+                connection.hello('needy', require=['telepathy'])
+
+    def test_observer_may_look_but_not_push(self):
+        with Worker('maker') as maker, Connection(daemon.port) as observer:
+            maker.create('looked-at', 'sgd(lr=0.25)', [[3]])
+            observer.hello('')
+            opened = observer.call(open=pb.OpenModel(model='looked-at')).model
+            reply = observer.call(pull=pb.Pull(model=opened.model))
+            self.assertEqual(from_bytes(reply.data), [0.0] * 3)
+            with self.assertRaises(Refused):
+                observer.call(push=pb.Push(model=opened.model, sequence=1, last=True,
+                                           segments=segments(3)), data=bytes(12))
+
+    def test_heartbeat_is_answered(self):
+        with Worker('alive') as worker:
+            reply = worker.call(heartbeat=pb.Heartbeat())
+            self.assertEqual(reply.WhichOneof('body'), 'heartbeat')
+
+    def test_goodbye_is_answered_and_the_connection_closed(self):
+        with Worker('polite') as worker:
+            reply = worker.call(goodbye=pb.Goodbye())
+            self.assertEqual(reply.WhichOneof('body'), 'goodbye')
+            with self.assertRaises(EOFError):
+                worker.receive()
+
+    # ------------------------------------------------------------ models
+
+    def test_model_is_created_once_and_then_opened(self):
+        with Worker('first') as first, Worker('second') as second:
+            made = first.create('shared', 'sgd(lr=0.25)', [[2, 3], []])
+            self.assertTrue(made.created and made.ready)
+            self.assertEqual((made.step, made.tensors, made.parameters, made.workers),
+                             (0, 2, 7, 1))
+            found = second.create('shared', 'sgd(lr=0.25)', [[2, 3], []])
+            self.assertFalse(found.created)
+            self.assertEqual((found.model, found.workers), (made.model, 2))
+            with self.assertRefused(ALREADY_EXISTS, '0.5'):
+                second.create('shared', 'sgd(lr=0.5)', [[2, 3], []])
+            with self.assertRefused(ALREADY_EXISTS):
+                second.create('shared', 'sgd(lr=0.25)', [[3, 2], []])
+
+    def test_specification_in_parts_means_the_same_as_an_expression(self):
+        table = pb.TensorTable(tensors=[pb.Tensor(name='w', shape=[4])])
+        parts = pb.Specification(
+            rule='adam',
+            options=[pb.Option(name='lr', number=0.002),
+                     pb.Option(name='weight_decay', number=0.01),
+                     pb.Option(name='decay', word='decoupled'),
+                     pb.Option(name='bias_correction', flag=True)])
+        whole = pb.Specification(
+            expression='adam(lr=2e-3, weight_decay=0.01, decay=decoupled)')
+        texts = []
+        with Worker('speller') as worker:
+            for name, specification in ('in-parts', parts), ('whole', whole):
+                texts.append(worker.call(
+                    create=pb.CreateModel(model=name, specification=specification),
+                    data=table.SerializeToString()).model.specification)
+        self.assertEqual(texts[0], texts[1])
+        self.assertIn('adam', texts[0])
+
+    def test_wrong_specification_names_the_right_word(self):
+        with Worker('typo') as worker:
+            with self.assertRefused(INVALID_ARGUMENT, 'adam'):
+                worker.create('typo', 'adma(lr=0.1)', [[3]])
+
+    def test_list_and_describe_tell_what_is_there(self):
+        weights = [ramp(6), ramp(5)]
+        with Worker('describer') as worker:
+            worker.create('described', 'adam(lr=0.01)', [[2, 3], [5]], weights)
+            worker.push(ramp(11), samples=4)
+            models = pb.ModelTable.FromString(worker.call(list=pb.ListModels()).data)
+            mine = [m for m in models.models if m.name == 'described']
+            self.assertEqual(len(mine), 1)
+            self.assertEqual((mine[0].step, mine[0].tensors, mine[0].parameters,
+                              mine[0].workers), (1, 2, 11, 1))
+            told = pb.ModelDescription.FromString(
+                worker.call(describe=pb.DescribeModel(model='described')).data)
+            self.assertEqual(told.summary, mine[0])
+            self.assertTrue(told.ready)
+            self.assertAlmostEqual(told.lr, 0.01)
+            self.assertEqual(list(told.slots), ['exp_avg', 'exp_avg_sq'])
+            self.assertEqual(told.bytes, 11 * 4 * 3)
+            self.assertEqual([(t.name, list(t.shape), t.step) for t in told.tensors],
+                             [('t0', [2, 3], 1), ('t1', [5], 1)])
+            self.assertEqual([(w.name, w.connected, w.applied, w.last_sequence)
+                              for w in told.workers], [('describer', True, 1, 1)])
+
+    def test_unknown_model_is_not_found(self):
+        with Worker('seeker') as worker:
+            with self.assertRefused(NOT_FOUND, 'nowhere'):
+                worker.call(open=pb.OpenModel(model='nowhere'))
+
+    def test_left_model_can_be_deleted(self):
+        with Worker('leaver') as worker:
+            worker.create('left', 'sgd(lr=0.25)', [[3]])
+            worker.call(leave=pb.Leave(model=worker.model))
+            worker.call(delete=pb.DeleteModel(model='left'))
+            with self.assertRefused(NOT_FOUND):
+                worker.call(open=pb.OpenModel(model='left'))
+
+    # ------------------------------------------------------------ updates
+
+    def test_sgd_steps_are_exact(self):
+        weights, gradient = ramp(70), ramp(70, 0.3)
+        with Worker('sgd') as worker:
+            worker.create('sgd', 'sgd(lr=0.25)', [[7, 10]], [weights])
+            for step in range(1, 6):
+                gradient = [fp32(g * 1.1) for g in gradient]
+                weights = sgd(weights, gradient, 0.25)
+                pushed = worker.push(gradient, basis=step - 1)
+                self.assertEqual((pushed.fate, pushed.step, pushed.staleness),
+                                 (pb.PushReply.APPLIED, step, 0))
+            values, reply = worker.pull()
+            self.assertEqual(reply.pull.step, 5)
+            self.assertEqual(values, weights)
+
+    def test_adam_steps_agree(self):
+        weights, adam = ramp(50), Adam(50, lr=0.01)
+        with Worker('adam') as worker:
+            worker.create('adam', 'adam(lr=0.01)', [[50]], [weights])
+            for step in range(12):
+                gradient = [fp32(g * math.cos(step + i))
+                            for i, g in enumerate(ramp(50, 0.5))]
+                weights = adam.step(weights, gradient)
+                worker.push(gradient, basis=step)
+            values, _ = worker.pull()
+            self.assertClose(values, weights, 2e-6)
+            moments, _ = worker.pull(view=pb.SLOT, slot='exp_avg')
+            self.assertClose(moments, adam.m)
+            squares, _ = worker.pull(view=pb.SLOT, slot='exp_avg_sq')
+            self.assertClose(squares, adam.v, 1e-6, 1e-12)
+            with self.assertRefused(NOT_FOUND, 'momentum_buffer'):
+                worker.pull(view=pb.SLOT, slot='momentum_buffer')
+
+    def test_round_is_the_mean_weighted_by_samples(self):
+        weights, one, three = ramp(20), ramp(20), ramp(20, -0.5)
+        with Worker('a') as a, Worker('b') as b:
+            a.create('round', 'sgd(lr=0.5)', [[20]], [weights])
+            b.create('round', 'sgd(lr=0.5)', [[20]])
+            waiting = a.send(push=a.push_message(samples=1), data=to_bytes(one))
+            pushed = b.push(three, samples=3)
+            self.assertEqual(a.answer(waiting).push, pushed)
+            mean = [0.25 * x + 0.75 * y for x, y in zip(one, three)]
+            self.assertEqual(b.pull()[0], sgd(weights, mean, 0.5))
+
+    def test_sums_count_as_sums(self):
+        weights, total = ramp(20), ramp(20, 4.0)
+        with Worker('summer') as worker:
+            worker.create('sums', 'sgd(lr=0.5)', [[20]], [weights])
+            worker.push(total, samples=8, form=pb.Push.SUM)
+            self.assertEqual(worker.pull()[0],
+                             sgd(weights, [x / 8 for x in total], 0.5))
+
+    def test_asynchronous_push_does_not_wait_for_others(self):
+        with Worker('quick') as quick, Worker('slow') as slow:
+            policy = pb.Consistency(mode=pb.Consistency.ASYNC)
+            quick.create('async', 'sgd(lr=0.25)', [[3]], consistency=policy)
+            slow.create('async', 'sgd(lr=0.25)', [[3]], consistency=policy)
+            for step in range(1, 4):
+                self.assertEqual(quick.push([4.0, 0.0, -4.0]).step, step)
+            late = slow.push([0.0, 4.0, 0.0], basis=1)
+            self.assertEqual((late.step, late.staleness), (4, 2))
+            self.assertEqual(quick.pull()[0], [-3.0, -1.0, 3.0])
+
+    def test_push_pull_returns_the_weights_it_made(self):
+        weights, gradient = ramp(30), ramp(30, 2.0)
+        with Worker('both') as worker:
+            worker.create('both', 'sgd(lr=0.25)', [[10], [20]], [weights[:10],
+                                                                weights[10:]])
+            id = worker.send(data=to_bytes(gradient), push_pull=pb.PushPull(
+                push=worker.push_message(), pull=pb.Pull(model=worker.model)))
+            values, reply = worker.gather(id, lambda reply: reply.push_pull.pull)
+            self.assertEqual(reply.push_pull.push.fate, pb.PushReply.APPLIED)
+            self.assertEqual((reply.push_pull.push.step, reply.push_pull.pull.step),
+                             (1, 1))
+            self.assertEqual(values, sgd(weights, gradient, 0.25))
+
+    def test_push_in_two_frames_has_one_answer(self):
+        n = BLOCK + 100
+        weights, gradient = ramp(n), ramp(n, 0.5)
+        with Worker('frames') as worker:
+            worker.create('frames', 'sgd(lr=0.25)', [[n]], [weights])
+            whole, rest = pb.Segment(count=BLOCK), pb.Segment(offset=BLOCK, count=100)
+            push = worker.push_message(segments=[whole], frame=0, last=False)
+            id = worker.send(push=push, data=to_bytes(gradient[:BLOCK]))
+            push = pb.Push(model=worker.model, sequence=push.sequence, segments=[rest],
+                           frame=1, last=True)
+            worker.send(push=push, id=id, data=to_bytes(gradient[BLOCK:]))
+            self.assertEqual(worker.answer(id).push.fate, pb.PushReply.APPLIED)
+            expected = sgd(weights, gradient, 0.25)
+            self.assertEqual(worker.pull()[0], expected)
+            tail, reply = worker.pull(segments=[rest])
+            self.assertEqual(tail, expected[BLOCK:])
+            self.assertEqual(reply.pull.segments[0].offset, BLOCK)
+
+    def test_push_of_one_tensor_leaves_the_other(self):
+        with Worker('partial') as worker:
+            worker.create('partial', 'sgd(lr=0.25)', [[3], [4]])
+            worker.push([4.0] * 4, segments=[pb.Segment(tensor=1, count=4)])
+            self.assertEqual(worker.pull()[0], [0.0] * 3 + [-1.0] * 4)
+
+    def test_large_pull_comes_in_frames_of_one_step(self):
+        n = 3 * (1 << 20) + 5
+        with Worker('large') as worker:
+            worker.create('large', 'sgd(lr=1)', [[n]])
+            id = worker.send(pull=pb.Pull(model=worker.model))
+            at, frames, last = 0, 0, False
+            while not last:
+                reply = worker.answer(id)
+                for segment in reply.pull.segments:
+                    self.assertEqual((segment.tensor, segment.offset), (0, at))
+                    at += segment.count
+                self.assertEqual(len(reply.data),
+                                 4 * sum(s.count for s in reply.pull.segments))
+                self.assertLessEqual(len(reply.data), worker.greeting.max_frame_bytes)
+                self.assertEqual(reply.pull.step, 0)
+                frames, last = frames + 1, reply.pull.last
+            self.assertEqual(at, n)
+            self.assertGreater(frames, 1)
+
+    def test_sixteen_bit_values_travel_both_ways(self):
+        for dtype, name in (pb.BF16, 'bf16'), (pb.FP16, 'fp16'):
+            with self.subTest(name), Worker(name) as worker:
+                weights, gradient = ramp(40), ramp(40, 0.25)
+                worker.create(name, 'sgd(lr=0.125)', [[40]], [weights])
+                worker.push(gradient, dtype)
+                expected = sgd(weights, gradient, 0.125)
+                self.assertEqual(worker.pull()[0], expected)
+                values, reply = worker.pull(dtype=dtype)
+                self.assertEqual(reply.pull.dtype, dtype)
+                self.assertEqual(values, from_bytes(to_bytes(expected, dtype), dtype))
+
+    # ------------------------------------------------------------ refusals
+
+    def test_resent_push_is_a_duplicate(self):
+        with Worker('again') as worker:
+            worker.create('again', 'sgd(lr=0.25)', [[3]])
+            self.assertEqual(worker.push([4.0] * 3).fate, pb.PushReply.APPLIED)
+            resent = worker.push([4.0] * 3, sequence=1)
+            self.assertEqual((resent.fate, resent.step), (pb.PushReply.DUPLICATE, 1))
+            self.assertEqual(worker.pull()[0], [-1.0] * 3)
+
+    def test_nonfinite_gradient_changes_nothing(self):
+        with Worker('nan') as worker:
+            worker.create('nan', 'sgd(lr=0.25)', [[2], [3]])
+            for bad in math.nan, math.inf, -math.inf:
+                with self.assertRefused(INVALID_ARGUMENT, 't1'):
+                    worker.push([1.0, 1.0, 1.0, bad, 1.0])
+            values, reply = worker.pull()
+            self.assertEqual((values, reply.pull.step), ([0.0] * 5, 0))
+
+    def test_values_that_do_not_fit_are_refused_and_the_connection_lives(self):
+        with Worker('unfit') as worker:
+            worker.create('unfit', 'sgd(lr=0.25)', [[3]])
+            with self.assertRefused(INVALID_ARGUMENT):
+                worker.push([1.0] * 2)
+            with self.assertRefused(INVALID_ARGUMENT):
+                worker.push([1.0] * 4)
+            with self.assertRaises(Refused):
+                worker.push([1.0], segments=[pb.Segment(tensor=5, count=1)])
+            self.assertEqual(worker.push([4.0] * 3).fate, pb.PushReply.APPLIED)
+
+    def test_waiting_ends_at_the_deadline_and_names_who_is_missing(self):
+        with Worker('here') as here, Worker('missing') as missing:
+            here.create('deadline', 'sgd(lr=0.25)', [[3]])
+            missing.create('deadline', 'sgd(lr=0.25)', [[3]])
+            with self.assertRefused(DEADLINE_EXCEEDED, 'missing'):
+                here.call(timeout_ms=200, data=to_bytes([1.0] * 3),
+                          push=here.push_message())
+            with self.assertRefused(DEADLINE_EXCEEDED):
+                here.call(wait=pb.Wait(model=here.model, step=1), timeout_ms=200)
+            self.assertEqual(here.pull()[0], [0.0] * 3)
+
+    def test_wait_ends_with_the_step(self):
+        with Worker('pusher') as pusher, Connection(daemon.port) as watcher:
+            pusher.create('waited', 'sgd(lr=0.25)', [[3]])
+            watcher.hello('')
+            model = watcher.call(open=pb.OpenModel(model='waited')).model.model
+            waiting = watcher.send(wait=pb.Wait(model=model, step=2))
+            pulling = watcher.send(pull=pb.Pull(model=model, min_step=2))
+            pusher.push([4.0] * 3)
+            pusher.push([4.0] * 3)
+            replies = {reply.id: reply for reply in (watcher.receive(),
+                                                     watcher.receive())}
+            self.assertEqual(replies[waiting].wait.step, 2)
+            self.assertEqual(from_bytes(replies[pulling].data), [-2.0] * 3)
+
+    def test_statistics_count(self):
+        with Worker('counter') as worker:
+            worker.create('counted', 'sgd(lr=0.25)', [[3]])
+            before = self.counters(worker)
+            worker.push([1.0] * 3)
+            after = self.counters(worker)
+            self.assertEqual(before.keys(), after.keys())
+            self.assertTrue(any(after[name] > before[name] for name in after))
+
+    def counters(self, worker):
+        reply = worker.call(statistics=pb.Statistics()).statistics
+        counters = {c.name: c.value for c in reply.counters}
+        self.assertEqual(len(counters), len(reply.counters), 'a name twice')
+        self.assertGreater(len(counters), 0)
+        return counters
+
+    # ------------------------------------------------------------ bytes by hand
+
+    def push_by_hand(self, worker, values):
+        """The fields of a push request, each as bytes."""
+        worker.sequence += 1
+        segment = wire.number_field(3, len(values)) + wire.number_field(1, 0)
+        push = (wire.number_field(9, 1) + wire.bytes_field(7, segment)
+                + wire.number_field(2, worker.sequence)
+                + wire.number_field(1, worker.model))
+        return {'id': wire.number_field(1, 77), 'push': wire.bytes_field(16, push),
+                'data': wire.bytes_field(wire.DATA_FIELD, to_bytes(values))}
+
+    def check_by_hand(self, name, assemble):
+        weights, gradient = ramp(2000), ramp(2000, 0.5)
+        with Worker(name) as worker:
+            worker.create(name, 'sgd(lr=0.25)', [[2000]], [weights])
+            message = assemble(self.push_by_hand(worker, gradient))
+            worker.socket.sendall(wire.frame(message))
+            self.assertEqual(worker.answer(77).push.fate, pb.PushReply.APPLIED)
+            self.assertEqual(worker.pull()[0], sgd(weights, gradient, 0.25))
+
+    def test_fields_in_their_order_by_hand(self):
+        self.check_by_hand('in-order', lambda f: f['id'] + f['push'] + f['data'])
+
+    def test_data_may_come_first(self):
+        self.check_by_hand('data-first', lambda f: f['data'] + f['push'] + f['id'])
+
+    def test_data_may_come_in_the_middle(self):
+        self.check_by_hand('data-middle', lambda f: f['push'] + f['data'] + f['id'])
+
+    def test_unknown_fields_are_ignored(self):
+        unknown = (wire.number_field(900, 1 << 40) + wire.fixed64_field(901, 5)
+                   + wire.bytes_field(902, b'from a later version'))
+        self.check_by_hand('unknown-fields',
+                           lambda f: f['id'] + f['push'] + unknown + f['data'])
+
+    def test_bytes_may_arrive_one_at_a_time(self):
+        with Worker('dribble') as worker:
+            worker.create('dribble', 'sgd(lr=0.25)', [[8]])
+            fields = self.push_by_hand(worker, [4.0] * 8)
+            for byte in wire.frame(fields['id'] + fields['push'] + fields['data']):
+                worker.socket.sendall(bytes([byte]))
+            self.assertEqual(worker.answer(77).push.fate, pb.PushReply.APPLIED)
+            self.assertEqual(worker.pull()[0], [-1.0] * 8)
+
+    def test_many_requests_may_share_a_segment(self):
+        with Worker('pipeline') as worker:
+            worker.create('pipeline', 'sgd(lr=0.25)', [[4]])
+            together, ids = b'', []
+            for _ in range(100):
+                ids.append(worker.new_id())
+                together += wire.frame(pb.Request(
+                    id=ids[-1], push=worker.push_message(),
+                    data=to_bytes([4.0] * 4)).SerializeToString())
+            worker.socket.sendall(together)
+            steps = {}
+            for _ in ids:
+                reply = worker.receive()
+                steps[reply.id] = reply.push.step
+            self.assertEqual(steps, {id: i + 1 for i, id in enumerate(ids)})
+            self.assertEqual(worker.pull()[0], [-100.0] * 4)
+
+    def test_broken_message_is_answered_and_the_connection_closed(self):
+        with Worker('broken') as worker:
+            worker.socket.sendall(wire.frame(b'\xff' * 40))
+            reply = worker.receive()
+            self.assertEqual((reply.id, reply.WhichOneof('body')), (0, 'error'))
+            with self.assertRaises((EOFError, ConnectionResetError)):
+                worker.receive()
+        with Worker('unbroken') as worker:
+            worker.call(heartbeat=pb.Heartbeat())
+
+
+def main():
+    if not os.access(DAEMON, os.X_OK):
+        print(f'usage: {sys.argv[0]} DAEMON', file=sys.stderr)
+        return 64
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(OtherLanguage)
+    runner = unittest.TextTestRunner(stream=sys.stdout, verbosity=2)
+    result = runner.run(unittest.TestSuite([suite]))
+    failed = {str(getattr(test, 'test_case', test))
+              for test, _ in result.failures + result.errors}
+    passed = max(result.testsRun - len(failed), 0)
+    print(f'{passed} passed, {len(failed)} failed')
+    return 0 if passed and not failed else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
