@@ -66,9 +66,8 @@ static struct optclient_model *create(struct optclient *client,
                                       const struct shapes *shapes)
 {
     struct optclient_model *model = NULL;
-    enum optclient_status status =
-        optclient_create(client, "m", "sgd(lr=1)", NULL, shapes->tensors, shapes->count,
-                         NULL, &model);
+    enum optclient_status status = optclient_create(
+        client, "m", "sgd(lr=1)", NULL, shapes->tensors, shapes->count, NULL, &model);
     cr_assert_eq(status, OPTCLIENT_OK, "%s", optclient_error());
     return model;
 }

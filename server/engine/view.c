@@ -285,10 +285,14 @@ enum view_progress view_fill(struct engine *engine, struct model *model,
                              bool backed)
 {
     int source = source_of(model, pull);
-    if (source >= 0) {
-        return fill_computed(engine, model, letter, source);
+    if (source < 0) {
+        return fill_weights(engine, model, letter, backed);
     }
-    return fill_weights(engine, model, letter, backed);
+    /* What is made here must not be freed to make room for more of it. */
+    model->mirror_pins[source]++;
+    enum view_progress progress = fill_computed(engine, model, letter, source);
+    model->mirror_pins[source]--;
+    return progress;
 }
 
 void view_outdated(struct model *model)
