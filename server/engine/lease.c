@@ -11,6 +11,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/round.h"
+#include "server/engine/team.h"
 
 enum {
     ALLOWANCE_BASE = 8 << 20, /* bytes in flight beside the reserved gradients */

@@ -70,7 +70,7 @@ static bool bytes_beside(const struct opt_spec *spec, const struct layout *layou
            size_add(tables, shards, &tables) &&
            size_add(tables,
                     update_bytes(tensors, layout->blocks,
-                                 update_scratch(spec, layout->largest, layout->floats)),
+                                 update_scratch(spec, layout->largest)),
                     &tables) &&
            size_add(slots, tables, out);
 }
