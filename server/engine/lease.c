@@ -10,6 +10,7 @@
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
+#include "server/engine/push.h"
 #include "server/engine/round.h"
 #include "server/engine/team.h"
 

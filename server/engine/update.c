@@ -9,7 +9,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
-#include "server/engine/round.h"
+#include "server/engine/push.h"
 #include "server/engine/team.h"
 
 enum {
