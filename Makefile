@@ -60,6 +60,7 @@ endif
 else
 OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
+OUR_CFLAGS += $(if $(CLANG_ONLY),-Wno-gnu-empty-initializer -Wno-string-conversion)
 endif
 KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
 OPENMP := -fopenmp
@@ -91,7 +92,8 @@ TEST_SHARED_SOURCES := $(filter-out $(TEST_SOURCES),$(wildcard $(TEST_FOLDERS:=/
 BENCH_SOURCES := $(wildcard tests/bench/bench_*.c)
 BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES),$(wildcard tests/bench/*.c))
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
-GOLDEN_SOURCES := $(wildcard tests/golden/*.c) $(wildcard tests/golden_cases.c)
+GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
+	tests/bench/clock.c
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJECTS := $(foreach isa,$(ISAS),\
@@ -196,7 +198,7 @@ $(BUILD)/client/examples/minimal: $(BUILD)/client/examples/minimal.o $(CLIENT_AR
 
 # Criterion does not start under ThreadSanitizer: a header of the same name stands in.
 ifneq ($(findstring thread,$(SANITIZE)),)
-$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan -Wno-gnu-empty-initializer
+$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan
 TEST_PACKAGES := jansson
 endif
 
@@ -240,7 +242,7 @@ test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	@deploy/deps build run test
-	@$(submake) $(BUILD)/golden
+	@$(submake) $(DAEMON) $(BUILD)/golden
 	$(BUILD)/golden $(GOLDEN)
 
 .PHONY: bench
@@ -291,7 +293,7 @@ lint-cppcheck: $(BUILD)/proto/optimd.pb-c.h
 	@echo 'cppcheck'
 	@cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem --suppress='*:$(BUILD)/*' \
-		$(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=baseline --library=posix \
+		$(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline --library=posix \
 		$(filter-out tests/%,$(filter %.c,$(C_FILES)))
 
 # Which checks, and why not others, is said in .clang-tidy.
@@ -299,7 +301,7 @@ lint-tidy: $(patsubst %,$(BUILD)/tidy/%,$(filter %.c,$(C_FILES)))
 $(BUILD)/tidy/%: % .clang-tidy $(filter %.h,$(C_FILES)) | $(BUILD)/proto/optimd.pb-c.h
 	@mkdir -p $(@D)
 	@echo 'clang-tidy $<'
-	@clang-tidy --quiet $< -- $(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=baseline -std=c17 -fopenmp \
+	@clang-tidy --quiet $< -- $(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline -std=c17 -fopenmp \
 		2>$@.log || { cat $@.log; false; }
 	@touch $@
 
