@@ -133,7 +133,7 @@ static size_t next_place(struct loopback *peer, size_t size)
 static bool one_message(struct loopback *side, bool orderer, const struct order *order)
 {
     size_t size = (size_t)order->size, place = next_place(side, size);
-    uint8_t *from = side->from + place, *to = side->to + place, token = 1;
+    char *from = (char *)side->from + place, *to = (char *)side->to + place, token = 1;
     int fd = side->socket;
     switch ((enum loopback_pattern)order->pattern) {
     case LOOPBACK_UP:

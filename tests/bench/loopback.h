@@ -27,9 +27,9 @@ enum loopback_pattern {
 struct loopback {
     pid_t pid;
     int socket;
-    uint8_t *from, *to; /* regions that messages are taken from and put to */
-    size_t region;      /* bytes of each */
-    size_t at;          /* place of the next message in the regions */
+    void *from, *to; /* regions that messages are taken from and put to */
+    size_t region;   /* bytes of each */
+    size_t at;       /* place of the next message in the regions */
 };
 
 /* Start the bare peer with this congestion control ("" for the system's) and regions of

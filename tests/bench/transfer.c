@@ -53,8 +53,9 @@ struct exchange {
     bool many;
     size_t messages;
     struct optclient_model *model;
-    struct loopback *bare; /* its regions serve both sides */
-    size_t at;             /* byte of our next message in them */
+    struct loopback *bare;
+    float *gradients, *weights; /* the bare side's regions, used by both */
+    size_t at;                  /* byte of our next message in them */
 };
 
 static double gigabytes(const struct exchange *exchange)
@@ -78,8 +79,8 @@ static enum optclient_status start(struct exchange *exchange,
                                    struct optclient_call **call)
 {
     size_t place = next_place(exchange);
-    struct optclient_values gradient = { 0, (float *)exchange->bare->from + place };
-    struct optclient_values weight = { 0, (float *)exchange->bare->to + place };
+    struct optclient_values gradient = { 0, exchange->gradients + place };
+    struct optclient_values weight = { 0, exchange->weights + place };
     struct optclient_push_options push = { .timeout_ms = TIMEOUT_MS };
     struct optclient_pull_options pull = { .timeout_ms = TIMEOUT_MS };
     switch (exchange->operation) {
@@ -99,8 +100,8 @@ static enum optclient_status start(struct exchange *exchange,
 static enum optclient_status perform(struct exchange *exchange)
 {
     size_t place = next_place(exchange);
-    struct optclient_values gradient = { 0, (float *)exchange->bare->from + place };
-    struct optclient_values weight = { 0, (float *)exchange->bare->to + place };
+    struct optclient_values gradient = { 0, exchange->gradients + place };
+    struct optclient_values weight = { 0, exchange->weights + place };
     struct optclient_push_options push = { .timeout_ms = TIMEOUT_MS };
     struct optclient_pull_options pull = { .timeout_ms = TIMEOUT_MS };
     switch (exchange->operation) {
@@ -239,7 +240,9 @@ void bench_transfer(const struct bench *bench)
     } else {
         report_fact(bench->report, "congestion control", "%s, on both sides",
                     congestion);
-        memory_fill((float *)bare.from, REGION / sizeof(float), 1, 1.0f, 1);
+        exchange.gradients = bare.from;
+        exchange.weights = bare.to;
+        memory_fill(exchange.gradients, REGION / sizeof(float), 1, 1.0f, 1);
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             measure_size(bench, client, &sizes[i], &exchange);
         }
