@@ -60,6 +60,7 @@ endif
 else
 OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
+OUR_CFLAGS += $(if $(CLANG_ONLY),-Wno-gnu-empty-initializer -Wno-string-conversion)
 endif
 KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
 OPENMP := -fopenmp
@@ -91,7 +92,9 @@ TEST_SHARED_SOURCES := $(filter-out $(TEST_SOURCES),$(wildcard $(TEST_FOLDERS:=/
 BENCH_SOURCES := $(wildcard tests/bench/bench_*.c)
 BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES),$(wildcard tests/bench/*.c))
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
-GOLDEN_SOURCES := $(wildcard tests/golden/*.c) $(wildcard tests/golden_cases.c)
+GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
+	tests/bench/clock.c
+FUZZ_SHARED_SOURCES := $(wildcard tests/wire_*.c)
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJECTS := $(foreach isa,$(ISAS),\
@@ -196,7 +199,7 @@ $(BUILD)/client/examples/minimal: $(BUILD)/client/examples/minimal.o $(CLIENT_AR
 
 # Criterion does not start under ThreadSanitizer: a header of the same name stands in.
 ifneq ($(findstring thread,$(SANITIZE)),)
-$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan -Wno-gnu-empty-initializer
+$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan
 TEST_PACKAGES := jansson
 endif
 
@@ -217,7 +220,8 @@ $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
 		$(call object,$(BENCH_SHARED_SOURCES)) $(PARTS)
 	$(link)
 $(FUZZ_PROGRAMS): OUR_LDFLAGS += -fsanitize=fuzzer
-$(FUZZ_PROGRAMS): $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(COMMON_LIBRARY)
+$(FUZZ_PROGRAMS) $(BUILD)/fuzz/make_corpus: $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
+		$(call object,$(FUZZ_SHARED_SOURCES)) $(COMMON_LIBRARY)
 	$(link)
 
 $(PYTHON_PROTO): proto/optimd.proto
@@ -240,7 +244,7 @@ test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	@deploy/deps build run test
-	@$(submake) $(BUILD)/golden
+	@$(submake) $(DAEMON) $(BUILD)/golden
 	$(BUILD)/golden $(GOLDEN)
 
 .PHONY: bench
@@ -256,6 +260,11 @@ fuzz: ## fuzz each parser of hostile bytes for FUZZ_SECONDS=60
 	@$(submake) SANITIZE=address,undefined,fuzzer-no-link fuzz-programs
 	@tests/fuzz/run build/sanitize-address-undefined-fuzzer-no-link/fuzz $(FUZZ_SECONDS)
 fuzz-programs: $(FUZZ_PROGRAMS)
+
+.PHONY: fuzz-corpus
+fuzz-corpus: $(BUILD)/fuzz/make_corpus ## write the inputs that fuzzing starts from anew
+	@mkdir -p tests/fuzz/corpus/frame
+	$< tests/fuzz/corpus/frame
 
 # ---------------------------------------------------------------- checks
 

@@ -146,7 +146,8 @@ static enum opt_status start_loops(struct daemon *daemon, size_t connections,
     const struct settings *settings = daemon->settings;
     const struct net_limits limits = {
         .frame = { .frame_bytes = (size_t)settings->max_frame,
-                   .header_bytes = (size_t)settings->max_header },
+                   .header_bytes = (size_t)settings->max_header,
+                   .gather_bytes = OPT_CHUNK_BYTES },
         .connections = connections,
         .table_bytes = (size_t)settings->max_table,
         .connection_bytes = (size_t)settings->connection_inflight,
@@ -285,7 +286,7 @@ static int run(const struct settings *settings)
         unlink(settings->port_file);
     }
     stop(&daemon);
-    opt_log(OPT_LOG_INFO, "stopped", "");
+    opt_log(OPT_LOG_INFO, "stopped", "signal=%d", daemon.signal);
     return EX_OK;
 }
 

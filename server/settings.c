@@ -80,8 +80,8 @@ static const struct setting table[] = {
       "longest part of a frame that is not tensor data" },
     { "max-table", SETTING_BYTES, AT(max_table), "16MiB", NULL, 4 * KIB, 1 * GIB, "SIZE",
       "longest list of tensors received" },
-    { "connection-inflight", SETTING_BYTES, AT(connection_inflight), "64MiB", NULL,
-      64 * KIB, UINT64_MAX / 4, "SIZE",
+    { "connection-inflight", SETTING_BYTES, AT(connection_inflight), NULL,
+      "64MiB, at least max-frame", 64 * KIB, UINT64_MAX / 4, "SIZE",
       "unanswered requests of one connection; the gradients of a joined worker are extra" },
     { "inflight", SETTING_BYTES, AT(inflight), NULL, "a quarter of memory, at least max-frame",
       64 * KIB, UINT64_MAX / 4, "SIZE", "the same over all connections" },
@@ -263,6 +263,9 @@ static uint64_t derive(const struct settings *settings, const char *name)
     if (strcmp(name, "memory") == 0) {
         return at_least(machine_memory() / 2, 1 * MIB);
     }
+    if (strcmp(name, "connection-inflight") == 0) {
+        return at_least(64 * MIB, settings->max_frame);
+    }
     return at_least(settings->memory / 4, settings->max_frame);
 }
 
@@ -295,8 +298,9 @@ static enum opt_status check_order(const struct settings *settings,
     static const struct {
         size_t less, more;
     } pairs[] = {
-        { AT(heartbeat), AT(lease) },     { AT(max_header), AT(max_frame) },
-        { AT(max_table), AT(max_frame) }, { AT(max_frame), AT(connection_inflight) },
+        { AT(heartbeat), AT(lease) },
+        { AT(max_header), AT(max_frame) },
+        { AT(max_frame), AT(connection_inflight) },
         { AT(max_frame), AT(inflight) },
     };
     for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {

@@ -91,6 +91,7 @@ static void bid_farewell(struct conn *conn, bool lease_expired)
         struct letter *letter = conn->farewell;
         conn->farewell = NULL;
         letter->lease_expired = lease_expired;
+        conn->loop->farewells++;
         mailbox_post(conn->loop->all->engine, letter);
     }
 }

@@ -44,6 +44,7 @@ struct loop {
     struct mailbox box;
     struct letter stop[2]; /* sent by main: read no more; end */
     struct conn *conns;    /* every one of this loop */
+    size_t farewells;      /* with the engine: it returns these letters, too */
     struct conn *ready;    /* to be served before the callback returns */
     struct conn *ready_last;
     bool short_of_room;  /* some connection waits for the common budget */

@@ -2,16 +2,22 @@
  *
  *     golden [DIR]        default: tests/golden/cases
  *
- * One line per case: the worst error of parameters, state and views as a share of its
- * tolerance, and passed, FAILED or unsupported with the reason. Ends with a count, and
- * with 0 only if nothing failed and something passed.
+ * Each case runs twice: in this process, and through a live daemon (`optimd` beside
+ * this program) with the client library. One line per run: the worst error of
+ * parameters, state and views as a share of its tolerance, and passed, FAILED or
+ * unsupported with the reason. Ends with a count of runs, and with 0 only if nothing
+ * failed and something passed.
  */
+#include <libgen.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/golden/backend.h"
+#include "tests/golden/live.h"
 #include "tests/golden_cases.h"
 
 /* Worst error over tolerance, by what was compared. */
@@ -235,7 +241,8 @@ static void judge(const struct golden_backend *backend, const char *folder,
     enum opt_status status = golden_case_load(folder, name, &golden, &error);
 
     if (status == OPT_OK && golden->unsupported[0] != '\0') {
-        printf("%-32s unsupported (%s)\n", name, golden->unsupported);
+        printf("%-10s %-32s unsupported (%s)\n", backend->name, name,
+               golden->unsupported);
         counts->unsupported++;
         golden_case_free(golden);
         return;
@@ -252,8 +259,9 @@ static void judge(const struct golden_backend *backend, const char *folder,
     }
     bool passed = status == OPT_OK && run.compared > 0 && run.worst.params <= 1.0 &&
                   run.worst.state <= 1.0 && run.worst.views <= 1.0;
-    printf("%-32s params %.3f  state %.3f  views %.3f  %s", name, run.worst.params,
-           run.worst.state, run.worst.views, passed ? "passed" : "FAILED");
+    printf("%-10s %-32s params %.3f  state %.3f  views %.3f  %s", backend->name, name,
+           run.worst.params, run.worst.state, run.worst.views,
+           passed ? "passed" : "FAILED");
     if (status != OPT_OK) {
         printf(" (%s)", error.text);
     }
@@ -262,6 +270,21 @@ static void judge(const struct golden_backend *backend, const char *folder,
     counts->failed += passed ? 0 : 1;
     free(run.values);
     golden_case_free(golden);
+}
+
+/* The daemon that was built with this program. */
+static bool start_daemon(struct opt_error *error)
+{
+    char self[PATH_MAX], program[PATH_MAX + sizeof "/optimd"];
+    ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
+
+    if (size < 0) {
+        opt_fail(error, OPT_UNAVAILABLE, "cannot find this program");
+        return false;
+    }
+    self[size] = '\0';
+    snprintf(program, sizeof program, "%s/optimd", dirname(self));
+    return live_start(program, error);
 }
 
 int main(int argc, char **argv)
@@ -276,14 +299,22 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: golden [DIR]\n");
         return 64;
     }
-    if (golden_list(folder, &names, &count, &error) != OPT_OK) {
+    if (golden_list(folder, &names, &count, &error) != OPT_OK ||
+        !start_daemon(&error)) {
         fprintf(stderr, "golden: %s\n", error.text);
         return 1;
     }
     for (size_t i = 0; i < count; i++) {
         judge(&golden_in_process, folder, names[i], &counts);
     }
+    for (size_t i = 0; i < count; i++) {
+        judge(&golden_live, folder, names[i], &counts);
+    }
     golden_list_free(names, count);
+    if (!live_stop()) {
+        printf("the daemon did not end well\n");
+        counts.failed++;
+    }
     printf("%zu passed, %zu failed, %zu unsupported\n", counts.passed, counts.failed,
            counts.unsupported);
     return counts.failed == 0 && counts.passed > 0 ? 0 : 1;
