@@ -129,12 +129,12 @@ Test(client, asks_for_all_tensors_where_a_list_would_be_too_long, .timeout = 30)
     many.count = 5000;
     many.sizes = calloc(many.count, sizeof(*many.sizes));
     many.tensors = calloc(many.count, sizeof(*many.tensors));
-    char *names = calloc(many.count, 16);
+    char *names = calloc(many.count, 24);
     for (size_t i = 0; i < many.count; i++) {
         many.sizes[i] = 2;
-        snprintf(names + 16 * i, 16, "t%zu", i);
+        snprintf(names + 24 * i, 24, "t%zu", i);
         many.tensors[i] =
-            (struct optclient_tensor){ names + 16 * i, &many.sizes[i], 1 };
+            (struct optclient_tensor){ names + 24 * i, &many.sizes[i], 1 };
     }
     struct optclient_model *model = test_create(scene.client, "many", &many);
     struct optclient_values *gradients = values_new(&many);
