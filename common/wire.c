@@ -129,6 +129,11 @@ static enum opt_status segment_check(const struct opt_wire_segments *how, size_t
                         "; it must be a multiple of %d",
                         how->what, index, segment->offset, OPT_BLOCK);
     }
+    if (segment->row_count > 0 && (segment->offset > 0 || segment->count > 0)) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "%s: segment %zu names rows, so offset and count must be 0",
+                        how->what, index);
+    }
     if (segment->offset >= OPT_ELEMENTS_MAX ||
         segment->count > OPT_ELEMENTS_MAX - segment->offset) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
@@ -137,7 +142,7 @@ static enum opt_status segment_check(const struct opt_wire_segments *how, size_t
                         how->what, index, segment->count, segment->offset,
                         OPT_ELEMENTS_MAX);
     }
-    if (segment->count == 0 && how->whole) {
+    if (segment->count == 0 && segment->row_count == 0 && how->whole) {
         return opt_fail(error, OPT_INVALID_ARGUMENT, "%s: segment %zu has no count",
                         how->what, index);
     }
@@ -171,11 +176,15 @@ enum opt_status opt_wire_segments_read(const struct opt_wire_segments *how,
         return OPT_RESOURCE_EXHAUSTED;
     }
     size_t left = how->data_size;
-    bool open = false; /* a segment reaches to its tensor's end, wherever that is */
+    bool open = false; /* the size of a segment depends on its tensor */
     for (size_t i = 0; i < count; i++) {
         read[i] = (struct opt_segment){ .tensor = segments[i]->tensor,
                                         .offset = segments[i]->offset,
-                                        .count = segments[i]->count };
+                                        .count = segments[i]->count,
+                                        .row_count = segments[i]->n_rows };
+        if (segments[i]->n_rows > 0) {
+            read[i].rows = segments[i]->rows; /* the arena's too */
+        }
         open |= read[i].count == 0;
         enum opt_status status = segment_check(how, i, &read[i], &left, error);
         if (status != OPT_OK) {
@@ -269,8 +278,13 @@ static void write_segment(struct opt_writer *writer, const void *what)
     const struct opt_segment *segment = what;
     Optimd__V1__Segment message = OPTIMD__V1__SEGMENT__INIT;
     message.tensor = segment->tensor;
-    message.offset = segment->offset;
-    message.count = segment->count;
+    if (segment->row_count > 0) {
+        message.n_rows = segment->row_count;
+        message.rows = (uint32_t *)(uintptr_t)segment->rows;
+    } else {
+        message.offset = segment->offset;
+        message.count = segment->count;
+    }
     opt_write_fields(writer, &message.base);
 }
 

@@ -25,10 +25,11 @@ enum {
     OPT_OPTIONS_MAX = 64,        /* options of a specification or a group */
     OPT_CHUNK_BYTES = 4 << 20,   /* advised data of one frame */
     OPT_BLOCK = 16384,           /* elements of a block */
-    OPT_SHARD = 1 << 20,         /* most elements of a shard */
+    OPT_SHARD = 1 << 20,         /* most elements of a shard, and of a sparse row */
+    OPT_ROWS_MAX = 8192,         /* rows of a frame, whatever their numbers */
     OPT_HEADER_BYTES = 64 << 10, /* default limit of a header part */
     OPT_FRAME_BYTES = 64 << 20,  /* default limit of a frame */
-    OPT_ARENA_BYTES = 2 << 20    /* enough to read any message whose header part is
+    OPT_ARENA_BYTES = 3 << 20    /* enough to read any message whose header part is
                                     within the default limit */
 };
 /* Elements of a tensor, and of all tensors of a model. */
@@ -88,7 +89,10 @@ enum opt_fate {
 struct opt_segment {
     uint32_t tensor; /* position in the model */
     uint64_t offset; /* first element */
-    uint64_t count;  /* elements; in requests 0 means up to the end of the tensor */
+    uint64_t count;  /* elements; in requests 0 means up to the end of the tensor; not
+                        on the wire if there are rows */
+    const uint32_t *rows; /* numbers of a sparse tensor's rows, or NULL */
+    size_t row_count;
 };
 
 struct opt_wire_option {
@@ -283,6 +287,7 @@ struct opt_tensor_entry {
     size_t rank;
     uint64_t elements; /* product of shape; 1 for a scalar */
     uint64_t step;
+    bool sparse; /* a table of rows */
 };
 struct opt_model_entry {
     const char *name;

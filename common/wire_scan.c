@@ -30,6 +30,33 @@ static uint64_t bit_of(const ProtobufCMessageDescriptor *descriptor,
     return UINT64_C(2) << (field - descriptor->fields);
 }
 
+/* Packed 32-bit numbers: protobuf-c would cut larger ones. */
+static enum opt_status scan_packed(const ProtobufCMessageDescriptor *descriptor,
+                                   const ProtobufCFieldDescriptor *known,
+                                   const uint8_t *value, size_t size,
+                                   struct opt_error *error)
+{
+    uint64_t number = 0;
+    unsigned shift = 0;
+    for (size_t i = 0; i < size; i++) {
+        if (shift < 64) {
+            number |= (uint64_t)(value[i] & 0x7f) << shift;
+        }
+        shift += 7;
+        if ((value[i] & 0x80) != 0) {
+            continue;
+        }
+        if (number > UINT32_MAX) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "%s.%s has %" PRIu64 "; it must fit 32 bits",
+                            descriptor->short_name, known->name, number);
+        }
+        number = 0;
+        shift = 0;
+    }
+    return OPT_OK;
+}
+
 static enum opt_status scan_value(const ProtobufCMessageDescriptor *descriptor,
                                   const ProtobufCFieldDescriptor *known,
                                   const struct opt_field *field, const uint8_t *value,
@@ -58,6 +85,9 @@ static enum opt_status scan_value(const ProtobufCMessageDescriptor *descriptor,
             return opt_fail(error, OPT_INVALID_ARGUMENT,
                             "%s.%s is %" PRIu64 "; it must fit 32 bits",
                             descriptor->short_name, known->name, field->varint);
+        }
+        if (field->type == OPT_FIELD_BYTES) {
+            return scan_packed(descriptor, known, value, (size_t)field->size, error);
         }
         break;
     default:

@@ -164,6 +164,14 @@ static enum opt_status read_tensor(const struct context *c,
         }
         elements *= dimension;
     }
+    if (from->sparse && (from->n_shape < 2 || from->shape[0] > UINT32_MAX ||
+                         elements / from->shape[0] > OPT_SHARD)) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "tensor %s cannot be sparse: that takes at least 2 dimensions, "
+                        "the first at most %" PRIu32
+                        " rows, and at most %d elements a row",
+                        from->name, UINT32_MAX, OPT_SHARD);
+    }
     uint64_t *shape = NULL;
     if (from->n_shape > 0) {
         shape = opt_wire_array(c->arena, from->n_shape, sizeof(*shape), c->error);
@@ -173,7 +181,11 @@ static enum opt_status read_tensor(const struct context *c,
         memcpy(shape, from->shape, from->n_shape * sizeof(*shape));
     }
     *to = (struct opt_tensor_entry){
-        .shape = shape, .rank = from->n_shape, .elements = elements, .step = from->step
+        .shape = shape,
+        .rank = from->n_shape,
+        .elements = elements,
+        .step = from->step,
+        .sparse = from->sparse,
     };
     return copy_text(c->arena, from->name, &to->name, c->error);
 }
@@ -273,6 +285,7 @@ static void write_tensor(struct opt_writer *writer, const void *what)
     message.n_shape = tensor->rank;
     message.shape = (uint64_t *)(uintptr_t)tensor->shape;
     message.step = tensor->step;
+    message.sparse = tensor->sparse;
     opt_write_fields(writer, &message.base);
 }
 

@@ -41,6 +41,7 @@ const struct opt_rule opt_rule_adagrad = {
     .name = "adagrad",
     .source = "Duchi, Hazan and Singer 2011",
     .kernel = OPT_KERNEL_ADAGRAD,
+    .lazy = true,
     .slots =
         (const struct opt_slot[]){
             { .name = "sum", .start = accumulator_start },
@@ -104,6 +105,7 @@ const struct opt_rule opt_rule_rmsprop = {
     .name = "rmsprop",
     .source = "Tieleman and Hinton 2012; centered: Graves 2013",
     .kernel = OPT_KERNEL_RMSPROP,
+    .lazy = true,
     .slots =
         (const struct opt_slot[]){
             { .name = "square_avg" },

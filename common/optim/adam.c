@@ -48,6 +48,7 @@ const struct opt_rule opt_rule_adam = {
     .name = "adam",
     .source = "Kingma and Ba 2015, algorithm 1",
     .kernel = OPT_KERNEL_ADAM,
+    .lazy = true,
     .slots = adam_slots,
     .options =
         (const struct opt_rule_option[]){

@@ -22,6 +22,7 @@ const struct opt_rule opt_rule_sgd = {
     .name = "sgd",
     .source = "Robbins and Monro 1951",
     .kernel = OPT_KERNEL_SGD,
+    .lazy = true,
     .slots = no_slots,
     .options = (const struct opt_rule_option[]){ { "lr", 0.01, 0 }, { 0 } },
     .prepare = sgd_prepare,
@@ -55,6 +56,7 @@ const struct opt_rule opt_rule_momentum = {
     .name = "momentum",
     .source = "Polyak 1964",
     .kernel = OPT_KERNEL_MOMENTUM,
+    .lazy = true,
     .slots = momentum_slots,
     .options =
         (const struct opt_rule_option[]){

@@ -36,6 +36,7 @@ struct opt_rule {
     enum opt_kernel kernel;
     const struct opt_slot *slots;          /* at most 3, ends with name NULL */
     const struct opt_rule_option *options; /* ends with name NULL */
+    bool lazy; /* may leave the rows of a sparse tensor alone that an update lacks */
 
     /* The tensor's lr, trust-free, is tensor->lr; its counters are those of this
      * update; the shell's scalars are set and may be changed. */

@@ -473,6 +473,33 @@ enum opt_status opt_spec_check(const struct opt_spec *spec, struct opt_error *er
     return OPT_OK;
 }
 
+enum opt_status opt_spec_check_sparse(const struct opt_spec *spec, const char *tensor,
+                                      size_t rank, struct opt_error *error)
+{
+    struct opt_tensor_options options;
+
+    if (!spec->rule->lazy) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "tensor \"%.100s\" is sparse, but rule %s must move all rows "
+                        "in every update; make the tensor dense or choose another rule",
+                        tensor, spec->rule->name);
+    }
+    if (spec->options.lookahead_k > 0.0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "tensor \"%.100s\" is sparse, but lookahead_k=%g moves all rows "
+                        "at a time; sparse tensors need lookahead_k=0",
+                        tensor, spec->options.lookahead_k);
+    }
+    opt_tensor_options_resolve(spec, tensor, rank, &options);
+    if (options.layerwise) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "tensor \"%.100s\" is sparse, but layerwise needs the norm of "
+                        "all its rows; give tensors(\"%.100s\", layerwise=none)",
+                        tensor, tensor);
+    }
+    return OPT_OK;
+}
+
 /* ------------------------------------------------------------------ slots */
 
 size_t opt_spec_slots(const struct opt_spec *spec, const char *names[OPT_SLOTS_MAX])

@@ -119,6 +119,9 @@ enum opt_status opt_spec_group(struct opt_spec *spec, const struct opt_wire_grou
                                struct opt_error *error);
 /* What can only be judged when all options are known. */
 enum opt_status opt_spec_check(const struct opt_spec *spec, struct opt_error *error);
+/* Whether a sparse tensor of that name and rank can be updated row by row. */
+enum opt_status opt_spec_check_sparse(const struct opt_spec *spec, const char *tensor,
+                                      size_t rank, struct opt_error *error);
 
 /* Names of the state arrays in the order in which updates take them: the rule's, then
  * slow_param and slow_momentum if Lookahead wants them. Returns the count, at most
