@@ -29,15 +29,23 @@ struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *
     return letter;
 }
 
+void letter_drop_pieces(struct letter *letter)
+{
+    for (size_t i = 0; i < letter->piece_count; i++) {
+        version_unref(letter->pieces[i].version);
+    }
+    free(letter->pieces);
+    letter->pieces = NULL;
+    letter->piece_count = 0;
+    letter->copied = 0;
+}
+
 void letter_free(struct letter *letter)
 {
     if (letter == NULL) {
         return;
     }
-    for (size_t i = 0; i < letter->piece_count; i++) {
-        version_unref(letter->pieces[i].version);
-    }
-    free(letter->pieces);
+    letter_drop_pieces(letter);
     free(letter->own);
     free(letter->table);
     letter_drop_data(letter);

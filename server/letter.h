@@ -33,8 +33,8 @@ enum letter_kind {
 };
 
 /* Weights to send: a run of floats inside a published version (or a buffer of the
- * letter's own), and the segment it answers. Contiguous runs of one frame are merged.
- */
+ * letter's own), and the segment it answers, with the count of its elements. Contiguous
+ * runs of one frame are merged; rows are sent as they are, so they must fit a frame. */
 struct piece {
     const float *values;
     struct opt_segment segment;
@@ -72,6 +72,7 @@ struct letter {
     size_t table_size;
     struct piece *pieces; /* in reply order, malloc'd: the loop cuts them into frames */
     size_t piece_count;
+    size_t copied; /* pieces whose rows have been copied, or that have no rows */
     enum opt_dtype dtype; /* of the pieces on the wire */
     void *own;            /* one more malloc'd block that pieces may point into */
 };
@@ -88,6 +89,9 @@ bool letter_data(struct letter *letter, size_t size);
 /* Give the data's memory back before the letter itself goes. Only this and letter_free
  * do that: it does not come from malloc. */
 void letter_drop_data(struct letter *letter);
+
+/* Give the pieces up: the answer is another one. */
+void letter_drop_pieces(struct letter *letter);
 
 /* Set the answer to an error: status and a sentence (copied into the arena). */
 void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)

@@ -98,7 +98,7 @@ static void fail(struct engine *engine, struct letter *letter, uint32_t retry_af
 {
     char text[OPT_ERROR_TEXT];
     vsnprintf(text, sizeof text, format, arguments);
-    letter->piece_count = 0;
+    letter_drop_pieces(letter);
     letter_fail(letter, status, "%s", text);
     letter->reply.body.error.retry_after_ms = retry_after_ms;
     engine->counters.errors++;

@@ -237,7 +237,7 @@ static void answer_pull(struct engine *engine, struct model *model,
 static void refuse_pull(struct engine *engine, struct model *model,
                         struct letter *letter)
 {
-    letter->piece_count = 0;
+    letter_drop_pieces(letter);
     engine_fail_retry(
         engine, letter, RETRY_MS, OPT_RESOURCE_EXHAUSTED,
         "model \"%s\": another version of its weights beside the one that "

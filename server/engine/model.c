@@ -28,10 +28,10 @@ struct layout {
     size_t first_shard; /* of the last tensor added */
 };
 
-static void layout_add(struct layout *layout, size_t n)
+static void layout_add(struct layout *layout, size_t n, bool sparse)
 {
     size_t room = aligned(n);
-    if (n > OPT_SHARD) {
+    if (n > OPT_SHARD || sparse) {
         layout->first_shard = layout->shards;
         layout->shards += (n + OPT_SHARD - 1) / OPT_SHARD;
         layout->open = 0;
@@ -42,6 +42,9 @@ static void layout_add(struct layout *layout, size_t n)
         layout->open = room;
     }
     layout->floats += room;
+    if (sparse) {
+        return;
+    }
     layout->blocks += (n + OPT_BLOCK - 1) / OPT_BLOCK;
     if (n > layout->largest) {
         layout->largest = n;
@@ -52,7 +55,7 @@ static struct layout layout_of(const struct opt_tensor_entry *tensors, size_t co
 {
     struct layout layout = { 0 };
     for (size_t i = 0; i < count; i++) {
-        layout_add(&layout, (size_t)tensors[i].elements);
+        layout_add(&layout, (size_t)tensors[i].elements, tensors[i].sparse);
     }
     return layout;
 }
@@ -129,9 +132,13 @@ static bool copy_tensors(struct model *model, const struct model_plan *plan)
         tensor->rank = entry->rank;
         memcpy(tensor->shape, entry->shape, entry->rank * sizeof *tensor->shape);
         tensor->n = (size_t)entry->elements;
+        if (entry->sparse) {
+            tensor->rows = (size_t)entry->shape[0];
+            tensor->width = tensor->n / tensor->rows;
+        }
         tensor->at = layout.floats;
         tensor->first_block = layout.blocks;
-        layout_add(&layout, tensor->n);
+        layout_add(&layout, tensor->n, entry->sparse);
         tensor->blocks = layout.blocks - tensor->first_block;
         tensor->shard = layout.first_shard;
         tensor->counters.mu_product = 1;
@@ -290,9 +297,10 @@ void model_free(struct engine *engine, struct model *model)
 /* ---------------------------------------------------------------- differences */
 
 static void print_tensor(const char *name, const uint64_t *shape, size_t rank,
-                         char *text, size_t capacity)
+                         bool sparse, char *text, size_t capacity)
 {
-    size_t used = (size_t)snprintf(text, capacity, "\"%.64s\" [", name);
+    size_t used = (size_t)snprintf(text, capacity, "\"%.64s\" %s[", name,
+                                   sparse ? "sparse " : "");
     for (size_t i = 0; i < rank && used < capacity; i++) {
         used += (size_t)snprintf(text + used, capacity - used, "%s%" PRIu64,
                                  i == 0 ? "" : ", ", shape[i]);
@@ -314,12 +322,14 @@ static bool tensor_differs(const struct model *model, const struct model_plan *p
         const struct tensor *has = &model->tensors[i];
         const struct opt_tensor_entry *asked = &plan->tensors[i];
         if (strcmp(has->name, asked->name) == 0 && has->rank == asked->rank &&
-            memcmp(has->shape, asked->shape, has->rank * sizeof *has->shape) == 0) {
+            memcmp(has->shape, asked->shape, has->rank * sizeof *has->shape) == 0 &&
+            (has->width > 0) == asked->sparse) {
             continue;
         }
         char was[160], wanted[160];
-        print_tensor(has->name, has->shape, has->rank, was, sizeof was);
-        print_tensor(asked->name, asked->shape, asked->rank, wanted, sizeof wanted);
+        print_tensor(has->name, has->shape, has->rank, has->width > 0, was, sizeof was);
+        print_tensor(asked->name, asked->shape, asked->rank, asked->sparse, wanted,
+                     sizeof wanted);
         snprintf(text, capacity, "its tensor %zu is %s, not %s", i, was, wanted);
         return true;
     }
@@ -397,8 +407,7 @@ void model_ready(struct model *model)
     model->creator = NULL;
 }
 
-/* Versions that readers gave back become spares of their shards, or are freed. */
-static void collect_returned(struct model *model)
+void model_collect(struct model *model)
 {
     struct version *version = version_pool_returned(model->pool);
     while (version != NULL) {
@@ -419,7 +428,7 @@ bool model_back(struct engine *engine, struct model *model, struct shard *shard)
     if (shard->spare != NULL) {
         return true;
     }
-    collect_returned(model);
+    model_collect(model);
     if (shard->spare != NULL) {
         return true;
     }
@@ -445,7 +454,7 @@ void models_trim(struct engine *engine)
 {
     for (size_t m = 0; m < engine->model_count; m++) {
         struct model *model = engine->numbered[m];
-        collect_returned(model);
+        model_collect(model);
         for (size_t i = 0; i < model->shard_count; i++) {
             struct shard *shard = &model->shards[i];
             if (!version_held(shard->current)) {
@@ -458,7 +467,7 @@ void models_trim(struct engine *engine)
                 free_mirrors(model, i);
             }
         }
-        collect_returned(model);
+        model_collect(model);
     }
 }
 

@@ -4,7 +4,7 @@
  * at a multiple of 16 (64 bytes). The range is cut into shards of at most OPT_SHARD
  * elements: a larger tensor has shards of its own, cut at multiples of OPT_SHARD;
  * small neighbours share one, so that publishing and counting references cost nothing
- * per small tensor. A slot is one flat slab; weights are one version per shard.
+ * per small tensor. A sparse tensor has shards of its own too. A slot is one flat slab; weights are one version per shard.
  *
  *   tensors  | a | b |c|      d ...                               | e | f |
  *   shards   |    0    |     1     |     2     |    3     |   4             |
@@ -38,9 +38,10 @@ struct tensor {
     size_t rank;
     uint64_t shape[OPT_RANK_MAX];
     size_t n;           /* elements */
+    size_t rows, width; /* of a sparse tensor, and elements of each; 0: dense */
     size_t at;          /* first element in the flat range */
     size_t first_block; /* of the model's */
-    size_t blocks;
+    size_t blocks; /* none if sparse: those of an update are named by row */
     size_t shard; /* its first; a tensor of more than OPT_SHARD elements has others */
     struct opt_tensor_options options;
     struct opt_tensor_counters counters;
@@ -52,6 +53,7 @@ struct shard {
     struct version *current; /* one reference */
     struct version *spare;   /* for an update that finds current held; may be NULL */
     struct version *next;    /* during an update: what it writes; current if in place */
+    struct shard *opened;    /* during an update: the one it opened before */
     unsigned idle_updates;   /* since the spare was last needed */
 };
 
@@ -110,6 +112,7 @@ struct model {
     struct push **round; /* the pushes being applied, room for all members */
     size_t round_count;
     struct push *spare_pushes;
+    size_t rows_held; /* of sparse tensors, in all pushes that are here */
 
     enum { MODEL_IDLE, MODEL_UPDATING, MODEL_COPYING } activity;
     bool listed;                                 /* among the engine's busy models */
@@ -153,6 +156,8 @@ void model_ready(struct model *model);
 /* See that the shard has a spare version, from those that readers returned or fresh.
  * False if the budget does not allow it. */
 bool model_back(struct engine *engine, struct model *model, struct shard *shard);
+/* Take what readers returned: spares of shards; the rest is freed. */
+void model_collect(struct model *model);
 /* An update did not need the shard's spare: after enough of them it is freed. */
 void model_spare_idle(struct shard *shard);
 /* Give up a computed view of all shards. */

@@ -7,6 +7,7 @@
 
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
+#include "server/engine/rows.h"
 #include "server/engine/segment.h"
 
 size_t push_bytes(const struct model *model)
@@ -66,6 +67,7 @@ void push_recycle(struct engine *engine, struct push *push)
                tensor->blocks * sizeof *push->blocks);
         push->covered[push->tensors[i]] = 0;
     }
+    model->rows_held -= push->row_count;
     struct push empty = {
         .model = model,
         .tensors = push->tensors,
@@ -125,6 +127,41 @@ static enum opt_status cover(struct push *push, const struct opt_segment *segmen
     return OPT_OK;
 }
 
+/* Note the rows of a segment of a sparse tensor, and see that the update that they will
+ * be in has room for them. */
+static enum opt_status add_rows(struct engine *engine, struct push *push,
+                                struct letter *letter,
+                                const struct opt_segment *segment,
+                                const uint8_t *values, struct opt_error *error)
+{
+    struct model *model = push->model;
+    struct row_run *run = opt_arena_alloc(&letter->arena, sizeof *run);
+    if (run == NULL ||
+        !rows_reserve(engine, model, model->rows_held + segment->row_count)) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                        "no memory for an update with %zu more rows of tensor \"%s\"",
+                        segment->row_count, model->tensors[segment->tensor].name);
+    }
+    *run = (struct row_run){
+        .tensor = segment->tensor,
+        .rows = segment->rows,
+        .count = segment->row_count,
+        .values = values,
+    };
+    if (push->rows_last == NULL) {
+        push->rows_first = run;
+    } else {
+        push->rows_last->next = run;
+    }
+    push->rows_last = run;
+    push->row_count += run->count;
+    model->rows_held += run->count;
+    if (push->covered[segment->tensor]++ == 0) {
+        push->tensors[push->tensor_count++] = segment->tensor;
+    }
+    return OPT_OK;
+}
+
 static enum opt_status check_finite(struct push *push, const struct letter *letter,
                                     const struct opt_segment *segments, size_t count,
                                     struct opt_error *error)
@@ -155,7 +192,7 @@ enum opt_status push_whole(const struct push *push, struct opt_error *error)
     for (size_t i = 0; i < push->tensor_count; i++) {
         uint32_t number = push->tensors[i];
         const struct tensor *tensor = &push->model->tensors[number];
-        if (push->covered[number] == tensor->blocks) {
+        if (tensor->width > 0 || push->covered[number] == tensor->blocks) {
             continue;
         }
         size_t block = 0;
@@ -171,8 +208,9 @@ enum opt_status push_whole(const struct push *push, struct opt_error *error)
     return OPT_OK;
 }
 
-enum opt_status push_take(struct push *push, struct letter *letter,
-                          const struct opt_push *head, struct opt_error *error)
+enum opt_status push_take(struct engine *engine, struct push *push,
+                          struct letter *letter, const struct opt_push *head,
+                          struct opt_error *error)
 {
     struct opt_segment *segments =
         opt_arena_alloc(&letter->arena, (head->segment_count + 1) * sizeof *segments);
@@ -182,15 +220,17 @@ enum opt_status push_take(struct push *push, struct letter *letter,
                         head->segment_count);
     }
     enum opt_status status =
-        segments_check(push->model, head->dtype, head->segments, head->segment_count,
-                       letter->data_size, segments, error);
+        segments_check(push->model, SEGMENT_PUSH, head->dtype, head->segments,
+                       head->segment_count, letter->data_size, segments, error);
     if (status != OPT_OK || push->echo) {
         return status;
     }
     status = check_finite(push, letter, segments, head->segment_count, error);
     const uint8_t *values = letter->data;
     for (size_t i = 0; status == OPT_OK && i < head->segment_count; i++) {
-        status = cover(push, &segments[i], values, error);
+        status = push->model->tensors[segments[i].tensor].width > 0
+                     ? add_rows(engine, push, letter, &segments[i], values, error)
+                     : cover(push, &segments[i], values, error);
         values += segments[i].count * opt_dtype_size(head->dtype);
     }
     return status;

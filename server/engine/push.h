@@ -2,8 +2,8 @@
  *
  * A push names whole tensors, in segments of any order over any number of frames. The
  * letters of the frames are kept, and a table says for each block of the model where in
- * them its values are, so that nothing is copied and nothing is counted twice. Engine
- * thread.
+ * them its values are, so that nothing is copied and nothing is counted twice. Rows of
+ * sparse tensors are kept as they are named, run by run. Engine thread.
  */
 #ifndef OPTIMD_SERVER_ENGINE_PUSH_H
 #define OPTIMD_SERVER_ENGINE_PUSH_H
@@ -21,6 +21,15 @@ struct letter;
 struct member;
 struct model;
 struct peer;
+
+/* The rows that one segment names. In the arena of its frame's letter. */
+struct row_run {
+    struct row_run *next; /* of the push, in the order of its frames and segments */
+    uint32_t tensor;
+    const uint32_t *rows;
+    size_t count;
+    const uint8_t *values;
+};
 
 struct push {
     struct push *next; /* in the member's queue, or among the model's spares */
@@ -40,8 +49,11 @@ struct push {
     bool skip;         /* not finite: its round will be skipped */
     uint32_t *tensors; /* that it names, in the order of their first segments */
     size_t tensor_count;
-    uint32_t *covered;      /* per tensor of the model: blocks that are there */
+    uint32_t *covered;      /* per tensor of the model: blocks that are there; of a
+                               sparse one: segments */
     const uint8_t **blocks; /* per block of the model: its values, or NULL */
+    struct row_run *rows_first, *rows_last;
+    size_t row_count;
 };
 
 /* Bytes of the tables of one push. */
@@ -58,9 +70,11 @@ enum opt_status push_continues(const struct push *push, const struct opt_push *h
                                struct opt_error *error);
 /* Check a frame and note where its values are. On failure some of them may be noted:
  * the push is to be given up. */
-enum opt_status push_take(struct push *push, struct letter *letter,
-                          const struct opt_push *head, struct opt_error *error);
-/* Every tensor that the push names must be there as a whole, and it must name one. */
+enum opt_status push_take(struct engine *engine, struct push *push,
+                          struct letter *letter, const struct opt_push *head,
+                          struct opt_error *error);
+/* Every dense tensor that the push names must be there as a whole, and it must name a
+ * tensor. */
 enum opt_status push_whole(const struct push *push, struct opt_error *error);
 
 #endif

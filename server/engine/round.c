@@ -505,7 +505,7 @@ void round_frame(struct engine *engine, struct model *model, struct letter *lett
         return;
     }
     struct push *push = push_of(engine, model, member, letter, head, &error);
-    if (push == NULL || push_take(push, letter, head, &error) != OPT_OK ||
+    if (push == NULL || push_take(engine, push, letter, head, &error) != OPT_OK ||
         (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||
         (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {
         fail_push(engine, member, letter, &error);

@@ -6,7 +6,30 @@
 
 #include "server/engine/model.h"
 
-enum opt_status segment_check(const struct model *model,
+static enum opt_status rows_check(const struct tensor *tensor,
+                                  const struct opt_segment *segment,
+                                  struct opt_segment *out, struct opt_error *error)
+{
+    if (segment->offset != 0 || segment->count != 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "a segment of tensor \"%s\" names elements; a push names rows of "
+                        "a sparse tensor",
+                        tensor->name);
+    }
+    for (size_t i = 0; i < segment->row_count; i++) {
+        if (segment->rows[i] >= tensor->rows) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "a segment names row %" PRIu32 " of tensor \"%s\", which has "
+                            "the rows 0 to %zu",
+                            segment->rows[i], tensor->name, tensor->rows - 1);
+        }
+    }
+    *out = *segment;
+    out->count = segment->row_count * tensor->width;
+    return OPT_OK;
+}
+
+enum opt_status segment_check(const struct model *model, enum segment_use use,
                               const struct opt_segment *segment,
                               struct opt_segment *out, struct opt_error *error)
 {
@@ -18,6 +41,16 @@ enum opt_status segment_check(const struct model *model,
                         model->tensor_count - 1);
     }
     const struct tensor *tensor = &model->tensors[segment->tensor];
+    bool sparse = tensor->width > 0;
+    if (segment->row_count > 0 && (!sparse || use == SEGMENT_ASSIGN)) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "a segment names rows of tensor \"%s\", %s", tensor->name,
+                        sparse ? "but weights are assigned by elements"
+                               : "which is not sparse");
+    }
+    if (segment->row_count > 0 || (sparse && use == SEGMENT_PUSH)) {
+        return rows_check(tensor, segment, out, error);
+    }
     if (segment->offset >= tensor->n || segment->offset % OPT_BLOCK != 0) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "a segment of tensor \"%s\" starts at element %" PRIu64
@@ -38,18 +71,20 @@ enum opt_status segment_check(const struct model *model,
     return OPT_OK;
 }
 
-enum opt_status segments_check(const struct model *model, enum opt_dtype dtype,
+enum opt_status segments_check(const struct model *model, enum segment_use use,
+                               enum opt_dtype dtype,
                                const struct opt_segment *segments, size_t count,
                                size_t data_size, struct opt_segment *out,
                                struct opt_error *error)
 {
     uint64_t elements = 0;
     for (size_t i = 0; i < count; i++) {
-        enum opt_status status = segment_check(model, &segments[i], &out[i], error);
+        enum opt_status status = segment_check(model, use, &segments[i], &out[i], error);
         if (status != OPT_OK) {
             return status;
         }
-        /* At most 2^40 each and 4,096 of them: no overflow. */
+        /* At most 2^40 each and 4,096 of them, and 2^20 for each byte of the header
+         * that is a row: no overflow. */
         elements += out[i].count;
     }
     if (elements * opt_dtype_size(dtype) != data_size) {
@@ -68,7 +103,12 @@ void segments_locate(const struct opt_segment *segments, size_t count, size_t in
     for (size_t i = 0; i < count; i++) {
         if (index < segments[i].count) {
             *tensor = segments[i].tensor;
-            *element = segments[i].offset + index;
+            const struct opt_segment *in = &segments[i];
+            *element = in->offset + index;
+            if (in->row_count > 0) {
+                size_t width = (size_t)in->count / in->row_count;
+                *element = (uint64_t)in->rows[index / width] * width + index % width;
+            }
             return;
         }
         index -= segments[i].count;

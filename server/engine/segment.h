@@ -15,12 +15,18 @@
 struct model;
 struct shard;
 
-/* Resolve and check a segment: count 0 becomes the rest of the tensor. */
-enum opt_status segment_check(const struct model *model,
+/* What a request does with its segments. A sparse tensor is assigned as a whole, pushed
+ * by rows, and pulled either way. */
+enum segment_use { SEGMENT_ASSIGN, SEGMENT_PUSH, SEGMENT_PULL };
+
+/* Resolve and check a segment: count 0 becomes the rest of the tensor, or the elements
+ * of its rows. */
+enum opt_status segment_check(const struct model *model, enum segment_use use,
                               const struct opt_segment *segment,
                               struct opt_segment *out, struct opt_error *error);
 /* Resolve all segments of a frame and check that data_size bytes are their values. */
-enum opt_status segments_check(const struct model *model, enum opt_dtype dtype,
+enum opt_status segments_check(const struct model *model, enum segment_use use,
+                               enum opt_dtype dtype,
                                const struct opt_segment *segments, size_t count,
                                size_t data_size, struct opt_segment *out,
                                struct opt_error *error);

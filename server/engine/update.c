@@ -10,11 +10,13 @@
 #include "server/engine/model.h"
 #include "server/engine/published.h"
 #include "server/engine/push.h"
+#include "server/engine/segment.h"
 #include "server/engine/team.h"
 
 enum {
     PIECE_ELEMENTS = 1 << 20, /* per thread and piece: about a millisecond */
     PIECE_TENSORS = 8192,     /* prepared at a time, per thread */
+    ROW_ELEMENTS = 64,        /* to find a row takes as long as to update so many */
     TEAM_ELEMENTS = 64 << 10, /* fewer are done by one thread */
     CHECK_ELEMENTS = 1024
 };
@@ -69,6 +71,7 @@ void update_fini(struct model *model)
 {
     struct update *update = &model->update;
     memory_free(update->scratch, update->scratch_bytes);
+    rows_fini(model);
     free(update->is_touched);
     free(update->touched);
     free(update->sums);
@@ -175,20 +178,18 @@ static void run_whole(struct model *model, uint32_t number, struct seat *seat)
     }
 }
 
-/* Index of the first element of the block whose aggregate is not finite, or n. The sum
- * is formed as the kernels form it. */
-static size_t first_overflow(struct model *model, const struct work *work,
-                             struct seat *seat)
+/* Index of the first of n elements whose aggregate is not finite, or n. The sum is
+ * formed as the kernels form it. */
+static size_t first_overflow(const struct opt_contribution *contributions, size_t count,
+                             size_t n)
 {
-    size_t n = block_elements(&model->tensors[work->tensor], work->block);
-    size_t count = gather(model, work, seat);
     float values[CHECK_ELEMENTS];
     double sums[CHECK_ELEMENTS];
     for (size_t at = 0; at < n; at += CHECK_ELEMENTS) {
         size_t run = n - at < CHECK_ELEMENTS ? n - at : CHECK_ELEMENTS;
         memset(sums, 0, run * sizeof *sums);
         for (size_t i = 0; i < count; i++) {
-            const struct opt_contribution *from = &seat->contributions[i];
+            const struct opt_contribution *from = &contributions[i];
             opt_dtype_widen(from->dtype,
                             (const uint8_t *)from->values +
                                 at * opt_dtype_size(from->dtype),
@@ -252,20 +253,23 @@ static bool open_shard(struct engine *engine, struct model *model, struct shard 
     if (shard->next != NULL) {
         return true;
     }
+    if (version_held(shard->current) && !model_back(engine, model, shard)) {
+        return false;
+    }
+    shard->opened = model->update.opened;
+    model->update.opened = shard;
     if (!version_held(shard->current)) {
         shard->next = shard->current;
         model_spare_idle(shard);
         return true;
-    }
-    if (!model_back(engine, model, shard)) {
-        return false;
     }
     shard->next = shard->spare;
     shard->spare = NULL;
     engine->counters.versions_fresh++;
     for (size_t i = 0; i < shard->tensor_count; i++) {
         const struct tensor *tensor = &model->tensors[shard->first_tensor + i];
-        if (model->update.is_touched[shard->first_tensor + i] == 0) {
+        if (model->update.is_touched[shard->first_tensor + i] == 0 ||
+            tensor->width > 0) {
             /* A tensor of several shards is in each of them alone. */
             size_t from = tensor->at > shard->at ? tensor->at - shard->at : 0;
             size_t n = tensor->n < shard->n ? tensor->n : shard->n;
@@ -324,6 +328,49 @@ static bool run_piece(struct engine *engine, struct model *model, size_t end)
     return open || count > 0;
 }
 
+/* Whether the row of a group can be written. */
+static bool open_row(struct engine *engine, struct model *model, size_t group)
+{
+    const struct row_group *row = &model->update.rows.groups[group];
+    size_t width = rows_width(model, group), run;
+    for (size_t at = 0; at < width; at += run) {
+        struct shard *shard =
+            segment_shard(model, row->tensor, row->row * width + at, width - at, &run);
+        if (!open_shard(engine, model, shard)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The same for rows: norms or steps of the next groups, dealt to the team. */
+static bool run_row_piece(struct engine *engine, struct model *model)
+{
+    struct update *update = &model->update;
+    int threads = engine->team->threads;
+    bool writes = update->phase == UPDATE_ROWS, open = true;
+    enum opt_pass pass = writes ? OPT_PASS_STEP : OPT_PASS_NORM;
+    uint64_t limit = (uint64_t)PIECE_ELEMENTS * (uint64_t)threads;
+    uint64_t elements = 0;
+    size_t begin = update->cursor, end = begin;
+    while (end < update->rows.group_count && elements < limit) {
+        open = !writes || open_row(engine, model, end);
+        if (!open) {
+            break;
+        }
+        elements += ROW_ELEMENTS + rows_width(model, end) *
+                                       rows_contributions(&update->rows, end);
+        end++;
+    }
+#pragma omp parallel for schedule(dynamic, 64) if (threads > 1 &&                      \
+                                                   elements >= TEAM_ELEMENTS)
+    for (size_t i = begin; i < end; i++) {
+        rows_run(model, pass, i);
+    }
+    update->cursor = end;
+    return open || end > begin;
+}
+
 static void begin_phase(struct update *update, enum update_phase phase, size_t place)
 {
     update->phase = phase;
@@ -335,7 +382,8 @@ static bool piece_done(const struct model *model, size_t end)
 {
     const struct update *update = &model->update;
     return update->cursor == end ||
-           (update->cursor == end - 1 &&
+           (update->phase != UPDATE_ROWS && update->phase != UPDATE_ROW_NORMS &&
+            update->cursor == end - 1 &&
             update->cursor_block ==
                 model->tensors[tensor_at(update, update->cursor)].blocks);
 }
@@ -363,9 +411,10 @@ void update_start(struct engine *engine, struct model *model)
                         &tensor->counters);
         if (update->is_touched[i] != 0) {
             update->touched[update->touched_count++] = (uint32_t)i;
-            update->elements += tensor->n;
+            update->elements += tensor->width > 0 ? 0 : tensor->n;
         }
     }
+    rows_begin(model, &engine->team->seats[0]);
     begin_phase(
         update,
         opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS : UPDATE_PREPARE, 0);
@@ -392,13 +441,27 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
                 continue;
             }
             struct work work = { .tensor = update->touched[i], .block = (uint32_t)k };
-            size_t found = first_overflow(model, &work, team_seat(engine->team));
+            struct seat *seat = team_seat(engine->team);
+            size_t found = first_overflow(seat->contributions,
+                                          gather(model, &work, seat),
+                                          block_elements(of, k));
             *tensor = update->touched[i];
             *element = k * OPT_BLOCK + found;
             return;
         }
     }
-    assert(!"a block whose sum is not finite");
+    const struct rows *rows = &update->rows;
+    for (size_t i = 0; i < rows->group_count; i++) {
+        if (!isfinite(rows->sums[i].first)) {
+            size_t width = rows_width(model, i);
+            *tensor = rows->groups[i].tensor;
+            *element = rows->groups[i].row * width +
+                       first_overflow(rows->contributions + rows->groups[i].first,
+                                      rows_contributions(rows, i), width);
+            return;
+        }
+    }
+    assert(!"a block or row whose sum is not finite");
 }
 
 static enum update_progress end_norms(struct engine *engine, struct model *model,
@@ -406,8 +469,13 @@ static enum update_progress end_norms(struct engine *engine, struct model *model
                                       uint64_t *overflow_element)
 {
     struct update *update = &model->update;
+    size_t group = 0;
     for (size_t i = 0; i < update->touched_count; i++) {
         const struct tensor *tensor = &model->tensors[update->touched[i]];
+        if (tensor->width > 0) {
+            rows_add_norm(model, update->touched[i], &group);
+            continue;
+        }
         opt_update_add_norm(&update->scalars, &update->tensors[update->touched[i]],
                             update->sums + tensor->first_block, tensor->blocks);
     }
@@ -473,9 +541,10 @@ static void end_directions(struct model *model)
 
 static enum update_progress publish(struct engine *engine, struct model *model)
 {
-    for (size_t i = 0; i < model->shard_count; i++) {
-        struct shard *shard = &model->shards[i];
-        if (shard->next != NULL && shard->next != shard->current) {
+    while (model->update.opened != NULL) {
+        struct shard *shard = model->update.opened;
+        model->update.opened = shard->opened;
+        if (shard->next != shard->current) {
             version_unref(shard->current);
             shard->current = shard->next;
         }
@@ -488,6 +557,15 @@ static enum update_progress publish(struct engine *engine, struct model *model)
     return UPDATE_DONE;
 }
 
+static enum update_progress end_rows(struct engine *engine, struct model *model)
+{
+    if (!opt_update_synchronises(&model->update.scalars)) {
+        return publish(engine, model);
+    }
+    begin_phase(&model->update, UPDATE_LOOKAHEAD, 0);
+    return UPDATE_MORE;
+}
+
 static enum update_progress end_steps(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
@@ -496,10 +574,10 @@ static enum update_progress end_steps(struct engine *engine, struct model *model
         begin_group(model);
         return UPDATE_MORE;
     }
-    if (!opt_update_synchronises(&update->scalars)) {
-        return publish(engine, model);
+    if (update->rows.group_count == 0) {
+        return end_rows(engine, model);
     }
-    begin_phase(update, UPDATE_LOOKAHEAD, 0);
+    begin_phase(update, UPDATE_ROWS, 0);
     return UPDATE_MORE;
 }
 
@@ -511,11 +589,13 @@ enum update_progress update_run(struct engine *engine, struct model *model,
         prepare(engine, model);
         return UPDATE_MORE;
     }
+    bool by_rows = update->phase == UPDATE_ROWS || update->phase == UPDATE_ROW_NORMS;
     size_t end = update->phase == UPDATE_LOOKAHEAD ? model->tensor_count
                  : update->phase == UPDATE_DIRECTIONS || update->phase == UPDATE_STEPS
                      ? update->group_end
-                     : update->touched_count;
-    if (!run_piece(engine, model, end)) {
+                 : by_rows ? update->rows.group_count
+                           : update->touched_count;
+    if (by_rows ? !run_row_piece(engine, model) : !run_piece(engine, model, end)) {
         return UPDATE_STALLED;
     }
     if (!piece_done(model, end)) {
@@ -523,12 +603,17 @@ enum update_progress update_run(struct engine *engine, struct model *model,
     }
     switch (update->phase) {
     case UPDATE_NORMS:
+        begin_phase(update, UPDATE_ROW_NORMS, 0);
+        return UPDATE_MORE;
+    case UPDATE_ROW_NORMS:
         return end_norms(engine, model, tensor, element);
     case UPDATE_DIRECTIONS:
         end_directions(model);
         return UPDATE_MORE;
     case UPDATE_STEPS:
         return end_steps(engine, model);
+    case UPDATE_ROWS:
+        return end_rows(engine, model);
     case UPDATE_LOOKAHEAD:
         return publish(engine, model);
     case UPDATE_PREPARE:

@@ -6,8 +6,8 @@
  * bit. Nothing is allocated here, and once the norms are known nothing can fail: an
  * update happens whole or not at all.
  *
- *   [ norms -> ] prepare -> [ directions -> ] steps -> ... -> [ lookahead -> ] publish
- *                           \_  per group of tensors  _/
+ *   [ norms -> ] prepare -> [ directions -> ] steps -> ... -> [ rows -> lookahead -> ]
+ *                           \_  per group of tensors  _/                       publish
  *
  * A tensor that takes two passes is done by one thread if it is small, so that nobody
  * waits in between; a large one is a group of its own.
@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "common/optim/update.h"
+#include "server/engine/rows.h"
 
 struct engine;
 struct model;
@@ -32,9 +33,11 @@ struct shard;
 
 enum update_phase {
     UPDATE_NORMS,
+    UPDATE_ROW_NORMS,
     UPDATE_PREPARE,
     UPDATE_DIRECTIONS,
     UPDATE_STEPS,
+    UPDATE_ROWS,
     UPDATE_LOOKAHEAD
 };
 
@@ -53,6 +56,8 @@ struct update {
     enum update_phase phase;
     size_t cursor, cursor_block;   /* next tensor (place in touched) and block */
     size_t group_begin, group_end; /* places in touched */
+    struct rows rows;              /* of sparse tensors; cursor is the next group */
+    struct shard *opened;          /* shards that it may write, linked by opened */
     /* the round, borrowed until the update is over */
     struct push *const *pushes;
     size_t push_count;

@@ -1,6 +1,7 @@
 /* view — see view.h. */
 #include "server/engine/view.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,27 @@ static struct opt_segment segment_of(const struct opt_pull *pull, size_t i)
     return (struct opt_segment){ .tensor = (uint32_t)i };
 }
 
+/* Cut the rows of a segment into pieces that fit a frame. */
+static void cut_rows(const struct model *model, struct opt_segment segment,
+                     struct piece *out, size_t *count)
+{
+    size_t width = model->tensors[segment.tensor].width;
+    size_t most = OPT_CHUNK_BYTES / sizeof(float) / width;
+    most = most < OPT_ROWS_MAX ? most : OPT_ROWS_MAX;
+    while (segment.row_count > 0) {
+        size_t n = segment.row_count < most ? segment.row_count : most;
+        if (out != NULL) {
+            out[*count] = (struct piece){ .segment = { .tensor = segment.tensor,
+                                                       .count = n * width,
+                                                       .rows = segment.rows,
+                                                       .row_count = n } };
+        }
+        ++*count;
+        segment.rows += n;
+        segment.row_count -= n;
+    }
+}
+
 /* Cut the segments at the borders of shards. Pass 1 (out NULL) counts. */
 static enum opt_status cut(const struct model *model, const struct opt_pull *pull,
                            struct piece *out, size_t *count, struct opt_error *error)
@@ -75,9 +97,13 @@ static enum opt_status cut(const struct model *model, const struct opt_pull *pul
     for (size_t i = 0; i < segments; i++) {
         struct opt_segment asked = segment_of(pull, i);
         struct opt_segment segment;
-        enum opt_status status = segment_check(model, &asked, &segment, error);
+        enum opt_status status = segment_check(model, SEGMENT_PULL, &asked, &segment, error);
         if (status != OPT_OK) {
             return status;
+        }
+        if (segment.row_count > 0) {
+            cut_rows(model, segment, out, count);
+            continue;
         }
         while (segment.count > 0) {
             size_t run;
@@ -100,6 +126,11 @@ static struct shard *shard_of(const struct model *model, const struct piece *pie
     size_t run;
     return segment_shard(model, piece->segment.tensor, piece->segment.offset,
                          piece->segment.count, &run);
+}
+
+static bool has_rows(const struct piece *piece)
+{
+    return piece->segment.row_count > 0;
 }
 
 static bool make_mirrors(struct model *model, int source)
@@ -149,6 +180,9 @@ static bool reserve_mirrors(struct engine *engine, struct model *model,
         return false;
     }
     for (size_t i = 0; i < letter->piece_count; i++) {
+        if (has_rows(&letter->pieces[i])) {
+            continue;
+        }
         const struct shard *shard = shard_of(model, &letter->pieces[i]);
         struct mirror *mirror = &model->mirrors[source][shard - model->shards];
         if (mirror->version == NULL) {
@@ -158,6 +192,42 @@ static bool reserve_mirrors(struct engine *engine, struct model *model,
             mirror->step = UINT64_MAX;
         }
     }
+    return true;
+}
+
+/* Rows are copied, so that readers of a few do not hold whole shards: memory for all of
+ * the letter's. */
+static bool reserve_rows(struct engine *engine, struct model *model,
+                         struct letter *letter)
+{
+    size_t elements = 0;
+    for (size_t i = 0; i < letter->piece_count; i++) {
+        if (has_rows(&letter->pieces[i])) {
+            elements += (size_t)letter->pieces[i].segment.count;
+        }
+    }
+    if (elements == 0) {
+        return true;
+    }
+    model_collect(model);
+    struct version *copies = version_new(model->pool, elements, SIZE_MAX);
+    if (copies == NULL) {
+        models_trim(engine);
+        copies = version_new(model->pool, elements, SIZE_MAX);
+    }
+    if (copies == NULL) {
+        return false;
+    }
+    const float *values = version_values(copies);
+    for (size_t i = 0; i < letter->piece_count; i++) {
+        struct piece *piece = &letter->pieces[i];
+        if (has_rows(piece)) {
+            piece->version = version_ref(copies);
+            piece->values = values;
+            values += piece->segment.count;
+        }
+    }
+    version_unref(copies);
     return true;
 }
 
@@ -174,13 +244,16 @@ enum opt_status view_plan(struct engine *engine, struct model *model,
     if (status != OPT_OK) {
         return status;
     }
-    free(letter->pieces);
+    letter_drop_pieces(letter);
     letter->pieces = calloc(count, sizeof *letter->pieces);
     if (letter->pieces == NULL) {
         return no_memory(engine, model, error);
     }
     cut(model, pull, letter->pieces, &letter->piece_count, error);
     letter->dtype = pull->dtype;
+    if (!reserve_rows(engine, model, letter)) {
+        return no_memory(engine, model, error);
+    }
     if (pinned && source >= 0) {
         model->mirror_pins[source]++;
         if (!reserve_mirrors(engine, model, letter, source)) {
@@ -210,23 +283,61 @@ static void point(const struct model *model, struct piece *piece,
     piece->version = version_ref(version);
 }
 
-static void let_go(struct letter *letter)
+/* Copy the rows of a piece out of the weights, or of a slot. */
+static void copy_rows(const struct model *model, const struct piece *piece, int source)
 {
-    for (size_t i = 0; i < letter->piece_count; i++) {
-        version_unref(letter->pieces[i].version);
-        letter->pieces[i].version = NULL;
-        letter->pieces[i].values = NULL;
+    const struct tensor *tensor = &model->tensors[piece->segment.tensor];
+    float *out = (float *)(uintptr_t)piece->values; /* the letter's alone until it is sent */
+    for (size_t i = 0; i < piece->segment.row_count; i++) {
+        size_t offset = piece->segment.rows[i] * tensor->width;
+        if (source >= 0) {
+            memcpy(out, model->slots[source] + tensor->at + offset,
+                   tensor->width * sizeof(float));
+            out += tensor->width;
+            continue;
+        }
+        for (size_t at = 0, run; at < tensor->width; at += run) {
+            const struct shard *shard = segment_shard(
+                model, piece->segment.tensor, offset + at, tensor->width - at, &run);
+            memcpy(out,
+                   version_values(shard->current) + (tensor->at + offset + at) - shard->at,
+                   run * sizeof(float));
+            out += run;
+        }
     }
+}
+
+/* Copy all rows; false if there is more to do. The rules that sparse tensors can have
+ * train at the weights themselves. */
+static bool fill_rows(const struct model *model, struct letter *letter, int source)
+{
+    size_t done = 0;
+    while (letter->copied < letter->piece_count) {
+        const struct piece *piece = &letter->pieces[letter->copied];
+        if (has_rows(piece)) {
+            assert(source != MIRROR_TRAIN);
+            if (done >= FILL_ELEMENTS) {
+                return false;
+            }
+            copy_rows(model, piece, source);
+            done += (size_t)piece->segment.count;
+        }
+        letter->copied++;
+    }
+    return true;
 }
 
 static enum view_progress fill_weights(struct engine *engine, struct model *model,
                                        struct letter *letter, bool backed)
 {
     for (size_t i = 0; i < letter->piece_count; i++) {
+        if (has_rows(&letter->pieces[i])) {
+            continue;
+        }
         struct shard *shard = shard_of(model, &letter->pieces[i]);
         point(model, &letter->pieces[i], shard, shard->current);
         if (!model_back(engine, model, shard) && backed) {
-            let_go(letter);
+            letter_drop_pieces(letter);
             return VIEW_STALLED;
         }
     }
@@ -259,6 +370,9 @@ static enum view_progress fill_computed(struct engine *engine, struct model *mod
     }
     size_t computed = 0;
     for (size_t i = 0; i < letter->piece_count; i++) {
+        if (has_rows(&letter->pieces[i])) {
+            continue;
+        }
         const struct shard *shard = shard_of(model, &letter->pieces[i]);
         struct mirror *mirror = &model->mirrors[source][shard - model->shards];
         if (mirror->version != NULL && mirror->step == model->step) {
@@ -274,6 +388,9 @@ static enum view_progress fill_computed(struct engine *engine, struct model *mod
         }
     }
     for (size_t i = 0; i < letter->piece_count; i++) {
+        if (has_rows(&letter->pieces[i])) {
+            continue;
+        }
         const struct shard *shard = shard_of(model, &letter->pieces[i]);
         point(model, &letter->pieces[i], shard,
               model->mirrors[source][shard - model->shards].version);
@@ -286,6 +403,9 @@ enum view_progress view_fill(struct engine *engine, struct model *model,
                              bool backed)
 {
     int source = source_of(model, pull);
+    if (!fill_rows(model, letter, source)) {
+        return VIEW_MORE;
+    }
     if (source < 0) {
         return fill_weights(engine, model, letter, backed);
     }

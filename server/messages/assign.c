@@ -31,8 +31,8 @@ static enum opt_status check(const struct model *model, struct letter *letter,
                         assign->segment_count);
     }
     enum opt_status status =
-        segments_check(model, assign->dtype, assign->segments, assign->segment_count,
-                       letter->data_size, segments, error);
+        segments_check(model, SEGMENT_ASSIGN, assign->dtype, assign->segments,
+                       assign->segment_count, letter->data_size, segments, error);
     if (status != OPT_OK) {
         return status;
     }

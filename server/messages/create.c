@@ -30,6 +30,15 @@ static enum opt_status read_plan(const struct engine *engine,
                         "model \"%s\" has no tensors; it must have at least one",
                         create->model);
     }
+    for (size_t i = 0; status == OPT_OK && i < count; i++) {
+        if (tensors[i].sparse) {
+            status =
+                opt_spec_check_sparse(spec, tensors[i].name, tensors[i].rank, error);
+        }
+    }
+    if (status != OPT_OK) {
+        return status;
+    }
     *plan = (struct model_plan){
         .name = create->model,
         .spec = spec,

@@ -16,6 +16,7 @@ static struct opt_tensor_entry describe_tensor(const struct tensor *tensor)
         .rank = tensor->rank,
         .elements = tensor->n,
         .step = tensor->counters.t,
+        .sparse = tensor->width > 0,
     };
 }
 

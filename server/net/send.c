@@ -20,6 +20,8 @@
 enum {
     HEADS = 16 << 10,     /* memory for heads in an ordinary batch */
     PARTS = 64,           /* pieces of an ordinary batch; it grows */
+    SEGMENT_BYTES = 31,   /* of a header, for a segment without rows, at most */
+    ROW_BYTES = 5,        /* and for a row */
     SPARES = 8,           /* empty batches kept by a loop */
     TRY_BYTES = 64 << 10, /* up to here written at once, without a request */
     TAG_MAX = OPT_FRAME_BEGIN_MAX - OPT_FRAME_PREFIX
@@ -180,11 +182,17 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
                        .end = conn->piece,
                        .from = conn->element };
     uint64_t from = cut.from;
+    size_t header = 0;
     while (cut.end < letter->piece_count && cut.elements < most) {
         const struct opt_segment *whole = &letter->pieces[cut.end].segment;
         uint64_t start = whole->offset + from;
         uint64_t count = whole->count - from;
-        if (count > most - cut.elements) {
+        size_t names = SEGMENT_BYTES + ROW_BYTES * whole->row_count;
+        if (whole->row_count > 0 && cut.segment_count > 0 &&
+            count > most - cut.elements) {
+            break; /* rows are not cut: at most a frame's worth is a piece */
+        }
+        if (whole->row_count == 0 && count > most - cut.elements) {
             /* Segments end at whole blocks, except at the end of the tensor. */
             uint64_t stop = start + most - cut.elements;
             stop -= stop % OPT_BLOCK;
@@ -195,15 +203,17 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
         }
         struct opt_segment *before =
             cut.segment_count > 0 ? &segments[cut.segment_count - 1] : NULL;
-        if (before != NULL && before->tensor == whole->tensor &&
+        if (before != NULL && before->row_count + whole->row_count == 0 &&
+            before->tensor == whole->tensor &&
             before->offset + before->count == start) {
             before->count += count;
-        } else if (cut.segment_count == LOOP_SEGMENTS) {
+        } else if (header + names > LOOP_SEGMENTS * SEGMENT_BYTES) {
             break;
         } else {
-            segments[cut.segment_count++] = (struct opt_segment){
-                .tensor = whole->tensor, .offset = start, .count = count
-            };
+            header += names;
+            segments[cut.segment_count] = *whole;
+            segments[cut.segment_count].offset = start;
+            segments[cut.segment_count++].count = count;
         }
         cut.elements += count;
         cut.until = from + count;
