@@ -422,8 +422,9 @@ void exchange_forget(struct optclient *client, struct optclient_call *call)
     }
     if (client->in_call == call) {
         client->in_call = NULL;
-        if (client->in_data != NULL && client->in_data != client->in_buffer) {
-            uplink_skip(client->uplink);
+        if (client->in_data != NULL && client->in_data != client->in_buffer &&
+            !uplink_skip(client->uplink)) {
+            session_break(client, "no memory to finish a frame");
         }
     }
 }
