@@ -60,6 +60,7 @@ endif
 else
 OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
+OUR_CFLAGS += $(if $(CLANG_ONLY),-Wno-gnu-empty-initializer -Wno-string-conversion)
 endif
 KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
 OPENMP := -fopenmp
@@ -91,7 +92,9 @@ TEST_SHARED_SOURCES := $(filter-out $(TEST_SOURCES),$(wildcard $(TEST_FOLDERS:=/
 BENCH_SOURCES := $(wildcard tests/bench/bench_*.c)
 BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES),$(wildcard tests/bench/*.c))
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
-GOLDEN_SOURCES := $(wildcard tests/golden/*.c) $(wildcard tests/golden_cases.c)
+GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
+	tests/bench/clock.c
+FUZZ_SHARED_SOURCES := $(wildcard tests/wire_*.c)
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJECTS := $(foreach isa,$(ISAS),\
@@ -196,7 +199,7 @@ $(BUILD)/client/examples/minimal: $(BUILD)/client/examples/minimal.o $(CLIENT_AR
 
 # Criterion does not start under ThreadSanitizer: a header of the same name stands in.
 ifneq ($(findstring thread,$(SANITIZE)),)
-$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan -Wno-gnu-empty-initializer
+$(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan
 TEST_PACKAGES := jansson
 endif
 
@@ -217,7 +220,8 @@ $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
 		$(call object,$(BENCH_SHARED_SOURCES)) $(PARTS)
 	$(link)
 $(FUZZ_PROGRAMS): OUR_LDFLAGS += -fsanitize=fuzzer
-$(FUZZ_PROGRAMS): $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(COMMON_LIBRARY)
+$(FUZZ_PROGRAMS) $(BUILD)/fuzz/make_corpus: $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
+		$(call object,$(FUZZ_SHARED_SOURCES)) $(COMMON_LIBRARY)
 	$(link)
 
 $(PYTHON_PROTO): proto/optimd.proto
@@ -240,7 +244,7 @@ test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	@deploy/deps build run test
-	@$(submake) $(BUILD)/golden
+	@$(submake) $(DAEMON) $(BUILD)/golden
 	$(BUILD)/golden $(GOLDEN)
 
 .PHONY: bench
@@ -256,6 +260,11 @@ fuzz: ## fuzz each parser of hostile bytes for FUZZ_SECONDS=60
 	@$(submake) SANITIZE=address,undefined,fuzzer-no-link fuzz-programs
 	@tests/fuzz/run build/sanitize-address-undefined-fuzzer-no-link/fuzz $(FUZZ_SECONDS)
 fuzz-programs: $(FUZZ_PROGRAMS)
+
+.PHONY: fuzz-corpus
+fuzz-corpus: $(BUILD)/fuzz/make_corpus ## write the inputs that fuzzing starts from anew
+	@mkdir -p tests/fuzz/corpus/frame
+	$< tests/fuzz/corpus/frame
 
 # ---------------------------------------------------------------- checks
 
@@ -291,7 +300,7 @@ lint-cppcheck: $(BUILD)/proto/optimd.pb-c.h
 	@echo 'cppcheck'
 	@cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem --suppress='*:$(BUILD)/*' \
-		$(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=baseline --library=posix \
+		$(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline --library=posix \
 		$(filter-out tests/%,$(filter %.c,$(C_FILES)))
 
 # Which checks, and why not others, is said in .clang-tidy.
@@ -299,7 +308,7 @@ lint-tidy: $(patsubst %,$(BUILD)/tidy/%,$(filter %.c,$(C_FILES)))
 $(BUILD)/tidy/%: % .clang-tidy $(filter %.h,$(C_FILES)) | $(BUILD)/proto/optimd.pb-c.h
 	@mkdir -p $(@D)
 	@echo 'clang-tidy $<'
-	@clang-tidy --quiet $< -- $(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=baseline -std=c17 -fopenmp \
+	@clang-tidy --quiet $< -- $(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline -std=c17 -fopenmp \
 		2>$@.log || { cat $@.log; false; }
 	@touch $@
 
@@ -358,6 +367,48 @@ uninstall: ## remove what install put there, but not a configuration that was ch
 		rmdir --ignore-fail-on-non-empty $(DESTDIR)$(SYSCONFDIR)/optimd; \
 	fi
 
+# ---------------------------------------------------------------- examples and demo
+
+EXAMPLES := $(BUILD)/client/examples
+$(EXAMPLES)/%.o: private OUR_CPPFLAGS += -Iclient
+# Loops over a matrix's columns are worth vectors.
+$(EXAMPLES)/mlp.o: private CFLAGS += -O3
+
+# The digits are part of the program, so that it alone is enough.
+$(EXAMPLES)/data/digits.o: client/examples/data/digits.csv.gz
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(LD) -r -b binary -z noexecstack -o $@ $<
+	$(Q)objcopy --rename-section .data=.rodata,alloc,load,readonly,data,contents $@
+
+$(EXAMPLES)/worker: $(addprefix $(EXAMPLES)/,worker.o data.o data/digits.o mlp.o options.o \
+		report.o) $(CLIENT_ARCHIVE)
+$(EXAMPLES)/demo: $(addprefix $(EXAMPLES)/,demo.o children.o cluster.o console.o curve.o \
+		options.o report.o)
+$(EXAMPLES)/worker $(EXAMPLES)/demo:
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
+
+$(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
+$(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
+$(BUILD)/tests/test_report: $(EXAMPLES)/report.o
+$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+
+.PHONY: examples
+examples: $(MINIMAL) $(EXAMPLES)/worker $(EXAMPLES)/demo
+
+WORKERS ?= 4
+DATA ?= digits
+.PHONY: demo
+demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
+	@deploy/deps build run demo $(filter fashion,$(DATA))
+	@$(submake) $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+	@$(EXAMPLES)/demo --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
+		--workers $(WORKERS) --data $(DATA) \
+		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \
+		$(if $(SEED),--seed $(SEED)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
+		$(if $(BATCH),--batch $(BATCH)) $(if $(FLOOR),--floor $(FLOOR))
+
 # ---------------------------------------------------------------- all the rest
 
 GROUPS ?= build run demo test check
@@ -368,24 +419,6 @@ deps: ## install what is missing of the Debian packages needed; GROUPS="build te
 .PHONY: compose-demo
 compose-demo: ## the demo in containers: one daemon, three workers, nothing published
 	@deploy/compose-demo
-
-# ---------------------------------------------------------------- examples and demo
-
-EXAMPLES := $(BUILD)/client/examples
-DIGITS := client/examples/data/digits.csv.gz
-# The data are part of the program, so that it alone is enough.
-DIGITS_OBJECT := $(BUILD)/$(DIGITS:.gz=).o
-$(DIGITS_OBJECT): $(DIGITS)
-	@mkdir -p $(@D)
-	$(LD) -r -b binary -z noexecstack -o $@ $<
-	objcopy --rename-section .data=.rodata,alloc,load,readonly,data,contents $@
-
-$(EXAMPLES)/%.o: OUR_CPPFLAGS += -Iclient
-# Loops over a matrix's columns are worth vectors.
-$(EXAMPLES)/mlp.o: CFLAGS += -O3
-
-$(BUILD)/tests/test_mlp: $(EXAMPLES)/mlp.o $(EXAMPLES)/data.o $(DIGITS_OBJECT)
-$(BUILD)/tests/test_data: $(EXAMPLES)/data.o $(DIGITS_OBJECT)
 
 .PHONY: clean
 clean: ## remove everything that was built

@@ -38,11 +38,13 @@ void *opt_arena_alloc(struct opt_arena *arena, size_t size)
     if (size == 0) {
         size = 1;
     }
-    if (size > arena->limit - arena->used ||
-        (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT > arena->limit - arena->used) {
+    if (size > SIZE_MAX - ALIGNMENT) {
         return NULL;
     }
     size = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    if (size > arena->limit - arena->used) {
+        return NULL;
+    }
     struct opt_arena_chunk *chunk = arena->chunks;
     if (chunk == NULL || size > chunk->capacity - chunk->used) {
         size_t capacity = chunk_capacity(arena);

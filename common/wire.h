@@ -28,7 +28,7 @@ enum {
     OPT_SHARD = 1 << 20,         /* most elements of a shard */
     OPT_HEADER_BYTES = 64 << 10, /* default limit of a header part */
     OPT_FRAME_BYTES = 64 << 20,  /* default limit of a frame */
-    OPT_ARENA_BYTES = 1 << 20    /* enough to read any message whose header part is
+    OPT_ARENA_BYTES = 2 << 20    /* enough to read any message whose header part is
                                     within the default limit */
 };
 /* Elements of a tensor, and of all tensors of a model. */

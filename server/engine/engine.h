@@ -41,10 +41,12 @@ struct mailbox *engine_mailbox(struct engine *engine);
  */
 struct peer *peer_new(void);
 
-/* Finish what is in progress, answer everything that waits with UNAVAILABLE, end the
- * thread. Main thread; loops must still run, since answers go through them. */
+/* Finish what is in progress and answer everything that waits with UNAVAILABLE, as
+ * from then on everything that comes. Main thread; loops must still run, since answers
+ * go through them. */
 void engine_stop(struct engine *engine);
-/* After all letters are back. */
+/* End the thread and free everything. After engine_stop, when all letters are back and
+ * freed; NULL is allowed. */
 void engine_free(struct engine *engine);
 
 #endif

@@ -5,6 +5,14 @@
  * update a shard whose current version somebody still holds, it writes into a fresh
  * version, otherwise in place; so nobody ever sees a half-written shard, and without
  * readers nothing is copied.
+ *
+ *   engine: version_new -> current ----- update, held ----> superseded
+ *               ^            | version_ref (reply)             |
+ *               |            v                                 v  last version_unref
+ *   spare of its shard <- version_pool_returned <- returned by whoever read last
+ *
+ * A pool is what the versions of one model have in common: it keeps the returned ones
+ * for the next update, and outlives the model as long as a reader holds a version.
  */
 #ifndef OPTIMD_SERVER_ENGINE_PUBLISHED_H
 #define OPTIMD_SERVER_ENGINE_PUBLISHED_H
@@ -12,9 +20,42 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct budget;
 struct version;
+struct version_pool;
 
 /* Drop one reference; NULL is allowed. Any thread. */
 void version_unref(struct version *version);
+
+/* The rest is for the engine thread. */
+
+/* NULL: no memory. budget (borrowed) must outlive every version. */
+struct version_pool *version_pool_new(struct budget *budget);
+/* The model is gone: versions are freed from now on when their last reference is
+ * dropped, the pool with the last of them. NULL is allowed. */
+void version_pool_close(struct version_pool *pool);
+/* Take all versions whose last reference was dropped by readers since the last call,
+ * linked by version_next; they have one reference again, the caller's. */
+struct version *version_pool_returned(struct version_pool *pool);
+struct version *version_next(const struct version *version);
+
+/* A version of count floats, zeros, with one reference, marked with the number of what
+ * it is a version of. NULL if the budget or the memory does not allow it. */
+struct version *version_new(struct version_pool *pool, size_t count, size_t number);
+/* The same, but for a caller that has taken version_bytes(count) from the budget. */
+struct version *version_new_paid(struct version_pool *pool, size_t count,
+                                 size_t number);
+/* What a version takes from the budget. */
+size_t version_bytes(size_t count);
+/* Free a version of which the caller has the only reference; NULL is allowed. */
+void version_free(struct version *version);
+
+float *version_values(struct version *version);
+size_t version_number(const struct version *version);
+/* One more reference. */
+struct version *version_ref(struct version *version);
+/* Whether anybody but the caller has a reference. If not, whatever readers did with it
+ * has happened before. */
+bool version_held(const struct version *version);
 
 #endif

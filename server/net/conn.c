@@ -91,6 +91,7 @@ static void bid_farewell(struct conn *conn, bool lease_expired)
         struct letter *letter = conn->farewell;
         conn->farewell = NULL;
         letter->lease_expired = lease_expired;
+        conn->loop->farewells++;
         mailbox_post(conn->loop->all->engine, letter);
     }
 }
@@ -114,8 +115,9 @@ static void on_closed(uv_handle_t *handle)
     } else {
         atomic_fetch_sub(&loop->all->connections, 1);
         counter_subtract(COUNTER_CONNECTIONS, 1);
-        opt_log(OPT_LOG_INFO, "connection_closed", "peer=%s worker=%s why=%s frames=%" PRIu64,
-                conn->address, conn->worker, conn->reason, conn->frames);
+        opt_log(OPT_LOG_INFO, "connection_closed",
+                "peer=%s worker=%s why=%s frames=%" PRIu64, conn->address, conn->worker,
+                conn->reason, conn->frames);
     }
     loop_ready(loop, conn);
     loop_settle(loop);
@@ -154,8 +156,8 @@ void conn_refuse(struct conn *conn, enum opt_status status, const char *reason,
     vsnprintf(sentence, sizeof(sentence), format, arguments);
     va_end(arguments);
     static struct opt_log_site site;
-    opt_log_limited(&site, OPT_LOG_WARN, "connection_refused", "peer=%s worker=%s why=%s",
-                    conn->address, conn->worker, sentence);
+    opt_log_limited(&site, OPT_LOG_WARN, "connection_refused",
+                    "peer=%s worker=%s why=%s", conn->address, conn->worker, sentence);
     struct letter *letter =
         letter_new(&conn->loop->box, conn, conn->peer, 4 * OPT_ERROR_TEXT);
     if (letter == NULL) {
@@ -293,7 +295,8 @@ void conn_update_reading(struct conn *conn)
 
 static void check_room(struct conn *conn, uint64_t now)
 {
-    if (conn->pause == PAUSE_BUDGET && now - conn->paused_ms > limits_of(conn)->room_ms) {
+    if (conn->pause == PAUSE_BUDGET &&
+        now - conn->paused_ms > limits_of(conn)->room_ms) {
         conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, "no room",
                     "no room for this request within %" PRIu32
                     " ms: all connections together hold the %zu bytes that the setting "
@@ -336,8 +339,8 @@ static void check_silence(struct conn *conn, uint64_t now)
         }
     } else if (conn->letters == 0 && silent > limits_of(conn)->idle_ms) {
         conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "idle",
-                    "nothing asked for %" PRIu64 " ms; an observer may be silent for %"
-                    PRIu32 " ms",
+                    "nothing asked for %" PRIu64
+                    " ms; an observer may be silent for %" PRIu32 " ms",
                     silent, limits_of(conn)->idle_ms);
     }
 }

@@ -53,13 +53,13 @@ struct conn {
     uv_tcp_t tcp;
     uv_shutdown_t shutdown;
     enum conn_state state;
-    bool closed;  /* the handle is */
-    bool refused; /* was over the limit of connections */
-    const char *reason;        /* why it ended, for the log */
+    bool closed;        /* the handle is */
+    bool refused;       /* was over the limit of connections */
+    const char *reason; /* why it ended, for the log */
     char address[CONN_ADDRESS];
-    char worker[CONN_WORKER];  /* beginning of the identity, for the log */
-    struct peer *peer;         /* the engine's; given away with the farewell */
-    struct letter *farewell;   /* LETTER_CLOSED; made early so that it cannot fail */
+    char worker[CONN_WORKER]; /* beginning of the identity, for the log */
+    struct peer *peer;        /* the engine's; given away with the farewell */
+    struct letter *farewell;  /* LETTER_CLOSED; made early so that it cannot fail */
 
     /* what comes in (receive.c) */
     struct opt_frame_reader *reader;

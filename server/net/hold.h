@@ -15,8 +15,8 @@
 
 #include "server/net/conn.h"
 
-/* Charge the letter, whose data_size bytes are about to arrive. Anything but PAUSE_NONE:
- * there is no room now. */
+/* Charge the letter, whose data_size bytes are about to arrive. Anything but
+ * PAUSE_NONE: there is no room now. */
 enum conn_pause hold_admit(struct conn *conn, struct letter *letter, size_t data_size);
 
 /* Take back a part of the letter's charge, or all of it. */

@@ -18,16 +18,16 @@ enum {
 
 struct net_limits {
     struct opt_frame_limits frame;
-    size_t connections;      /* served at a time */
-    size_t table_bytes;      /* longest table received */
-    size_t connection_bytes; /* of requests in flight, without a grant of the engine */
-    size_t inflight_bytes;   /* the same, over all connections */
-    uint32_t hello_ms;       /* from connecting to hello */
-    uint32_t frame_ms;       /* a begun frame may take as long, and longer only at */
-    uint32_t frame_rate;     /* this many bytes a second or more */
-    uint32_t write_ms;       /* without progress of what is sent */
-    uint32_t idle_ms;        /* silence of an observer */
-    uint32_t room_ms;        /* longest wait for the budget of all connections */
+    size_t connections;       /* served at a time */
+    size_t table_bytes;       /* longest table received */
+    size_t connection_bytes;  /* of requests in flight, without a grant of the engine */
+    size_t inflight_bytes;    /* the same, over all connections */
+    uint32_t hello_ms;        /* from connecting to hello */
+    uint32_t frame_ms;        /* a begun frame may take as long, and longer only at */
+    uint32_t frame_rate;      /* this many bytes a second or more */
+    uint32_t write_ms;        /* without progress of what is sent */
+    uint32_t idle_ms;         /* silence of an observer */
+    uint32_t room_ms;         /* longest wait for the budget of all connections */
     uint32_t user_timeout_ms; /* TCP_USER_TIMEOUT */
     const char *congestion;   /* congestion control for loopback peers, "" leaves it */
 };

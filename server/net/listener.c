@@ -91,8 +91,8 @@ static int spare_descriptor(void)
     return open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-enum opt_status listener_open(struct listener *listener, const struct endpoint *endpoint,
-                              struct opt_error *error)
+enum opt_status listener_open(struct listener *listener,
+                              const struct endpoint *endpoint, struct opt_error *error)
 {
     *listener = (struct listener){ .socket = -1, .spare = spare_descriptor() };
     const struct sockaddr *wanted = (const struct sockaddr *)&endpoint->address;
@@ -142,8 +142,8 @@ static void deal(struct listener *listener, int socket)
 static void drop_one(struct listener *listener)
 {
     static struct opt_log_site site;
-    opt_log_limited(&site, OPT_LOG_ERROR, "no_descriptors",
-                    "why=\"%s\"", "a connection was dropped; raise the limit of open files");
+    opt_log_limited(&site, OPT_LOG_ERROR, "no_descriptors", "why=\"%s\"",
+                    "a connection was dropped; raise the limit of open files");
     counter_add(COUNTER_CONNECTIONS_REFUSED, 1);
     close(listener->spare);
     int socket = accept(listener->socket, NULL, NULL);
@@ -158,7 +158,8 @@ static void on_connections(uv_poll_t *poll, int status, int events)
     (void)status, (void)events;
     struct listener *listener = poll->data;
     for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
-        int socket = accept4(listener->socket, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int socket =
+            accept4(listener->socket, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (socket >= 0) {
             deal(listener, socket);
         } else if (errno == EMFILE || errno == ENFILE) {

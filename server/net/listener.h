@@ -37,8 +37,8 @@ enum opt_status endpoint_parse(const char *text, struct endpoint *out,
 
 /* Bind and listen; connections wait until listener_start. OPT_UNAVAILABLE, for example
  * if the port is taken. */
-enum opt_status listener_open(struct listener *listener, const struct endpoint *endpoint,
-                              struct opt_error *error);
+enum opt_status listener_open(struct listener *listener,
+                              const struct endpoint *endpoint, struct opt_error *error);
 
 /* Deal connections to loops from now on. */
 enum opt_status listener_start(struct listener *listener, uv_loop_t *loop,

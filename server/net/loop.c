@@ -11,7 +11,7 @@
 #include "server/net/send.h"
 
 enum {
-    TRIM_TICKS = 10,   /* unused buffers are looked at every 2.5 s */
+    TRIM_TICKS = 10,     /* unused buffers are looked at every 2.5 s */
     STOP_LIMIT_MS = 5000 /* for flushing and for peers to hang up */
 };
 
@@ -33,7 +33,7 @@ void loop_ready(struct loop *loop, struct conn *conn)
 /* After the last connection has gone, the loop has nothing to run for. */
 static void close_if_done(struct loop *loop)
 {
-    if (loop->stops == 2 && loop->conns == NULL &&
+    if (loop->stops == 2 && loop->conns == NULL && loop->farewells == 0 &&
         !uv_is_closing((uv_handle_t *)&loop->tick)) {
         uv_close((uv_handle_t *)&loop->tick, NULL);
         uv_close((uv_handle_t *)&loop->wake, NULL);
@@ -99,6 +99,7 @@ static void take_letter(struct loop *loop, struct letter *letter)
         conn_returned(letter->conn, letter);
         break;
     case LETTER_CLOSED:
+        loop->farewells--;
         letter_free(letter);
         break;
     case LETTER_ACCEPTED:

@@ -22,8 +22,8 @@
 #include "common/wire.h"
 #include "server/letter.h"
 #include "server/mailbox.h"
-#include "server/net/quota.h"
 #include "server/net/limits.h"
+#include "server/net/quota.h"
 
 struct batch;
 struct conn;
@@ -42,16 +42,17 @@ struct loop {
     uv_async_t wake; /* of box, and of the budget */
     uv_timer_t tick;
     struct mailbox box;
-    struct letter stop[2];    /* sent by main: read no more; end */
-    struct conn *conns;       /* every one of this loop */
-    struct conn *ready;       /* to be served before the callback returns */
+    struct letter stop[2]; /* sent by main: read no more; end */
+    struct conn *conns;    /* every one of this loop */
+    size_t farewells;      /* with the engine: it returns these letters, too */
+    struct conn *ready;    /* to be served before the callback returns */
     struct conn *ready_last;
-    bool short_of_room;       /* some connection waits for the common budget */
-    int stops;                /* LETTER_STOPs seen: 1 reads no more, 2 ends */
-    uint64_t ticked_ms;       /* last tick */
-    uint64_t stopped_ms;      /* when it was told to end */
+    bool short_of_room;  /* some connection waits for the common budget */
+    int stops;           /* LETTER_STOPs seen: 1 reads no more, 2 ends */
+    uint64_t ticked_ms;  /* last tick */
+    uint64_t stopped_ms; /* when it was told to end */
     unsigned ticks;
-    struct batch *spare;      /* empty batches for reuse */
+    struct batch *spare; /* empty batches for reuse */
     int spare_count;
     XXH3_state_t *hash; /* of data sent; NULL until first needed */
     struct opt_segment segments[LOOP_SEGMENTS]; /* of the frame being made */

@@ -92,8 +92,7 @@ static bool place(struct conn *conn)
 static void on_header(struct conn *conn)
 {
     struct loop *loop = conn->loop;
-    struct letter *letter =
-        letter_new(&loop->box, conn, conn->peer, arena_limit(conn));
+    struct letter *letter = letter_new(&loop->box, conn, conn->peer, arena_limit(conn));
     if (letter == NULL) {
         conn_close(conn, "no memory");
         return;
@@ -130,8 +129,8 @@ static void on_data(struct conn *conn)
         enum opt_dtype dtype = dispatch_dtype(letter);
         size_t element = opt_dtype_size(dtype);
         size_t count = (filled - conn->scanned) / element;
-        size_t first = opt_dtype_first_nonfinite(
-            dtype, letter->data + conn->scanned, count);
+        size_t first =
+            opt_dtype_first_nonfinite(dtype, letter->data + conn->scanned, count);
         if (first < count) {
             letter->nonfinite = conn->scanned / element + first;
         }

@@ -28,9 +28,9 @@ enum {
 struct batch {
     uv_write_t request;
     struct conn *conn;
-    struct batch *next;                 /* spare */
-    struct letter *letters;             /* that end with this batch */
-    uint8_t *narrowed;                  /* values of its last frame in 16 bits */
+    struct batch *next;     /* spare */
+    struct letter *letters; /* that end with this batch */
+    uint8_t *narrowed;      /* values of its last frame in 16 bits */
     size_t narrowed_capacity;
     uv_buf_t *parts;
     unsigned part_count, part_capacity;
@@ -175,9 +175,10 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
 {
     struct opt_segment *segments = conn->loop->segments;
     const uint64_t most = OPT_CHUNK_BYTES / opt_dtype_size(letter->dtype);
-    struct cut cut = {
-        .letter = letter, .first = conn->piece, .end = conn->piece, .from = conn->element
-    };
+    struct cut cut = { .letter = letter,
+                       .first = conn->piece,
+                       .end = conn->piece,
+                       .from = conn->element };
     uint64_t from = cut.from;
     while (cut.end < letter->piece_count && cut.elements < most) {
         const struct opt_segment *whole = &letter->pieces[cut.end].segment;
@@ -212,8 +213,9 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
         }
         from = 0;
     }
-    cut.last = cut.end == letter->piece_count &&
-               (cut.end == cut.first || cut.until == piece_elements(letter, cut.end - 1));
+    cut.last =
+        cut.end == letter->piece_count &&
+        (cut.end == cut.first || cut.until == piece_elements(letter, cut.end - 1));
     return cut;
 }
 
@@ -246,8 +248,8 @@ static bool narrow(struct batch *batch, const struct cut *cut)
     return true;
 }
 
-static bool checksum(struct loop *loop, const struct batch *batch, const struct cut *cut,
-                     uint64_t *out)
+static bool checksum(struct loop *loop, const struct batch *batch,
+                     const struct cut *cut, uint64_t *out)
 {
     if (batch->narrowed != NULL) {
         size_t size = (size_t)cut->elements * opt_dtype_size(cut->letter->dtype);
@@ -272,7 +274,8 @@ static bool checksum(struct loop *loop, const struct batch *batch, const struct 
 
 /* Bytes that the head of reply takes in the batch; 0 if it does not fit. On success the
  * header part stands behind the place of the prefix. */
-static size_t pack_head(struct batch *batch, const struct opt_reply *reply, size_t *size)
+static size_t pack_head(struct batch *batch, const struct opt_reply *reply,
+                        size_t *size)
 {
     uint8_t *head = batch->heads + batch->used + OPT_FRAME_PREFIX;
     size_t around = OPT_FRAME_PREFIX + TAG_MAX;
@@ -329,8 +332,7 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
         }
         pack_head(batch, &reply, &size);
     }
-    append_head(batch, size,
-                (size_t)cut.elements * opt_dtype_size(letter->dtype));
+    append_head(batch, size, (size_t)cut.elements * opt_dtype_size(letter->dtype));
     if (batch->narrowed != NULL) {
         batch_append(batch, batch->narrowed,
                      (size_t)cut.elements * opt_dtype_size(letter->dtype));
@@ -351,7 +353,8 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
 }
 
 /* An answer of one frame: no data, or a table. */
-static enum outcome add_whole(struct batch *batch, struct letter *letter, size_t *needed)
+static enum outcome add_whole(struct batch *batch, struct letter *letter,
+                              size_t *needed)
 {
     struct opt_reply reply = letter->reply;
     if (letter->request.has_checksum && letter->table_size > 0) {

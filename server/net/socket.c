@@ -24,7 +24,8 @@ bool socket_is_loopback(const struct sockaddr *address)
         struct sockaddr_in6 six;
         memcpy(&six, address, sizeof(six));
         return IN6_IS_ADDR_LOOPBACK(&six.sin6_addr) ||
-               (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr) && six.sin6_addr.s6_addr[12] == 127);
+               (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr) &&
+                six.sin6_addr.s6_addr[12] == 127);
     }
     return false;
 }

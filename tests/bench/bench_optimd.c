@@ -115,6 +115,7 @@ int main(int count, char **words)
         fputs("bench_optimd: no memory\n", stderr);
         return 1;
     }
+    double begin = seconds_now();
     alarm(bench->quick ? 180 : 1200); /* nothing here may hang for ever */
     machine_describe(bench->report);
     report_fact(bench->report, "run", "%s, at most %zu pairs of each",
@@ -122,14 +123,15 @@ int main(int count, char **words)
     for (size_t i = 0; i < GROUPS; i++) {
         if (choice.all || choice.chosen[i]) {
             double idle;
-            bool quiet = machine_quiet(bench->quick ? 2 : 10, &idle);
+            bool quiet = machine_quiet(bench->quick ? 1 : 10, &idle);
             report_group(bench->report, groups[i].name, groups[i].title, idle, quiet);
             groups[i].run(bench);
         }
     }
     bool saved = report_save(bench->report, choice.json);
     size_t failures = report_failures(bench->report);
-    printf("\n%zu rows, %zu not measured\n", report_rows(bench->report), failures);
+    printf("\n%zu rows, %zu not measured, %.0f s\n", report_rows(bench->report),
+           failures, seconds_now() - begin);
     report_free(bench->report);
     return saved && failures == 0 ? 0 : 1;
 }

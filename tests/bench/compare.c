@@ -1,14 +1,6 @@
 /* compare — see compare.h. */
 #include "tests/bench/compare.h"
 
-#include <time.h>
-
-double seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* All values of one side, by quantity. */
 struct samples {

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "tests/bench/clock.h"
 #include "tests/bench/report.h"
 
 enum { COMPARE_QUANTITIES_MAX = 4, COMPARE_PAIRS_MIN = 5, COMPARE_PAIRS_MAX = 64 };
@@ -40,8 +41,5 @@ struct compare_effort {
  * and a failure in the report if a side failed or not even one pair was done. */
 bool compare(struct report *report, const struct comparison *comparison,
              const struct compare_effort *effort);
-
-/* Seconds of the monotonic clock. Any thread. */
-double seconds_now(void);
 
 #endif

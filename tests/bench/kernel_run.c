@@ -159,13 +159,13 @@ static void run_block(const struct kernel_run *run, size_t tensor, enum opt_pass
     opt_block_run(&run->bound[tensor], pass, &memory, sums);
 }
 
-/* One pass over one tensor on the team. */
+/* One pass over one tensor; blocks go to whichever thread is free, as in the engine. */
 static void run_pass(struct kernel_run *run, size_t tensor, enum opt_pass pass)
 {
     size_t blocks = run->n / run->tensors / OPT_BLOCK;
     size_t first = tensor * blocks * OPT_BLOCK;
     bool summed = pass == OPT_PASS_NORM || pass == OPT_PASS_DIRECTION;
-#pragma omp parallel for schedule(static) num_threads(run->threads)
+#pragma omp parallel for schedule(dynamic) num_threads(run->threads)
     for (size_t b = 0; b < blocks; b++) {
         run_block(run, tensor, pass, first + b * OPT_BLOCK,
                   summed ? &run->sums[b] : NULL);

@@ -53,10 +53,10 @@ static double goal(const struct setting *setting, double value)
     return setting->bench->quick ? 0 : value;
 }
 
-/* Enough updates in a run to be timed well: about 400 MB of traffic. */
+/* Enough updates in a run to be timed well: a quarter of a gigabyte or more. */
 static int updates_for(const struct setting *setting)
 {
-    return setting->n >= 50 * 1000 * 1000 ? 1 : 4;
+    return setting->n >= 50 * 1000 * 1000 ? 1 : 3;
 }
 
 static void measure(struct setting *setting, const struct variant *variant, int threads)

@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/bench/compare.h"
+#include "tests/bench/clock.h"
 
 static const double start_seconds = 20, stop_seconds = 20;
 

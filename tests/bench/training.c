@@ -151,7 +151,7 @@ static bool prepare(const struct bench *bench, struct contest *contest,
 static void hold(const struct bench *bench, unsigned workers)
 {
     struct contest contest = { .workers = workers,
-                               .steps = bench->quick ? 4 : 10,
+                               .steps = bench->quick ? 3 : 10,
                                .bare = { .socket = -1 } };
     char problem[256];
     if (prepare(bench, &contest, problem)) {

@@ -1,0 +1,24 @@
+/* console — what the demo says while it runs.
+ *
+ * On a terminal the progress rewrites its own line; anywhere else it is a line every
+ * two seconds. The main thread only; one console a program.
+ */
+#ifndef OPTIMD_EXAMPLES_CONSOLE_H
+#define OPTIMD_EXAMPLES_CONSOLE_H
+
+#include <stdbool.h>
+
+/* Monotonic, of any origin. */
+double console_seconds(void);
+
+/* Whether the next progress would be shown, so soon after the last. */
+bool console_wants_progress(void);
+__attribute__((format(printf, 1, 2))) void console_progress(const char *format, ...);
+/* Progress is over: its line is taken away. */
+void console_clear(void);
+
+/* "demo: " and a sentence to stderr, on a line of its own. Always false, for returning.
+ */
+__attribute__((format(printf, 1, 2))) bool console_fail(const char *format, ...);
+
+#endif

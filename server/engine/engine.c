@@ -1,0 +1,484 @@
+/* engine — see engine.h. The thread, its loop, and the way of a letter through it. */
+#include "server/engine/engine.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/model.h"
+#include "server/engine/update.h"
+#include "server/messages/messages.h"
+
+enum {
+    STALLED_NS = 1000000, /* how often readers are looked after */
+    IDLE_NS = 1000000000  /* longest sleep */
+};
+
+/* ---------------------------------------------------------------- peers */
+
+struct peer *peer_new(void)
+{
+    return calloc(1, sizeof(struct peer));
+}
+
+/* The frame of a push or push_pull that the letter is, or NULL. */
+static const struct opt_push *push_of(const struct letter *letter)
+{
+    if (letter->kind != LETTER_REQUEST) {
+        return NULL;
+    }
+    switch (letter->request.message) {
+    case OPT_MESSAGE_PUSH:
+        return &letter->request.body.push;
+    case OPT_MESSAGE_PUSH_PULL:
+        return &letter->request.body.push_pull.push;
+    default:
+        return NULL;
+    }
+}
+
+/* A push is answered once. If that happens before its last frame has come, the rest is
+ * to be swallowed. */
+static void remember_settled(const struct letter *letter)
+{
+    const struct opt_push *push = push_of(letter);
+    struct peer *peer = letter->peer;
+    if (push != NULL && !push->last && !letter->silent) {
+        peer->settled[peer->settled_next] = letter->request.id;
+        peer->settled_next = (peer->settled_next + 1) % PEER_SETTLED;
+    }
+}
+
+/* Whether the letter is a later frame of a push that has been answered. */
+static bool is_settled(const struct letter *letter)
+{
+    const struct opt_push *push = push_of(letter);
+    struct peer *peer = letter->peer;
+    for (size_t i = 0; push != NULL && i < PEER_SETTLED; i++) {
+        if (peer->settled[i] == letter->request.id) {
+            if (push->frame == 0 || push->last) {
+                peer->settled[i] = 0;
+            }
+            return push->frame > 0;
+        }
+    }
+    return false;
+}
+
+/* ---------------------------------------------------------------- answers */
+
+void engine_return(struct engine *engine, struct letter *letter)
+{
+    struct peer *peer = letter->peer;
+    (void)engine;
+    if (peer->closed) {
+        letter->silent = true;
+    }
+    remember_settled(letter);
+    letter_return(letter);
+    peer->letters--;
+    if (peer->closed && peer->letters == 0) {
+        free(peer);
+    }
+}
+
+void engine_silence(struct engine *engine, struct letter *letter)
+{
+    letter->silent = true;
+    engine_return(engine, letter);
+}
+
+static void fail(struct engine *engine, struct letter *letter, uint32_t retry_after_ms,
+                 enum opt_status status, const char *format, va_list arguments)
+{
+    char text[OPT_ERROR_TEXT];
+    vsnprintf(text, sizeof text, format, arguments);
+    letter->piece_count = 0;
+    letter_fail(letter, status, "%s", text);
+    letter->reply.body.error.retry_after_ms = retry_after_ms;
+    engine->counters.errors++;
+    engine_return(engine, letter);
+}
+
+void engine_fail(struct engine *engine, struct letter *letter, enum opt_status status,
+                 const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fail(engine, letter, 0, status, format, arguments);
+    va_end(arguments);
+}
+
+void engine_fail_retry(struct engine *engine, struct letter *letter,
+                       uint32_t retry_after_ms, enum opt_status status,
+                       const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fail(engine, letter, retry_after_ms, status, format, arguments);
+    va_end(arguments);
+}
+
+struct opt_reply *engine_reply(struct letter *letter, enum opt_message message)
+{
+    letter->reply = (struct opt_reply){ .id = letter->request.id, .message = message };
+    return &letter->reply;
+}
+
+uint64_t engine_deadline(const struct engine *engine, const struct letter *letter)
+{
+    uint64_t limit = engine->settings.timeout_limit_ms;
+    uint64_t timeout = letter->request.timeout_ms;
+    if (timeout == 0 || timeout > limit) {
+        timeout = limit;
+    }
+    return letter->arrived_ns + timeout * 1000000;
+}
+
+/* ---------------------------------------------------------------- models */
+
+static size_t place_of(const struct engine *engine, uint32_t number)
+{
+    size_t low = 0, high = engine->model_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (engine->numbered[middle]->number < number) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+struct model *engine_model(struct engine *engine, struct letter *letter,
+                           uint32_t number)
+{
+    size_t place = place_of(engine, number);
+    if (place < engine->model_count && engine->numbered[place]->number == number) {
+        return engine->numbered[place];
+    }
+    engine_fail(engine, letter, OPT_NOT_FOUND,
+                "there is no model with the number %" PRIu32
+                "; numbers come with the answer to create and open, and end with the "
+                "model or the daemon",
+                number);
+    return NULL;
+}
+
+struct model *engine_model_named(struct engine *engine, struct letter *letter,
+                                 const char *name)
+{
+    struct model *model = names_find(&engine->models, name);
+    if (model != NULL) {
+        return model;
+    }
+    const char *nearest = names_nearest(&engine->models, name);
+    if (nearest == NULL) {
+        engine_fail(engine, letter, OPT_NOT_FOUND,
+                    "there is no model \"%s\", nor any other", name);
+    } else {
+        engine_fail(engine, letter, OPT_NOT_FOUND,
+                    "there is no model \"%s\"; the nearest of %zu is \"%s\"", name,
+                    engine->model_count, nearest);
+    }
+    return NULL;
+}
+
+bool engine_add_model(struct engine *engine, struct model *model)
+{
+    if (engine->model_count == engine->model_capacity) {
+        size_t capacity = engine->model_capacity == 0 ? 16 : engine->model_capacity * 2;
+        struct model **numbered =
+            realloc(engine->numbered, capacity * sizeof(struct model *));
+        if (numbered == NULL) {
+            return false;
+        }
+        engine->numbered = numbered;
+        engine->model_capacity = capacity;
+    }
+    if (engine->last_number == UINT32_MAX ||
+        !names_add(&engine->models, model->name, model)) {
+        return false;
+    }
+    model->number = ++engine->last_number;
+    engine->numbered[engine->model_count++] = model;
+    return true;
+}
+
+void engine_remove_model(struct engine *engine, struct model *model)
+{
+    size_t place = place_of(engine, model->number);
+    engine->model_count--;
+    memmove(engine->numbered + place, engine->numbered + place + 1,
+            (engine->model_count - place) * sizeof(struct model *));
+    names_remove(&engine->models, model->name);
+}
+
+/* ---------------------------------------------------------------- letters */
+
+/* Whether the peer may make this request at all; if not, it has been answered. */
+static bool admit(struct engine *engine, struct letter *letter,
+                  const struct message_row *row)
+{
+    const struct peer *peer = letter->peer;
+    const char *name = opt_message_name(letter->request.message);
+    if (engine->stopping) {
+        engine_fail(engine, letter, OPT_UNAVAILABLE, "the daemon is stopping");
+        return false;
+    }
+    if (row == NULL) {
+        engine_fail(engine, letter, OPT_UNIMPLEMENTED,
+                    "this daemon does not serve message %d",
+                    (int)letter->request.message);
+        return false;
+    }
+    if (row->needs_hello && !peer->greeted) {
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+                    "the first request of a connection must be hello, not %s", name);
+        return false;
+    }
+    if (peer->greeted && !peer->observer && peer->worker == NULL) {
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+                    peer->continued
+                        ? "worker \"%s\" (incarnation %" PRIu64
+                          ") goes on over another connection"
+                        : "worker \"%s\" was taken over by another session; this "
+                          "connection is incarnation %" PRIu64 ", which is over",
+                    peer->name, peer->incarnation);
+        return false;
+    }
+    if (row->needs_worker && peer->observer) {
+        engine_fail(engine, letter, OPT_PERMISSION_DENIED,
+                    "an observer may not %s; say hello with a worker's name", name);
+        return false;
+    }
+    return true;
+}
+
+void engine_serve(struct engine *engine, struct letter *letter)
+{
+    if (is_settled(letter)) {
+        engine_silence(engine, letter);
+        return;
+    }
+    const struct message_row *row = message_row(letter->request.message);
+    if (admit(engine, letter, row)) {
+        row->serve(engine, letter);
+    }
+}
+
+/* Some letters end all that a peer has to do with the engine; they come after what it
+ * has in the queues of busy models. */
+static bool comes_last(const struct letter *letter)
+{
+    return letter->kind == LETTER_CLOSED ||
+           letter->request.message == OPT_MESSAGE_GOODBYE;
+}
+
+static void end_peer(struct engine *engine, struct letter *letter)
+{
+    struct peer *peer = letter->peer;
+    bool expired = letter->lease_expired;
+    lease_closed(engine, peer, expired);
+    engine_silence(engine, letter);
+}
+
+static void receive_later(struct engine *engine, struct letter *letter)
+{
+    letter->next = NULL;
+    if (engine->later_first == NULL) {
+        engine->later_first = letter;
+    } else {
+        engine->later_last->next = letter;
+    }
+    engine->later_last = letter;
+}
+
+static void receive(struct engine *engine, struct letter *letter)
+{
+    struct peer *peer = letter->peer;
+    peer->letters++;
+    if (letter->kind == LETTER_CLOSED) {
+        peer->closed = true;
+    } else {
+        engine->counters.requests++;
+    }
+    if (comes_last(letter) && peer->queued > 0) {
+        receive_later(engine, letter);
+    } else if (letter->kind == LETTER_CLOSED) {
+        end_peer(engine, letter);
+    } else {
+        engine_serve(engine, letter);
+    }
+}
+
+/* Those that came last, once their turn has come. */
+static void serve_later(struct engine *engine)
+{
+    struct letter *letter = engine->later_first;
+    engine->later_first = NULL;
+    while (letter != NULL) {
+        struct letter *next = letter->next;
+        if (letter->peer->queued > 0) {
+            receive_later(engine, letter);
+        } else if (letter->kind == LETTER_CLOSED) {
+            end_peer(engine, letter);
+        } else {
+            engine_serve(engine, letter);
+        }
+        letter = next;
+    }
+}
+
+/* ---------------------------------------------------------------- the thread */
+
+static void free_dead(struct engine *engine)
+{
+    while (engine->dead != NULL) {
+        struct model *model = engine->dead;
+        engine->dead = model->next_dead;
+        model_free(engine, model);
+    }
+}
+
+static uint64_t sleep_ns(const struct engine *engine, bool moved)
+{
+    if (engine->busy_first != NULL) {
+        return moved ? 0 : STALLED_NS;
+    }
+    uint64_t next = alarms_next(&engine->alarms);
+    uint64_t now = uv_hrtime();
+    if (next <= now) {
+        return 0;
+    }
+    return next - now < IDLE_NS ? next - now : IDLE_NS;
+}
+
+/* Everything that was in progress is over: refuse what waits. */
+static void drain(struct engine *engine)
+{
+    for (size_t i = 0; i < engine->model_count; i++) {
+        flow_refuse(engine, engine->numbered[i], OPT_UNAVAILABLE,
+                    "the daemon is stopping");
+    }
+}
+
+static void run(void *argument)
+{
+    struct engine *engine = argument;
+    engine->team = team_new(engine->settings.threads);
+    bool moved = true, drained = false, end = engine->team == NULL;
+    engine->started = !end;
+    uv_sem_post(&engine->drained);
+    while (!end) {
+        uint64_t wait = sleep_ns(engine, moved);
+        struct letter *letter =
+            wait == 0 ? mailbox_take(&engine->box) : mailbox_wait(&engine->box, wait);
+        engine->now_ns = uv_hrtime();
+        while (letter != NULL) {
+            struct letter *next = letter->next;
+            if (letter->kind == LETTER_STOP) {
+                end = engine->stopping;
+                engine->stopping = true;
+            } else {
+                receive(engine, letter);
+            }
+            free_dead(engine);
+            letter = next;
+        }
+        for (struct alarm *alarm;
+             (alarm = alarms_due(&engine->alarms, engine->now_ns)) != NULL;) {
+            alarm->on_alarm(engine, alarm);
+        }
+        moved = engine->busy_first == NULL || flow_turn(engine);
+        engine->counters.updates_stalled += !moved;
+        serve_later(engine);
+        free_dead(engine);
+        if (engine->stopping && !drained && engine->busy_first == NULL) {
+            drain(engine);
+            drained = true;
+            uv_sem_post(&engine->drained);
+        }
+    }
+    team_free(engine->team);
+}
+
+static void free_state(struct engine *engine)
+{
+    while (engine->model_count > 0) {
+        struct model *model = engine->numbered[engine->model_count - 1];
+        flow_delete(engine, model, "the daemon has stopped");
+        free_dead(engine);
+    }
+    for (size_t i = 0; i < engine->workers.capacity; i++) {
+        worker_free(engine->workers.slots[i].thing);
+    }
+    names_fini(&engine->models);
+    names_fini(&engine->workers);
+    alarms_fini(&engine->alarms);
+    free(engine->numbered);
+    mailbox_fini(&engine->box);
+    uv_sem_destroy(&engine->drained);
+    free(engine);
+}
+
+enum opt_status engine_start(const struct engine_settings *settings,
+                             struct engine **out, struct opt_error *error)
+{
+    struct engine *engine = calloc(1, sizeof *engine);
+    if (engine == NULL) {
+        return opt_fail(error, OPT_UNAVAILABLE, "no memory for the engine");
+    }
+    engine->settings = *settings;
+    budget_init(&engine->budget, settings->memory_bytes);
+    engine->stop.kind = LETTER_STOP;
+    engine->now_ns = uv_hrtime();
+    if (uv_sem_init(&engine->drained, 0) != 0) {
+        free(engine);
+        return opt_fail(error, OPT_UNAVAILABLE, "no resources for the engine's thread");
+    }
+    if (mailbox_init(&engine->box) != 0) {
+        uv_sem_destroy(&engine->drained);
+        free(engine);
+        return opt_fail(error, OPT_UNAVAILABLE, "no resources for the engine's thread");
+    }
+    int code = uv_thread_create(&engine->thread, run, engine);
+    if (code == 0) {
+        uv_sem_wait(&engine->drained);
+        if (engine->started) {
+            *out = engine;
+            return OPT_OK;
+        }
+        uv_thread_join(&engine->thread);
+    }
+    free_state(engine);
+    return opt_fail(error, OPT_UNAVAILABLE, "the engine cannot start: %s",
+                    code == 0 ? "no memory" : uv_strerror(code));
+}
+
+struct mailbox *engine_mailbox(struct engine *engine)
+{
+    return &engine->box;
+}
+
+void engine_stop(struct engine *engine)
+{
+    mailbox_post(&engine->box, &engine->stop);
+    uv_sem_wait(&engine->drained);
+}
+
+void engine_free(struct engine *engine)
+{
+    if (engine == NULL) {
+        return;
+    }
+    mailbox_post(&engine->box, &engine->stop);
+    uv_thread_join(&engine->thread);
+    free_state(engine);
+}

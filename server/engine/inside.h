@@ -1,0 +1,124 @@
+/* inside — the engine's state, and what its rooms and the messages ask of it.
+ *
+ * Everything here belongs to the engine thread. A letter that comes to a serve function
+ * ends in exactly one of three ways: answered (engine_return after its reply was set),
+ * failed (engine_fail), or kept by a room that will do one of the two later.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_INSIDE_H
+#define OPTIMD_SERVER_ENGINE_INSIDE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "common/status.h"
+#include "server/engine/alarm.h"
+#include "server/engine/engine.h"
+#include "server/engine/memory.h"
+#include "server/engine/names.h"
+#include "server/letter.h"
+
+struct model;
+struct team;
+struct worker;
+
+/* What the engine has counted since it started; statistics shows them by these names.
+ */
+struct engine_counters {
+    uint64_t requests;
+    uint64_t errors;
+    uint64_t pushes_applied;
+    uint64_t pushes_duplicate;
+    uint64_t pushes_refused;
+    uint64_t pushes_skipped;
+    uint64_t pushes_withdrawn;
+    uint64_t pulls;
+    uint64_t updates;
+    uint64_t rounds_skipped;
+    uint64_t parameters_updated;
+    uint64_t update_ns;
+    uint64_t versions_fresh;
+    uint64_t updates_stalled;
+    uint64_t workers_lost;
+    uint64_t deadlines_exceeded;
+};
+
+struct engine {
+    struct engine_settings settings;
+    struct mailbox box;
+    uv_thread_t thread;
+    uv_sem_t drained; /* posted when the thread runs, and when all who waited have been
+                         answered */
+    struct letter stop; /* asks for that; sent again, it ends the thread */
+    bool started, stopping;
+
+    uint64_t now_ns; /* when this turn of the loop began */
+    struct alarms alarms;
+    struct budget budget;
+    struct engine_counters counters;
+    struct team *team;
+
+    struct names models;     /* struct model by name */
+    struct model **numbered; /* the same in ascending order of their numbers */
+    size_t model_count, model_capacity;
+    uint32_t last_number;
+    struct model *busy_first, *busy_last; /* with an update or a copy in progress */
+    struct model *dead;                   /* deleted, to be freed between two letters */
+
+    struct names workers; /* struct worker by name */
+
+    struct letter *later_first, *later_last; /* ends of peers that have letters in
+                                                models' queues */
+};
+
+enum {
+    PEER_SETTLED = 64 /* pushes remembered that were answered before their last frame */
+};
+
+/* The engine's side of a connection. */
+struct peer {
+    bool greeted;          /* said hello */
+    bool closed;           /* its connection is gone */
+    bool observer;         /* has no identity */
+    struct worker *worker; /* whom it speaks for; NULL: observer, or replaced */
+    uint64_t incarnation;
+    bool continued; /* replaced by a new connection of the same session */
+    char name[OPT_NAME_MAX + 1];
+    size_t letters;                 /* of it in the engine's hands */
+    size_t queued;                  /* of those in queues of busy models */
+    uint64_t settled[PEER_SETTLED]; /* request ids, a ring */
+    size_t settled_next;
+};
+
+/* Give a letter back to its loop; silently if its connection is gone. */
+void engine_return(struct engine *engine, struct letter *letter);
+/* Give it back without an answer. */
+void engine_silence(struct engine *engine, struct letter *letter);
+/* Answer with an error. */
+void engine_fail(struct engine *engine, struct letter *letter, enum opt_status status,
+                 const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* The same, and say when trying again may help. */
+void engine_fail_retry(struct engine *engine, struct letter *letter,
+                       uint32_t retry_after_ms, enum opt_status status,
+                       const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* Start a reply: id and message set, everything else zero. */
+struct opt_reply *engine_reply(struct letter *letter, enum opt_message message);
+
+/* Serve a letter now, whatever it waited for before. */
+void engine_serve(struct engine *engine, struct letter *letter);
+
+/* When the request must have been answered. */
+uint64_t engine_deadline(const struct engine *engine, const struct letter *letter);
+
+/* The model a request names, or NULL: then the letter has been answered NOT_FOUND. */
+struct model *engine_model(struct engine *engine, struct letter *letter,
+                           uint32_t number);
+struct model *engine_model_named(struct engine *engine, struct letter *letter,
+                                 const char *name);
+/* Make a model known under its name and the next number, or forget it. */
+bool engine_add_model(struct engine *engine, struct model *model);
+void engine_remove_model(struct engine *engine, struct model *model);
+
+#endif

@@ -1,0 +1,476 @@
+/* lease — see lease.h. */
+#include "server/engine/lease.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/model.h"
+#include "server/engine/round.h"
+
+enum {
+    ALLOWANCE_BASE = 8 << 20, /* bytes in flight beside the reserved gradients */
+    FORGET_AGAIN_MS = 60 * 1000
+};
+
+static uint64_t ms_to_ns(uint64_t ms)
+{
+    return ms * 1000000;
+}
+
+/* ---------------------------------------------------------------- workers */
+
+void worker_free(struct worker *worker)
+{
+    if (worker != NULL) {
+        free(worker->name);
+        free(worker);
+    }
+}
+
+static struct worker *worker_new(struct engine *engine, const char *name)
+{
+    struct worker *worker = calloc(1, sizeof *worker);
+    if (worker == NULL) {
+        return NULL;
+    }
+    worker->name = strdup(name);
+    if (worker->name == NULL || !names_add(&engine->workers, worker->name, worker)) {
+        worker_free(worker);
+        return NULL;
+    }
+    return worker;
+}
+
+/* Free it if nobody speaks for it and no model remembers it. */
+static void worker_release(struct engine *engine, struct worker *worker)
+{
+    if (worker->peer == NULL && worker->members == NULL && !worker->held) {
+        names_remove(&engine->workers, worker->name);
+        worker_free(worker);
+    }
+}
+
+/* The peer speaks for the worker no longer; what it has half sent is dropped. */
+static void detach(struct engine *engine, struct worker *worker, bool continued)
+{
+    struct peer *peer = worker->peer;
+    if (peer == NULL) {
+        return;
+    }
+    for (struct member *member = worker->members; member != NULL;
+         member = member->next_of_worker) {
+        if (member->gathering != NULL && member->gathering->peer == peer) {
+            round_drop_gathering(engine, member);
+        }
+    }
+    peer->worker = NULL;
+    peer->continued = continued;
+    worker->peer = NULL;
+}
+
+/* All its memberships are lost. What follows from one may serve letters and forget
+ * members, this worker's too, so each is looked up anew; the worker itself is held. */
+static void lose_all(struct engine *engine, struct worker *worker)
+{
+    worker->held = true;
+    for (struct member *member = worker->members; member != NULL;
+         member = member->next_of_worker) {
+        member->loss_pending = member->joined;
+    }
+    for (struct member *member = worker->members; member != NULL;) {
+        if (member->loss_pending && member->model->activity == MODEL_IDLE) {
+            lease_lost(engine, member);
+            member = worker->members;
+        } else {
+            member = member->next_of_worker;
+        }
+    }
+}
+
+enum opt_status lease_hello(struct engine *engine, struct peer *peer, const char *name,
+                            uint64_t session, struct opt_error *error)
+{
+    struct worker *worker = names_find(&engine->workers, name);
+    if (worker == NULL) {
+        worker = worker_new(engine, name);
+        if (worker == NULL) {
+            return opt_fail(error, OPT_UNAVAILABLE, "no memory for worker \"%s\"",
+                            name);
+        }
+    }
+    if (worker->session == session) {
+        detach(engine, worker, true);
+        for (struct member *member = worker->members; member != NULL;
+             member = member->next_of_worker) {
+            member->loss_pending = false; /* it came back before it was noticed */
+        }
+    } else {
+        detach(engine, worker, false);
+        lose_all(engine, worker);
+        worker->session = session;
+        worker->incarnation++;
+    }
+    for (struct member *member = worker->members; member != NULL;
+         member = member->next_of_worker) {
+        if (member->away) {
+            member->away = false;
+            alarm_cancel(&engine->alarms, &member->alarm);
+        }
+    }
+    worker->peer = peer;
+    worker->held = false;
+    peer->worker = worker;
+    peer->incarnation = worker->incarnation;
+    snprintf(peer->name, sizeof peer->name, "%s", name);
+    return OPT_OK;
+}
+
+/* ---------------------------------------------------------------- members */
+
+/* Where in the model's members the name is or would be. */
+static size_t place_of(const struct model *model, const char *name)
+{
+    size_t low = 0, high = model->member_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (strcmp(model->members[middle]->worker->name, name) < 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+struct member *lease_member(const struct model *model, const struct peer *peer)
+{
+    if (peer->worker == NULL) {
+        return NULL;
+    }
+    size_t place = place_of(model, peer->worker->name);
+    if (place < model->member_count && model->members[place]->worker == peer->worker) {
+        return model->members[place];
+    }
+    return NULL;
+}
+
+static bool make_room(struct model *model)
+{
+    if (model->member_count < model->member_capacity) {
+        return true;
+    }
+    size_t capacity = model->member_capacity == 0 ? 8 : model->member_capacity * 2;
+    struct member **members =
+        realloc(model->members, capacity * sizeof(struct member *));
+    if (members == NULL) {
+        return false;
+    }
+    model->members = members;
+    struct push **round = realloc(model->round, capacity * sizeof(struct push *));
+    if (round == NULL) {
+        return false;
+    }
+    model->round = round;
+    model->member_capacity = capacity;
+    return true;
+}
+
+static struct member *member_new(struct engine *engine, struct model *model,
+                                 struct worker *worker)
+{
+    if (!make_room(model) || !team_reserve(engine->team, model->member_count + 1)) {
+        return NULL;
+    }
+    struct member *member = calloc(1, sizeof *member);
+    if (member == NULL) {
+        return NULL;
+    }
+    member->model = model;
+    member->worker = worker;
+    member->next_of_worker = worker->members;
+    worker->members = member;
+    size_t place = place_of(model, worker->name);
+    memmove(model->members + place + 1, model->members + place,
+            (model->member_count - place) * sizeof(struct member *));
+    model->members[place] = member;
+    model->member_count++;
+    return member;
+}
+
+void lease_forget(struct engine *engine, struct member *member)
+{
+    struct model *model = member->model;
+    struct worker *worker = member->worker;
+    alarm_cancel(&engine->alarms, &member->alarm);
+    round_drop_gathering(engine, member);
+    budget_give(&engine->budget, member->reserved);
+    size_t place = place_of(model, worker->name);
+    model->member_count--;
+    memmove(model->members + place, model->members + place + 1,
+            (model->member_count - place) * sizeof(struct member *));
+    struct member **link = &worker->members;
+    while (*link != member) {
+        link = &(*link)->next_of_worker;
+    }
+    *link = member->next_of_worker;
+    free(member);
+    round_recount(model);
+    worker_release(engine, worker);
+}
+
+static struct member *member_of_alarm(struct alarm *alarm)
+{
+    return (struct member *)(void *)((char *)alarm - offsetof(struct member, alarm));
+}
+
+static bool can_be_forgotten(const struct member *member)
+{
+    return !member->joined && member->first == NULL &&
+           member->model->activity == MODEL_IDLE;
+}
+
+static void on_remembered_long(struct engine *engine, struct alarm *alarm)
+{
+    struct member *member = member_of_alarm(alarm);
+    if (can_be_forgotten(member)) {
+        lease_forget(engine, member);
+        return;
+    }
+    alarm_set(&engine->alarms, alarm, engine->now_ns + ms_to_ns(FORGET_AGAIN_MS),
+              on_remembered_long);
+}
+
+/* Too many are remembered: the one that left first is forgotten. */
+static void forget_oldest(struct engine *engine, struct model *model)
+{
+    if (model->member_count - model->joined < MEMBERS_KEPT) {
+        return;
+    }
+    struct member *oldest = NULL;
+    for (size_t i = 0; i < model->member_count; i++) {
+        struct member *member = model->members[i];
+        if (can_be_forgotten(member) &&
+            (oldest == NULL || member->left_ns < oldest->left_ns)) {
+            oldest = member;
+        }
+    }
+    if (oldest != NULL) {
+        lease_forget(engine, oldest);
+    }
+}
+
+/* ---------------------------------------------------------------- joining */
+
+static enum opt_status reserve(struct engine *engine, const struct model *model,
+                               struct member *member, struct opt_error *error)
+{
+    size_t need = (size_t)model->parameters * sizeof(float) + push_bytes(model);
+    if (!budget_take(&engine->budget, need)) {
+        models_trim(engine);
+        if (!budget_take(&engine->budget, need)) {
+            return opt_fail(
+                error, OPT_RESOURCE_EXHAUSTED,
+                "a worker of model \"%s\" needs %zu bytes for its gradient, "
+                "but %zu of the %zu bytes that --memory allows are left",
+                model->name, need, budget_left(&engine->budget), engine->budget.limit);
+        }
+    }
+    member->reserved = need;
+    return OPT_OK;
+}
+
+enum opt_status lease_join(struct engine *engine, struct model *model,
+                           struct peer *peer, struct opt_error *error)
+{
+    struct member *member = lease_member(model, peer);
+    bool made = member == NULL;
+    if (made) {
+        forget_oldest(engine, model);
+        member = member_new(engine, model, peer->worker);
+        if (member == NULL) {
+            return opt_fail(error, OPT_UNAVAILABLE,
+                            "no memory for a worker of model \"%s\"", model->name);
+        }
+    }
+    if (!member->joined) {
+        enum opt_status status = reserve(engine, model, member, error);
+        if (status != OPT_OK) {
+            if (made) {
+                lease_forget(engine, member);
+            }
+            return status;
+        }
+    }
+    alarm_cancel(&engine->alarms, &member->alarm);
+    member->joined = true;
+    member->away = false;
+    round_recount(model);
+    return OPT_OK;
+}
+
+uint64_t lease_last_sequence(const struct member *member)
+{
+    if (member->last != NULL && member->last->session != member->worker->session) {
+        return member->last->head.sequence;
+    }
+    return member->last_sequence;
+}
+
+size_t lease_allowance(const struct peer *peer)
+{
+    size_t allowance = ALLOWANCE_BASE;
+    for (const struct member *member = peer->worker->members; member != NULL;
+         member = member->next_of_worker) {
+        if (member->joined) {
+            allowance += (size_t)member->model->parameters * sizeof(float);
+        }
+    }
+    return allowance;
+}
+
+/* ---------------------------------------------------------------- leaving */
+
+/* Out of the rounds; what it is remembered for stays for a while. */
+static void leave_rounds(struct engine *engine, struct member *member)
+{
+    struct model *model = member->model;
+    member->joined = false;
+    member->away = false;
+    member->loss_pending = false;
+    member->left_ns = engine->now_ns;
+    budget_give(&engine->budget, member->reserved);
+    member->reserved = 0;
+    round_recount(model);
+    if (!alarm_set(&engine->alarms, &member->alarm,
+                   engine->now_ns + ms_to_ns(MEMBER_KEPT_MS), on_remembered_long)) {
+        /* It stays until there are too many. */
+        member->left_ns = 0;
+    }
+}
+
+/* Withdraw complete pushes from the end of the queue until keep are left. */
+static void withdraw(struct engine *engine, struct member *member, size_t keep,
+                     const char *why)
+{
+    while (member->waiting > keep) {
+        round_withdraw(engine, member->last, OPT_ABORTED, why);
+    }
+}
+
+void lease_leave(struct engine *engine, struct member *member)
+{
+    struct model *model = member->model;
+    if (!member->joined) {
+        return;
+    }
+    const char *why = "the worker has left the model before the push was applied";
+    if (member->gathering != NULL) {
+        round_withdraw(engine, member->gathering, OPT_ABORTED, why);
+    }
+    withdraw(engine, member, 0, why);
+    leave_rounds(engine, member);
+    flow_settle(engine, model);
+}
+
+static void fail_round(struct engine *engine, struct model *model, const char *name)
+{
+    char why[OPT_ERROR_TEXT];
+    snprintf(why, sizeof why,
+             "the round of step %" PRIu64 " failed: worker \"%s\" was lost",
+             model->step + 1, name);
+    for (size_t i = 0; i < model->member_count; i++) {
+        withdraw(engine, model->members[i], 0, why);
+    }
+}
+
+void lease_lost(struct engine *engine, struct member *member)
+{
+    struct model *model = member->model;
+    if (!member->joined) {
+        return;
+    }
+    if (model->activity != MODEL_IDLE) {
+        member->loss_pending = true;
+        return;
+    }
+    engine->counters.workers_lost++;
+    member->loss_pending = false;
+    alarm_cancel(&engine->alarms, &member->alarm);
+    round_drop_gathering(engine, member);
+    enum opt_loss policy = model->consistency.mode == OPT_ASYNC
+                               ? OPT_LOSS_SHRINK
+                               : model->consistency.loss;
+    if (policy == OPT_LOSS_WAIT) {
+        member->away = true;
+        return;
+    }
+    /* A complete push of the open round stays and counts; later ones do not. */
+    withdraw(engine, member, 1, "the worker was lost before the push was applied");
+    if (policy == OPT_LOSS_FAIL) {
+        fail_round(engine, model, member->worker->name);
+    }
+    leave_rounds(engine, member);
+    flow_settle(engine, model);
+}
+
+bool lease_settle(struct engine *engine, struct model *model)
+{
+    for (size_t i = 0; i < model->member_count; i++) {
+        if (model->members[i]->loss_pending) {
+            lease_lost(engine, model->members[i]);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void on_grace_over(struct engine *engine, struct alarm *alarm)
+{
+    lease_lost(engine, member_of_alarm(alarm));
+}
+
+/* The connection is gone without a word: the worker may come back for a while. */
+static void start_grace(struct engine *engine, struct member *member)
+{
+    uint64_t over = engine->now_ns + ms_to_ns(engine->settings.grace_ms);
+    if (!member->joined) {
+        return;
+    }
+    member->away = true;
+    /* Without memory for the alarm it is over at once. */
+    member->loss_pending =
+        !alarm_set(&engine->alarms, &member->alarm, over, on_grace_over);
+}
+
+void lease_closed(struct engine *engine, struct peer *peer, bool expired)
+{
+    flow_closed(engine, peer);
+    for (size_t i = engine->model_count; i-- > 0;) {
+        struct model *model = engine->numbered[i];
+        if (model->creator == peer) {
+            flow_delete(engine, model,
+                        "whoever created the model vanished before its weights were "
+                        "assigned; create it again");
+        }
+    }
+    struct worker *worker = peer->worker;
+    if (worker == NULL) {
+        return;
+    }
+    detach(engine, worker, false);
+    if (expired) {
+        lose_all(engine, worker);
+    } else {
+        for (struct member *member = worker->members; member != NULL;
+             member = member->next_of_worker) {
+            start_grace(engine, member);
+        }
+    }
+    worker->held = false;
+    worker_release(engine, worker);
+}

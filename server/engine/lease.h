@@ -1,0 +1,97 @@
+/* lease — workers: who they are, which models they have joined, and their loss.
+ *
+ * A worker is an identity (a name) that one connection at a time speaks for. A new
+ * connection with the same session continues; another session is another incarnation
+ * and ends the one before. What a worker is to a model is a member; it stays known for
+ * a while after the worker has left, because of its sequence numbers.
+ *
+ *                join                    connection broken
+ *   (unknown) --------> joined <-----------------------------> away
+ *                       ^  |  \  hello again                    |
+ *                  join |  |   \ lease expired, other session   | grace over
+ *                       |  |    v                               v
+ *                       |  |   lost: shrink, fail -> left; wait -> joined, away
+ *                       +- left <- leave, goodbye
+ *
+ * The loops watch for silence; the engine decides what it means. Engine thread.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_LEASE_H
+#define OPTIMD_SERVER_ENGINE_LEASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/status.h"
+#include "server/engine/alarm.h"
+
+struct engine;
+struct letter;
+struct model;
+struct peer;
+struct push;
+
+enum {
+    MEMBERS_KEPT = 4096,            /* most that are remembered after they left */
+    MEMBER_KEPT_MS = 10 * 60 * 1000 /* and for how long */
+};
+
+struct worker {
+    char *name;
+    uint64_t session;
+    uint64_t incarnation;
+    struct peer *peer;      /* who speaks for it now, or NULL */
+    bool held;              /* not to be freed while it is being dealt with */
+    struct member *members; /* by next_of_worker */
+};
+
+struct member {
+    struct worker *worker;
+    struct member *next_of_worker;
+    struct model *model;
+    struct alarm alarm; /* away: end of grace; left: end of memory */
+    bool joined;        /* rounds wait for it */
+    bool away;          /* joined, but nobody speaks for it */
+    bool loss_pending;  /* lost while the model was busy */
+    uint64_t left_ns;
+    size_t reserved; /* of the budget, while joined */
+    uint64_t last_sequence;
+    uint64_t last_step; /* of its last applied push */
+    uint64_t applied, duplicates, refused;
+    struct push *gathering;    /* the push whose frames are arriving */
+    struct push *first, *last; /* complete ones, ascending sequence */
+    size_t waiting;            /* how many */
+};
+
+/* The connection says who it is. Finds or makes the worker, detaches whoever spoke for
+ * it. OPT_UNAVAILABLE: no memory. */
+enum opt_status lease_hello(struct engine *engine, struct peer *peer, const char *name,
+                            uint64_t session, struct opt_error *error);
+
+/* Free a worker that is in no table any more; NULL is allowed. */
+void worker_free(struct worker *worker);
+
+/* The member that the peer is in this model, or NULL. */
+struct member *lease_member(const struct model *model, const struct peer *peer);
+/* Find or make it and put it into the rounds. OPT_RESOURCE_EXHAUSTED if the gradient it
+ * may send does not fit the budget. */
+enum opt_status lease_join(struct engine *engine, struct model *model,
+                           struct peer *peer, struct opt_error *error);
+/* The highest sequence a client must not use again: that of the last push that took
+ * effect, and of pushes that an earlier incarnation has left in the queue. */
+uint64_t lease_last_sequence(const struct member *member);
+/* Bytes of data that the peer's connection may have in flight for the models its worker
+ * has joined. */
+size_t lease_allowance(const struct peer *peer);
+/* Leave by its own will: pushes not applied are answered ABORTED, nobody is told. */
+void lease_leave(struct engine *engine, struct member *member);
+/* The worker is gone for good: what that means to the round is the model's policy. */
+void lease_lost(struct engine *engine, struct member *member);
+/* The connection is gone. */
+void lease_closed(struct engine *engine, struct peer *peer, bool expired);
+/* Forget the member altogether. */
+void lease_forget(struct engine *engine, struct member *member);
+/* Losses that were found while the model was busy. True if there were any. */
+bool lease_settle(struct engine *engine, struct model *model);
+
+#endif

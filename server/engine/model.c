@@ -1,0 +1,550 @@
+/* model — see model.h. */
+#include "server/engine/model.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/engine/inside.h"
+#include "server/engine/published.h"
+#include "server/engine/round.h"
+
+enum {
+    ALIGNED_FLOATS = 16, /* a tensor starts at a multiple of 64 bytes */
+    SPARE_IDLE = 16      /* updates after which a spare that was used once is freed */
+};
+
+static size_t aligned(size_t n)
+{
+    return (n + ALIGNED_FLOATS - 1) / ALIGNED_FLOATS * ALIGNED_FLOATS;
+}
+
+/* Where tensors and shards lie. */
+struct layout {
+    size_t floats, shards, blocks, largest;
+    size_t open;        /* floats of the shard that small tensors are put into, or 0 */
+    size_t first_shard; /* of the last tensor added */
+};
+
+static void layout_add(struct layout *layout, size_t n)
+{
+    size_t room = aligned(n);
+    if (n > OPT_SHARD) {
+        layout->first_shard = layout->shards;
+        layout->shards += (n + OPT_SHARD - 1) / OPT_SHARD;
+        layout->open = 0;
+    } else if (layout->open > 0 && layout->open + room <= OPT_SHARD) {
+        layout->open += room;
+    } else {
+        layout->first_shard = layout->shards++;
+        layout->open = room;
+    }
+    layout->floats += room;
+    layout->blocks += (n + OPT_BLOCK - 1) / OPT_BLOCK;
+    if (n > layout->largest) {
+        layout->largest = n;
+    }
+}
+
+static struct layout layout_of(const struct opt_tensor_entry *tensors, size_t count)
+{
+    struct layout layout = { 0 };
+    for (size_t i = 0; i < count; i++) {
+        layout_add(&layout, (size_t)tensors[i].elements);
+    }
+    return layout;
+}
+
+/* Bytes beside weights: slots, scratch, tables. */
+static bool bytes_beside(const struct opt_spec *spec, const struct layout *layout,
+                         size_t tensors, size_t *out)
+{
+    const char *names[OPT_SLOTS_MAX];
+    size_t slots, tables, shards;
+    return size_multiply(layout->floats, sizeof(float), &slots) &&
+           size_multiply(slots, opt_spec_slots(spec, names), &slots) &&
+           size_multiply(tensors, sizeof(struct tensor), &tables) &&
+           size_multiply(layout->shards, sizeof(struct shard), &shards) &&
+           size_add(tables, shards, &tables) &&
+           size_add(tables,
+                    update_bytes(tensors, layout->blocks,
+                                 update_scratch(spec, layout->largest, layout->floats)),
+                    &tables) &&
+           size_add(slots, tables, out);
+}
+
+static bool bytes_all(const struct opt_spec *spec, const struct layout *layout,
+                      size_t tensors, size_t *out)
+{
+    size_t weights, beside;
+    return size_multiply(layout->floats, sizeof(float), &weights) &&
+           bytes_beside(spec, layout, tensors, &beside) &&
+           size_add(weights, beside, out);
+}
+
+static enum opt_status check_budget(struct engine *engine,
+                                    const struct model_plan *plan,
+                                    const struct layout *layout,
+                                    struct opt_error *error)
+{
+    size_t need;
+    if (!bytes_all(plan->spec, layout, plan->tensor_count, &need)) {
+        need = SIZE_MAX;
+    }
+    if (need > budget_left(&engine->budget)) {
+        models_trim(engine);
+    }
+    size_t left = budget_left(&engine->budget);
+    if (need > left) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                        "model \"%s\" needs %zu bytes for weights, slots and scratch, "
+                        "but %zu of the %zu bytes that --memory allows are left",
+                        plan->name, need, left, engine->budget.limit);
+    }
+    return OPT_OK;
+}
+
+static bool copy_tensors(struct model *model, const struct model_plan *plan)
+{
+    size_t text = 1;
+    for (size_t i = 0; i < plan->tensor_count; i++) {
+        text += strlen(plan->tensors[i].name) + 1;
+    }
+    model->tensors = calloc(plan->tensor_count + 1, sizeof *model->tensors);
+    model->tensor_names = malloc(text);
+    if (model->tensors == NULL || model->tensor_names == NULL) {
+        return false;
+    }
+    char *name = model->tensor_names;
+    struct layout layout = { 0 };
+    for (size_t i = 0; i < plan->tensor_count; i++) {
+        const struct opt_tensor_entry *entry = &plan->tensors[i];
+        struct tensor *tensor = &model->tensors[i];
+        size_t size = strlen(entry->name) + 1;
+        memcpy(name, entry->name, size);
+        tensor->name = name;
+        name += size;
+        tensor->rank = entry->rank;
+        memcpy(tensor->shape, entry->shape, entry->rank * sizeof *tensor->shape);
+        tensor->n = (size_t)entry->elements;
+        tensor->at = layout.floats;
+        tensor->first_block = layout.blocks;
+        layout_add(&layout, tensor->n);
+        tensor->blocks = layout.blocks - tensor->first_block;
+        tensor->shard = layout.first_shard;
+        tensor->counters.mu_product = 1;
+        opt_tensor_options_resolve(&model->spec, tensor->name, tensor->rank,
+                                   &tensor->options);
+        model->parameters += entry->elements;
+    }
+    model->tensor_count = plan->tensor_count;
+    model->blocks = layout.blocks;
+    model->floats = layout.floats;
+    model->shard_count = layout.shards;
+    return true;
+}
+
+static bool make_shards(struct model *model)
+{
+    model->shards = calloc(model->shard_count + 1, sizeof *model->shards);
+    if (model->shards == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < model->tensor_count; i++) {
+        const struct tensor *tensor = &model->tensors[i];
+        size_t rest = tensor->n;
+        for (size_t k = 0; rest > 0; k++) {
+            size_t n = rest > OPT_SHARD ? OPT_SHARD : rest;
+            struct shard *shard = &model->shards[tensor->shard + k];
+            if (shard->tensor_count == 0) {
+                shard->at = tensor->at + k * OPT_SHARD;
+                shard->first_tensor = i;
+            }
+            shard->n += aligned(n);
+            shard->tensor_count++;
+            rest -= n;
+        }
+    }
+    for (size_t i = 0; i < model->shard_count; i++) {
+        model->shards[i].current = version_new(model->pool, model->shards[i].n, i);
+        if (model->shards[i].current == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool make_slots(struct model *model)
+{
+    model->slot_count = opt_spec_slots(&model->spec, model->slot_names);
+    for (size_t i = 0; i < model->slot_count; i++) {
+        float *slot = memory_new(model->floats * sizeof(float));
+        if (slot == NULL) {
+            return false;
+        }
+        model->slots[i] = slot;
+        bool copies = false;
+        float start = opt_spec_slot_start(&model->spec, i, &copies);
+        if (start != 0 && !copies) {
+            for (size_t k = 0; k < model->floats; k++) {
+                slot[k] = start;
+            }
+        }
+    }
+    return true;
+}
+
+static char *print_spec(const struct opt_spec *spec)
+{
+    size_t size = opt_spec_print(spec, NULL, 0) + 1;
+    char *text = malloc(size);
+    if (text != NULL) {
+        opt_spec_print(spec, text, size);
+    }
+    return text;
+}
+
+enum opt_status model_new(struct engine *engine, const struct model_plan *plan,
+                          struct model **out, struct opt_error *error)
+{
+    struct layout layout = layout_of(plan->tensors, plan->tensor_count);
+    enum opt_status status = check_budget(engine, plan, &layout, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    struct model *model = calloc(1, sizeof *model);
+    if (model == NULL) {
+        goto fail;
+    }
+    size_t beside;
+    if (!bytes_beside(plan->spec, &layout, plan->tensor_count, &beside) ||
+        !budget_take(&engine->budget, beside)) {
+        goto fail;
+    }
+    model->reserved = beside;
+    model->spec = *plan->spec;
+    model->consistency = plan->consistency;
+    model->name = strdup(plan->name);
+    model->canonical = print_spec(plan->spec);
+    model->pool = version_pool_new(&engine->budget);
+    if (model->name == NULL || model->canonical == NULL || model->pool == NULL ||
+        !copy_tensors(model, plan) || !make_shards(model) || !make_slots(model) ||
+        !update_init(model)) {
+        goto fail;
+    }
+    *out = model;
+    return OPT_OK;
+
+fail:
+    model_free(engine, model);
+    return opt_fail(error, OPT_UNAVAILABLE,
+                    "the system has no memory for model \"%s\", although --memory "
+                    "would allow it",
+                    plan->name);
+}
+
+static void free_mirrors(struct model *model, size_t view)
+{
+    for (size_t i = 0; model->mirrors[view] != NULL && i < model->shard_count; i++) {
+        version_unref(model->mirrors[view][i].version);
+    }
+    free(model->mirrors[view]);
+    model->mirrors[view] = NULL;
+}
+
+void model_free(struct engine *engine, struct model *model)
+{
+    if (model == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < MIRROR_COUNT; i++) {
+        free_mirrors(model, i);
+    }
+    for (size_t i = 0; model->shards != NULL && i < model->shard_count; i++) {
+        version_unref(model->shards[i].current);
+        version_unref(model->shards[i].spare);
+    }
+    version_pool_close(model->pool);
+    for (size_t i = 0; i < model->slot_count; i++) {
+        memory_free(model->slots[i], model->floats * sizeof(float));
+    }
+    update_fini(model);
+    while (model->spare_pushes != NULL) {
+        struct push *next = model->spare_pushes->next;
+        push_free(model->spare_pushes);
+        model->spare_pushes = next;
+    }
+    budget_give(&engine->budget, model->reserved);
+    free(model->members);
+    free(model->round);
+    free(model->shards);
+    free(model->tensors);
+    free(model->tensor_names);
+    free(model->canonical);
+    free(model->name);
+    free(model);
+}
+
+/* ---------------------------------------------------------------- differences */
+
+static void print_tensor(const char *name, const uint64_t *shape, size_t rank,
+                         char *text, size_t capacity)
+{
+    size_t used = (size_t)snprintf(text, capacity, "\"%.64s\" [", name);
+    for (size_t i = 0; i < rank && used < capacity; i++) {
+        used += (size_t)snprintf(text + used, capacity - used, "%s%" PRIu64,
+                                 i == 0 ? "" : ", ", shape[i]);
+    }
+    if (used < capacity) {
+        snprintf(text + used, capacity - used, "]");
+    }
+}
+
+static bool tensor_differs(const struct model *model, const struct model_plan *plan,
+                           char *text, size_t capacity)
+{
+    if (model->tensor_count != plan->tensor_count) {
+        snprintf(text, capacity, "it has %zu tensors, not %zu", model->tensor_count,
+                 plan->tensor_count);
+        return true;
+    }
+    for (size_t i = 0; i < model->tensor_count; i++) {
+        const struct tensor *has = &model->tensors[i];
+        const struct opt_tensor_entry *asked = &plan->tensors[i];
+        if (strcmp(has->name, asked->name) == 0 && has->rank == asked->rank &&
+            memcmp(has->shape, asked->shape, has->rank * sizeof *has->shape) == 0) {
+            continue;
+        }
+        char was[160], wanted[160];
+        print_tensor(has->name, has->shape, has->rank, was, sizeof was);
+        print_tensor(asked->name, asked->shape, asked->rank, wanted, sizeof wanted);
+        snprintf(text, capacity, "its tensor %zu is %s, not %s", i, was, wanted);
+        return true;
+    }
+    return false;
+}
+
+bool model_differs(const struct model *model, const struct model_plan *plan, char *text,
+                   size_t capacity)
+{
+    static const char *const modes[] = { "sync", "async" };
+    static const char *const losses[] = { "shrink", "wait", "fail" };
+    const struct opt_consistency *has = &model->consistency;
+    const struct opt_consistency *asked = &plan->consistency;
+    char *canonical = print_spec(plan->spec);
+    bool same = canonical != NULL && strcmp(canonical, model->canonical) == 0;
+    if (!same) {
+        snprintf(text, capacity, "its specification is %s, not %s", model->canonical,
+                 canonical == NULL ? "another one" : canonical);
+    }
+    free(canonical);
+    if (!same) {
+        return true;
+    }
+    if (has->mode != asked->mode) {
+        snprintf(text, capacity, "its mode is %s, not %s", modes[has->mode],
+                 modes[asked->mode]);
+        return true;
+    }
+    if (has->loss != asked->loss) {
+        snprintf(text, capacity, "its policy for lost workers is %s, not %s",
+                 losses[has->loss], losses[asked->loss]);
+        return true;
+    }
+    if (has->min_workers != asked->min_workers) {
+        snprintf(text, capacity, "its min_workers is %" PRIu32 ", not %" PRIu32,
+                 has->min_workers, asked->min_workers);
+        return true;
+    }
+    return tensor_differs(model, plan, text, capacity);
+}
+
+/* ---------------------------------------------------------------- segments */
+
+enum opt_status model_segment(const struct model *model,
+                              const struct opt_segment *segment,
+                              struct opt_segment *out, struct opt_error *error)
+{
+    if (segment->tensor >= model->tensor_count) {
+        return opt_fail(error, OPT_NOT_FOUND,
+                        "model \"%s\" has no tensor %" PRIu32
+                        "; its %zu tensors have the numbers 0 to %zu",
+                        model->name, segment->tensor, model->tensor_count,
+                        model->tensor_count - 1);
+    }
+    const struct tensor *tensor = &model->tensors[segment->tensor];
+    if (segment->offset >= tensor->n || segment->offset % OPT_BLOCK != 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "a segment of tensor \"%s\" starts at element %" PRIu64
+                        "; it must start at a multiple of %d below %zu",
+                        tensor->name, segment->offset, OPT_BLOCK, tensor->n);
+    }
+    uint64_t rest = tensor->n - segment->offset;
+    uint64_t count = segment->count == 0 ? rest : segment->count;
+    if (count > rest || (count < rest && count % OPT_BLOCK != 0)) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "a segment of tensor \"%s\" from element %" PRIu64
+                        " has %" PRIu64 " elements; it must have a multiple of %d or "
+                        "all %" PRIu64 " up to the end",
+                        tensor->name, segment->offset, count, OPT_BLOCK, rest);
+    }
+    *out = *segment;
+    out->count = count;
+    return OPT_OK;
+}
+
+enum opt_status model_segments(const struct model *model, enum opt_dtype dtype,
+                               const struct opt_segment *segments, size_t count,
+                               size_t data_size, struct opt_segment *out,
+                               struct opt_error *error)
+{
+    uint64_t elements = 0;
+    for (size_t i = 0; i < count; i++) {
+        enum opt_status status = model_segment(model, &segments[i], &out[i], error);
+        if (status != OPT_OK) {
+            return status;
+        }
+        /* At most 2^40 each and 4,096 of them: no overflow. */
+        elements += out[i].count;
+    }
+    if (elements * opt_dtype_size(dtype) != data_size) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "the segments name %" PRIu64 " %s elements, which are %" PRIu64
+                        " bytes, but data has %zu",
+                        elements, opt_dtype_name(dtype),
+                        elements * opt_dtype_size(dtype), data_size);
+    }
+    return OPT_OK;
+}
+
+void model_locate(const struct opt_segment *segments, size_t count, size_t index,
+                  uint32_t *tensor, uint64_t *element)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (index < segments[i].count) {
+            *tensor = segments[i].tensor;
+            *element = segments[i].offset + index;
+            return;
+        }
+        index -= segments[i].count;
+    }
+    assert(!"an element of the frame's data");
+}
+
+struct shard *model_shard(const struct model *model, uint32_t tensor, uint64_t offset,
+                          uint64_t count, size_t *run)
+{
+    const struct tensor *of = &model->tensors[tensor];
+    size_t within = (size_t)offset;
+    size_t to_border = OPT_SHARD - within % OPT_SHARD;
+    *run = count < to_border ? (size_t)count : to_border;
+    return &model->shards[of->shard + within / OPT_SHARD];
+}
+
+/* ---------------------------------------------------------------- weights */
+
+void model_assign(struct model *model, const struct opt_segment *segment,
+                  enum opt_dtype dtype, const void *values)
+{
+    const uint8_t *from = values;
+    const struct tensor *tensor = &model->tensors[segment->tensor];
+    for (uint64_t done = 0; done < segment->count;) {
+        size_t run;
+        uint64_t offset = segment->offset + done;
+        const struct shard *shard =
+            model_shard(model, segment->tensor, offset, segment->count - done, &run);
+        float *to =
+            version_values(shard->current) + (tensor->at + (size_t)offset - shard->at);
+        opt_dtype_widen(dtype, from, to, run);
+        from += run * opt_dtype_size(dtype);
+        done += run;
+    }
+}
+
+void model_ready(struct model *model)
+{
+    for (size_t i = 0; i < model->slot_count; i++) {
+        bool copies = false;
+        opt_spec_slot_start(&model->spec, i, &copies);
+        for (size_t k = 0; copies && k < model->shard_count; k++) {
+            const struct shard *shard = &model->shards[k];
+            memcpy(model->slots[i] + shard->at, version_values(shard->current),
+                   shard->n * sizeof(float));
+        }
+    }
+    model->ready = true;
+    model->advanced = true;
+    model->creator = NULL;
+}
+
+/* Versions that readers gave back become spares of their shards, or are freed. */
+static void collect_returned(struct model *model)
+{
+    struct version *version = version_pool_returned(model->pool);
+    while (version != NULL) {
+        struct version *next = version_next(version);
+        size_t number = version_number(version);
+        if (number < model->shard_count && model->shards[number].spare == NULL) {
+            model->shards[number].spare = version;
+            model->shards[number].idle_updates = 0;
+        } else {
+            version_free(version);
+        }
+        version = next;
+    }
+}
+
+bool model_back(struct engine *engine, struct model *model, struct shard *shard)
+{
+    if (shard->spare != NULL) {
+        return true;
+    }
+    collect_returned(model);
+    if (shard->spare != NULL) {
+        return true;
+    }
+    size_t number = (size_t)(shard - model->shards);
+    shard->spare = version_new(model->pool, shard->n, number);
+    if (shard->spare == NULL) {
+        models_trim(engine);
+        shard->spare = version_new(model->pool, shard->n, number);
+    }
+    shard->idle_updates = 0;
+    return shard->spare != NULL;
+}
+
+void model_spare_idle(struct shard *shard)
+{
+    if (shard->spare != NULL && ++shard->idle_updates >= SPARE_IDLE) {
+        version_free(shard->spare);
+        shard->spare = NULL;
+    }
+}
+
+void models_trim(struct engine *engine)
+{
+    for (size_t m = 0; m < engine->model_count; m++) {
+        struct model *model = engine->numbered[m];
+        collect_returned(model);
+        for (size_t i = 0; i < model->shard_count; i++) {
+            struct shard *shard = &model->shards[i];
+            if (!version_held(shard->current)) {
+                version_free(shard->spare);
+                shard->spare = NULL;
+            }
+        }
+        for (size_t i = 0; i < MIRROR_COUNT && model->activity == MODEL_IDLE; i++) {
+            if (model->mirror_pins[i] == 0) {
+                free_mirrors(model, i);
+            }
+        }
+        collect_returned(model);
+    }
+}
+
+void model_drop_mirrors(struct model *model, size_t view)
+{
+    free_mirrors(model, view);
+}

@@ -1,0 +1,180 @@
+/* model — tensors, weights, slots and shards of one model, and who is in it.
+ *
+ * Layout. The tensors lie one after another in one flat range of floats, each starting
+ * at a multiple of 16 (64 bytes). The range is cut into shards of at most OPT_SHARD
+ * elements: a larger tensor has shards of its own, cut at multiples of OPT_SHARD;
+ * small neighbours share one, so that publishing and counting references cost nothing
+ * per small tensor. A slot is one flat slab; weights are one version per shard.
+ *
+ *   tensors  | a | b |c|      d ...                               | e | f |
+ *   shards   |    0    |     1     |     2     |    3     |   4             |
+ *
+ * All memory an update needs is allocated when the model is made or a worker joins.
+ * Engine thread.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_MODEL_H
+#define OPTIMD_SERVER_ENGINE_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/optim/spec.h"
+#include "common/optim/update.h"
+#include "common/wire.h"
+#include "server/engine/alarm.h"
+#include "server/engine/update.h"
+
+struct engine;
+struct letter;
+struct member;
+struct peer;
+struct push;
+struct version;
+struct version_pool;
+
+struct tensor {
+    const char *name;
+    size_t rank;
+    uint64_t shape[OPT_RANK_MAX];
+    size_t n;           /* elements */
+    size_t at;          /* first element in the flat range */
+    size_t first_block; /* of the model's */
+    size_t blocks;
+    size_t shard; /* its first; a tensor of more than OPT_SHARD elements has others */
+    struct opt_tensor_options options;
+    struct opt_tensor_counters counters;
+};
+
+struct shard {
+    size_t at, n; /* in the flat range, padding included */
+    size_t first_tensor, tensor_count;
+    struct version *current; /* one reference */
+    struct version *spare;   /* for an update that finds current held; may be NULL */
+    struct version *next;    /* during an update: what it writes; current if in place */
+    unsigned idle_updates;   /* since the spare was last needed */
+};
+
+/* Computed views: the training view where it is not the weights, and slots. Kept per
+ * shard, so that all who ask for the same at the same step share one. */
+enum { MIRROR_TRAIN = OPT_SLOTS_MAX, MIRROR_COUNT };
+struct mirror {
+    struct version *version;
+    uint64_t step; /* it shows the model after so many updates */
+};
+
+/* A letter that waits until the model is ready and has had enough updates. */
+struct waiting {
+    struct waiting *next;
+    struct alarm deadline;
+    struct model *model;
+    struct letter *letter;
+    uint64_t step;
+};
+
+struct model {
+    char *name;
+    uint32_t number;
+    struct opt_spec spec;
+    char *canonical; /* the specification's text */
+    struct opt_consistency consistency;
+
+    struct tensor *tensors;
+    size_t tensor_count;
+    char *tensor_names; /* their memory */
+    size_t blocks;
+    size_t floats; /* of the flat range */
+    uint64_t parameters;
+
+    struct shard *shards;
+    size_t shard_count;
+    struct version_pool *pool;
+    float *slots[OPT_SLOTS_MAX]; /* floats each */
+    const char *slot_names[OPT_SLOTS_MAX];
+    size_t slot_count;
+    struct mirror *mirrors[MIRROR_COUNT]; /* shard_count each, or NULL */
+    size_t mirror_pins[MIRROR_COUNT];     /* push_pulls that will need them */
+    struct update update;                 /* in progress, and its memory */
+    size_t reserved;                      /* of the budget, without versions */
+
+    uint64_t step; /* updates so far */
+    uint64_t rounds_skipped;
+    bool ready;           /* weights are there */
+    struct peer *creator; /* who must assign them; NULL once ready */
+
+    struct member **members; /* everybody known, in ascending byte order of names */
+    size_t member_count, member_capacity;
+    size_t joined;       /* of them, in the rounds */
+    size_t missing;      /* of those, without a complete push */
+    bool gathered;       /* min_workers have come together since there was nobody */
+    struct push **round; /* the pushes being applied, room for all members */
+    size_t round_count;
+    struct push *spare_pushes;
+
+    enum { MODEL_IDLE, MODEL_UPDATING, MODEL_COPYING } activity;
+    bool listed;                                 /* among the engine's busy models */
+    struct model *next_busy;                     /* there */
+    struct letter *queue_first, *queue_last;     /* came while it was not idle */
+    struct letter *copying_first, *copying_last; /* pulls of computed views */
+    struct waiting *waiting_first, *waiting_last;
+    bool advanced; /* ready or stepped since those who wait were last looked at */
+    bool settling; /* flow_settle is at work */
+    bool deleted;
+    struct model *next_dead;
+};
+
+/* What a model would be, before anything is allocated. Borrowed for the call. */
+struct model_plan {
+    const char *name;
+    const struct opt_spec *spec;
+    struct opt_consistency consistency;
+    const struct opt_tensor_entry *tensors;
+    size_t tensor_count;
+};
+
+/* OPT_RESOURCE_EXHAUSTED names bytes needed, left and the setting; OPT_UNAVAILABLE if
+ * the system has no memory. The model has all weights and slots at their start values
+ * (weights 0), is not ready, and is not known by name yet. */
+enum opt_status model_new(struct engine *engine, const struct model_plan *plan,
+                          struct model **out, struct opt_error *error);
+void model_free(struct engine *engine, struct model *model);
+
+/* The first difference between a model and a plan of the same name, as a sentence part
+ * ("its tensor 3 is ..., not ..."); false if there is none. */
+bool model_differs(const struct model *model, const struct model_plan *plan, char *text,
+                   size_t capacity);
+
+/* Resolve and check a segment: count 0 becomes the rest of the tensor. */
+enum opt_status model_segment(const struct model *model,
+                              const struct opt_segment *segment,
+                              struct opt_segment *out, struct opt_error *error);
+/* Resolve all segments of a frame and check that data_size bytes are their values. */
+enum opt_status model_segments(const struct model *model, enum opt_dtype dtype,
+                               const struct opt_segment *segments, size_t count,
+                               size_t data_size, struct opt_segment *out,
+                               struct opt_error *error);
+/* Which tensor and element the index-th value of a frame belongs to. */
+void model_locate(const struct opt_segment *segments, size_t count, size_t index,
+                  uint32_t *tensor, uint64_t *element);
+
+/* Write initial weights. */
+void model_assign(struct model *model, const struct opt_segment *segment,
+                  enum opt_dtype dtype, const void *values);
+/* The weights are there: slots that copy them do so. */
+void model_ready(struct model *model);
+
+/* The shard that holds an element, and how many of count elements from there it has. */
+struct shard *model_shard(const struct model *model, uint32_t tensor, uint64_t offset,
+                          uint64_t count, size_t *run);
+
+/* See that the shard has a spare version, from those that readers returned or fresh.
+ * False if the budget does not allow it. */
+bool model_back(struct engine *engine, struct model *model, struct shard *shard);
+/* An update did not need the shard's spare: after enough of them it is freed. */
+void model_spare_idle(struct shard *shard);
+/* Give up a computed view of all shards. */
+void model_drop_mirrors(struct model *model, size_t view);
+/* Free all spares and mirrors that nobody needs now, of every model. */
+void models_trim(struct engine *engine);
+
+#endif

@@ -1,0 +1,709 @@
+/* round — see round.h. */
+#include "server/engine/round.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/model.h"
+#include "server/engine/view.h"
+
+/* ---------------------------------------------------------------- memory of a push */
+
+size_t push_bytes(const struct model *model)
+{
+    return sizeof(struct push) + model->tensor_count * 2 * sizeof(uint32_t) +
+           model->blocks * sizeof(uint8_t *);
+}
+
+void push_free(struct push *push)
+{
+    if (push == NULL) {
+        return;
+    }
+    free(push->tensors);
+    free(push->covered);
+    free(push->blocks);
+    free(push);
+}
+
+static struct push *push_new(struct model *model)
+{
+    struct push *push = model->spare_pushes;
+    if (push != NULL) {
+        model->spare_pushes = push->next;
+        push->next = NULL;
+        return push;
+    }
+    push = calloc(1, sizeof *push);
+    if (push == NULL) {
+        return NULL;
+    }
+    push->model = model;
+    push->tensors = calloc(model->tensor_count, sizeof *push->tensors);
+    push->covered = calloc(model->tensor_count, sizeof *push->covered);
+    push->blocks = calloc(model->blocks, sizeof *push->blocks);
+    if (push->tensors == NULL || push->covered == NULL || push->blocks == NULL) {
+        push_free(push);
+        return NULL;
+    }
+    return push;
+}
+
+/* Its frames are given back without an answer; it becomes a spare. */
+static void push_recycle(struct engine *engine, struct push *push)
+{
+    struct model *model = push->model;
+    alarm_cancel(&engine->alarms, &push->deadline);
+    while (push->frames != NULL) {
+        struct letter *letter = push->frames;
+        push->frames = letter->next;
+        if (letter != push->answer) {
+            engine_silence(engine, letter);
+        }
+    }
+    for (size_t i = 0; i < push->tensor_count; i++) {
+        const struct tensor *tensor = &model->tensors[push->tensors[i]];
+        memset(push->blocks + tensor->first_block, 0,
+               tensor->blocks * sizeof *push->blocks);
+        push->covered[push->tensors[i]] = 0;
+    }
+    struct push empty = {
+        .model = model,
+        .tensors = push->tensors,
+        .covered = push->covered,
+        .blocks = push->blocks,
+        .next = model->spare_pushes,
+    };
+    *push = empty;
+    model->spare_pushes = push;
+}
+
+/* ---------------------------------------------------------------- answers */
+
+static void unpin(struct model *model, const struct letter *answer)
+{
+    if (answer != NULL && answer->request.message == OPT_MESSAGE_PUSH_PULL &&
+        answer->request.body.push_pull.has_pull) {
+        view_unpin(model, &answer->request.body.push_pull.pull);
+    }
+}
+
+/* Answer a push, and the pull that goes with it. */
+static void answer_push(struct engine *engine, struct model *model,
+                        struct letter *letter, struct opt_push_reply fate)
+{
+    fate.epoch = opt_lookahead_epochs(&model->spec, model->step);
+    if (letter->request.message == OPT_MESSAGE_PUSH) {
+        engine_reply(letter, OPT_MESSAGE_PUSH)->body.push = fate;
+        engine_return(engine, letter);
+        return;
+    }
+    struct opt_reply *reply = engine_reply(letter, OPT_MESSAGE_PUSH_PULL);
+    reply->body.push_pull.has_push = true;
+    reply->body.push_pull.push = fate;
+    flow_pull(engine, model, letter);
+}
+
+/* An error in a frame: it answers the whole push. */
+static void refuse_frame(struct engine *engine, struct member *member,
+                         struct letter *letter, const struct opt_error *error)
+{
+    if (member != NULL) {
+        member->refused++;
+    }
+    engine->counters.pushes_refused++;
+    engine_fail(engine, letter, error->status, "%s", error->text);
+}
+
+void round_drop_gathering(struct engine *engine, struct member *member)
+{
+    struct push *push = member->gathering;
+    if (push != NULL) {
+        member->gathering = NULL;
+        push_recycle(engine, push);
+    }
+}
+
+/* ---------------------------------------------------------------- the queue */
+
+static void enqueue(struct member *member, struct push *push)
+{
+    push->next = NULL;
+    if (member->last == NULL) {
+        member->first = push;
+        if (member->joined) {
+            member->model->missing--;
+        }
+    } else {
+        member->last->next = push;
+    }
+    member->last = push;
+    member->waiting++;
+}
+
+static void unqueue(struct push *push)
+{
+    struct member *member = push->member;
+    struct push *before = NULL;
+    for (struct push *at = member->first; at != push; at = at->next) {
+        before = at;
+    }
+    if (before == NULL) {
+        member->first = push->next;
+    } else {
+        before->next = push->next;
+    }
+    if (member->last == push) {
+        member->last = before;
+    }
+    member->waiting--;
+    if (member->first == NULL && member->joined) {
+        member->model->missing++;
+    }
+}
+
+void round_recount(struct model *model)
+{
+    model->joined = 0;
+    model->missing = 0;
+    for (size_t i = 0; i < model->member_count; i++) {
+        const struct member *member = model->members[i];
+        model->joined += member->joined;
+        model->missing += member->joined && member->first == NULL;
+    }
+    if (model->joined == 0) {
+        model->gathered = false;
+    } else if (model->joined >= model->consistency.min_workers) {
+        model->gathered = true;
+    }
+}
+
+void round_withdraw(struct engine *engine, struct push *push, enum opt_status status,
+                    const char *text)
+{
+    struct member *member = push->member;
+    struct letter *answer = push->answer;
+    if (member->gathering == push) {
+        /* The first frame answers; the others are swallowed as they come. */
+        member->gathering = NULL;
+        answer = push->frames;
+        while (answer != NULL && answer->next != NULL) {
+            answer = answer->next;
+        }
+        push->answer = answer;
+    } else {
+        unqueue(push);
+        unpin(push->model, answer);
+    }
+    push_recycle(engine, push);
+    engine->counters.pushes_withdrawn++;
+    if (answer != NULL) {
+        engine_fail(engine, answer, status, "%s", text);
+    }
+}
+
+void round_missing(const struct model *model, char *text, size_t capacity)
+{
+    if (model->consistency.mode == OPT_SYNC && !model->gathered) {
+        snprintf(text, capacity,
+                 "the first round waits for %" PRIu32 " workers, %zu have joined",
+                 model->consistency.min_workers, model->joined);
+        return;
+    }
+    size_t used = (size_t)snprintf(text, capacity, "%zu of %zu workers have not pushed",
+                                   model->missing, model->joined);
+    size_t named = 0;
+    for (size_t i = 0; i < model->member_count && used < capacity; i++) {
+        const struct member *member = model->members[i];
+        if (!member->joined || member->first != NULL) {
+            continue;
+        }
+        if (named == 8) {
+            snprintf(text + used, capacity - used, ", and %zu more",
+                     model->missing - named);
+            return;
+        }
+        used += (size_t)snprintf(text + used, capacity - used, "%s\"%.40s\"%s",
+                                 named == 0 ? ": " : ", ", member->worker->name,
+                                 member->away ? " (not connected)" : "");
+        named++;
+    }
+}
+
+static void on_push_deadline(struct engine *engine, struct alarm *alarm)
+{
+    struct push *push =
+        (struct push *)(void *)((char *)alarm - offsetof(struct push, deadline));
+    struct model *model = push->model;
+    char text[OPT_ERROR_TEXT];
+    if (push->member->gathering == push) {
+        snprintf(text, sizeof text,
+                 "the push of sequence %" PRIu64
+                 " was not complete in time: its last frame has not come",
+                 push->head.sequence);
+    } else {
+        char missing[OPT_ERROR_TEXT - 64];
+        round_missing(model, missing, sizeof missing);
+        snprintf(text, sizeof text, "the round of step %" PRIu64 " did not close: %s",
+                 model->step + 1, missing);
+    }
+    engine->counters.deadlines_exceeded++;
+    round_withdraw(engine, push, OPT_DEADLINE_EXCEEDED, text);
+    flow_settle(engine, model);
+}
+
+/* ---------------------------------------------------------------- closing */
+
+/* Take the push at the head of the member's queue into the round. */
+static void take(struct engine *engine, struct model *model, struct member *member)
+{
+    struct push *push = member->first;
+    unqueue(push);
+    alarm_cancel(&engine->alarms, &push->deadline);
+    model->round[model->round_count++] = push;
+}
+
+/* Answer all pushes of the round with the same fate; they have taken effect. */
+static void resolve(struct engine *engine, struct model *model, enum opt_fate fate)
+{
+    size_t count = model->round_count;
+    model->round_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct push *push = model->round[i];
+        struct member *member = push->member;
+        struct letter *answer = push->answer;
+        struct opt_push_reply reply = { .fate = fate,
+                                        .step = model->step,
+                                        .reason = "" };
+        member->last_sequence = push->head.sequence;
+        if (fate == OPT_FATE_APPLIED) {
+            uint64_t before = model->step - 1;
+            reply.staleness = before > push->head.basis ? before - push->head.basis : 0;
+            member->last_step = model->step;
+            member->applied++;
+            engine->counters.pushes_applied++;
+        } else {
+            reply.reason = "a gradient of its round is not finite";
+            engine->counters.pushes_skipped++;
+        }
+        push_recycle(engine, push);
+        answer_push(engine, model, answer, reply);
+    }
+}
+
+void round_applied(struct engine *engine, struct model *model)
+{
+    resolve(engine, model, OPT_FATE_APPLIED);
+}
+
+static void skip(struct engine *engine, struct model *model)
+{
+    model->rounds_skipped++;
+    engine->counters.rounds_skipped++;
+    resolve(engine, model, OPT_FATE_SKIPPED);
+}
+
+void round_overflowed(struct engine *engine, struct model *model, uint32_t tensor,
+                      uint64_t element)
+{
+    if (model->spec.options.nonfinite == OPT_SKIP) {
+        skip(engine, model);
+        return;
+    }
+    size_t count = model->round_count;
+    model->round_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct push *push = model->round[i];
+        struct letter *answer = push->answer;
+        push->member->refused++;
+        engine->counters.pushes_refused++;
+        unpin(model, answer);
+        push_recycle(engine, push);
+        engine_fail(engine, answer, OPT_INVALID_ARGUMENT,
+                    "the sum of the %zu gradients of this round is not finite at "
+                    "element %" PRIu64 " of tensor \"%s\"",
+                    count, element, model->tensors[tensor].name);
+    }
+}
+
+static void close_round(struct engine *engine, struct model *model)
+{
+    for (size_t i = 0; i < model->round_count; i++) {
+        if (model->round[i]->skip) {
+            skip(engine, model);
+            return;
+        }
+    }
+    flow_update(engine, model);
+}
+
+bool round_try(struct engine *engine, struct model *model)
+{
+    if (model->activity != MODEL_IDLE || model->deleted || engine->stopping) {
+        return false;
+    }
+    if (model->consistency.mode == OPT_ASYNC) {
+        for (size_t i = 0; i < model->member_count; i++) {
+            if (model->members[i]->first != NULL) {
+                take(engine, model, model->members[i]);
+                close_round(engine, model);
+                return true;
+            }
+        }
+        return false;
+    }
+    if (!model->gathered || model->joined == 0 || model->missing > 0) {
+        return false;
+    }
+    /* Members stand in ascending order of their names, so the round does. */
+    for (size_t i = 0; i < model->member_count; i++) {
+        if (model->members[i]->first != NULL) {
+            take(engine, model, model->members[i]);
+        }
+    }
+    close_round(engine, model);
+    return true;
+}
+
+/* ---------------------------------------------------------------- frames */
+
+static struct push *waiting_with(const struct member *member, uint64_t sequence)
+{
+    for (struct push *push = member->first; push != NULL; push = push->next) {
+        if (push->head.sequence == sequence) {
+            return push;
+        }
+    }
+    return NULL;
+}
+
+/* What a first frame must satisfy before anything is kept. */
+static enum opt_status check_first(const struct model *model,
+                                   const struct member *member,
+                                   const struct opt_push *head, bool *echo,
+                                   struct opt_error *error)
+{
+    const struct push *same = waiting_with(member, head->sequence);
+    *echo = head->sequence <= member->last_sequence ||
+            (same != NULL && same->session == member->worker->session);
+    if (*echo) {
+        return OPT_OK;
+    }
+    if (member->last != NULL && head->sequence <= member->last->head.sequence) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "sequence %" PRIu64 " follows %" PRIu64
+                        ", which is still waiting; sequences must ascend",
+                        head->sequence, member->last->head.sequence);
+    }
+    if (member->waiting >= PUSHES_WAITING) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                        "%d pushes of worker \"%s\" are waiting for rounds of model "
+                        "\"%s\" already",
+                        PUSHES_WAITING, member->worker->name, model->name);
+    }
+    return OPT_OK;
+}
+
+static enum opt_status check_next(const struct push *push, const struct opt_push *head,
+                                  struct opt_error *error)
+{
+    const struct opt_push *first = &push->head;
+    if (head->frame != push->frame_count) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "frame %" PRIu32 " of a push came where frame %" PRIu32
+                        " was due",
+                        head->frame, push->frame_count);
+    }
+    if (head->sequence != first->sequence || head->basis != first->basis ||
+        head->samples != first->samples || head->form != first->form ||
+        head->dtype != first->dtype) {
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT,
+            "frame %" PRIu32
+            " of a push differs from the first in sequence, basis, samples, "
+            "form or dtype",
+            head->frame);
+    }
+    return OPT_OK;
+}
+
+/* Note where the values of a segment are. */
+static enum opt_status cover(struct push *push, const struct opt_segment *segment,
+                             const uint8_t *values, struct opt_error *error)
+{
+    const struct tensor *tensor = &push->model->tensors[segment->tensor];
+    size_t first = (size_t)segment->offset / OPT_BLOCK;
+    size_t count = ((size_t)segment->count + OPT_BLOCK - 1) / OPT_BLOCK;
+    size_t step = OPT_BLOCK * opt_dtype_size(push->head.dtype);
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t **block = &push->blocks[tensor->first_block + first + i];
+        if (*block != NULL) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "the push has element %zu of tensor \"%s\" twice",
+                            (first + i) * OPT_BLOCK, tensor->name);
+        }
+        *block = values + i * step;
+        if (push->covered[segment->tensor]++ == 0) {
+            push->tensors[push->tensor_count++] = segment->tensor;
+        }
+    }
+    return OPT_OK;
+}
+
+static enum opt_status check_finite(struct push *push, const struct letter *letter,
+                                    const struct opt_segment *segments, size_t count,
+                                    struct opt_error *error)
+{
+    const struct model *model = push->model;
+    if (letter->nonfinite == SIZE_MAX ||
+        model->spec.options.nonfinite == OPT_PROPAGATE) {
+        return OPT_OK;
+    }
+    if (model->spec.options.nonfinite == OPT_SKIP) {
+        push->skip = true;
+        return OPT_OK;
+    }
+    uint32_t tensor;
+    uint64_t element;
+    model_locate(segments, count, letter->nonfinite, &tensor, &element);
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "the gradient of tensor \"%s\" is not finite at element %" PRIu64
+                    "; model \"%s\" rejects such pushes",
+                    model->tensors[tensor].name, element, model->name);
+}
+
+/* Every tensor that the push names must be there as a whole. */
+static enum opt_status check_coverage(const struct push *push, struct opt_error *error)
+{
+    if (push->tensor_count == 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "the push names no tensor");
+    }
+    for (size_t i = 0; i < push->tensor_count; i++) {
+        uint32_t number = push->tensors[i];
+        const struct tensor *tensor = &push->model->tensors[number];
+        if (push->covered[number] == tensor->blocks) {
+            continue;
+        }
+        size_t block = 0;
+        while (push->blocks[tensor->first_block + block] != NULL) {
+            block++;
+        }
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "the push has only a part of tensor \"%s\": %" PRIu32
+                        " of %zu blocks, element %zu is missing",
+                        tensor->name, push->covered[number], tensor->blocks,
+                        block * OPT_BLOCK);
+    }
+    return OPT_OK;
+}
+
+/* Take the values of a frame into the push. The letter is kept on success. */
+static enum opt_status take_values(struct push *push, struct letter *letter,
+                                   const struct opt_push *head, struct opt_error *error)
+{
+    struct opt_segment *segments =
+        opt_arena_alloc(&letter->arena, (head->segment_count + 1) * sizeof *segments);
+    if (segments == NULL) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                        "no memory for the %zu segments of a frame",
+                        head->segment_count);
+    }
+    enum opt_status status =
+        model_segments(push->model, head->dtype, head->segments, head->segment_count,
+                       letter->data_size, segments, error);
+    if (status != OPT_OK || push->echo) {
+        return status;
+    }
+    status = check_finite(push, letter, segments, head->segment_count, error);
+    const uint8_t *values = letter->data;
+    for (size_t i = 0; status == OPT_OK && i < head->segment_count; i++) {
+        status = cover(push, &segments[i], values, error);
+        values += segments[i].count * opt_dtype_size(head->dtype);
+    }
+    return status;
+}
+
+/* The answer of a push that had arrived before goes to the letter that asks again. */
+static void finish_echo(struct engine *engine, struct model *model,
+                        struct member *member, struct letter *letter, uint64_t sequence)
+{
+    struct push *first = waiting_with(member, sequence);
+    if (first == NULL) {
+        unpin(model, letter);
+        engine_fail(engine, letter, OPT_ABORTED,
+                    "the push of sequence %" PRIu64
+                    " was given up while it was sent again; send it once more",
+                    sequence);
+        return;
+    }
+    struct letter *old = first->answer;
+    unpin(model, old);
+    first->answer = letter;
+    /* The letter that held the answer goes home now, unless it holds values too. */
+    if (!first->answer_is_frame) {
+        engine_silence(engine, old);
+    }
+    first->answer_is_frame = false;
+    first->peer = letter->peer;
+    first->request_id = letter->request.id;
+    alarm_set(&engine->alarms, &first->deadline, engine_deadline(engine, letter),
+              on_push_deadline);
+}
+
+static void answer_duplicate(struct engine *engine, struct model *model,
+                             struct member *member, struct letter *letter)
+{
+    member->duplicates++;
+    engine->counters.pushes_duplicate++;
+    answer_push(engine, model, letter,
+                (struct opt_push_reply){
+                    .fate = OPT_FATE_DUPLICATE, .step = model->step, .reason = "" });
+}
+
+/* The last frame is here. */
+static void complete(struct engine *engine, struct model *model, struct push *push,
+                     struct letter *letter)
+{
+    struct member *member = push->member;
+    member->gathering = NULL;
+    if (push->echo) {
+        uint64_t sequence = push->head.sequence;
+        push->answer = letter;
+        push_recycle(engine, push);
+        if (sequence <= member->last_sequence) {
+            answer_duplicate(engine, model, member, letter);
+        } else {
+            finish_echo(engine, model, member, letter, sequence);
+        }
+        return;
+    }
+    push->answer = letter;
+    push->answer_is_frame = true;
+    enqueue(member, push);
+    flow_settle(engine, model);
+}
+
+/* Begin the push of a first frame. NULL: error tells. */
+static struct push *begin(struct engine *engine, struct model *model,
+                          struct member *member, const struct letter *letter,
+                          const struct opt_push *head, struct opt_error *error)
+{
+    bool echo;
+    if (check_first(model, member, head, &echo, error) != OPT_OK) {
+        return NULL;
+    }
+    struct push *push = push_new(model);
+    if (push == NULL || !alarm_set(&engine->alarms, &push->deadline,
+                                   engine_deadline(engine, letter), on_push_deadline)) {
+        push_free(push);
+        opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the tables of a push");
+        return NULL;
+    }
+    push->member = member;
+    push->head = *head;
+    push->head.segments = NULL;
+    push->head.segment_count = 0;
+    push->peer = letter->peer;
+    push->request_id = letter->request.id;
+    push->session = member->worker->session;
+    push->echo = echo;
+    member->gathering = push;
+    return push;
+}
+
+/* The push that a frame belongs to, begun if it is the first. NULL: error tells. */
+static struct push *push_of(struct engine *engine, struct model *model,
+                            struct member *member, const struct letter *letter,
+                            const struct opt_push *head, struct opt_error *error)
+{
+    struct push *push = member->gathering;
+    bool same = push != NULL && push->peer == letter->peer &&
+                push->request_id == letter->request.id;
+    if (same) {
+        return check_next(push, head, error) == OPT_OK ? push : NULL;
+    }
+    if (head->frame != 0) {
+        opt_fail(error, OPT_INVALID_ARGUMENT,
+                 "frame %" PRIu32 " of a push came before its first", head->frame);
+        return NULL;
+    }
+    if (push != NULL) {
+        opt_fail(error, OPT_INVALID_ARGUMENT,
+                 "the push of sequence %" PRIu64 " begins before that of %" PRIu64
+                 " has ended; frames of one worker's pushes on a model may not mix",
+                 head->sequence, push->head.sequence);
+        return NULL;
+    }
+    return begin(engine, model, member, letter, head, error);
+}
+
+/* The frame cannot be used: answer the push, forget what had come of it. */
+static void fail_push(struct engine *engine, struct member *member,
+                      struct letter *letter, const struct opt_error *error)
+{
+    struct push *push = member->gathering;
+    if (push != NULL && push->peer == letter->peer &&
+        push->request_id == letter->request.id) {
+        round_drop_gathering(engine, member);
+    }
+    refuse_frame(engine, member, letter, error);
+}
+
+/* Check and pin what the push_pull will pull, while it can still be refused. */
+static enum opt_status plan_pull(struct engine *engine, struct model *model,
+                                 struct letter *letter, const struct opt_pull *pull,
+                                 struct opt_error *error)
+{
+    if (letter->request.message != OPT_MESSAGE_PUSH_PULL) {
+        return OPT_OK;
+    }
+    if (pull == NULL) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "the last frame of a push_pull must say what to pull");
+    }
+    return view_plan(engine, model, letter, pull, true, error);
+}
+
+void round_frame(struct engine *engine, struct model *model, struct letter *letter,
+                 const struct opt_push *head, const struct opt_pull *pull)
+{
+    struct opt_error error;
+    struct peer *peer = letter->peer;
+    struct member *member = lease_member(model, peer);
+    if (member == NULL || !member->joined) {
+        opt_fail(
+            &error, OPT_FAILED_PRECONDITION,
+            "worker \"%s\" has not joined model \"%s\"; create or open it with join "
+            "before pushing",
+            peer->name, model->name);
+        refuse_frame(engine, member, letter, &error);
+        return;
+    }
+    /* A push that is known to have been applied needs no second look at its frames; a
+     * push_pull's last frame says what to pull all the same. */
+    if (head->frame == 0 && head->sequence <= member->last_sequence &&
+        letter->request.message == OPT_MESSAGE_PUSH) {
+        answer_duplicate(engine, model, member, letter);
+        return;
+    }
+    struct push *push = push_of(engine, model, member, letter, head, &error);
+    if (push == NULL || take_values(push, letter, head, &error) != OPT_OK ||
+        (head->last && !push->echo && check_coverage(push, &error) != OPT_OK) ||
+        (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {
+        fail_push(engine, member, letter, &error);
+        return;
+    }
+    push->frame_count++;
+    letter->next = push->frames;
+    push->frames = letter;
+    if (head->last) {
+        complete(engine, model, push, letter);
+    }
+}

@@ -1,0 +1,631 @@
+/* update — see update.h. The only OpenMP regions of the daemon are in this file. */
+#include "server/engine/update.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "server/engine/inside.h"
+#include "server/engine/model.h"
+#include "server/engine/published.h"
+#include "server/engine/round.h"
+
+enum {
+    PIECE_ELEMENTS = 1 << 20, /* per thread and piece: about a millisecond */
+    PIECE_BLOCKS = 16384,     /* most blocks of a piece, however small */
+    PIECE_TENSORS = 8192,     /* prepared at a time */
+    TEAM_ELEMENTS = 64 << 10, /* fewer are done by one thread */
+    GROUP_ELEMENTS = 1 << 18, /* of two-pass tensors, so that they are still in cache */
+    CHECK_ELEMENTS = 1024
+};
+
+/* One thread's scratch. */
+struct seat {
+    struct opt_contribution *contributions;
+    double *factors;
+    uint64_t *samples;
+    enum opt_form *forms;
+};
+
+struct team {
+    int threads;
+    struct seat *seats;   /* one per thread */
+    size_t contributions; /* room in each */
+    struct block *blocks; /* of the piece: PIECE_BLOCKS */
+};
+
+static void seat_fini(struct seat *seat)
+{
+    free(seat->contributions);
+    free(seat->factors);
+    free(seat->samples);
+    free(seat->forms);
+}
+
+static bool seat_init(struct seat *seat, size_t contributions)
+{
+    seat->contributions = calloc(contributions, sizeof *seat->contributions);
+    seat->factors = calloc(contributions, sizeof *seat->factors);
+    seat->samples = calloc(contributions, sizeof *seat->samples);
+    seat->forms = calloc(contributions, sizeof *seat->forms);
+    return seat->contributions != NULL && seat->factors != NULL &&
+           seat->samples != NULL && seat->forms != NULL;
+}
+
+bool team_reserve(struct team *team, size_t contributions)
+{
+    if (contributions <= team->contributions) {
+        return true;
+    }
+    size_t room = contributions < 16 ? 16 : contributions + contributions / 2;
+    struct seat *seats = calloc((size_t)team->threads, sizeof *seats);
+    bool made = seats != NULL;
+    for (int i = 0; made && i < team->threads; i++) {
+        made = seat_init(&seats[i], room);
+    }
+    struct seat *dropped = made ? team->seats : seats;
+    for (int i = 0; dropped != NULL && i < team->threads; i++) {
+        seat_fini(&dropped[i]);
+    }
+    free(dropped);
+    if (made) {
+        team->seats = seats;
+        team->contributions = room;
+    }
+    return made;
+}
+
+struct team *team_new(int threads)
+{
+    struct team *team = calloc(1, sizeof *team);
+    if (team == NULL) {
+        return NULL;
+    }
+    team->threads = threads;
+    team->blocks = calloc(PIECE_BLOCKS, sizeof *team->blocks);
+    if (team->blocks == NULL || !team_reserve(team, 1)) {
+        team_free(team);
+        return NULL;
+    }
+#ifdef _OPENMP
+    /* Of the calling thread's regions only: this is the engine thread. */
+    omp_set_dynamic(0);
+    omp_set_num_threads(threads);
+#endif
+    return team;
+}
+
+void team_free(struct team *team)
+{
+    if (team == NULL) {
+        return;
+    }
+    for (int i = 0; team->seats != NULL && i < team->threads; i++) {
+        seat_fini(&team->seats[i]);
+    }
+    free(team->seats);
+    free(team->blocks);
+    free(team);
+}
+
+static struct seat *own_seat(const struct team *team)
+{
+#ifdef _OPENMP
+    return &team->seats[omp_get_thread_num()];
+#else
+    return &team->seats[0];
+#endif
+}
+
+/* ---------------------------------------------------------------- memory */
+
+size_t update_scratch(const struct opt_spec *spec, size_t largest, size_t all)
+{
+    if (spec->options.layerwise == OPT_LAYERWISE_NONE) {
+        return 0;
+    }
+    /* A group is one tensor, or several with fewer elements than this together. */
+    size_t group = all < GROUP_ELEMENTS ? all : GROUP_ELEMENTS;
+    return largest > group ? largest : group;
+}
+
+size_t update_bytes(size_t tensors, size_t blocks, size_t scratch_floats)
+{
+    size_t per_tensor = sizeof(struct opt_tensor_update) + sizeof(uint32_t) +
+                        sizeof(uint8_t) + sizeof(size_t);
+    size_t total, more;
+    if (size_multiply(tensors, per_tensor, &total) &&
+        size_multiply(blocks, sizeof(struct opt_block_sums), &more) &&
+        size_add(total, more, &total) &&
+        size_multiply(scratch_floats, sizeof(float), &more) &&
+        size_add(total, more, &total)) {
+        return total;
+    }
+    return SIZE_MAX;
+}
+
+bool update_init(struct model *model)
+{
+    struct update *update = &model->update;
+    size_t largest = 0;
+    for (size_t i = 0; i < model->tensor_count; i++) {
+        if (model->tensors[i].n > largest) {
+            largest = model->tensors[i].n;
+        }
+    }
+    size_t scratch = update_scratch(&model->spec, largest, model->floats);
+    update->tensors = calloc(model->tensor_count + 1, sizeof *update->tensors);
+    update->sums = calloc(model->blocks + 1, sizeof *update->sums);
+    update->touched = calloc(model->tensor_count + 1, sizeof *update->touched);
+    update->is_touched = calloc(model->tensor_count + 1, sizeof *update->is_touched);
+    if (update->tensors == NULL || update->sums == NULL || update->touched == NULL ||
+        update->is_touched == NULL) {
+        return false;
+    }
+    if (scratch == 0) {
+        return true;
+    }
+    update->scratch_bytes = scratch * sizeof(float);
+    update->scratch = memory_new(update->scratch_bytes);
+    update->scratch_at = calloc(model->tensor_count + 1, sizeof *update->scratch_at);
+    return update->scratch != NULL && update->scratch_at != NULL;
+}
+
+void update_fini(struct model *model)
+{
+    struct update *update = &model->update;
+    memory_free(update->scratch, update->scratch_bytes);
+    free(update->scratch_at);
+    free(update->is_touched);
+    free(update->touched);
+    free(update->sums);
+    free(update->tensors);
+}
+
+/* ---------------------------------------------------------------- one block */
+
+static size_t block_elements(const struct tensor *tensor, size_t index)
+{
+    size_t rest = tensor->n - index * OPT_BLOCK;
+    return rest < OPT_BLOCK ? rest : OPT_BLOCK;
+}
+
+/* The contributions to one block, in rank order, with their factors. */
+static size_t gather(const struct model *model, const struct block *block,
+                     struct seat *seat)
+{
+    const struct update *update = &model->update;
+    const struct tensor *tensor = &model->tensors[block->tensor];
+    size_t place = tensor->first_block + block->index;
+    size_t count = 0;
+    for (size_t i = 0; i < update->push_count; i++) {
+        const struct push *push = update->pushes[i];
+        if (push->blocks[place] == NULL) {
+            continue;
+        }
+        seat->contributions[count].values = push->blocks[place];
+        seat->contributions[count].dtype = push->head.dtype;
+        seat->samples[count] = push->head.samples;
+        seat->forms[count] = push->head.form;
+        count++;
+    }
+    opt_aggregate_factors((enum opt_aggregate)model->spec.options.aggregate,
+                          seat->samples, seat->forms, count, seat->factors);
+    for (size_t i = 0; i < count; i++) {
+        seat->contributions[i].factor = seat->factors[i];
+    }
+    return count;
+}
+
+/* Where the directions of a block are kept between its two passes: in its gradient,
+ * which nobody needs after the first, if that is fp32. */
+static float *direction_of(const struct update *update, const struct block *block,
+                           const struct seat *seat, size_t count)
+{
+    if (count > 0 && seat->contributions[0].dtype == OPT_FP32) {
+        return (float *)(uintptr_t)seat->contributions[0].values;
+    }
+    return update->scratch + update->scratch_at[block->tensor] +
+           (size_t)block->index * OPT_BLOCK;
+}
+
+static void run_block(struct model *model, enum opt_pass pass,
+                      const struct block *block, struct seat *seat)
+{
+    struct update *update = &model->update;
+    const struct tensor *tensor = &model->tensors[block->tensor];
+    size_t flat = tensor->at + (size_t)block->index * OPT_BLOCK;
+    const struct shard *shard =
+        &model->shards[tensor->shard + (size_t)block->index / (OPT_SHARD / OPT_BLOCK)];
+    const struct opt_tensor_update *scalars = &update->tensors[block->tensor];
+    struct opt_block_memory memory = {
+        .n = block_elements(tensor, block->index),
+        .w = version_values(shard->current) + (flat - shard->at),
+    };
+    if (pass == OPT_PASS_STEP || pass == OPT_PASS_LOOKAHEAD) {
+        memory.w_out = version_values(shard->next) + (flat - shard->at);
+    }
+    if (pass == OPT_PASS_LOOKAHEAD) {
+        memory.w = memory.w_out; /* what the steps have written */
+    }
+    for (size_t i = 0; i < model->slot_count; i++) {
+        memory.slots[i] = model->slots[i] + flat;
+    }
+    if (pass != OPT_PASS_LOOKAHEAD) {
+        memory.contributions = seat->contributions;
+        memory.contribution_count = gather(model, block, seat);
+    }
+    if (scalars->two_passes && (pass == OPT_PASS_DIRECTION || pass == OPT_PASS_STEP)) {
+        memory.direction = direction_of(update, block, seat, memory.contribution_count);
+    }
+    opt_block_run(scalars, pass, &memory,
+                  &update->sums[tensor->first_block + block->index]);
+}
+
+/* Index of the first element of the block whose aggregate is not finite, or n. The sum
+ * is formed as the kernels form it. */
+static size_t first_overflow(struct model *model, const struct block *block,
+                             struct seat *seat)
+{
+    size_t n = block_elements(&model->tensors[block->tensor], block->index);
+    size_t count = gather(model, block, seat);
+    float values[CHECK_ELEMENTS];
+    double sums[CHECK_ELEMENTS];
+    for (size_t at = 0; at < n; at += CHECK_ELEMENTS) {
+        size_t run = n - at < CHECK_ELEMENTS ? n - at : CHECK_ELEMENTS;
+        memset(sums, 0, run * sizeof *sums);
+        for (size_t i = 0; i < count; i++) {
+            const struct opt_contribution *from = &seat->contributions[i];
+            opt_dtype_widen(from->dtype,
+                            (const uint8_t *)from->values +
+                                at * opt_dtype_size(from->dtype),
+                            values, run);
+            for (size_t k = 0; k < run; k++) {
+                sums[k] += from->factor * (double)values[k];
+            }
+        }
+        for (size_t k = 0; k < run; k++) {
+            if (!isfinite((float)sums[k])) {
+                return at + k;
+            }
+        }
+    }
+    return n;
+}
+
+/* ---------------------------------------------------------------- pieces */
+
+/* The blocks of the piece, dealt to the team. Which thread does a block changes nothing
+ * but the time. */
+static void run_blocks(struct engine *engine, struct model *model, size_t count,
+                       uint64_t elements)
+{
+    struct team *team = engine->team;
+    static const enum opt_pass passes[] = {
+        [UPDATE_NORMS] = OPT_PASS_NORM,
+        [UPDATE_DIRECTIONS] = OPT_PASS_DIRECTION,
+        [UPDATE_STEPS] = OPT_PASS_STEP,
+        [UPDATE_LOOKAHEAD] = OPT_PASS_LOOKAHEAD,
+    };
+    enum opt_pass pass = passes[model->update.phase];
+    /* A share is about one full block, or many small ones. */
+    int share = (int)(1 + count * OPT_BLOCK / (elements + 1));
+    if ((size_t)share * (size_t)team->threads > count) {
+        share = 1;
+    }
+#pragma omp parallel for schedule(dynamic, share) if (team->threads > 1 &&             \
+                                                      elements >= TEAM_ELEMENTS)
+    for (size_t i = 0; i < count; i++) {
+        run_block(model, pass, &team->blocks[i], own_seat(team));
+    }
+    (void)share;
+}
+
+/* The tensor at a place of the phase's order. */
+static uint32_t tensor_at(const struct update *update, size_t place)
+{
+    return update->phase == UPDATE_LOOKAHEAD ? (uint32_t)place : update->touched[place];
+}
+
+/* See that the update may write the shard: in place if nobody reads it, else into a
+ * fresh version, with what the update does not write carried over. */
+static bool open_shard(struct engine *engine, struct model *model, struct shard *shard)
+{
+    if (shard->next != NULL) {
+        return true;
+    }
+    if (!version_held(shard->current)) {
+        shard->next = shard->current;
+        model_spare_idle(shard);
+        return true;
+    }
+    if (!model_back(engine, model, shard)) {
+        return false;
+    }
+    shard->next = shard->spare;
+    shard->spare = NULL;
+    engine->counters.versions_fresh++;
+    for (size_t i = 0; i < shard->tensor_count; i++) {
+        const struct tensor *tensor = &model->tensors[shard->first_tensor + i];
+        if (model->update.is_touched[shard->first_tensor + i] == 0) {
+            /* A tensor of several shards is in each of them alone. */
+            size_t from = tensor->at > shard->at ? tensor->at - shard->at : 0;
+            size_t n = tensor->n < shard->n ? tensor->n : shard->n;
+            memcpy(version_values(shard->next) + from,
+                   version_values(shard->current) + from, n * sizeof(float));
+        }
+    }
+    return true;
+}
+
+static bool skips(const struct update *update, uint32_t tensor)
+{
+    return update->phase == UPDATE_DIRECTIONS && !update->tensors[tensor].two_passes;
+}
+
+/* Do the next blocks of the phase, up to the tensor at place end. False if a shard
+ * cannot be written now. */
+static bool run_piece(struct engine *engine, struct model *model, size_t end)
+{
+    struct team *team = engine->team;
+    struct update *update = &model->update;
+    uint64_t limit = (uint64_t)PIECE_ELEMENTS * (uint64_t)team->threads;
+    uint64_t elements = 0;
+    size_t count = 0;
+    bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
+    bool open = true;
+    while (update->cursor < end && count < PIECE_BLOCKS && elements < limit) {
+        uint32_t number = tensor_at(update, update->cursor);
+        const struct tensor *tensor = &model->tensors[number];
+        if (update->cursor_block == tensor->blocks || skips(update, number)) {
+            update->cursor++;
+            update->cursor_block = 0;
+            continue;
+        }
+        size_t index = update->cursor_block;
+        struct shard *shard =
+            &model->shards[tensor->shard + index / (OPT_SHARD / OPT_BLOCK)];
+        if (writes && !open_shard(engine, model, shard)) {
+            open = false;
+            break;
+        }
+        team->blocks[count++] =
+            (struct block){ .tensor = number, .index = (uint32_t)index };
+        elements += block_elements(tensor, index);
+        update->cursor_block++;
+    }
+    run_blocks(engine, model, count, elements);
+    return open || count > 0;
+}
+
+static void begin_phase(struct update *update, enum update_phase phase, size_t place)
+{
+    update->phase = phase;
+    update->cursor = place;
+    update->cursor_block = 0;
+}
+
+static bool piece_done(const struct model *model, size_t end)
+{
+    const struct update *update = &model->update;
+    return update->cursor == end ||
+           (update->cursor == end - 1 &&
+            update->cursor_block ==
+                model->tensors[tensor_at(update, update->cursor)].blocks);
+}
+
+/* ---------------------------------------------------------------- phases */
+
+void update_start(struct engine *engine, struct model *model)
+{
+    struct update *update = &model->update;
+    update->pushes = model->round;
+    update->push_count = model->round_count;
+    update->elements = 0;
+    update->started_ns = uv_hrtime();
+    for (size_t i = 0; i < update->push_count; i++) {
+        const struct push *push = update->pushes[i];
+        for (size_t k = 0; k < push->tensor_count; k++) {
+            update->is_touched[push->tensors[k]] = 1;
+        }
+    }
+    opt_update_begin(&update->scalars, &model->spec, model->step + 1);
+    update->touched_count = 0;
+    for (size_t i = 0; i < model->tensor_count; i++) {
+        struct tensor *tensor = &model->tensors[i];
+        opt_update_bind(&update->tensors[i], &update->scalars, &tensor->options,
+                        &tensor->counters);
+        if (update->is_touched[i] != 0) {
+            update->touched[update->touched_count++] = (uint32_t)i;
+            update->elements += tensor->n;
+        }
+    }
+    begin_phase(
+        update,
+        opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS : UPDATE_PREPARE, 0);
+    engine->counters.updates++;
+}
+
+/* The update is over, applied or not: forget what it touched. */
+static void clear_touched(struct update *update)
+{
+    for (size_t i = 0; i < update->touched_count; i++) {
+        update->is_touched[update->touched[i]] = 0;
+    }
+}
+
+/* Where the aggregate is not finite. */
+static void find_overflow(struct engine *engine, struct model *model, uint32_t *tensor,
+                          uint64_t *element)
+{
+    const struct update *update = &model->update;
+    for (size_t i = 0; i < update->touched_count; i++) {
+        const struct tensor *of = &model->tensors[update->touched[i]];
+        for (size_t k = 0; k < of->blocks; k++) {
+            if (isfinite(update->sums[of->first_block + k].first)) {
+                continue;
+            }
+            struct block block = { .tensor = update->touched[i], .index = (uint32_t)k };
+            size_t found = first_overflow(model, &block, &engine->team->seats[0]);
+            *tensor = update->touched[i];
+            *element = k * OPT_BLOCK + found;
+            return;
+        }
+    }
+    assert(!"a block whose sum is not finite");
+}
+
+static enum update_progress end_norms(struct engine *engine, struct model *model,
+                                      uint32_t *overflow_tensor,
+                                      uint64_t *overflow_element)
+{
+    struct update *update = &model->update;
+    for (size_t i = 0; i < update->touched_count; i++) {
+        const struct tensor *tensor = &model->tensors[update->touched[i]];
+        opt_update_add_norm(&update->scalars, &update->tensors[update->touched[i]],
+                            update->sums + tensor->first_block, tensor->blocks);
+    }
+    opt_update_end_norms(&update->scalars);
+    if (!opt_update_finite(&update->scalars)) {
+        find_overflow(engine, model, overflow_tensor, overflow_element);
+        clear_touched(update);
+        return UPDATE_OVERFLOW;
+    }
+    begin_phase(update, UPDATE_PREPARE, 0);
+    return UPDATE_MORE;
+}
+
+/* The next group: everything if no tensor takes two passes, otherwise so much that the
+ * second pass still finds it in cache. */
+static void begin_group(struct model *model)
+{
+    struct update *update = &model->update;
+    bool layerwise = model->spec.options.layerwise != OPT_LAYERWISE_NONE;
+    size_t end = update->group_begin;
+    size_t elements = 0;
+    bool directions = false;
+    while (end < update->touched_count) {
+        uint32_t number = update->touched[end];
+        size_t n = model->tensors[number].n;
+        if (layerwise && end > update->group_begin && elements + n > GROUP_ELEMENTS) {
+            break;
+        }
+        if (update->tensors[number].two_passes) {
+            update->scratch_at[number] = elements;
+            directions = true;
+        }
+        elements += n;
+        end++;
+    }
+    update->group_end = end;
+    begin_phase(update, directions ? UPDATE_DIRECTIONS : UPDATE_STEPS,
+                update->group_begin);
+}
+
+/* Advance the counters and prepare the scalars of some tensors. */
+static void prepare(struct engine *engine, struct model *model)
+{
+    struct update *update = &model->update;
+    size_t begin = update->cursor;
+    size_t end = update->touched_count;
+    if (end - begin > PIECE_TENSORS) {
+        end = begin + PIECE_TENSORS;
+    }
+#pragma omp parallel for schedule(static) if (engine->team->threads > 1 &&             \
+                                              end - begin >= 256)
+    for (size_t i = begin; i < end; i++) {
+        opt_update_tensor(&update->tensors[update->touched[i]]);
+    }
+    (void)engine;
+    update->cursor = end;
+    if (end == update->touched_count) {
+        update->group_begin = 0;
+        begin_group(model);
+    }
+}
+
+static void end_directions(struct model *model)
+{
+    struct update *update = &model->update;
+    for (size_t i = update->group_begin; i < update->group_end; i++) {
+        uint32_t number = update->touched[i];
+        const struct tensor *tensor = &model->tensors[number];
+        if (update->tensors[number].two_passes) {
+            opt_update_add_direction(&update->tensors[number],
+                                     update->sums + tensor->first_block,
+                                     tensor->blocks);
+        }
+    }
+    begin_phase(update, UPDATE_STEPS, update->group_begin);
+}
+
+static enum update_progress publish(struct engine *engine, struct model *model)
+{
+    for (size_t i = 0; i < model->shard_count; i++) {
+        struct shard *shard = &model->shards[i];
+        if (shard->next != NULL && shard->next != shard->current) {
+            version_unref(shard->current);
+            shard->current = shard->next;
+        }
+        shard->next = NULL;
+    }
+    clear_touched(&model->update);
+    model->step++;
+    engine->counters.parameters_updated += model->update.elements;
+    engine->counters.update_ns += uv_hrtime() - model->update.started_ns;
+    return UPDATE_DONE;
+}
+
+static enum update_progress end_steps(struct engine *engine, struct model *model)
+{
+    struct update *update = &model->update;
+    update->group_begin = update->group_end;
+    if (update->group_begin < update->touched_count) {
+        begin_group(model);
+        return UPDATE_MORE;
+    }
+    if (!opt_update_synchronises(&update->scalars)) {
+        return publish(engine, model);
+    }
+    begin_phase(update, UPDATE_LOOKAHEAD, 0);
+    return UPDATE_MORE;
+}
+
+enum update_progress update_run(struct engine *engine, struct model *model,
+                                uint32_t *tensor, uint64_t *element)
+{
+    struct update *update = &model->update;
+    if (update->phase == UPDATE_PREPARE) {
+        prepare(engine, model);
+        return UPDATE_MORE;
+    }
+    size_t end = update->phase == UPDATE_LOOKAHEAD ? model->tensor_count
+                 : update->phase == UPDATE_DIRECTIONS || update->phase == UPDATE_STEPS
+                     ? update->group_end
+                     : update->touched_count;
+    if (!run_piece(engine, model, end)) {
+        return UPDATE_STALLED;
+    }
+    if (!piece_done(model, end)) {
+        return UPDATE_MORE;
+    }
+    switch (update->phase) {
+    case UPDATE_NORMS:
+        return end_norms(engine, model, tensor, element);
+    case UPDATE_DIRECTIONS:
+        end_directions(model);
+        return UPDATE_MORE;
+    case UPDATE_STEPS:
+        return end_steps(engine, model);
+    case UPDATE_LOOKAHEAD:
+        return publish(engine, model);
+    case UPDATE_PREPARE:
+        break;
+    }
+    assert(!"an update phase");
+    return UPDATE_MORE;
+}

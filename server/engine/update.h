@@ -1,0 +1,93 @@
+/* update — one update of a model, done in pieces of about a millisecond.
+ *
+ * The round that closes starts it; the engine's loop runs piece after piece, and looks
+ * at its mailbox in between. The phases follow common/optim/update.h; in each of them
+ * the blocks are independent and are dealt to the team, whose size therefore changes no
+ * bit. Nothing is allocated here, and once the norms are known nothing can fail: an
+ * update happens whole or not at all.
+ *
+ *   [ norms -> ] prepare -> [ directions -> ] steps -> ... -> [ lookahead -> ] publish
+ *                           \_  per group of tensors  _/
+ *
+ * Between two pieces the threads of the team wait as the OpenMP runtime was told to
+ * (OMP_WAIT_POLICY, GOMP_SPINCOUNT in the daemon's environment); by default they spin
+ * for some milliseconds, then sleep.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_UPDATE_H
+#define OPTIMD_SERVER_ENGINE_UPDATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/optim/update.h"
+
+struct engine;
+struct model;
+struct push;
+struct shard;
+struct team;
+
+/* One block of one tensor. */
+struct block {
+    uint32_t tensor;
+    uint32_t index;
+};
+
+enum update_phase {
+    UPDATE_NORMS,
+    UPDATE_PREPARE,
+    UPDATE_DIRECTIONS,
+    UPDATE_STEPS,
+    UPDATE_LOOKAHEAD
+};
+
+/* The tensors of one update, and where it is. Memory for it is made with the model. */
+struct update {
+    struct opt_update scalars;
+    struct opt_tensor_update *tensors; /* one per tensor of the model */
+    struct opt_block_sums *sums;       /* one per block of the model */
+    size_t *scratch_at; /* per tensor: where its direction is; NULL: no wrapper */
+    float *scratch;     /* directions that have no gradient buffer to be kept in */
+    size_t scratch_bytes;
+    uint32_t *touched; /* tensors in this update, ascending */
+    size_t touched_count;
+    uint8_t *is_touched;
+    uint64_t elements; /* in this update */
+    uint64_t started_ns;
+    enum update_phase phase;
+    size_t cursor, cursor_block;   /* next tensor (place in touched) and block */
+    size_t group_begin, group_end; /* places in touched */
+    /* the round, borrowed until the update is over */
+    struct push *const *pushes;
+    size_t push_count;
+};
+
+/* The threads that do it, and their scratch. NULL: no memory. Engine thread. */
+struct team *team_new(int threads);
+void team_free(struct team *team);
+/* Make room for that many contributions to one block. */
+bool team_reserve(struct team *team, size_t contributions);
+
+/* Bytes that update_init will take for a model, or SIZE_MAX. */
+size_t update_bytes(size_t tensors, size_t blocks, size_t scratch_floats);
+/* Floats of scratch that the directions of a model may need at once. */
+size_t update_scratch(const struct opt_spec *spec, size_t largest, size_t all);
+/* Memory for the updates of a model whose tensors are laid out. */
+bool update_init(struct model *model);
+void update_fini(struct model *model);
+
+/* Begin the update of the model's round. pushes are in ascending order of worker names
+ * and stay as they are until it is over. */
+void update_start(struct engine *engine, struct model *model);
+
+enum update_progress {
+    UPDATE_MORE,    /* call again */
+    UPDATE_STALLED, /* a shard is held by readers and there is no memory for another */
+    UPDATE_DONE,    /* applied and published: the model's step has grown */
+    UPDATE_OVERFLOW /* the sum is not finite at *tensor, *element; nothing changed */
+};
+enum update_progress update_run(struct engine *engine, struct model *model,
+                                uint32_t *tensor, uint64_t *element);
+
+#endif

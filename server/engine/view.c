@@ -1,0 +1,305 @@
+/* view — see view.h. */
+#include "server/engine/view.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/optim/update.h"
+#include "server/engine/inside.h"
+#include "server/engine/model.h"
+#include "server/engine/published.h"
+
+enum {
+    VIEW_WEIGHTS = -1,      /* no computed view: the weights as they are */
+    VIEW_UNKNOWN = -2,      /* no such slot */
+    FILL_ELEMENTS = 1 << 20 /* computed at a time: about a millisecond */
+};
+
+/* Which computed view a pull asks for. */
+static int source_of(const struct model *model, const struct opt_pull *pull)
+{
+    switch (pull->view) {
+    case OPT_VIEW_TRAIN:
+        return opt_view_train_differs(&model->spec) ? MIRROR_TRAIN : VIEW_WEIGHTS;
+    case OPT_VIEW_EVAL: {
+        int slot = opt_view_eval_slot(&model->spec);
+        return slot < 0 ? VIEW_WEIGHTS : slot;
+    }
+    case OPT_VIEW_SLOT:
+        for (size_t i = 0; i < model->slot_count; i++) {
+            if (strcmp(model->slot_names[i], pull->slot) == 0) {
+                return (int)i;
+            }
+        }
+        break;
+    }
+    return VIEW_UNKNOWN;
+}
+
+static enum opt_status unknown_slot(const struct model *model, const char *slot,
+                                    struct opt_error *error)
+{
+    char names[200];
+    size_t used = 0;
+    names[0] = '\0';
+    for (size_t i = 0; i < model->slot_count && used < sizeof names; i++) {
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s",
+                                 i == 0 ? "" : ", ", model->slot_names[i]);
+    }
+    return opt_fail(error, OPT_NOT_FOUND,
+                    "model \"%s\" has no slot \"%.100s\"; it has %s", model->name, slot,
+                    model->slot_count == 0 ? "none" : names);
+}
+
+/* ---------------------------------------------------------------- planning */
+
+/* The i-th segment that a pull means. */
+static struct opt_segment segment_of(const struct opt_pull *pull, size_t i)
+{
+    if (pull->segment_count > 0) {
+        return pull->segments[i];
+    }
+    return (struct opt_segment){ .tensor = (uint32_t)i };
+}
+
+/* Cut the segments at the borders of shards. Pass 1 (out NULL) counts. */
+static enum opt_status cut(const struct model *model, const struct opt_pull *pull,
+                           struct piece *out, size_t *count, struct opt_error *error)
+{
+    size_t segments =
+        pull->segment_count > 0 ? pull->segment_count : model->tensor_count;
+    *count = 0;
+    for (size_t i = 0; i < segments; i++) {
+        struct opt_segment asked = segment_of(pull, i);
+        struct opt_segment segment;
+        enum opt_status status = model_segment(model, &asked, &segment, error);
+        if (status != OPT_OK) {
+            return status;
+        }
+        while (segment.count > 0) {
+            size_t run;
+            model_shard(model, segment.tensor, segment.offset, segment.count, &run);
+            if (out != NULL) {
+                out[*count] = (struct piece){ .segment = { .tensor = segment.tensor,
+                                                           .offset = segment.offset,
+                                                           .count = run } };
+            }
+            ++*count;
+            segment.offset += run;
+            segment.count -= run;
+        }
+    }
+    return OPT_OK;
+}
+
+static struct shard *shard_of(const struct model *model, const struct piece *piece)
+{
+    size_t run;
+    return model_shard(model, piece->segment.tensor, piece->segment.offset,
+                       piece->segment.count, &run);
+}
+
+static bool make_mirrors(struct model *model, int source)
+{
+    if (model->mirrors[source] == NULL) {
+        model->mirrors[source] = calloc(model->shard_count, sizeof(struct mirror));
+    }
+    return model->mirrors[source] != NULL;
+}
+
+/* A version to compute the view into: the old one unless a reader holds it. */
+static bool open_mirror(struct engine *engine, struct model *model,
+                        const struct shard *shard, struct mirror *mirror)
+{
+    if (mirror->version != NULL && !version_held(mirror->version)) {
+        return true;
+    }
+    struct version *fresh = version_new(model->pool, shard->n, SIZE_MAX);
+    if (fresh == NULL) {
+        models_trim(engine);
+        fresh = version_new(model->pool, shard->n, SIZE_MAX);
+    }
+    if (fresh == NULL) {
+        return false;
+    }
+    version_unref(mirror->version);
+    mirror->version = fresh;
+    return true;
+}
+
+static enum opt_status no_memory(const struct engine *engine, const struct model *model,
+                                 struct opt_error *error)
+{
+    return opt_fail(
+        error, OPT_RESOURCE_EXHAUSTED,
+        "a view of model \"%s\" does not fit the %zu bytes that are left of "
+        "the %zu bytes that --memory allows",
+        model->name, budget_left(&engine->budget), engine->budget.limit);
+}
+
+/* See that every shard of the pieces has memory for the view, held by readers or not:
+ * they finish some time, so filling it can be late but cannot fail. */
+static bool reserve_mirrors(struct engine *engine, struct model *model,
+                            const struct letter *letter, int source)
+{
+    if (!make_mirrors(model, source)) {
+        return false;
+    }
+    for (size_t i = 0; i < letter->piece_count; i++) {
+        const struct shard *shard = shard_of(model, &letter->pieces[i]);
+        struct mirror *mirror = &model->mirrors[source][shard - model->shards];
+        if (mirror->version == NULL) {
+            if (!open_mirror(engine, model, shard, mirror)) {
+                return false;
+            }
+            mirror->step = UINT64_MAX;
+        }
+    }
+    return true;
+}
+
+enum opt_status view_plan(struct engine *engine, struct model *model,
+                          struct letter *letter, const struct opt_pull *pull,
+                          bool pinned, struct opt_error *error)
+{
+    int source = source_of(model, pull);
+    if (source == VIEW_UNKNOWN) {
+        return unknown_slot(model, pull->slot, error);
+    }
+    size_t count;
+    enum opt_status status = cut(model, pull, NULL, &count, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    free(letter->pieces);
+    letter->pieces = calloc(count, sizeof *letter->pieces);
+    if (letter->pieces == NULL) {
+        return no_memory(engine, model, error);
+    }
+    cut(model, pull, letter->pieces, &letter->piece_count, error);
+    letter->dtype = pull->dtype;
+    if (pinned && source >= 0) {
+        model->mirror_pins[source]++;
+        if (!reserve_mirrors(engine, model, letter, source)) {
+            model->mirror_pins[source]--;
+            return no_memory(engine, model, error);
+        }
+    }
+    return OPT_OK;
+}
+
+void view_unpin(struct model *model, const struct opt_pull *pull)
+{
+    int source = source_of(model, pull);
+    if (source >= 0) {
+        model->mirror_pins[source]--;
+    }
+}
+
+/* ---------------------------------------------------------------- filling */
+
+static void point(const struct model *model, struct piece *piece,
+                  const struct shard *shard, struct version *version)
+{
+    size_t flat = model->tensors[piece->segment.tensor].at +
+                  (size_t)piece->segment.offset - shard->at;
+    piece->values = version_values(version) + flat;
+    piece->version = version_ref(version);
+}
+
+static void let_go(struct letter *letter)
+{
+    for (size_t i = 0; i < letter->piece_count; i++) {
+        version_unref(letter->pieces[i].version);
+        letter->pieces[i].version = NULL;
+        letter->pieces[i].values = NULL;
+    }
+}
+
+static enum view_progress fill_weights(struct engine *engine, struct model *model,
+                                       struct letter *letter, bool backed)
+{
+    for (size_t i = 0; i < letter->piece_count; i++) {
+        struct shard *shard = shard_of(model, &letter->pieces[i]);
+        point(model, &letter->pieces[i], shard, shard->current);
+        if (!model_back(engine, model, shard) && backed) {
+            let_go(letter);
+            return VIEW_STALLED;
+        }
+    }
+    return VIEW_FILLED;
+}
+
+/* Compute the view of one shard from its weights and slots. */
+static void compute(const struct model *model, const struct shard *shard,
+                    struct mirror *mirror, int source)
+{
+    float *out = version_values(mirror->version);
+    float *slots[OPT_SLOTS_MAX] = { NULL };
+    for (size_t i = 0; i < model->slot_count; i++) {
+        slots[i] = model->slots[i] + shard->at;
+    }
+    if (source == MIRROR_TRAIN) {
+        opt_view_train(&model->spec, version_values(shard->current), slots, out,
+                       shard->n);
+    } else {
+        memcpy(out, slots[source], shard->n * sizeof(float));
+    }
+    mirror->step = model->step;
+}
+
+static enum view_progress fill_computed(struct engine *engine, struct model *model,
+                                        struct letter *letter, int source)
+{
+    if (!make_mirrors(model, source)) {
+        return VIEW_STALLED;
+    }
+    size_t computed = 0;
+    for (size_t i = 0; i < letter->piece_count; i++) {
+        const struct shard *shard = shard_of(model, &letter->pieces[i]);
+        struct mirror *mirror = &model->mirrors[source][shard - model->shards];
+        if (mirror->version != NULL && mirror->step == model->step) {
+            continue;
+        }
+        if (!open_mirror(engine, model, shard, mirror)) {
+            return VIEW_STALLED;
+        }
+        compute(model, shard, mirror, source);
+        computed += shard->n;
+        if (computed >= FILL_ELEMENTS) {
+            return VIEW_MORE;
+        }
+    }
+    for (size_t i = 0; i < letter->piece_count; i++) {
+        const struct shard *shard = shard_of(model, &letter->pieces[i]);
+        point(model, &letter->pieces[i], shard,
+              model->mirrors[source][shard - model->shards].version);
+    }
+    return VIEW_FILLED;
+}
+
+enum view_progress view_fill(struct engine *engine, struct model *model,
+                             struct letter *letter, const struct opt_pull *pull,
+                             bool backed)
+{
+    int source = source_of(model, pull);
+    if (source < 0) {
+        return fill_weights(engine, model, letter, backed);
+    }
+    /* What is made here must not be freed to make room for more of it. */
+    model->mirror_pins[source]++;
+    enum view_progress progress = fill_computed(engine, model, letter, source);
+    model->mirror_pins[source]--;
+    return progress;
+}
+
+void view_outdated(struct model *model)
+{
+    for (size_t i = 0; i < MIRROR_COUNT; i++) {
+        if (i != MIRROR_TRAIN && model->mirror_pins[i] == 0) {
+            model_drop_mirrors(model, i);
+        }
+    }
+}

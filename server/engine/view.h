@@ -1,0 +1,42 @@
+/* view — the answer to a pull: pieces of published versions.
+ *
+ * Plain weights are never copied: a piece refers to the current version of its shard.
+ * Other views (the training point of classical NAG, slow weights, slots) are computed
+ * into versions of their own, shard by shard, and shared by everybody who asks for the
+ * same at the same step. Engine thread.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_VIEW_H
+#define OPTIMD_SERVER_ENGINE_VIEW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/status.h"
+#include "common/wire.h"
+
+struct engine;
+struct letter;
+struct model;
+
+/* Check a pull and make the letter's pieces, still without values. After this a
+ * push_pull (pinned) cannot fail any more. */
+enum opt_status view_plan(struct engine *engine, struct model *model,
+                          struct letter *letter, const struct opt_pull *pull,
+                          bool pinned, struct opt_error *error);
+/* What view_plan pinned is not needed any more: the letter is answered otherwise. */
+void view_unpin(struct model *model, const struct opt_pull *pull);
+
+enum view_progress {
+    VIEW_FILLED,  /* every piece has its values */
+    VIEW_MORE,    /* about a millisecond of work was done; call again */
+    VIEW_STALLED, /* no memory, now */
+};
+/* Give the pieces their values. backed: see that readers never stop an update, and
+ * give up (VIEW_STALLED, nothing held) if the budget does not allow that. */
+enum view_progress view_fill(struct engine *engine, struct model *model,
+                             struct letter *letter, const struct opt_pull *pull,
+                             bool backed);
+/* Before an update changes the weights: give up computed views nobody will ask for. */
+void view_outdated(struct model *model);
+
+#endif

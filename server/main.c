@@ -1,0 +1,316 @@
+/* main — arguments, signals, and the order of start and stop.
+ *
+ * Start goes with the way of a request: settings, data directory, port (bound, so that
+ * a mistake shows at once), engine, loops, and only then connections are accepted. Stop
+ * goes the other way round: the port closes, the loops read no more, the engine answers
+ * whatever waits and ends, the loops send the last answers and end. This file alone
+ * decides when the process exits, and with which status.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sysexits.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "common/log.h"
+#include "server/data_dir.h"
+#include "server/engine/engine.h"
+#include "server/net/listener.h"
+#include "server/net/loop.h"
+#include "server/settings.h"
+
+enum {
+    DESCRIPTORS_KEPT = 64, /* for everything but connections */
+    STOP_SECONDS = 10      /* an orderly stop takes no longer */
+};
+
+/* Everything that runs. */
+struct daemon {
+    const struct settings *settings;
+    int lock; /* of the data directory, -1: none */
+    uv_loop_t uv;
+    uv_signal_t terminate, interrupt;
+    int signal; /* that ended it */
+    struct listener listener;
+    struct engine *engine;
+    struct loops *loops;
+};
+
+static int complain(int code, const struct opt_error *error)
+{
+    fprintf(stderr, "optimd: %s\n", error->text);
+    return code;
+}
+
+/* -------------------------------------------------------------------- signals */
+
+/* Patience is over: the second signal. Any thread. */
+static void on_second_signal(int number)
+{
+    _exit(128 + number);
+}
+
+/* The stop takes too long. Any thread. */
+static void on_stop_overdue(int number)
+{
+    (void)number;
+    static const char text[] = "optimd: could not stop in order within 10 seconds\n";
+    ssize_t written = write(STDERR_FILENO, text, sizeof(text) - 1);
+    _exit(written < 0 ? EX_IOERR : EX_SOFTWARE);
+}
+
+static void handle(int number, void (*handler)(int))
+{
+    struct sigaction action = { .sa_handler = handler };
+    sigemptyset(&action.sa_mask);
+    sigaction(number, &action, NULL);
+}
+
+static void on_signal(uv_signal_t *signal, int number)
+{
+    struct daemon *daemon = signal->data;
+    uv_signal_stop(&daemon->terminate);
+    uv_signal_stop(&daemon->interrupt);
+    handle(SIGTERM, on_second_signal);
+    handle(SIGINT, on_second_signal);
+    handle(SIGALRM, on_stop_overdue);
+    alarm(STOP_SECONDS);
+    daemon->signal = number;
+    uv_stop(&daemon->uv);
+}
+
+static void watch_signals(struct daemon *daemon)
+{
+    uv_signal_init(&daemon->uv, &daemon->terminate);
+    uv_signal_init(&daemon->uv, &daemon->interrupt);
+    daemon->terminate.data = daemon;
+    daemon->interrupt.data = daemon;
+    uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
+    uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
+}
+
+/* ---------------------------------------------------------------------- start */
+
+/* Raise the limit of open files to what the connections need, or lower their number to
+ * what the limit allows. */
+static size_t fit_connections(uint64_t wanted)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return (size_t)wanted;
+    }
+    uint64_t needed = wanted + DESCRIPTORS_KEPT;
+    if (limit.rlim_cur < needed) {
+        limit.rlim_cur = needed < limit.rlim_max ? needed : limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if (limit.rlim_cur >= needed) {
+        return (size_t)wanted;
+    }
+    size_t possible = limit.rlim_cur > DESCRIPTORS_KEPT
+                          ? (size_t)limit.rlim_cur - DESCRIPTORS_KEPT
+                          : 1;
+    opt_log(OPT_LOG_WARN, "connections_lowered",
+            "max_connections=%zu wanted=%" PRIu64 " why=%s", possible, wanted,
+            "limit of open files");
+    return possible;
+}
+
+static enum opt_status start_engine(struct daemon *daemon, struct opt_error *error)
+{
+    const struct settings *settings = daemon->settings;
+    const struct engine_settings engine = {
+        .threads = (int)settings->threads,
+        .memory_bytes = (size_t)settings->memory,
+        .max_tensors = (size_t)settings->max_tensors,
+        .max_models = (size_t)settings->max_models,
+        .lease_ms = (uint32_t)settings->lease,
+        .grace_ms = (uint32_t)settings->grace,
+        .heartbeat_ms = (uint32_t)settings->heartbeat,
+        .timeout_limit_ms = (uint32_t)settings->timeout_limit,
+        .max_frame_bytes = (size_t)settings->max_frame,
+        .max_header_bytes = (size_t)settings->max_header,
+    };
+    return engine_start(&engine, &daemon->engine, error);
+}
+
+static enum opt_status start_loops(struct daemon *daemon, size_t connections,
+                                   struct opt_error *error)
+{
+    const struct settings *settings = daemon->settings;
+    const struct net_limits limits = {
+        .frame = { .frame_bytes = (size_t)settings->max_frame,
+                   .header_bytes = (size_t)settings->max_header,
+                   .gather_bytes = OPT_CHUNK_BYTES },
+        .connections = connections,
+        .table_bytes = (size_t)settings->max_table,
+        .connection_bytes = (size_t)settings->connection_inflight,
+        .inflight_bytes = (size_t)settings->inflight,
+        .hello_ms = (uint32_t)settings->hello_timeout,
+        .frame_ms = (uint32_t)settings->frame_timeout,
+        .frame_rate = (uint32_t)settings->frame_rate,
+        .write_ms = (uint32_t)settings->write_timeout,
+        .idle_ms = (uint32_t)settings->idle_timeout,
+        .room_ms = (uint32_t)settings->room_timeout,
+        .user_timeout_ms = (uint32_t)settings->user_timeout,
+        .congestion = settings->congestion,
+    };
+    return loops_start(&limits, (int)settings->loops, engine_mailbox(daemon->engine),
+                       &daemon->loops, error);
+}
+
+/* Whoever sees the file can connect, and sees it whole. */
+static enum opt_status write_port(const char *path, unsigned port,
+                                  struct opt_error *error)
+{
+    char temporary[SETTING_TEXT + 8];
+    snprintf(temporary, sizeof(temporary), "%s.new", path);
+    FILE *file = fopen(temporary, "we");
+    if (file != NULL) {
+        bool written = fprintf(file, "%u\n", port) > 0;
+        written = fclose(file) == 0 && written;
+        if (written && rename(temporary, path) == 0) {
+            return OPT_OK;
+        }
+    }
+    int code = errno;
+    unlink(temporary);
+    return opt_fail(error, OPT_UNAVAILABLE, "cannot write port file %s: %s", path,
+                    strerror(code));
+}
+
+static void announce(const struct daemon *daemon, size_t connections)
+{
+    const struct settings *settings = daemon->settings;
+    opt_log(OPT_LOG_INFO, "started",
+            "version=%s address=%s port=%u threads=%" PRIu64 " loops=%" PRIu64
+            " memory=%" PRIu64 " max_connections=%zu data_dir=%s",
+            OPTIMD_VERSION, daemon->listener.name, (unsigned)daemon->listener.port,
+            settings->threads, settings->loops, settings->memory, connections,
+            settings->data_dir);
+    if (settings->insecure) {
+        opt_log(OPT_LOG_WARN, "insecure", "address=%s why=%s", daemon->listener.name,
+                "whoever reaches this address may read and change every model");
+    }
+}
+
+/* ----------------------------------------------------------------------- stop */
+
+static void stop_main_loop(struct daemon *daemon)
+{
+    if (daemon->terminate.data != NULL) {
+        uv_close((uv_handle_t *)&daemon->terminate, NULL);
+        uv_close((uv_handle_t *)&daemon->interrupt, NULL);
+    }
+    uv_run(&daemon->uv, UV_RUN_DEFAULT);
+    uv_loop_close(&daemon->uv);
+}
+
+/* In the order that the comment above gives; takes a daemon started in part, too. */
+static void stop(struct daemon *daemon)
+{
+    if (daemon->listener.name[0] != '\0') {
+        listener_close(&daemon->listener);
+    }
+    if (daemon->loops != NULL) {
+        loops_quiet(daemon->loops);
+    }
+    if (daemon->engine != NULL) {
+        engine_stop(daemon->engine);
+    }
+    if (daemon->loops != NULL) {
+        loops_stop(daemon->loops);
+    }
+    if (daemon->engine != NULL) {
+        engine_free(daemon->engine);
+    }
+    if (daemon->lock >= 0) {
+        close(daemon->lock);
+    }
+    stop_main_loop(daemon);
+}
+
+static enum opt_status start(struct daemon *daemon, size_t *connections,
+                             struct opt_error *error)
+{
+    const struct settings *settings = daemon->settings;
+    enum opt_status status = OPT_OK;
+    if (settings->data_dir[0] != '\0') {
+        status = data_dir_open(settings->data_dir, &daemon->lock, error);
+    }
+    if (status == OPT_OK) {
+        status = listener_open(&daemon->listener, &settings->endpoint, error);
+    }
+    if (status == OPT_OK) {
+        status = start_engine(daemon, error);
+    }
+    if (status == OPT_OK) {
+        *connections = fit_connections(settings->max_connections);
+        status = start_loops(daemon, *connections, error);
+    }
+    if (status == OPT_OK) {
+        status = listener_start(&daemon->listener, &daemon->uv, daemon->loops, error);
+    }
+    if (status == OPT_OK && settings->port_file[0] != '\0') {
+        status = write_port(settings->port_file, daemon->listener.port, error);
+    }
+    return status;
+}
+
+static int run(const struct settings *settings)
+{
+    opt_log_set_level(settings->log_level);
+    handle(SIGPIPE, SIG_IGN);
+    struct daemon daemon = { .settings = settings, .lock = -1 };
+    struct opt_error error;
+    if (uv_loop_init(&daemon.uv) != 0) {
+        fputs("optimd: no memory\n", stderr);
+        return EX_UNAVAILABLE;
+    }
+    watch_signals(&daemon);
+    size_t connections = 0;
+    if (start(&daemon, &connections, &error) != OPT_OK) {
+        stop(&daemon);
+        return complain(EX_UNAVAILABLE, &error);
+    }
+    announce(&daemon, connections);
+    uv_run(&daemon.uv, UV_RUN_DEFAULT);
+    opt_log(OPT_LOG_INFO, "stopping", "signal=%d", daemon.signal);
+    if (settings->port_file[0] != '\0') {
+        unlink(settings->port_file);
+    }
+    stop(&daemon);
+    opt_log(OPT_LOG_INFO, "stopped", "signal=%d", daemon.signal);
+    return EX_OK;
+}
+
+int main(int argc, char **argv)
+{
+    struct settings settings;
+    enum settings_action action = SETTINGS_RUN;
+    struct opt_error error;
+    if (settings_read(argc, argv, &settings, &action, &error) != OPT_OK) {
+        return complain(action == SETTINGS_MISUSED ? EX_USAGE : EX_CONFIG, &error);
+    }
+    switch (action) {
+    case SETTINGS_HELP:
+        settings_help(stdout);
+        return EX_OK;
+    case SETTINGS_VERSION:
+        puts("optimd " OPTIMD_VERSION);
+        return EX_OK;
+    case SETTINGS_CHECK:
+        settings_print(&settings, stdout);
+        return EX_OK;
+    case SETTINGS_RUN:
+    case SETTINGS_MISUSED:
+        break;
+    }
+    return run(&settings);
+}

@@ -1,0 +1,79 @@
+/* assign — a new model's initial weights, by its creator. */
+#include <inttypes.h>
+
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/model.h"
+#include "server/messages/serve.h"
+
+static enum opt_status check(const struct model *model, struct letter *letter,
+                             struct opt_segment **out, struct opt_error *error)
+{
+    const struct opt_assign *assign = &letter->request.body.assign;
+    if (model->ready) {
+        return opt_fail(error, OPT_FAILED_PRECONDITION,
+                        "model \"%s\" has its weights; they cannot be assigned again",
+                        model->name);
+    }
+    if (model->creator != letter->peer) {
+        return opt_fail(
+            error, OPT_FAILED_PRECONDITION,
+            "the weights of model \"%s\" are assigned by the connection that "
+            "created it",
+            model->name);
+    }
+    struct opt_segment *segments =
+        opt_arena_alloc(&letter->arena, (assign->segment_count + 1) * sizeof *segments);
+    if (segments == NULL) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                        "no memory for the %zu segments of a frame",
+                        assign->segment_count);
+    }
+    enum opt_status status =
+        model_segments(model, assign->dtype, assign->segments, assign->segment_count,
+                       letter->data_size, segments, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    size_t count = letter->data_size / opt_dtype_size(assign->dtype);
+    size_t index = opt_dtype_first_nonfinite(assign->dtype, letter->data, count);
+    if (index < count) {
+        uint32_t tensor;
+        uint64_t element;
+        model_locate(segments, assign->segment_count, index, &tensor, &element);
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "the weights of tensor \"%s\" are not finite at element "
+                        "%" PRIu64,
+                        model->tensors[tensor].name, element);
+    }
+    *out = segments;
+    return OPT_OK;
+}
+
+void serve_assign(struct engine *engine, struct letter *letter)
+{
+    const struct opt_assign *assign = &letter->request.body.assign;
+    struct model *model = engine_model(engine, letter, assign->model);
+    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+        return;
+    }
+    struct opt_segment *segments = NULL;
+    struct opt_error error;
+    enum opt_status status = check(model, letter, &segments, &error);
+    if (status != OPT_OK) {
+        engine_fail(engine, letter, status, "%s", error.text);
+        return;
+    }
+    const uint8_t *values = letter->data;
+    for (size_t i = 0; i < assign->segment_count; i++) {
+        model_assign(model, &segments[i], assign->dtype, values);
+        values += segments[i].count * opt_dtype_size(assign->dtype);
+    }
+    bool last = assign->last;
+    engine_reply(letter, OPT_MESSAGE_ASSIGN);
+    engine_return(engine, letter);
+    if (last) {
+        model_ready(model);
+        flow_settle(engine, model);
+    }
+}

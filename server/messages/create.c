@@ -1,0 +1,115 @@
+/* create — a new model, or the one that is there with the same definition. */
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/model.h"
+#include "server/messages/serve.h"
+
+/* Read what the model shall be. The plan's memory is in the arena; its specification is
+ * the caller's. */
+static enum opt_status read_plan(const struct engine *engine,
+                                 const struct letter *letter, struct opt_arena *arena,
+                                 struct opt_spec *spec, struct model_plan *plan,
+                                 struct opt_error *error)
+{
+    const struct opt_create *create = &letter->request.body.create;
+    enum opt_status status = opt_spec_from_wire(&create->specification, spec, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    struct opt_tensor_entry *tensors;
+    size_t count;
+    status = opt_tensor_table_read(letter->data, letter->data_size,
+                                   engine->settings.max_tensors, arena, &tensors,
+                                   &count, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    if (count == 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "model \"%s\" has no tensors; it must have at least one",
+                        create->model);
+    }
+    *plan = (struct model_plan){
+        .name = create->model,
+        .spec = spec,
+        .consistency = create->consistency,
+        .tensors = tensors,
+        .tensor_count = count,
+    };
+    return OPT_OK;
+}
+
+static void open_same(struct engine *engine, struct letter *letter, struct model *model,
+                      const struct model_plan *plan)
+{
+    char difference[OPT_ERROR_TEXT];
+    if (model_differs(model, plan, difference, sizeof difference)) {
+        engine_fail(engine, letter, OPT_ALREADY_EXISTS,
+                    "model \"%.60s\" exists with another definition: %s", model->name,
+                    difference);
+        return;
+    }
+    serve_model_reply(engine, letter, model, letter->request.body.create.join, false);
+}
+
+static void make_new(struct engine *engine, struct letter *letter,
+                     const struct model_plan *plan)
+{
+    const struct opt_create *create = &letter->request.body.create;
+    if (engine->model_count >= engine->settings.max_models) {
+        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
+                    "there are %zu models already, as many as the daemon may have",
+                    engine->model_count);
+        return;
+    }
+    struct opt_error error;
+    struct model *model;
+    enum opt_status status = model_new(engine, plan, &model, &error);
+    if (status != OPT_OK) {
+        engine_fail(engine, letter, status, "%s", error.text);
+        return;
+    }
+    if (!engine_add_model(engine, model)) {
+        model_free(engine, model);
+        engine_fail(engine, letter, OPT_UNAVAILABLE, "no memory for another model");
+        return;
+    }
+    if (create->assigned) {
+        model->creator = letter->peer;
+    } else {
+        model_ready(model);
+    }
+    if (!serve_model_reply(engine, letter, model, create->join, true)) {
+        flow_delete(engine, model, "the model could not be created");
+    }
+}
+
+void serve_create(struct engine *engine, struct letter *letter)
+{
+    const struct opt_create *create = &letter->request.body.create;
+    if (letter->peer->observer && (create->join || create->assigned)) {
+        engine_fail(engine, letter, OPT_PERMISSION_DENIED,
+                    "an observer may not join a model or assign its weights; say hello "
+                    "with a worker's name");
+        return;
+    }
+    struct model *model = names_find(&engine->models, create->model);
+    if (model != NULL && flow_postponed(engine, model, letter, false)) {
+        return;
+    }
+    struct opt_arena arena;
+    struct opt_spec spec;
+    struct model_plan plan;
+    struct opt_error error;
+    opt_arena_init(&arena, opt_table_budget(letter->data_size));
+    enum opt_status status = read_plan(engine, letter, &arena, &spec, &plan, &error);
+    if (status != OPT_OK) {
+        engine_fail(engine, letter, status, "%s", error.text);
+    } else if (model != NULL) {
+        open_same(engine, letter, model, &plan);
+    } else {
+        make_new(engine, letter, &plan);
+    }
+    opt_arena_fini(&arena);
+}

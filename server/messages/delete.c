@@ -1,0 +1,43 @@
+/* delete — a model and its state go. */
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/model.h"
+#include "server/messages/serve.h"
+
+/* Somebody else who is working with the model, or NULL. */
+static const char *other_worker(const struct model *model, const struct peer *peer)
+{
+    for (size_t i = 0; i < model->member_count; i++) {
+        const struct member *member = model->members[i];
+        if (member->joined && !member->away && member->worker != peer->worker) {
+            return member->worker->name;
+        }
+    }
+    return NULL;
+}
+
+void serve_delete(struct engine *engine, struct letter *letter)
+{
+    struct model *model =
+        engine_model_named(engine, letter, letter->request.body.delete_);
+    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+        return;
+    }
+    const char *other = other_worker(model, letter->peer);
+    if (other != NULL) {
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+                    "model \"%s\" has other workers, such as \"%s\"; they must leave "
+                    "before it can be deleted",
+                    model->name, other);
+        return;
+    }
+    if (model->creator != NULL && model->creator != letter->peer) {
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+                    "model \"%s\" is being created by another connection", model->name);
+        return;
+    }
+    flow_delete(engine, model, "the model was deleted");
+    engine_reply(letter, OPT_MESSAGE_DELETE);
+    engine_return(engine, letter);
+}

@@ -1,0 +1,104 @@
+/* hello — who speaks on this connection. */
+#include <string.h>
+
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/messages/serve.h"
+
+enum {
+    LEASE_MIN_MS = 100,
+    LEASE_MAX_MS = 60 * 60 * 1000,
+    BEATS_PER_LEASE = 3 /* so that one lost heartbeat costs nothing */
+};
+
+/* What a client may ask for in Hello.require. */
+static const char *const features[] = { "bf16", "fp16", "xxh3", "push_pull" };
+
+static const char *unknown_feature(const struct opt_hello *hello)
+{
+    for (size_t i = 0; i < hello->require_count; i++) {
+        bool known = false;
+        for (size_t k = 0; k < sizeof features / sizeof *features; k++) {
+            known = known || strcmp(hello->require[i], features[k]) == 0;
+        }
+        if (!known) {
+            return hello->require[i];
+        }
+    }
+    return NULL;
+}
+
+static uint32_t lease_of(const struct engine *engine, const struct opt_hello *hello)
+{
+    uint32_t lease = hello->lease_ms;
+    if (lease == 0) {
+        return engine->settings.lease_ms;
+    }
+    if (lease < LEASE_MIN_MS) {
+        return LEASE_MIN_MS;
+    }
+    return lease < LEASE_MAX_MS ? lease : LEASE_MAX_MS;
+}
+
+static void answer(struct engine *engine, struct letter *letter)
+{
+    const struct engine_settings *settings = &engine->settings;
+    const struct peer *peer = letter->peer;
+    uint32_t lease_ms = lease_of(engine, &letter->request.body.hello);
+    uint32_t beat_ms = settings->heartbeat_ms;
+    if (beat_ms > lease_ms / BEATS_PER_LEASE) {
+        beat_ms = lease_ms / BEATS_PER_LEASE;
+    }
+    engine_reply(letter, OPT_MESSAGE_HELLO)->body.hello = (struct opt_hello_reply){
+        .protocol = OPT_PROTOCOL,
+        .server = "optimd " OPTIMD_VERSION,
+        .incarnation = peer->incarnation,
+        .lease_ms = lease_ms,
+        .heartbeat_ms = beat_ms,
+        .max_frame_bytes = settings->max_frame_bytes,
+        .max_header_bytes = (uint32_t)settings->max_header_bytes,
+        .chunk_bytes = OPT_CHUNK_BYTES,
+        .block_elements = OPT_BLOCK,
+    };
+    if (peer->worker != NULL && peer->worker->members != NULL) {
+        letter->allowance = lease_allowance(peer);
+    }
+    engine_return(engine, letter);
+}
+
+void serve_hello(struct engine *engine, struct letter *letter)
+{
+    const struct opt_hello *hello = &letter->request.body.hello;
+    struct peer *peer = letter->peer;
+    if (peer->greeted) {
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+                    "this connection has said hello before");
+        return;
+    }
+    if (hello->protocol != OPT_PROTOCOL) {
+        engine_fail(engine, letter, OPT_UNIMPLEMENTED,
+                    "protocol %u is not spoken here; it must be %d", hello->protocol,
+                    OPT_PROTOCOL);
+        return;
+    }
+    const char *feature = unknown_feature(hello);
+    if (feature != NULL) {
+        engine_fail(engine, letter, OPT_UNIMPLEMENTED,
+                    "the feature \"%s\" that the client requires is not known here",
+                    feature);
+        return;
+    }
+    if (hello->worker[0] == '\0') {
+        peer->observer = true;
+    } else {
+        struct opt_error error;
+        enum opt_status status =
+            lease_hello(engine, peer, hello->worker, hello->session, &error);
+        if (status != OPT_OK) {
+            engine_fail(engine, letter, status, "%s", error.text);
+            return;
+        }
+    }
+    peer->greeted = true;
+    answer(engine, letter);
+}

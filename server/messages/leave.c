@@ -1,0 +1,46 @@
+/* leave — out of one model's rounds; goodbye — out of everything. */
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/model.h"
+#include "server/messages/serve.h"
+
+void serve_leave(struct engine *engine, struct letter *letter)
+{
+    struct model *model = engine_model(engine, letter, letter->request.body.leave);
+    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+        return;
+    }
+    struct member *member = lease_member(model, letter->peer);
+    if (member != NULL) {
+        lease_leave(engine, member);
+    }
+    if (letter->peer->worker->members != NULL) {
+        letter->allowance = lease_allowance(letter->peer);
+    }
+    engine_reply(letter, OPT_MESSAGE_LEAVE);
+    engine_return(engine, letter);
+}
+
+static struct member *joined_one(const struct worker *worker)
+{
+    for (struct member *member = worker->members; member != NULL;
+         member = member->next_of_worker) {
+        if (member->joined) {
+            return member;
+        }
+    }
+    return NULL;
+}
+
+void serve_goodbye(struct engine *engine, struct letter *letter)
+{
+    const struct worker *worker = letter->peer->worker;
+    for (struct member *member;
+         worker != NULL && (member = joined_one(worker)) != NULL;) {
+        lease_leave(engine, member);
+    }
+    letter->hang_up = true;
+    engine_reply(letter, OPT_MESSAGE_GOODBYE);
+    engine_return(engine, letter);
+}

@@ -1,0 +1,49 @@
+/* list — all models in a table. */
+#include <stdlib.h>
+
+#include "server/engine/inside.h"
+#include "server/engine/model.h"
+#include "server/messages/serve.h"
+
+struct opt_model_entry serve_summary(const struct model *model)
+{
+    return (struct opt_model_entry){
+        .name = model->name,
+        .model = model->number,
+        .step = model->step,
+        .tensors = model->tensor_count,
+        .parameters = model->parameters,
+        .workers = (uint32_t)model->joined,
+        .specification = model->canonical,
+    };
+}
+
+static bool make_table(const struct engine *engine, struct letter *letter)
+{
+    size_t count = engine->model_count;
+    struct opt_model_entry *models = calloc(count + 1, sizeof *models);
+    if (models == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        models[i] = serve_summary(engine->numbered[i]);
+    }
+    size_t size = opt_model_table_pack(models, count, NULL, 0);
+    letter->table = malloc(size + 1);
+    if (letter->table != NULL) {
+        letter->table_size = opt_model_table_pack(models, count, letter->table, size);
+    }
+    free(models);
+    return letter->table != NULL;
+}
+
+void serve_list(struct engine *engine, struct letter *letter)
+{
+    if (!make_table(engine, letter)) {
+        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
+                    "no memory for a table of %zu models", engine->model_count);
+        return;
+    }
+    engine_reply(letter, OPT_MESSAGE_LIST);
+    engine_return(engine, letter);
+}

@@ -1,0 +1,33 @@
+/* messages — the table of requests; see messages.h. */
+#include "server/messages/messages.h"
+
+#include "server/messages/serve.h"
+
+/* clang-format off */
+static const struct message_row rows[OPT_MESSAGE_LIMIT] = {
+    /*                        hello  worker data           served by */
+    [OPT_MESSAGE_HELLO]      = { false, false, DATA_NONE,     serve_hello },
+    [OPT_MESSAGE_CREATE]     = { true,  false, DATA_TABLE,    serve_create },
+    [OPT_MESSAGE_OPEN]       = { true,  false, DATA_NONE,     serve_open },
+    [OPT_MESSAGE_ASSIGN]     = { true,  true,  DATA_VALUES,   serve_assign },
+    [OPT_MESSAGE_LIST]       = { true,  false, DATA_NONE,     serve_list },
+    [OPT_MESSAGE_DESCRIBE]   = { true,  false, DATA_NONE,     serve_describe },
+    [OPT_MESSAGE_PUSH]       = { true,  true,  DATA_GRADIENT, serve_push },
+    [OPT_MESSAGE_PULL]       = { true,  false, DATA_NONE,     serve_pull },
+    [OPT_MESSAGE_PUSH_PULL]  = { true,  true,  DATA_GRADIENT, serve_push_pull },
+    [OPT_MESSAGE_WAIT]       = { true,  false, DATA_NONE,     serve_wait },
+    [OPT_MESSAGE_STATISTICS] = { true,  false, DATA_NONE,     serve_statistics },
+    [OPT_MESSAGE_LEAVE]      = { true,  true,  DATA_NONE,     serve_leave },
+    [OPT_MESSAGE_HEARTBEAT]  = { true,  false, DATA_NONE,     serve_heartbeat },
+    [OPT_MESSAGE_GOODBYE]    = { true,  false, DATA_NONE,     serve_goodbye },
+    [OPT_MESSAGE_DELETE]     = { true,  false, DATA_NONE,     serve_delete },
+};
+/* clang-format on */
+
+const struct message_row *message_row(enum opt_message message)
+{
+    if ((unsigned)message >= OPT_MESSAGE_LIMIT || rows[message].serve == NULL) {
+        return NULL;
+    }
+    return &rows[message];
+}

@@ -1,0 +1,52 @@
+/* open — an existing model; and what create and open answer. */
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/model.h"
+#include "server/messages/serve.h"
+
+bool serve_model_reply(struct engine *engine, struct letter *letter,
+                       struct model *model, bool join, bool created)
+{
+    const struct peer *peer = letter->peer;
+    if (join) {
+        struct opt_error error;
+        enum opt_status status = lease_join(engine, model, letter->peer, &error);
+        if (status != OPT_OK) {
+            engine_fail(engine, letter, status, "%s", error.text);
+            return false;
+        }
+        letter->allowance = lease_allowance(peer);
+    }
+    const struct member *member = lease_member(model, peer);
+    engine_reply(letter, OPT_MESSAGE_CREATE)->body.model =
+        (struct opt_model_reply){
+            .model = model->number,
+            .created = created,
+            .ready = model->ready,
+            .step = model->step,
+            .last_sequence = member == NULL ? 0 : lease_last_sequence(member),
+            .tensors = model->tensor_count,
+            .parameters = model->parameters,
+            .workers = (uint32_t)model->joined,
+            .specification = model->canonical,
+        };
+    engine_return(engine, letter);
+    /* Somebody more: enough may have come together now. */
+    flow_settle(engine, model);
+    return true;
+}
+
+void serve_open(struct engine *engine, struct letter *letter)
+{
+    const struct opt_open *open = &letter->request.body.open;
+    if (open->join && letter->peer->observer) {
+        engine_fail(engine, letter, OPT_PERMISSION_DENIED,
+                    "an observer may not join a model; say hello with a worker's name");
+        return;
+    }
+    struct model *model = engine_model_named(engine, letter, open->model);
+    if (model != NULL && !flow_postponed(engine, model, letter, false)) {
+        serve_model_reply(engine, letter, model, open->join, false);
+    }
+}

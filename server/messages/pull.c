@@ -1,0 +1,24 @@
+/* pull — weights, or another view of a model. */
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/view.h"
+#include "server/messages/serve.h"
+
+void serve_pull(struct engine *engine, struct letter *letter)
+{
+    const struct opt_pull *pull = &letter->request.body.pull;
+    struct model *model = engine_model(engine, letter, pull->model);
+    if (model == NULL || flow_postponed(engine, model, letter, true)) {
+        return;
+    }
+    /* Planned before it waits, so that what is wrong is said at once. */
+    struct opt_error error;
+    enum opt_status status = view_plan(engine, model, letter, pull, false, &error);
+    if (status != OPT_OK) {
+        engine_fail(engine, letter, status, "%s", error.text);
+    } else if (pull->min_step > model->step) {
+        flow_wait(engine, model, letter, pull->min_step);
+    } else {
+        flow_pull(engine, model, letter);
+    }
+}

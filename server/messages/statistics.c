@@ -1,0 +1,56 @@
+/* statistics — the daemon's counters by name: the engine's, then the loops'. */
+#include "server/engine/inside.h"
+#include "server/messages/serve.h"
+#include "server/net/counters.h"
+
+enum { ENGINE_COUNTERS = 24 };
+
+static size_t read_engine(const struct engine *engine,
+                          struct opt_counter out[ENGINE_COUNTERS])
+{
+    const struct engine_counters *counted = &engine->counters;
+    const struct opt_counter counters[] = {
+        { "requests", counted->requests },
+        { "errors", counted->errors },
+        { "pushes_applied", counted->pushes_applied },
+        { "pushes_duplicate", counted->pushes_duplicate },
+        { "pushes_refused", counted->pushes_refused },
+        { "pushes_skipped", counted->pushes_skipped },
+        { "pushes_withdrawn", counted->pushes_withdrawn },
+        { "pulls", counted->pulls },
+        { "updates", counted->updates },
+        { "updates_stalled", counted->updates_stalled },
+        { "update_ns", counted->update_ns },
+        { "parameters_updated", counted->parameters_updated },
+        { "rounds_skipped", counted->rounds_skipped },
+        { "versions_fresh", counted->versions_fresh },
+        { "workers_lost", counted->workers_lost },
+        { "deadlines_exceeded", counted->deadlines_exceeded },
+        { "models", engine->model_count },
+        { "workers", engine->workers.count },
+        { "memory_used", budget_used(&engine->budget) },
+        { "memory_limit", engine->budget.limit },
+    };
+    enum { COUNT = sizeof counters / sizeof *counters };
+    _Static_assert(COUNT <= (size_t)ENGINE_COUNTERS, "room for all");
+    for (size_t i = 0; i < COUNT; i++) {
+        out[i] = counters[i];
+    }
+    return COUNT;
+}
+
+void serve_statistics(struct engine *engine, struct letter *letter)
+{
+    struct opt_counter *counters = opt_arena_alloc(
+        &letter->arena, (ENGINE_COUNTERS + COUNTER_COUNT) * sizeof *counters);
+    if (counters == NULL) {
+        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED, "no memory for counters");
+        return;
+    }
+    size_t count = read_engine(engine, counters);
+    counters_read(counters + count);
+    engine_reply(letter, OPT_MESSAGE_STATISTICS)->body.statistics =
+        (struct opt_statistics_reply){ .counters = counters,
+                                       .count = count + COUNTER_COUNT };
+    engine_return(engine, letter);
+}

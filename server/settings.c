@@ -1,0 +1,580 @@
+/* settings — see settings.h: the table, its values, and what they must be together. The
+ * file is read by settings_file.c. */
+#include "server/settings.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "common/optim/options.h"
+#include "common/quantity.h"
+#include "server/net/quota.h"
+#include "server/net/socket.h"
+#include "server/settings_file.h"
+
+enum setting_kind {
+    SETTING_WORD, /* text */
+    SETTING_FLAG,
+    SETTING_LEVEL,
+    SETTING_COUNT,
+    SETTING_BYTES,
+    SETTING_TIME /* milliseconds */
+};
+
+struct setting {
+    const char *name;
+    enum setting_kind kind;
+    size_t offset;
+    const char *standard; /* default; NULL: depends on the machine, */
+    const char *derived;  /* as these words say */
+    uint64_t least, most;
+    const char *argument;
+    const char *help;
+};
+
+#define KIB UINT64_C(1024)
+#define MIB (1024 * KIB)
+#define GIB (1024 * MIB)
+#define SECOND UINT64_C(1000)
+#define HOUR (3600 * SECOND)
+#define AT(field) offsetof(struct settings, field)
+
+// clang-format off
+static const struct setting table[] = {
+    { "listen", SETTING_WORD, AT(listen), "127.0.0.1:7070", NULL, 0, 0, "ADDR:PORT",
+      "address and port to serve; port 0 takes a free one" },
+    { "insecure", SETTING_FLAG, AT(insecure), "false", NULL, 0, 0, NULL,
+      "serve an address that other machines reach, without encryption or passwords" },
+    { "data-dir", SETTING_WORD, AT(data_dir), "", NULL, 0, 0, "DIR",
+      "directory that belongs to this daemon alone" },
+    { "port-file", SETTING_WORD, AT(port_file), "", NULL, 0, 0, "FILE",
+      "write the port to this file when it can be connected to" },
+    { "log-level", SETTING_LEVEL, AT(log_level), "info", NULL, 0, 0, "LEVEL",
+      "least important events to log: debug, info, warn or error" },
+    { "threads", SETTING_COUNT, AT(threads), NULL, "cores minus one, at least 1",
+      1, 1024, "N", "threads that compute updates" },
+    { "loops", SETTING_COUNT, AT(loops), NULL, "1, or 2 from 8 cores on",
+      1, QUOTA_LOOPS_MAX, "N", "threads that serve connections" },
+    { "memory", SETTING_BYTES, AT(memory), NULL, "half of what the machine has",
+      1 * MIB, UINT64_MAX / 4, "SIZE",
+      "for weights, optimizer state and the gradients of joined workers" },
+    { "max-models", SETTING_COUNT, AT(max_models), "1024", NULL, 1, 65536, "N",
+      "models at a time" },
+    { "max-tensors", SETTING_COUNT, AT(max_tensors), "65536", NULL, 1, 65536, "N",
+      "tensors of a model" },
+    { "lease", SETTING_TIME, AT(lease), "5s", NULL, 100, 24 * HOUR, "TIME",
+      "silence after which a worker is taken for dead" },
+    { "heartbeat", SETTING_TIME, AT(heartbeat), "1s", NULL, 10, HOUR, "TIME",
+      "how often workers are asked to say something" },
+    { "grace", SETTING_TIME, AT(grace), "5s", NULL, 0, 24 * HOUR, "TIME",
+      "for a worker whose connection broke to come back" },
+    { "timeout-limit", SETTING_TIME, AT(timeout_limit), "60s", NULL, 100, 24 * HOUR, "TIME",
+      "longest that a request may wait for its answer" },
+    { "max-connections", SETTING_COUNT, AT(max_connections), "1024", NULL, 1, 1000000, "N",
+      "connections at a time; lowered where the limit of open files is" },
+    { "max-frame", SETTING_BYTES, AT(max_frame), "64MiB", NULL, 64 * KIB, 1 * GIB, "SIZE",
+      "longest frame received" },
+    { "max-header", SETTING_BYTES, AT(max_header), "64KiB", NULL, 4 * KIB, 1 * MIB, "SIZE",
+      "longest part of a frame that is not tensor data" },
+    { "max-table", SETTING_BYTES, AT(max_table), "16MiB", NULL, 4 * KIB, 1 * GIB, "SIZE",
+      "longest list of tensors received" },
+    { "connection-inflight", SETTING_BYTES, AT(connection_inflight), NULL,
+      "64MiB, at least max-frame", 64 * KIB, UINT64_MAX / 4, "SIZE",
+      "unanswered requests of one connection; the gradients of a joined worker are extra" },
+    { "inflight", SETTING_BYTES, AT(inflight), NULL, "a quarter of memory, at least max-frame",
+      64 * KIB, UINT64_MAX / 4, "SIZE", "the same over all connections" },
+    { "hello-timeout", SETTING_TIME, AT(hello_timeout), "5s", NULL, 10, HOUR, "TIME",
+      "from connecting to hello" },
+    { "frame-timeout", SETTING_TIME, AT(frame_timeout), "30s", NULL, 10, HOUR, "TIME",
+      "for a frame to arrive, unless it comes at frame-rate" },
+    { "frame-rate", SETTING_BYTES, AT(frame_rate), "64KiB", NULL, 1, 1 * GIB, "SIZE",
+      "bytes a second at which a frame may take longer" },
+    { "write-timeout", SETTING_TIME, AT(write_timeout), "30s", NULL, 10, HOUR, "TIME",
+      "for a peer to go on reading its answers" },
+    { "idle-timeout", SETTING_TIME, AT(idle_timeout), "60s", NULL, 10, 24 * HOUR, "TIME",
+      "for a peer that is no worker to ask something" },
+    { "room-timeout", SETTING_TIME, AT(room_timeout), "30s", NULL, 10, HOUR, "TIME",
+      "for a request to find room in inflight" },
+    { "user-timeout", SETTING_TIME, AT(user_timeout), "10s", NULL, 0, HOUR, "TIME",
+      "for a peer's machine to acknowledge what was sent; 0 leaves it to the system" },
+    { "congestion", SETTING_WORD, AT(congestion), "cubic", NULL, 0, 0, "NAME",
+      "congestion control towards this machine itself, where the kernel has it" },
+};
+// clang-format on
+
+enum { COUNT = sizeof(table) / sizeof(table[0]) };
+
+const char *settings_name(size_t index)
+{
+    return index < COUNT ? table[index].name : NULL;
+}
+
+static const char *name_at(size_t index, const void *context)
+{
+    (void)context;
+    return table[index].name;
+}
+
+/* -------------------------------------------------------------------- values */
+
+static void *field(struct settings *settings, const struct setting *setting)
+{
+    return (char *)settings + setting->offset;
+}
+
+static uint64_t number_of(const struct settings *settings,
+                          const struct setting *setting)
+{
+    uint64_t value;
+    memcpy(&value, (const char *)settings + setting->offset, sizeof(value));
+    return value;
+}
+
+/* A number as people write it, and as it would be read back. */
+static void print_number(enum setting_kind kind, uint64_t value, char *out, size_t size)
+{
+    static const struct {
+        uint64_t unit;
+        const char *name;
+    } bytes[] = { { GIB, "GiB" }, { MIB, "MiB" }, { KIB, "KiB" }, { 1, "B" } },
+      times[] = { { HOUR, "h" }, { 60 * SECOND, "min" }, { SECOND, "s" }, { 1, "ms" } };
+    if (kind == SETTING_COUNT) {
+        snprintf(out, size, "%" PRIu64, value);
+        return;
+    }
+    for (size_t i = 0; i < 4; i++) {
+        uint64_t unit = kind == SETTING_BYTES ? bytes[i].unit : times[i].unit;
+        if (value % unit == 0 && (value > 0 || unit == 1)) {
+            snprintf(out, size, "%" PRIu64 "%s", value / unit,
+                     kind == SETTING_BYTES ? bytes[i].name : times[i].name);
+            return;
+        }
+    }
+}
+
+static enum opt_status parse_number(const struct setting *setting, const char *text,
+                                    uint64_t *out, struct opt_error *error)
+{
+    enum opt_status status = OPT_OK;
+    if (setting->kind == SETTING_COUNT) {
+        status = opt_quantity_count(text, out, error);
+    } else if (setting->kind == SETTING_BYTES) {
+        status = opt_quantity_bytes(text, out, error);
+    } else {
+        status = opt_quantity_milliseconds(text, out, error);
+    }
+    if (status != OPT_OK) {
+        return status;
+    }
+    if (*out < setting->least || *out > setting->most) {
+        char least[32];
+        char most[32];
+        print_number(setting->kind, setting->least, least, sizeof(least));
+        print_number(setting->kind, setting->most, most, sizeof(most));
+        return opt_fail(error, OPT_OUT_OF_RANGE,
+                        "\"%s\" is out of range; right would be %s to %s", text, least,
+                        most);
+    }
+    return OPT_OK;
+}
+
+/* Give a setting its value. The sentence does not say where the value stood. */
+static enum opt_status set(struct settings *settings, const struct setting *setting,
+                           const char *text, struct opt_error *error)
+{
+    switch (setting->kind) {
+    case SETTING_WORD:
+        if (strlen(text) >= SETTING_TEXT) {
+            return opt_fail(error, OPT_OUT_OF_RANGE,
+                            "the value has %zu bytes; right would be at most %d",
+                            strlen(text), SETTING_TEXT - 1);
+        }
+        strcpy(field(settings, setting), text);
+        return OPT_OK;
+    case SETTING_FLAG:
+        if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "\"%s\" is neither true nor false", text);
+        }
+        *(bool *)field(settings, setting) = text[0] == 't';
+        return OPT_OK;
+    case SETTING_LEVEL:
+        if (!opt_log_level_parse(text, field(settings, setting))) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "\"%s\" is no level; right would be debug, info, warn or "
+                            "error",
+                            text);
+        }
+        return OPT_OK;
+    case SETTING_COUNT:
+    case SETTING_BYTES:
+    case SETTING_TIME:
+        break;
+    }
+    uint64_t value = 0;
+    enum opt_status status = parse_number(setting, text, &value, error);
+    if (status == OPT_OK) {
+        memcpy(field(settings, setting), &value, sizeof(value));
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------- defaults */
+
+static uint64_t at_least(uint64_t value, uint64_t least)
+{
+    return value > least ? value : least;
+}
+
+/* What the process may use: all of the machine, or the limit of its control group. */
+static uint64_t machine_memory(void)
+{
+    uint64_t memory = uv_get_total_memory();
+    uint64_t limit = uv_get_constrained_memory();
+    if (limit > 0 && limit < memory) {
+        memory = limit;
+    }
+    FILE *file = fopen("/sys/fs/cgroup/memory.max", "re");
+    if (file != NULL) {
+        char text[32] = "";
+        if (fgets(text, sizeof(text), file) != NULL) {
+            text[strcspn(text, "\n")] = '\0';
+            if (opt_quantity_count(text, &limit, NULL) == OPT_OK && limit < memory) {
+                memory = limit;
+            }
+        }
+        fclose(file);
+    }
+    return memory;
+}
+
+/* The value of a setting that depends on the machine and on settings before it. */
+static uint64_t derive(const struct settings *settings, const char *name)
+{
+    uint64_t cores = uv_available_parallelism();
+    if (strcmp(name, "threads") == 0) {
+        return at_least(cores, 2) - 1;
+    }
+    if (strcmp(name, "loops") == 0) {
+        return cores >= 8 ? 2 : 1;
+    }
+    if (strcmp(name, "memory") == 0) {
+        return at_least(machine_memory() / 2, 1 * MIB);
+    }
+    if (strcmp(name, "connection-inflight") == 0) {
+        return at_least(64 * MIB, settings->max_frame);
+    }
+    return at_least(settings->memory / 4, settings->max_frame);
+}
+
+static enum opt_status fill_defaults(struct settings *settings,
+                                     char *const given[COUNT], struct opt_error *error)
+{
+    for (size_t i = 0; i < COUNT; i++) {
+        if (given[i] == NULL && table[i].standard != NULL) {
+            enum opt_status status = set(settings, &table[i], table[i].standard, error);
+            if (status != OPT_OK) {
+                return status;
+            }
+        }
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        if (given[i] == NULL && table[i].standard == NULL) {
+            uint64_t value = derive(settings, table[i].name);
+            memcpy(field(settings, &table[i]), &value, sizeof(value));
+        }
+    }
+    return OPT_OK;
+}
+
+/* ------------------------------------------------------------------- together */
+
+/* Settings that only make sense in a certain order. */
+static enum opt_status check_order(const struct settings *settings,
+                                   struct opt_error *error)
+{
+    static const struct {
+        size_t less, more;
+    } pairs[] = {
+        { AT(heartbeat), AT(lease) },
+        { AT(max_header), AT(max_frame) },
+        { AT(max_frame), AT(connection_inflight) },
+        { AT(max_frame), AT(inflight) },
+    };
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        const struct setting *less = NULL;
+        const struct setting *more = NULL;
+        for (size_t k = 0; k < COUNT; k++) {
+            less = table[k].offset == pairs[i].less ? &table[k] : less;
+            more = table[k].offset == pairs[i].more ? &table[k] : more;
+        }
+        uint64_t low = number_of(settings, less);
+        uint64_t high = number_of(settings, more);
+        if (low > high) {
+            char low_text[32];
+            char high_text[32];
+            print_number(less->kind, low, low_text, sizeof(low_text));
+            print_number(more->kind, high, high_text, sizeof(high_text));
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "%s is %s, which is less than %s with its %s; right would "
+                            "be %s or more",
+                            more->name, high_text, less->name, low_text, low_text);
+        }
+    }
+    return OPT_OK;
+}
+
+static enum opt_status check_address(struct settings *settings, struct opt_error *error)
+{
+    struct opt_error cause;
+    if (endpoint_parse(settings->listen, &settings->endpoint, &cause) != OPT_OK) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "listen: %s", cause.text);
+    }
+    const struct sockaddr *address =
+        (const struct sockaddr *)&settings->endpoint.address;
+    if (!settings->insecure && !socket_is_loopback(address)) {
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT,
+            "listen: \"%s\" can be reached from other machines, and whoever "
+            "reaches this daemon may read and change every model, since it "
+            "has neither encryption nor passwords; listen on 127.0.0.1, or "
+            "say --insecure if the network itself is closed",
+            settings->listen);
+    }
+    return OPT_OK;
+}
+
+/* --------------------------------------------------------------- command line */
+
+enum { OPTION_CONFIG = 1000, OPTION_CHECK, OPTION_HELP, OPTION_VERSION };
+
+static void make_options(struct option options[COUNT + 5])
+{
+    for (int i = 0; i < COUNT; i++) {
+        options[i] = (struct option){
+            .name = table[i].name,
+            .has_arg = table[i].kind == SETTING_FLAG ? no_argument : required_argument,
+            .val = i,
+        };
+    }
+    options[COUNT] =
+        (struct option){ "config", required_argument, NULL, OPTION_CONFIG };
+    options[COUNT + 1] =
+        (struct option){ "check-config", no_argument, NULL, OPTION_CHECK };
+    options[COUNT + 2] = (struct option){ "help", no_argument, NULL, OPTION_HELP };
+    options[COUNT + 3] =
+        (struct option){ "version", no_argument, NULL, OPTION_VERSION };
+    options[COUNT + 4] = (struct option){ NULL, 0, NULL, 0 };
+}
+
+struct command_line {
+    const char *config;
+    char *values[COUNT]; /* borrowed from argv, or NULL */
+    enum settings_action action;
+};
+
+static enum opt_status misuse(struct command_line *line, struct opt_error *error,
+                              const char *what, const char *which)
+{
+    line->action = SETTINGS_MISUSED;
+    const char *word = which + strspn(which, "-");
+    const char *near = which[0] == '-'
+                           ? opt_nearest(word, strcspn(word, "="), COUNT, name_at, NULL)
+                           : NULL;
+    return opt_fail(error, OPT_INVALID_ARGUMENT, "%s %s%s%s; see optimd --help", what,
+                    which, near != NULL ? ", perhaps --" : "",
+                    near != NULL ? near : "");
+}
+
+static enum opt_status read_command_line(int argc, char **argv,
+                                         struct command_line *line,
+                                         struct opt_error *error)
+{
+    struct option options[COUNT + 5];
+    make_options(options);
+    *line = (struct command_line){ .action = SETTINGS_RUN };
+    opterr = 0;
+    optind = 0;
+    for (;;) {
+        int before = optind > 0 ? optind : 1;
+        int code = getopt_long(argc, argv, ":", options, NULL);
+        if (code == -1) {
+            break;
+        }
+        switch (code) {
+        case OPTION_CONFIG:
+            line->config = optarg;
+            break;
+        case OPTION_CHECK:
+            line->action = SETTINGS_CHECK;
+            break;
+        case OPTION_HELP:
+            line->action = SETTINGS_HELP;
+            return OPT_OK;
+        case OPTION_VERSION:
+            line->action = SETTINGS_VERSION;
+            return OPT_OK;
+        case '?':
+            return misuse(line, error, "unknown option", argv[before]);
+        case ':':
+            return misuse(line, error, "no value after", argv[before]);
+        default:
+            line->values[code] =
+                table[code].kind == SETTING_FLAG ? (char *)(uintptr_t) "true" : optarg;
+            break;
+        }
+    }
+    if (optind < argc) {
+        return misuse(line, error,
+                      "nothing is expected after the options, but there is",
+                      argv[optind]);
+    }
+    return OPT_OK;
+}
+
+static enum opt_status set_from_file(struct settings *settings,
+                                     const struct settings_file *file,
+                                     struct opt_error *error)
+{
+    for (size_t i = 0; i < COUNT; i++) {
+        struct opt_error cause;
+        if (file->values[i] == NULL ||
+            set(settings, &table[i], file->values[i], &cause) == OPT_OK) {
+            continue;
+        }
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "%s:%u: %s: %s", file->path,
+                        settings_file_line(file, table[i].name), table[i].name,
+                        cause.text);
+    }
+    return OPT_OK;
+}
+
+static enum opt_status set_from_options(struct settings *settings,
+                                        const struct command_line *line,
+                                        struct opt_error *error)
+{
+    for (size_t i = 0; i < COUNT; i++) {
+        struct opt_error cause;
+        if (line->values[i] != NULL &&
+            set(settings, &table[i], line->values[i], &cause) != OPT_OK) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT, "--%s: %s", table[i].name,
+                            cause.text);
+        }
+    }
+    return OPT_OK;
+}
+
+/* Put together what file and command line say. */
+static enum opt_status combine(const struct command_line *line,
+                               const struct settings_file *file, struct settings *out,
+                               struct opt_error *error)
+{
+    char *given[COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
+        given[i] = line->values[i] != NULL ? line->values[i] : file->values[i];
+    }
+    enum opt_status status = set_from_file(out, file, error);
+    if (status == OPT_OK) {
+        status = set_from_options(out, line, error);
+    }
+    if (status == OPT_OK) {
+        status = fill_defaults(out, given, error);
+    }
+    if (status == OPT_OK) {
+        status = check_order(out, error);
+    }
+    if (status == OPT_OK) {
+        status = check_address(out, error);
+    }
+    return status;
+}
+
+enum opt_status settings_read(int argc, char **argv, struct settings *out,
+                              enum settings_action *action, struct opt_error *error)
+{
+    struct command_line line;
+    enum opt_status status = read_command_line(argc, argv, &line, error);
+    *action = line.action;
+    if (status != OPT_OK || line.action == SETTINGS_HELP ||
+        line.action == SETTINGS_VERSION) {
+        return status;
+    }
+    struct settings settings = { .insecure = false };
+    struct settings_file file;
+    status = settings_file_read(line.config, COUNT, name_at, &file, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    status = combine(&line, &file, &settings, error);
+    settings_file_free(&file);
+    if (status == OPT_OK) {
+        *out = settings;
+    }
+    return status;
+}
+
+/* -------------------------------------------------------------------- printing */
+
+void settings_help(FILE *out)
+{
+    fputs("Usage: optimd [--config FILE] [--SETTING VALUE]...\n"
+          "Serve models and their optimizers to training workers.\n\n"
+          "  --config FILE        read settings from FILE (YAML)\n"
+          "  --check-config       check all settings, print them, and exit\n"
+          "  --help               print this and exit\n"
+          "  --version            print the version and exit\n\n"
+          "Settings, here or in FILE (the command line wins):\n",
+          out);
+    for (size_t i = 0; i < COUNT; i++) {
+        const struct setting *setting = &table[i];
+        char left[64];
+        snprintf(left, sizeof(left), "--%s%s%s", setting->name,
+                 setting->argument != NULL ? " " : "",
+                 setting->argument != NULL ? setting->argument : "");
+        const char *standard =
+            setting->standard != NULL ? setting->standard : setting->derived;
+        fprintf(out, "  %s\n      %s (default: %s)\n", left, setting->help,
+                standard[0] != '\0' ? standard : "none");
+    }
+    fputs(
+        "\nSizes have a unit (64MiB, 1.5GB), times too (30s, 250ms, 5min).\n"
+        "Exit status: 0 stopped as asked, 64 wrong usage, 69 something needed cannot\n"
+        "be had, 78 wrong configuration. See optimd(8).\n",
+        out);
+}
+
+void settings_print(const struct settings *settings, FILE *out)
+{
+    for (size_t i = 0; i < COUNT; i++) {
+        const struct setting *setting = &table[i];
+        const char *at = (const char *)settings + setting->offset;
+        char number[32];
+        switch (setting->kind) {
+        case SETTING_WORD:
+            /* In single quotes YAML changes nothing but the quote itself. */
+            fprintf(out, "%s: '", setting->name);
+            for (const char *c = at; *c != '\0'; c++) {
+                fputs(*c == '\'' ? "''" : (char[]){ *c, '\0' }, out);
+            }
+            fputs("'\n", out);
+            break;
+        case SETTING_FLAG:
+            fprintf(out, "%s: %s\n", setting->name,
+                    *(const bool *)at ? "true" : "false");
+            break;
+        case SETTING_LEVEL:
+            fprintf(out, "%s: %s\n", setting->name,
+                    opt_log_level_name(*(const enum opt_log_level *)at));
+            break;
+        case SETTING_COUNT:
+        case SETTING_BYTES:
+        case SETTING_TIME:
+            print_number(setting->kind, number_of(settings, setting), number,
+                         sizeof(number));
+            fprintf(out, "%s: %s\n", setting->name, number);
+            break;
+        }
+    }
+}

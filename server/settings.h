@@ -1,0 +1,81 @@
+/* settings — what the operator decides: one table, three ways to say it.
+ *
+ * Each setting has a row in one table: name, kind, default, range and a sentence. The
+ * long options of the command line, the keys of the configuration file, the text of
+ * --help and that of --check-config are made from it. The command line wins over the
+ * file, the file over the default. Main thread, before anything else has started; after
+ * that settings do not change.
+ */
+#ifndef OPTIMD_SERVER_SETTINGS_H
+#define OPTIMD_SERVER_SETTINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/log.h"
+#include "common/status.h"
+#include "server/net/listener.h"
+
+enum { SETTING_TEXT = 256 }; /* longest value, with its end */
+
+struct settings {
+    char listen[SETTING_TEXT];
+    bool insecure;
+    char data_dir[SETTING_TEXT];  /* "": none */
+    char port_file[SETTING_TEXT]; /* "": none */
+    enum opt_log_level log_level;
+    uint64_t threads;
+    uint64_t loops;
+    uint64_t memory;
+    uint64_t max_models;
+    uint64_t max_tensors;
+    uint64_t lease; /* this and all other times: milliseconds */
+    uint64_t heartbeat;
+    uint64_t grace;
+    uint64_t timeout_limit;
+    uint64_t max_connections;
+    uint64_t max_frame;
+    uint64_t max_header;
+    uint64_t max_table;
+    uint64_t connection_inflight;
+    uint64_t inflight;
+    uint64_t hello_timeout;
+    uint64_t frame_timeout;
+    uint64_t frame_rate; /* bytes a second */
+    uint64_t write_timeout;
+    uint64_t idle_timeout;
+    uint64_t room_timeout;
+    uint64_t user_timeout;
+    char congestion[SETTING_TEXT]; /* "": the system's */
+
+    struct endpoint endpoint; /* what listen means */
+};
+
+/* What the command line asks for. */
+enum settings_action {
+    SETTINGS_RUN,
+    SETTINGS_CHECK,   /* --check-config */
+    SETTINGS_HELP,    /* --help; out is not filled in */
+    SETTINGS_VERSION, /* --version; neither */
+    SETTINGS_MISUSED  /* an option or an argument that does not exist */
+};
+
+/* Read command line and file. OPT_OK: out is complete and checked as a whole.
+ * Otherwise a sentence that names where (file and line, or option), the key, the value
+ * and what would be right; *action is SETTINGS_MISUSED if the command line itself is
+ * wrong. */
+enum opt_status settings_read(int argc, char **argv, struct settings *out,
+                              enum settings_action *action, struct opt_error *error);
+
+/* The text of --help. */
+void settings_help(FILE *out);
+
+/* All settings as they are, in the form of a configuration file. */
+void settings_print(const struct settings *settings, FILE *out);
+
+/* The names in the order of the table; NULL after the last. */
+const char *settings_name(size_t index);
+
+#endif

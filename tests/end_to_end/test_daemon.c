@@ -1,0 +1,296 @@
+/* The daemon as a process: its command line, its start, its end, who may connect. */
+#define _GNU_SOURCE /* O_DIRECTORY beside POSIX */
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "server/settings.h"
+#include "tests/end_to_end/daemon.h"
+#include "tests/end_to_end/raw.h"
+
+enum { EXIT_USAGE = 64, EXIT_UNAVAILABLE = 69, EXIT_CONFIG = 78, WAIT_MS = 5000 };
+
+/* Run to its end; *log and *out are the caller's to free, and may be NULL. */
+static int run(const char *const *options, char **log, char **out)
+{
+    struct daemon_process daemon = { .pid = 0 };
+    daemon_spawn(&daemon, options);
+    int code = daemon_wait(&daemon, WAIT_MS);
+    if (log != NULL) {
+        *log = daemon_log(&daemon);
+    }
+    if (out != NULL) {
+        *out = daemon_output(&daemon);
+    }
+    daemon_remove(&daemon);
+    return code;
+}
+
+static void expect(const char *const *options, int code, const char *text)
+{
+    char *log = NULL;
+    int got = run(options, &log, NULL);
+    cr_expect_eq(got, code, "exit status %d instead of %d: %s", got, code, log);
+    cr_expect_not_null(strstr(log, text), "\"%s\" does not say \"%s\"", log, text);
+    free(log);
+}
+
+static char *read_file(const char *path)
+{
+    FILE *file = fopen(path, "re");
+    cr_assert_not_null(file, "%s is missing (tests run at the top of the tree)", path);
+    char *text = NULL;
+    size_t size = 0;
+    cr_assert_gt(getdelim(&text, &size, '\0', file), 0);
+    fclose(file);
+    return text;
+}
+
+Test(daemon, says_its_version)
+{
+    char *out = NULL;
+    cr_expect_eq(run((const char *[]){ "--version", NULL }, NULL, &out), 0);
+    cr_expect_str_eq(out, "optimd " OPTIMD_VERSION "\n");
+    free(out);
+}
+
+Test(daemon, help_manual_and_sample_name_every_setting)
+{
+    char *out = NULL;
+    cr_expect_eq(run((const char *[]){ "--help", NULL }, NULL, &out), 0);
+    char *manual = read_file("server/optimd.8");
+    char *sample = read_file("deploy/optimd.yaml");
+    for (size_t i = 0; settings_name(i) != NULL; i++) {
+        char option[64];
+        snprintf(option, sizeof(option), "--%s ", settings_name(i));
+        char *flag = strstr(out, option);
+        if (flag == NULL) {
+            snprintf(option, sizeof(option), "--%s\n", settings_name(i));
+            flag = strstr(out, option);
+        }
+        cr_expect_not_null(flag, "--help lacks %s", settings_name(i));
+        snprintf(option, sizeof(option), ".It Fl \\-%s", settings_name(i));
+        cr_expect_not_null(strstr(manual, option), "optimd.8 lacks %s",
+                           settings_name(i));
+        snprintf(option, sizeof(option), "%s:", settings_name(i));
+        cr_expect_not_null(strstr(sample, option), "optimd.yaml lacks %s",
+                           settings_name(i));
+    }
+    free(out);
+    free(manual);
+    free(sample);
+}
+
+Test(daemon, checks_the_sample_configuration)
+{
+    char *out = NULL;
+    char *log = NULL;
+    int code = run(
+        (const char *[]){ "--check-config", "--config", "deploy/optimd.yaml", NULL },
+        &log, &out);
+    cr_expect_eq(code, 0, "%s", log);
+    cr_expect_not_null(strstr(out, "max-frame: 64MiB\n"), "%s", out);
+    free(out);
+    free(log);
+}
+
+Test(daemon, prints_settings_that_it_can_read)
+{
+    char *first = NULL;
+    const char *const options[] = { "--check-config", "--threads", "3",
+                                    "--lease",        "1500ms",    "--data-dir",
+                                    "it's here",      NULL };
+    cr_assert_eq(run(options, NULL, &first), 0);
+    struct daemon_process daemon = { .directory = "/tmp/optimd-test-XXXXXX" };
+    cr_assert_not_null(mkdtemp(daemon.directory));
+    char path[DAEMON_PATH + 16];
+    snprintf(path, sizeof(path), "%s/config", daemon.directory);
+    FILE *file = fopen(path, "we");
+    fputs(first, file);
+    fclose(file);
+    daemon_spawn(&daemon, (const char *[]){ "--check-config", "--config", path, NULL });
+    cr_assert_eq(daemon_wait(&daemon, WAIT_MS), 0);
+    char *second = daemon_output(&daemon);
+    cr_expect_str_eq(second, first);
+    cr_expect_not_null(strstr(first, "lease: 1500ms\n"));
+    cr_expect_not_null(strstr(first, "data-dir: 'it''s here'\n"));
+    free(first);
+    free(second);
+    daemon_remove(&daemon);
+}
+
+Test(daemon, refuses_wrong_usage)
+{
+    expect((const char *[]){ "--thread-count=3", NULL }, EXIT_USAGE,
+           "--thread-count=3");
+    expect((const char *[]){ "--lissten", "x", NULL }, EXIT_USAGE, "perhaps --listen");
+    expect((const char *[]){ "--listen", NULL }, EXIT_USAGE, "no value after");
+    expect((const char *[]){ "start", NULL }, EXIT_USAGE, "start");
+}
+
+Test(daemon, refuses_wrong_values_before_it_opens_a_port)
+{
+    expect((const char *[]){ "--threads", "many", NULL }, EXIT_CONFIG, "--threads");
+    expect((const char *[]){ "--threads", "0", NULL }, EXIT_CONFIG, "1 to 1024");
+    expect((const char *[]){ "--memory", "64", NULL }, EXIT_CONFIG, "--memory");
+    expect((const char *[]){ "--listen", "127.0.0.1", NULL }, EXIT_CONFIG, "listen");
+    expect((const char *[]){ "--listen", "127.0.0.1:70000", NULL }, EXIT_CONFIG,
+           "70000");
+    expect((const char *[]){ "--heartbeat", "9s", NULL }, EXIT_CONFIG, "lease is 5s");
+    expect((const char *[]){ "--config", "/nowhere/optimd.yaml", NULL }, EXIT_CONFIG,
+           "/nowhere/optimd.yaml");
+}
+
+Test(daemon, refuses_addresses_that_others_reach)
+{
+    expect((const char *[]){ "--listen", "0.0.0.0:0", NULL }, EXIT_CONFIG,
+           "--insecure");
+    expect((const char *[]){ "--listen", "[::]:0", NULL }, EXIT_CONFIG, "--insecure");
+    expect((const char *[]){ "--listen", "192.0.2.1:0", NULL }, EXIT_CONFIG,
+           "other machines");
+}
+
+/* A loopback address, so that even this test offers nothing to other machines. */
+Test(daemon, warns_when_it_is_insecure)
+{
+    struct daemon_process daemon;
+    daemon_start(&daemon, (const char *[]){ "--insecure", NULL });
+    cr_expect(daemon_logged(&daemon, "warn insecure", WAIT_MS));
+    daemon_stop(&daemon);
+}
+
+Test(daemon, announces_its_port_and_stops_when_asked)
+{
+    struct daemon_process daemon;
+    daemon_start(&daemon, NULL);
+    int fd = raw_connect(daemon.port);
+    raw_hello(fd, "");
+    raw_heartbeat(fd, 1);
+    char *log = daemon_log(&daemon);
+    cr_expect_not_null(strstr(log, " started "), "%s", log);
+    free(log);
+    char port_file[DAEMON_PATH + 16];
+    snprintf(port_file, sizeof(port_file), "%s/port", daemon.directory);
+    daemon_signal(&daemon, SIGTERM);
+    raw_expect_error(fd, 0, OPT_UNAVAILABLE, "stopping");
+    cr_expect(raw_closed(fd, WAIT_MS));
+    close(fd);
+    cr_expect_eq(daemon_wait(&daemon, WAIT_MS), 0);
+    cr_expect_neq(access(port_file, F_OK), 0, "the port file is still there");
+    log = daemon_log(&daemon);
+    cr_expect_not_null(strstr(log, " stopped "), "%s", log);
+    free(log);
+    daemon_remove(&daemon);
+}
+
+Test(daemon, stops_on_interrupt)
+{
+    struct daemon_process daemon;
+    daemon_start(&daemon, NULL);
+    daemon_signal(&daemon, SIGINT);
+    cr_expect_eq(daemon_wait(&daemon, WAIT_MS), 0);
+    daemon_remove(&daemon);
+}
+
+/* A peer that neither reads nor closes holds up an orderly stop for a while. */
+Test(daemon, stops_at_once_at_the_second_signal)
+{
+    struct daemon_process daemon;
+    daemon_start(&daemon, NULL);
+    int fd = raw_connect(daemon.port);
+    raw_hello(fd, "");
+    daemon_signal(&daemon, SIGTERM);
+    cr_assert(daemon_logged(&daemon, " stopping ", WAIT_MS));
+    daemon_signal(&daemon, SIGTERM);
+    cr_expect_eq(daemon_wait(&daemon, 1000), 128 + SIGTERM);
+    close(fd);
+    daemon_remove(&daemon);
+}
+
+Test(daemon, keeps_its_data_directory_to_itself)
+{
+    struct daemon_process first;
+    daemon_start(&first, NULL);
+    char directory[DAEMON_PATH + 16];
+    snprintf(directory, sizeof(directory), "%s-data", first.directory);
+    struct daemon_process second;
+    daemon_start(&second, (const char *[]){ "--data-dir", directory, NULL });
+    struct stat status;
+    cr_assert_eq(stat(directory, &status), 0);
+    cr_expect_eq(status.st_mode & 0777, 0700u);
+    const char *const third[] = { "--listen", "127.0.0.1:0", "--data-dir", directory,
+                                  NULL };
+    expect(third, EXIT_UNAVAILABLE, "in use");
+    /* Nothing needs to be cleaned up after a daemon that was killed. */
+    daemon_signal(&second, SIGKILL);
+    cr_expect_eq(daemon_wait(&second, WAIT_MS), 128 + SIGKILL);
+    daemon_remove(&second);
+    daemon_start(&second, (const char *[]){ "--data-dir", directory, NULL });
+    daemon_stop(&second);
+    daemon_stop(&first);
+    char lock[DAEMON_PATH + 32];
+    snprintf(lock, sizeof(lock), "%s/lock", directory);
+    unlink(lock);
+    rmdir(directory);
+}
+
+Test(daemon, refuses_a_data_directory_it_cannot_use)
+{
+    const char *const options[] = { "--listen", "127.0.0.1:0", "--data-dir",
+                                    "/proc/optimd", NULL };
+    expect(options, EXIT_UNAVAILABLE, "/proc/optimd");
+}
+
+Test(daemon, refuses_a_port_that_is_taken)
+{
+    struct daemon_process daemon;
+    daemon_start(&daemon, NULL);
+    char address[32];
+    snprintf(address, sizeof(address), "127.0.0.1:%u", (unsigned)daemon.port);
+    expect((const char *[]){ "--listen", address, NULL }, EXIT_UNAVAILABLE, address);
+    daemon_stop(&daemon);
+}
+
+Test(daemon, tells_the_connection_that_is_one_too_many)
+{
+    struct daemon_process daemon;
+    daemon_start(&daemon, (const char *[]){ "--max-connections", "2", NULL });
+    int first = raw_connect(daemon.port);
+    raw_hello(first, "");
+    int second = raw_connect(daemon.port);
+    raw_hello(second, "");
+    int third = raw_connect(daemon.port);
+    raw_expect_error(third, 0, OPT_RESOURCE_EXHAUSTED, "2 connections");
+    cr_expect(raw_closed(third, WAIT_MS));
+    close(third);
+    raw_heartbeat(first, 5);
+    /* A place that is given up is somebody else's. */
+    close(second);
+    cr_assert(daemon_logged(&daemon, "connection_closed", WAIT_MS));
+    int fourth = raw_connect(daemon.port);
+    raw_hello(fourth, "");
+    close(fourth);
+    close(first);
+    daemon_stop(&daemon);
+}
+
+Test(daemon, serves_connections_on_all_its_loops)
+{
+    enum { CONNECTIONS = 12 };
+    struct daemon_process daemon;
+    daemon_start(&daemon, (const char *[]){ "--loops", "3", NULL });
+    int fds[CONNECTIONS];
+    for (int i = 0; i < CONNECTIONS; i++) {
+        fds[i] = raw_connect(daemon.port);
+        raw_hello(fds[i], "");
+    }
+    for (int i = 0; i < CONNECTIONS; i++) {
+        raw_heartbeat(fds[i], 1);
+        close(fds[i]);
+    }
+    daemon_stop(&daemon);
+}

@@ -1,0 +1,171 @@
+/* in_process — the golden backend that calls the mathematics directly. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/optim/update.h"
+#include "tests/golden/backend.h"
+
+struct model {
+    struct opt_spec spec;
+    uint64_t T;
+    size_t count, slot_count;
+    const char *slots[OPT_SLOTS_MAX];
+    struct opt_tensor_memory memory[GOLDEN_TENSORS];
+    struct opt_tensor_options options[GOLDEN_TENSORS];
+    struct opt_tensor_counters counters[GOLDEN_TENSORS];
+    void *scratch;
+};
+
+static void model_close(void *handle)
+{
+    struct model *model = handle;
+
+    for (size_t i = 0; i < model->count; i++) {
+        free(model->memory[i].w);
+        free(model->memory[i].direction);
+        for (size_t s = 0; s < model->slot_count; s++) {
+            free(model->memory[i].slots[s]);
+        }
+    }
+    free(model->scratch);
+    free(model);
+}
+
+static bool tensor_init(struct model *model, size_t index,
+                        const struct golden_tensor *tensor)
+{
+    struct opt_tensor_memory *memory = &model->memory[index];
+    size_t n = tensor->n;
+    bool ok;
+
+    opt_tensor_options_resolve(&model->spec, tensor->name, tensor->rank,
+                               &model->options[index]);
+    model->counters[index] = (struct opt_tensor_counters){ 0, 1.0 };
+    memory->n = n;
+    memory->options = &model->options[index];
+    memory->counters = &model->counters[index];
+    memory->w = calloc(n, sizeof *memory->w);
+    memory->direction = calloc(n, sizeof *memory->direction);
+    ok = memory->w != NULL && memory->direction != NULL;
+    if (ok && tensor->initial != NULL) {
+        memcpy(memory->w, tensor->initial, n * sizeof *memory->w);
+    }
+    for (size_t s = 0; ok && s < model->slot_count; s++) {
+        bool copy;
+        float start = opt_spec_slot_start(&model->spec, s, &copy);
+        float *slot = malloc(n * sizeof *slot);
+
+        memory->slots[s] = slot;
+        ok = slot != NULL;
+        for (size_t i = 0; ok && i < n; i++) {
+            slot[i] = copy ? memory->w[i] : start;
+        }
+    }
+    return ok;
+}
+
+static enum opt_status model_open(const struct opt_spec *spec,
+                                  const struct golden_tensor *tensors, size_t count,
+                                  void **out, struct opt_error *error)
+{
+    struct model *model = calloc(1, sizeof *model);
+    size_t largest = 0;
+    bool ok = model != NULL;
+
+    if (ok) {
+        model->spec = *spec;
+        model->count = count;
+        model->slot_count = opt_spec_slots(spec, model->slots);
+        for (size_t i = 0; i < count; i++) {
+            largest = tensors[i].n > largest ? tensors[i].n : largest;
+            ok = ok && tensor_init(model, i, &tensors[i]);
+        }
+        model->scratch = malloc(opt_update_scratch(count, largest));
+        ok = ok && model->scratch != NULL;
+    }
+    if (!ok) {
+        if (model != NULL) {
+            model_close(model);
+        }
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the model");
+    }
+    *out = model;
+    return OPT_OK;
+}
+
+static enum opt_status model_update(void *handle, const struct golden_push *pushes,
+                                    size_t workers, struct opt_error *error)
+{
+    enum { WORKERS = 16 };
+    struct model *model = handle;
+    struct opt_contribution contributions[GOLDEN_TENSORS][WORKERS];
+    uint64_t samples[WORKERS];
+    enum opt_form forms[WORKERS];
+    double factors[WORKERS];
+
+    if (workers > WORKERS) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "more than %d workers",
+                        (int)WORKERS);
+    }
+    for (size_t i = 0; i < workers; i++) {
+        samples[i] = pushes[i].samples;
+        forms[i] = pushes[i].form;
+    }
+    opt_aggregate_factors((enum opt_aggregate)model->spec.options.aggregate, samples,
+                          forms, workers, factors);
+    for (size_t t = 0; t < model->count; t++) {
+        for (size_t i = 0; i < workers; i++) {
+            contributions[t][i] = (struct opt_contribution){
+                .values = pushes[i].gradients[t],
+                .dtype = OPT_FP32,
+                .factor = factors[i],
+            };
+        }
+        model->memory[t].contributions = contributions[t];
+        model->memory[t].contribution_count = workers;
+    }
+    if (!opt_update_serial(&model->spec, model->T + 1, model->memory, model->count,
+                           model->scratch)) {
+        return opt_fail(error, OPT_OUT_OF_RANGE, "the sum of the gradients overflowed");
+    }
+    model->T++;
+    return OPT_OK;
+}
+
+static enum opt_status model_read(void *handle, enum opt_view view, const char *slot,
+                                  size_t tensor, float *out, struct opt_error *error)
+{
+    struct model *model = handle;
+    const struct opt_tensor_memory *memory = &model->memory[tensor];
+    const float *values = memory->w;
+    int answer = opt_view_eval_slot(&model->spec);
+
+    if (view == OPT_VIEW_TRAIN &&
+        opt_view_train(&model->spec, memory->w, memory->slots, out, memory->n)) {
+        return OPT_OK;
+    }
+    if (view == OPT_VIEW_EVAL && answer >= 0) {
+        values = memory->slots[answer];
+    }
+    if (view == OPT_VIEW_SLOT) {
+        size_t s = 0;
+
+        while (s < model->slot_count && strcmp(model->slots[s], slot) != 0) {
+            s++;
+        }
+        if (s == model->slot_count) {
+            return opt_fail(error, OPT_NOT_FOUND, "no slot %s", slot);
+        }
+        values = memory->slots[s];
+    }
+    memcpy(out, values, memory->n * sizeof *out);
+    return OPT_OK;
+}
+
+const struct golden_backend golden_in_process = {
+    .name = "in process",
+    .open = model_open,
+    .update = model_update,
+    .read = model_read,
+    .close = model_close,
+};

@@ -1,0 +1,103 @@
+#include "server/buffer.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+#include <uv.h>
+
+enum { MIB = 1 << 20 };
+
+Test(buffer, uses_given_back_memory_again)
+{
+    size_t capacity = 0;
+    uint8_t *first = buffer_take(4 * MIB, &capacity);
+    cr_assert_not_null(first);
+    cr_expect_eq((uintptr_t)first % (2 * MIB), 0u);
+    memset(first, 1, 4 * MIB);
+    buffer_give(first, capacity);
+    cr_expect_eq(buffer_kept(), capacity);
+    size_t again = 0;
+    cr_expect_eq(buffer_take(3 * MIB, &again), first);
+    cr_expect_eq(again, capacity);
+    cr_expect_eq(buffer_kept(), 0u);
+    buffer_give(first, again);
+}
+
+/* A small request must not sit on a large buffer. */
+Test(buffer, does_not_waste_more_than_half)
+{
+    size_t large = 0;
+    size_t small = 0;
+    uint8_t *first = buffer_take(32 * MIB, &large);
+    buffer_give(first, large);
+    uint8_t *second = buffer_take(4 * MIB, &small);
+    cr_expect_neq(second, first);
+    cr_expect_lt(small, 8u * MIB);
+    buffer_give(second, small);
+}
+
+Test(buffer, returns_what_nobody_wants)
+{
+    size_t capacity = 0;
+    uint8_t *memory = buffer_take(MIB, &capacity);
+    buffer_give(memory, capacity);
+    buffer_trim();
+    cr_expect_eq(buffer_kept(), capacity, "returned too soon");
+    buffer_trim();
+    cr_expect_eq(buffer_kept(), 0u);
+}
+
+Test(buffer, keeps_no_more_than_it_may)
+{
+    size_t first_size = 0;
+    size_t second_size = 0;
+    uint8_t *first = buffer_take(MIB, &first_size);
+    uint8_t *second = buffer_take(MIB, &second_size);
+    buffer_keep(first_size);
+    buffer_give(first, first_size);
+    buffer_give(second, second_size);
+    cr_expect_eq(buffer_kept(), first_size);
+    buffer_keep(0);
+    cr_expect_eq(buffer_kept(), 0u);
+}
+
+Test(buffer, keeps_small_ones_for_malloc)
+{
+    size_t capacity = 0;
+    uint8_t *memory = buffer_take(1, &capacity);
+    cr_assert_not_null(memory);
+    cr_expect_eq((uintptr_t)memory % 64, 0u);
+    buffer_give(memory, capacity);
+    cr_expect_eq(buffer_kept(), 0u);
+    buffer_give(NULL, 0);
+}
+
+static void churn(void *argument)
+{
+    uint8_t mark = *(const uint8_t *)argument;
+    for (int i = 0; i < 2000; i++) {
+        size_t size = ((size_t)i % 7 + 1) * 70000;
+        size_t capacity = 0;
+        uint8_t *memory = buffer_take(size, &capacity);
+        cr_assert_not_null(memory);
+        memory[0] = mark;
+        memory[size - 1] = mark;
+        if (i % 100 == 0) {
+            buffer_trim();
+        }
+        cr_assert(memory[0] == mark && memory[size - 1] == mark, "shared with another");
+        buffer_give(memory, capacity);
+    }
+}
+
+Test(buffer, never_serves_two_at_once)
+{
+    uv_thread_t threads[4];
+    static const uint8_t marks[4] = { 1, 2, 3, 4 };
+    for (int i = 0; i < 4; i++) {
+        cr_assert_eq(uv_thread_create(&threads[i], churn, (void *)(uintptr_t)&marks[i]),
+                     0);
+    }
+    for (int i = 0; i < 4; i++) {
+        uv_thread_join(&threads[i]);
+    }
+}

@@ -1,0 +1,228 @@
+/* test_conformance — what every rule promises in every composition.
+ *
+ * Walks the registry times decay times wrappers, so that a new row is tested before
+ * anybody remembers to.
+ */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/optim/rule.h"
+#include "tests/toy.h"
+
+static const char *const decays[] = { "", " + decay(0.01)", " + decay(0.01, decoupled)",
+                                      " + decay(0.01, update)" };
+static const char *const wrappers[] = {
+    "",
+    " + layerwise(update)",
+    " + layerwise(gradient)",
+    " + lookahead(3)",
+    " + lookahead(3, momentum=reset)",
+    " + lookahead(4, alpha=0.8, momentum=pullback)",
+    " + clip(global_norm, 0.5) + warmup(4) + cosine(30)",
+    " + clip(tensor_norm, 0.5) + layerwise(update) + lookahead(6)",
+    " + clip(value, 0.1) + aggregate(sum)",
+};
+/* Momentum has forms of which not all go with everything. */
+static const char *const variants[] = {
+    "",
+    "(momentum_form=ema)",
+    "(nesterov_form=reformulated)",
+    "(momentum_form=heavy_ball, nesterov_form=reformulated)",
+    "(momentum=0.9, centered=true)",
+    "(nadam_form=scheduled)",
+};
+
+enum {
+    DECAYS = sizeof decays / sizeof decays[0],
+    WRAPPERS = sizeof wrappers / sizeof wrappers[0],
+    VARIANTS = sizeof variants / sizeof variants[0]
+};
+
+/* Call visit with each composition that is a specification; returns how many are. */
+static size_t walk(bool with_decay,
+                   void (*visit)(const struct opt_spec *spec, const char *expression))
+{
+    size_t rule_count, visited = 0;
+    const struct opt_rule *const *rules = opt_rules(&rule_count);
+
+    for (size_t r = 0; r < rule_count; r++) {
+        for (size_t v = 0; v < VARIANTS; v++) {
+            for (size_t d = 0; d < (with_decay ? DECAYS : 1); d++) {
+                for (size_t w = 0; w < WRAPPERS; w++) {
+                    char expression[256];
+                    struct opt_spec spec;
+
+                    snprintf(expression, sizeof expression, "%s%s%s%s", rules[r]->name,
+                             variants[v], decays[d], wrappers[w]);
+                    if (opt_spec_parse(expression, &spec, NULL) == OPT_OK) {
+                        visit(&spec, expression);
+                        visited++;
+                    }
+                }
+            }
+        }
+    }
+    return visited;
+}
+
+enum { STEPS = 20, STOP = 10, SMALL = 37, BIG = 3 * OPT_BLOCK + 77 };
+
+static void resumes(const struct opt_spec *spec, const char *expression)
+{
+    float initial[SMALL], gradient[SMALL];
+    struct toy straight, resumed;
+
+    toy_fill(TOY_ORDINARY, 1, initial, SMALL);
+    toy_init_spec(&straight, spec, initial, SMALL);
+    toy_fill(TOY_ORDINARY, 2, initial, SMALL);
+    toy_init_spec(&resumed, spec, initial, SMALL);
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        toy_fill(step % 5 == 0 ? TOY_SPARSE : TOY_ORDINARY, step, gradient, SMALL);
+        toy_update(&straight, gradient);
+        if (step == STOP) {
+            toy_copy(&resumed, &straight);
+        } else if (step > STOP) {
+            toy_update(&resumed, gradient);
+        }
+    }
+    cr_assert(toy_equal(&straight, &resumed), "%s", expression);
+    for (size_t i = 0; i < SMALL; i++) {
+        cr_assert(isfinite(straight.w[i]), "%s", expression);
+    }
+    toy_fini(&straight);
+    toy_fini(&resumed);
+}
+
+Test(conformance, resuming_from_weights_slots_and_counters_equals_never_stopping)
+{
+    size_t visited = walk(true, resumes);
+
+    cr_assert_geq(visited, 13 * DECAYS * 5, "only %zu compositions", visited);
+}
+
+static void any_order(const struct opt_spec *spec, const char *expression)
+{
+    static float initial[BIG], gradient[BIG];
+    struct toy serial, shuffled;
+
+    toy_fill(TOY_ORDINARY, 1, initial, BIG);
+    toy_init_spec(&serial, spec, initial, BIG);
+    toy_init_spec(&shuffled, spec, initial, BIG);
+    for (uint64_t step = 1; step <= 4; step++) {
+        toy_fill(TOY_ORDINARY, step, gradient, BIG);
+        toy_update(&serial, gradient);
+        toy_update_shuffled(&shuffled, gradient, step);
+    }
+    cr_assert(toy_equal(&serial, &shuffled), "%s", expression);
+    toy_fini(&serial);
+    toy_fini(&shuffled);
+}
+
+Test(conformance, blocks_in_any_order_give_the_same_bits)
+{
+    cr_assert_gt(walk(false, any_order), 13 * 4);
+}
+
+static void rests(const struct opt_spec *spec, const char *expression)
+{
+    float initial[SMALL];
+    const float gradient[SMALL] = { 0 };
+    struct toy toy;
+
+    toy_fill(TOY_ORDINARY, 1, initial, SMALL);
+    toy_init_spec(&toy, spec, initial, SMALL);
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        toy_update(&toy, gradient);
+    }
+    cr_assert(toy_same(toy.w, initial, SMALL), "%s", expression);
+    toy_fini(&toy);
+}
+
+Test(conformance, weights_rest_without_gradient_and_decay)
+{
+    cr_assert_gt(walk(false, rests), 13 * 4);
+}
+
+/* Half the squared distance from c, starting one away in every direction; the rate goes
+ * to 0, so that steps of constant length come to rest too. */
+static void solves(const struct opt_spec *spec, const char *expression)
+{
+    enum { N = 8, LONG = 3000 };
+    struct opt_spec slow = *spec;
+    float initial[N], gradient[N], c[N];
+    struct toy toy;
+    double distance = 0;
+
+    for (size_t i = 0; i < N; i++) {
+        c[i] = (float)i - 3.25f;
+        initial[i] = c[i] + (i % 2 == 0 ? 1.0f : -1.0f);
+    }
+    slow.options.lr = slow.options.lr < 1.0 ? 0.05 : 1.0;
+    slow.options.schedule = OPT_COSINE;
+    slow.options.schedule_steps = LONG;
+    slow.options.warmup_steps = 0;
+    toy_init_spec(&toy, &slow, initial, N);
+    for (uint64_t step = 1; step <= LONG; step++) {
+        float at[N];
+
+        if (!opt_view_train(&toy.spec, toy.w, toy.slots, at, N)) {
+            memcpy(at, toy.w, sizeof at);
+        }
+        for (size_t i = 0; i < N; i++) {
+            gradient[i] = at[i] - c[i];
+        }
+        toy_update(&toy, gradient);
+    }
+    for (size_t i = 0; i < N; i++) {
+        distance += fabs((double)toy.w[i] - (double)c[i]) / N;
+    }
+    cr_assert_lt(distance, 0.02, "%s: still %g away", expression, distance);
+    toy_fini(&toy);
+}
+
+Test(conformance, a_convex_quadratic_is_solved, .timeout = 60)
+{
+    cr_assert_gt(walk(false, solves), 13 * 4);
+}
+
+/* A worker whose tensor is not in an update keeps its t. */
+Test(conformance, a_tensor_without_a_gradient_keeps_its_count_and_its_weights)
+{
+    enum { N = 5 };
+    float initial[N], gradient[N];
+    struct toy in, out;
+
+    toy_fill(TOY_ORDINARY, 1, initial, N);
+    toy_fill(TOY_ORDINARY, 2, gradient, N);
+    toy_init(&in, "adam + lookahead(2)", initial, N);
+    toy_init(&out, "adam + lookahead(2)", initial, N);
+
+    struct opt_contribution one = { gradient, OPT_FP32, 1.0 };
+    struct opt_tensor_memory memory[2];
+    struct toy *const toys[2] = { &in, &out };
+    void *scratch = malloc(opt_update_scratch(2, N));
+    for (uint64_t T = 1; T <= 2; T++) {
+        for (int i = 0; i < 2; i++) {
+            memory[i] = (struct opt_tensor_memory){
+                .n = N,
+                .options = &toys[i]->options,
+                .counters = &toys[i]->counters,
+                .w = toys[i]->w,
+                .contributions = i == 0 ? &one : NULL,
+                .contribution_count = i == 0 ? 1 : 0,
+            };
+            memcpy(memory[i].slots, toys[i]->slots, sizeof memory[i].slots);
+        }
+        cr_assert(opt_update_serial(&in.spec, T, memory, 2, scratch));
+    }
+    cr_assert_eq(in.counters.t, 2);
+    cr_assert_eq(out.counters.t, 0);
+    cr_assert(toy_same(out.w, initial, N));
+    cr_assert_not(toy_same(in.w, initial, N));
+    free(scratch);
+    toy_fini(&in);
+    toy_fini(&out);
+}

@@ -1,0 +1,307 @@
+/* test_rules — the kernels against the plain twins, and against each other on every
+ * instruction set that this machine has.
+ */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/optim/rule.h"
+#include "tests/toy.h"
+#include "tests/twins.h"
+
+/* Every rule, every variant of its formula, every wrapper at least once. */
+static const char *const expressions[] = {
+    "sgd",
+    "sgd(lr=0.1) + decay(0.01)",
+    "sgd(lr=0.1) + decay(0.01, decoupled)",
+    "sgd(lr=0.1) + decay(0.01, update) + clip(value, 0.5)",
+    "sgd(lr=0.1) + decay(0.01, decoupled, lr=schedule) + step(2, gamma=0.5)",
+    "sgd(lr=0.1) + clip(tensor_norm, 0.1)",
+    "sgd(lr=0.1) + clip(global_norm, 0.1) + lookahead(2)",
+    "momentum",
+    "momentum + decay(0.1, update) + step(2)",
+    "momentum(momentum_form=heavy_ball) + decay(0.1)",
+    "momentum(momentum_form=ema) + lookahead(3, alpha=0.8, momentum=reset)",
+    "momentum(momentum=0.5) + lookahead(2, momentum=pullback)",
+    "nag",
+    "nag + decay(0.1)",
+    "nag + decay(0.1) + layerwise(gradient)",
+    "nag(nesterov_form=reformulated) + decay(0.1, decoupled)",
+    "nag(nesterov_form=reformulated, momentum_form=heavy_ball)",
+    "adagrad",
+    "adagrad(eps=0)",
+    "adagrad(eps_mode=outside_sqrt, initial_accumulator=0.1)",
+    "adagrad(eps_mode=epsilon_hat, eps=1e-3)",
+    "rmsprop",
+    "rmsprop(eps_mode=outside_sqrt)",
+    "rmsprop(centered=true, eps=1e-3)",
+    "rmsprop(momentum=0.9)",
+    "rmsprop(momentum=0.9, momentum_form=ema)",
+    "rmsprop(centered=true, momentum=0.9, momentum_form=heavy_ball, eps=1e-3)",
+    "adadelta",
+    "adadelta(lr=0.5, rho=0.95) + decay(0.01)",
+    "adam",
+    "adam(eps=0)",
+    "adam(eps_mode=inside_sqrt)",
+    "adam(eps_mode=epsilon_hat, eps=1e-3)",
+    "adam(bias_correction=false)",
+    "adam + decay(0.1) + clip(value, 0.3)",
+    "adamw(lr=0.1)",
+    "adamax",
+    "adamax(eps_mode=in_max, eps=1e-3)",
+    "adamax(eps_mode=outside, eps=1e-3)",
+    "nadam",
+    "nadam(nadam_form=next_step)",
+    "nadam(nadam_form=scheduled, momentum_decay=0.01)",
+    "amsgrad",
+    "amsgrad(bias_correction=true)",
+    "amsgrad(bias_correction=true, max_of=corrected, eps_mode=inside_sqrt)",
+    "radam",
+    "radam(rectify_fallback=skip) + decay(0.1, decoupled)",
+    "radam(beta2=0.5)",
+    "radam(rectify_threshold=5, eps_mode=epsilon_hat, eps=1e-3)",
+    "adabound",
+    "adabound(gamma=0.5) + cosine(10, end=1e-5)",
+    "amsbound",
+    "amsbound(eps=1e-3)",
+    "lars(lr=0.1)",
+    "lars2017 + clip(value, 0.4)",
+    "lamb + layerwise(phi_max=2, trust_max=3)",
+    "adam + layerwise(phi_min=0.5, phi_max=1, trust_coefficient=0.5, eps=1e-3)",
+    "ranger + warmup(3)",
+    "ralamb",
+    "rangerlars + exponential(5, gamma=0.5)",
+    "adam + decay(0.1, update) + tensors(\"w\", lr_scale=0.5, weight_decay=2)",
+};
+enum {
+    EXPRESSIONS = sizeof expressions / sizeof expressions[0],
+    LENGTHS = 71,
+    UPDATES = 9
+};
+
+/* Both start from the same float state, so what differs is one update's rounding. */
+static void check_update(struct toy *toy, const float *gradient, const char *expression)
+{
+    size_t n = toy->n, count = toy->slot_count;
+    double *values = calloc((count + 2) * n + 1, sizeof *values);
+    double *g = values, *w = values + n, *slots[OPT_SLOTS_MAX];
+    double mu_product = toy->counters.mu_product;
+
+    cr_assert_not_null(values);
+    for (size_t i = 0; i < n; i++) {
+        g[i] = (double)gradient[i];
+        w[i] = (double)toy->w[i];
+    }
+    for (size_t s = 0; s < count; s++) {
+        slots[s] = values + (s + 2) * n;
+        for (size_t i = 0; i < n; i++) {
+            slots[s][i] = (double)toy->slots[s][i];
+        }
+    }
+    twin_update(&toy->spec, &toy->options, toy->T + 1, toy->counters.t + 1, &mu_product,
+                g, n, w, slots);
+    toy_update(toy, gradient);
+    cr_assert(n == 0 ||
+              fabs(mu_product - toy->counters.mu_product) <= 1e-14 * mu_product);
+    for (size_t i = 0; i < n; i++) {
+        double move = 4e-7 * (1 + fabs(w[i]));
+        cr_assert(fabs((double)toy->w[i] - w[i]) <= move,
+                  "%s: w[%zu of %zu] %.9g, %.9g", expression, i, n, (double)toy->w[i],
+                  w[i]);
+        for (size_t s = 0; s < count; s++) {
+            double error = fabs((double)toy->slots[s][i] - slots[s][i]);
+            cr_assert(error <= 1e-6 * fabs(slots[s][i]) + 4e-7,
+                      "%s: slot %zu [%zu of %zu] %.9g, %.9g", expression, s, i, n,
+                      (double)toy->slots[s][i], slots[s][i]);
+        }
+    }
+    free(values);
+}
+
+Test(rules, every_kernel_does_what_its_plain_twin_does)
+{
+    float initial[LENGTHS], gradient[LENGTHS];
+
+    for (size_t e = 0; e < EXPRESSIONS; e++) {
+        for (size_t n = 0; n < LENGTHS; n++) {
+            struct toy toy;
+
+            toy_fill(TOY_ORDINARY, 7 * n + e, initial, n);
+            toy_init(&toy, expressions[e], initial, n);
+            for (uint64_t step = 0; step < UPDATES; step++) {
+                toy_fill(step % 3 == 1 ? TOY_SPARSE : TOY_ORDINARY, 100 * n + step,
+                         gradient, n);
+                check_update(&toy, gradient, expressions[e]);
+            }
+            toy_fini(&toy);
+        }
+    }
+}
+
+Test(rules, every_rule_has_a_twin_in_the_table)
+{
+    size_t count;
+    const struct opt_rule *const *rules = opt_rules(&count);
+
+    cr_assert_eq(count, 13);
+    for (size_t r = 0; r < count; r++) {
+        bool found = false;
+
+        for (size_t e = 0; e < EXPRESSIONS; e++) {
+            found = found || strcmp(expressions[e], rules[r]->name) == 0;
+        }
+        cr_assert(found, "%s is not in the table", rules[r]->name);
+    }
+}
+
+/* One gradient in every form that a worker may send it. */
+struct forms {
+    float *single;
+    uint16_t *bf16, *fp16;
+    struct opt_contribution list[4];
+};
+
+enum { FORMS = 6 };
+
+static size_t contributions_of(struct forms *forms, size_t form)
+{
+    static const struct {
+        enum opt_dtype dtypes[4];
+        double factors[4];
+        size_t count;
+    } ways[FORMS] = {
+        { { OPT_FP32 }, { 1 }, 1 },
+        { { OPT_BF16 }, { 1 }, 1 },
+        { { OPT_FP16 }, { 1 }, 1 },
+        { { OPT_FP32, OPT_FP32 }, { 0.25, 0.75 }, 2 },
+        { { OPT_FP32, OPT_BF16, OPT_FP16, OPT_FP32 }, { 0.1, 0.2, 0.3, 0.4 }, 4 },
+        { { OPT_FP16 }, { 1.0 / 3 }, 1 },
+    };
+
+    for (size_t i = 0; i < ways[form].count; i++) {
+        enum opt_dtype dtype = ways[form].dtypes[i];
+        forms->list[i] = (struct opt_contribution){
+            .values = dtype == OPT_FP32   ? (const void *)forms->single
+                      : dtype == OPT_BF16 ? (const void *)forms->bf16
+                                          : (const void *)forms->fp16,
+            .dtype = dtype,
+            .factor = ways[form].factors[i],
+        };
+    }
+    return ways[form].count;
+}
+
+static void train(struct toy *toy, const char *expression, enum toy_input input,
+                  size_t form, size_t n)
+{
+    float *initial = calloc(n + 1, sizeof *initial);
+    struct forms forms = { .single = calloc(n + 1, sizeof(float)),
+                           .bf16 = calloc(n + 1, sizeof(uint16_t)),
+                           .fp16 = calloc(n + 1, sizeof(uint16_t)) };
+
+    cr_assert(initial != NULL && forms.single != NULL && forms.bf16 != NULL &&
+              forms.fp16 != NULL);
+    toy_fill(TOY_ORDINARY, 1, initial, n);
+    toy_init(toy, expression, initial, n);
+    for (uint64_t step = 0; step < 5; step++) {
+        toy_fill(input, step, forms.single, n);
+        opt_dtype_narrow(OPT_BF16, forms.single, forms.bf16, n);
+        opt_dtype_narrow(OPT_FP16, forms.single, forms.fp16, n);
+        size_t count = contributions_of(&forms, form);
+        toy_update_from(toy, forms.list, count);
+    }
+    free(initial);
+    free(forms.single);
+    free(forms.bf16);
+    free(forms.fp16);
+}
+
+Test(rules, give_the_same_bits_on_every_instruction_set)
+{
+    static const size_t lengths[] = { 1, 3, 15, 16, 17, 31, 33, 64, 70, 2085 };
+    enum { LENGTH_COUNT = sizeof lengths / sizeof lengths[0] };
+
+    for (size_t e = 0; e < EXPRESSIONS; e++) {
+        for (int input = 0; input < TOY_INPUTS; input++) {
+            for (size_t form = 0; form < FORMS; form++) {
+                size_t n = lengths[(e + (size_t)input + form) % LENGTH_COUNT];
+                struct toy first, other;
+
+                cr_assert(opt_isa_force(OPT_ISA_BASELINE));
+                train(&first, expressions[e], (enum toy_input)input, form, n);
+                for (int isa = OPT_ISA_BASELINE + 1; isa < OPT_ISA_COUNT; isa++) {
+                    if (!opt_isa_force((enum opt_isa)isa)) {
+                        continue;
+                    }
+                    train(&other, expressions[e], (enum toy_input)input, form, n);
+                    cr_assert(toy_equal(&first, &other), "%s, input %d, form %zu, %s",
+                              expressions[e], input, form,
+                              opt_isa_name((enum opt_isa)isa));
+                    toy_fini(&other);
+                }
+                toy_fini(&first);
+            }
+        }
+    }
+}
+
+Test(rules, give_an_element_the_same_bits_alone_and_among_others)
+{
+    enum { N = 70 };
+    float initial[N], gradient[N];
+
+    toy_fill(TOY_ORDINARY, 1, initial, N);
+    for (size_t e = 0; e < EXPRESSIONS; e++) {
+        struct toy all, one;
+
+        if (strstr(expressions[e], "norm") != NULL) {
+            continue;
+        }
+        toy_init(&all, expressions[e], initial, N);
+        if (all.options.layerwise) {
+            toy_fini(&all);
+            continue;
+        }
+        for (uint64_t step = 0; step < 3; step++) {
+            toy_fill(TOY_ORDINARY, step, gradient, N);
+            toy_update(&all, gradient);
+        }
+        for (size_t i = 0; i < N; i++) {
+            toy_init(&one, expressions[e], initial + i, 1);
+            for (uint64_t step = 0; step < 3; step++) {
+                toy_fill(TOY_ORDINARY, step, gradient, N);
+                toy_update(&one, gradient + i);
+            }
+            cr_assert(toy_same(one.w, all.w + i, 1), "%s", expressions[e]);
+            toy_fini(&one);
+        }
+        toy_fini(&all);
+    }
+}
+
+/* Where g squared has underflowed and eps is 0, the direction is 0 and not infinite. */
+Test(rules, stay_finite_without_eps)
+{
+    static const char *const bare[] = { "adam(eps=0)",    "adagrad(eps=0)",
+                                        "rmsprop(eps=0)", "adadelta(eps=0)",
+                                        "amsgrad(eps=0)", "nadam(eps=0)",
+                                        "radam(eps=0)",   "adabound(eps=0)",
+                                        "adamax" };
+    const float initial[4] = { 1, 2, 3, 4 },
+                gradient[4] = { 0, 1e-30f, -1e-38f, 1e-45f };
+
+    for (size_t e = 0; e < sizeof bare / sizeof bare[0]; e++) {
+        struct toy toy;
+
+        toy_init(&toy, bare[e], initial, 4);
+        for (int step = 0; step < 8; step++) {
+            toy_update(&toy, gradient);
+            for (size_t i = 0; i < 4; i++) {
+                cr_assert(isfinite(toy.w[i]) && fabsf(toy.w[i] - initial[i]) < 1.5f,
+                          "%s: %g", bare[e], (double)toy.w[i]);
+            }
+        }
+        toy_fini(&toy);
+    }
+}
