@@ -8,7 +8,7 @@
 
 #include "server/messages/messages.h"
 
-enum { ARENA = 1 << 20 };
+enum { ARENA = 8 << 20 };
 static const uint64_t patience_ns = 20 * UINT64_C(1000000000);
 
 struct engine_settings desk_settings(void)
