@@ -94,6 +94,7 @@ BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES),$(wildcard tests/bench/*.c
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
 	tests/bench/clock.c
+FUZZ_SHARED_SOURCES := $(wildcard tests/wire_*.c)
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJECTS := $(foreach isa,$(ISAS),\
@@ -219,7 +220,8 @@ $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
 		$(call object,$(BENCH_SHARED_SOURCES)) $(PARTS)
 	$(link)
 $(FUZZ_PROGRAMS): OUR_LDFLAGS += -fsanitize=fuzzer
-$(FUZZ_PROGRAMS): $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(COMMON_LIBRARY)
+$(FUZZ_PROGRAMS) $(BUILD)/fuzz/make_corpus: $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
+		$(call object,$(FUZZ_SHARED_SOURCES)) $(COMMON_LIBRARY)
 	$(link)
 
 $(PYTHON_PROTO): proto/optimd.proto
@@ -258,6 +260,11 @@ fuzz: ## fuzz each parser of hostile bytes for FUZZ_SECONDS=60
 	@$(submake) SANITIZE=address,undefined,fuzzer-no-link fuzz-programs
 	@tests/fuzz/run build/sanitize-address-undefined-fuzzer-no-link/fuzz $(FUZZ_SECONDS)
 fuzz-programs: $(FUZZ_PROGRAMS)
+
+.PHONY: fuzz-corpus
+fuzz-corpus: $(BUILD)/fuzz/make_corpus ## write the inputs that fuzzing starts from anew
+	@mkdir -p tests/fuzz/corpus/frame
+	$< tests/fuzz/corpus/frame
 
 # ---------------------------------------------------------------- checks
 

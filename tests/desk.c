@@ -8,7 +8,7 @@
 
 #include "server/messages/messages.h"
 
-enum { ARENA = 1 << 20 };
+enum { ARENA = 8 << 20 };
 static const uint64_t patience_ns = 20 * UINT64_C(1000000000);
 
 struct engine_settings desk_settings(void)
@@ -43,6 +43,7 @@ static void collect(struct desk *desk, uint64_t timeout_ns)
         struct letter *next = letter->next;
         letter->next = desk->back;
         desk->back = letter;
+        letter->arrived_ns = ++desk->returned;
         desk->out--;
         letter = next;
     }
@@ -51,6 +52,11 @@ static void collect(struct desk *desk, uint64_t timeout_ns)
 void desk_close(struct desk *desk)
 {
     engine_stop(desk->engine);
+    desk_close_stopped(desk);
+}
+
+void desk_close_stopped(struct desk *desk)
+{
     uint64_t start = uv_hrtime();
     while (desk->out > 0 && uv_hrtime() - start < patience_ns) {
         collect(desk, patience_ns);
