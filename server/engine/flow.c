@@ -60,15 +60,13 @@ bool flow_postponed(struct engine *engine, struct model *model, struct letter *l
 static struct letter *stop_waiting(struct engine *engine, struct waiting *waiting)
 {
     struct model *model = waiting->model;
+    struct waiting **link = &model->waiting_first;
     struct waiting *before = NULL;
-    for (struct waiting *at = model->waiting_first; at != waiting; at = at->next) {
-        before = at;
+    while (*link != waiting) {
+        before = *link;
+        link = &before->next;
     }
-    if (before == NULL) {
-        model->waiting_first = waiting->next;
-    } else {
-        before->next = waiting->next;
-    }
+    *link = waiting->next;
     if (model->waiting_last == waiting) {
         model->waiting_last = before;
     }
