@@ -368,9 +368,16 @@ bool flow_turn(struct engine *engine)
 void flow_refuse(struct engine *engine, struct model *model, enum opt_status status,
                  const char *why)
 {
-    while (model->waiting_first != NULL) {
-        engine_fail(engine, stop_waiting(engine, model->waiting_first), status, "%s",
-                    why);
+    struct waiting *waiting = model->waiting_first;
+    model->waiting_first = NULL;
+    model->waiting_last = NULL;
+    while (waiting != NULL) {
+        struct waiting *next = waiting->next;
+        struct letter *letter = waiting->letter;
+        alarm_cancel(&engine->alarms, &waiting->deadline);
+        free(waiting);
+        engine_fail(engine, letter, status, "%s", why);
+        waiting = next;
     }
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
