@@ -394,15 +394,17 @@ $(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
 $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
 $(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
 
-.PHONY: examples
+.PHONY: examples demo-programs
 examples: $(MINIMAL) $(EXAMPLES)/worker $(EXAMPLES)/demo
+demo-programs: $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+	@:
 
 WORKERS ?= 4
 DATA ?= digits
 .PHONY: demo
 demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
 	@deploy/deps build run demo $(filter fashion,$(DATA))
-	@$(submake) $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+	@$(submake) demo-programs
 	@$(EXAMPLES)/demo --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
 		--workers $(WORKERS) --data $(DATA) \
 		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \

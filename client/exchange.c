@@ -14,8 +14,7 @@ enum {
     IDS = SESSION_ID_BUCKETS
 };
 
-/* ------------------------------------------------------------------------------- ids
- */
+/* ------------------------------------------------------------------------------ ids */
 
 static void id_insert(struct optclient *client, struct optclient_call *call)
 {
@@ -408,8 +407,7 @@ bool exchange_has_more(const struct optclient *client)
             (client->queue.first != NULL || client->goodbye_due));
 }
 
-/* ------------------------------------------------------------------ forgetting calls
- */
+/* ----------------------------------------------------------------- forgetting calls */
 
 void exchange_forget(struct optclient *client, struct optclient_call *call)
 {

@@ -55,8 +55,7 @@ static enum optclient_status unreadable(const struct opt_error *error)
                       error->text);
 }
 
-/* ---------------------------------------------------------------------- descriptions
- */
+/* --------------------------------------------------------------------- descriptions */
 
 /* The wire's structs as public ones, in the same arena. */
 static bool publish(const struct opt_description *from, struct description *to)
@@ -162,8 +161,7 @@ void optclient_description_free(struct optclient_description *description)
     }
 }
 
-/* ------------------------------------------------------------------------------ lists
- */
+/* ---------------------------------------------------------------------------- lists */
 
 static enum optclient_status read_models(const struct optclient_call *call,
                                          struct optclient_model_info **out,

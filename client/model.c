@@ -14,8 +14,7 @@ enum {
     RETRY_MOST_MS = 1000
 };
 
-/* ------------------------------------------------------------------- making, freeing
- */
+/* ------------------------------------------------------------------ making, freeing */
 
 static void model_free(struct optclient_model *model)
 {
@@ -173,8 +172,7 @@ static enum optclient_status check_name(const char *name)
                : entry_report(&error);
 }
 
-/* -------------------------------------------------------------------------- creating
- */
+/* ------------------------------------------------------------------------- creating */
 
 /* One attempt, which may fail because of somebody else (OPTCLIENT_ABORTED). */
 struct creation {
@@ -403,8 +401,7 @@ enum optclient_status optclient_create(struct optclient *client, const char *nam
     return status;
 }
 
-/* --------------------------------------------------------------------------- opening
- */
+/* -------------------------------------------------------------------------- opening */
 
 static enum optclient_status take_description(struct optclient_model *model,
                                               const struct optclient_call *call)
@@ -497,8 +494,7 @@ enum optclient_status optclient_open(struct optclient *client, const char *name,
     return status;
 }
 
-/* --------------------------------------------------------------------------- closing
- */
+/* -------------------------------------------------------------------------- closing */
 
 void optclient_model_close(struct optclient_model *model)
 {
@@ -536,8 +532,7 @@ void optclient_model_close(struct optclient_model *model)
     pthread_mutex_unlock(&client->lock);
 }
 
-/* ------------------------------------------------------------------------- accessors
- */
+/* ------------------------------------------------------------------------ accessors */
 
 size_t optclient_model_tensors(const struct optclient_model *model)
 {

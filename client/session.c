@@ -57,8 +57,7 @@ static void limit_step(struct optclient *client, uint64_t ms)
     uv_timer_start(&client->step, on_step, ms, 0);
 }
 
-/* --------------------------------------------------------------------- ends of calls
- */
+/* -------------------------------------------------------------------- ends of calls */
 
 void session_end(struct optclient *client, struct optclient_call *call,
                  enum opt_status status)
@@ -210,8 +209,7 @@ static void on_alarm(uv_timer_t *timer)
     tend(client);
 }
 
-/* ----------------------------------------------------------------------- connections
- */
+/* ---------------------------------------------------------------------- connections */
 
 void session_break(struct optclient *client, const char *format, ...)
 {
@@ -470,8 +468,7 @@ static void on_socket(uv_poll_t *poll, int status, int events)
     tend(client);
 }
 
-/* ----------------------------------------------------------------- the client's thread
- */
+/* -------------------------------------------------------------- the client's thread */
 
 static void run_callbacks(struct optclient *client)
 {

@@ -191,8 +191,7 @@ static void fill_basis(struct optclient_call *call)
     }
 }
 
-/* ---------------------------------------------------------------------------- waiting
- */
+/* -------------------------------------------------------------------------- waiting */
 
 static enum optclient_status run(struct optclient_call *call,
                                  struct optclient_result *result)
@@ -275,8 +274,7 @@ enum optclient_status optclient_wait_step(struct optclient_model *model, uint64_
     return status;
 }
 
-/* ----------------------------------------------------------------------- asynchronous
- */
+/* --------------------------------------------------------------------- asynchronous */
 
 static enum optclient_status start_order(struct order *order, enum opt_message message,
                                          optclient_on_done on_done, void *context,

@@ -90,7 +90,7 @@ void *buffer_take(size_t size, size_t *capacity)
     if (size > SIZE_MAX / 2) {
         return NULL;
     }
-    if (size < LARGE) {
+    if (round_up(size, ALIGNMENT) < LARGE) {
         size_t rounded = round_up(size, ALIGNMENT);
         void *memory = aligned_alloc(ALIGNMENT, rounded);
         if (memory != NULL) {

@@ -39,6 +39,7 @@ struct fake_model {
 
 struct fake_conn {
     struct fake_server *server;
+    unsigned number;
     int fd;
     atomic_bool cut; /* read without the lock by its thread */
     bool ended;
@@ -63,12 +64,11 @@ struct fake_server {
     struct fake_model models[MODELS];
 };
 
-/* ---------------------------------------------------------------------------- sending
- */
+/* -------------------------------------------------------------------------- sending */
 
-static void send_all(struct fake_conn *conn, const void *data, size_t size)
+void fake_send(struct fake_conn *conn, const void *bytes, size_t size)
 {
-    const uint8_t *at = data;
+    const uint8_t *at = bytes;
     while (size > 0 && !conn->cut) {
         ssize_t sent = send(conn->fd, at, size, MSG_NOSIGNAL);
         if (sent <= 0) {
@@ -78,6 +78,11 @@ static void send_all(struct fake_conn *conn, const void *data, size_t size)
         at += sent;
         size -= (size_t)sent;
     }
+}
+
+unsigned fake_number(const struct fake_conn *conn)
+{
+    return conn->number;
 }
 
 /* A frame is about to be read or written: is it the one at which all ends? */
@@ -107,8 +112,8 @@ void fake_reply(struct fake_conn *conn, const struct opt_reply *reply, const voi
     opt_frame_begin(size, data_size, head, tag, &tag_size);
     opt_reply_pack(reply, head + OPT_FRAME_PREFIX, size);
     memcpy(head + OPT_FRAME_PREFIX + size, tag, tag_size);
-    send_all(conn, head, OPT_FRAME_PREFIX + size + tag_size);
-    send_all(conn, data, data_size);
+    fake_send(conn, head, OPT_FRAME_PREFIX + size + tag_size);
+    fake_send(conn, data, data_size);
     free(head);
 }
 
@@ -136,8 +141,7 @@ static struct opt_reply reply_to(const struct opt_request *request,
     };
 }
 
-/* ----------------------------------------------------------------------------- models
- */
+/* --------------------------------------------------------------------------- models */
 
 static void model_forget(struct fake_model *model)
 {
@@ -406,8 +410,7 @@ static void send_weights(struct fake_conn *conn, const struct opt_request *reque
     }
 }
 
-/* --------------------------------------------------------------------------- requests
- */
+/* ------------------------------------------------------------------------- requests */
 
 static struct fake_model *model_asked(struct fake_server *server,
                                       const struct opt_request *request)
@@ -561,8 +564,7 @@ void fake_serve(struct fake_conn *conn, const struct opt_request *request,
     }
 }
 
-/* ------------------------------------------------------------------------ connections
- */
+/* ---------------------------------------------------------------------- connections */
 
 struct incoming {
     struct opt_arena arena;
@@ -684,6 +686,7 @@ static void *accept_thread(void *argument)
         conn->server = server;
         conn->fd = fd;
         server->conns[server->connections++] = conn;
+        conn->number = server->connections;
         pthread_create(&conn->thread, NULL, conn_thread, conn);
         pthread_cond_broadcast(&server->accepted);
         pthread_mutex_unlock(&server->lock);

@@ -65,11 +65,17 @@ void fake_server_cut(struct fake_server *server);
 /* Forget all models, as a daemon that was started anew. */
 void fake_server_forget(struct fake_server *server);
 
-/* For hooks: send a reply with data; serve a request as it should be. */
+/* For hooks: which connection it is, from 1. */
+unsigned fake_number(const struct fake_conn *conn);
+
+/* For hooks: send a reply with data; bytes as they are; serve a request as it should
+ * be.
+ */
 void fake_reply(struct fake_conn *conn, const struct opt_reply *reply, const void *data,
                 size_t data_size);
 void fake_reply_error(struct fake_conn *conn, uint64_t id, enum opt_status status,
                       const char *text, uint32_t retry_after_ms);
+void fake_send(struct fake_conn *conn, const void *bytes, size_t size);
 void fake_serve(struct fake_conn *conn, const struct opt_request *request,
                 const uint8_t *data, size_t data_size);
 

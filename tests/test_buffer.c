@@ -71,6 +71,19 @@ Test(buffer, keeps_small_ones_for_malloc)
     buffer_give(NULL, 0);
 }
 
+/* What is given back must go the way it came, also just below and at the limit. */
+Test(buffer, small_and_large_are_told_apart_by_capacity)
+{
+    for (size_t size = 65000; size < 66000; size++) {
+        size_t capacity = 0;
+        uint8_t *memory = buffer_take(size, &capacity);
+        cr_assert_not_null(memory);
+        memory[size - 1] = 1;
+        buffer_give(memory, capacity);
+        cr_expect_eq(buffer_kept() > 0, size > 65536 - 64, "%zu bytes", size);
+    }
+}
+
 static void churn(void *argument)
 {
     uint8_t mark = *(const uint8_t *)argument;

@@ -1,0 +1,149 @@
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/sink.h"
+
+enum { LARGE = 3 * OPT_BLOCK + 5 };
+static const uint64_t elements[] = { 3, LARGE, 2 };
+static float small[3], large[LARGE], last[2];
+static const struct optclient_values all[] = { { 0, small },
+                                               { 1, large },
+                                               { 2, last } };
+
+static struct sink sink_of(const struct optclient_values *values, size_t count)
+{
+    struct sink sink;
+    struct opt_error error;
+    cr_assert_eq(sink_init(&sink, values, count, elements, 3, &error), OPT_OK);
+    cr_assert(sink_begin(&sink, OPT_BLOCK));
+    return sink;
+}
+
+/* Accept a frame of these segments with as much data as they need, or size bytes. */
+static enum opt_status accept_of(struct sink *sink, const struct opt_segment *segments,
+                                 size_t count, uint64_t step, size_t size,
+                                 struct opt_error *error)
+{
+    struct opt_pull_reply reply = { .step = step,
+                                    .segments = segments,
+                                    .segment_count = count };
+    size_t needed = 0;
+    for (size_t i = 0; i < count; i++) {
+        needed += (size_t)segments[i].count * sizeof(float);
+    }
+    return sink_accept(sink, &reply, size == 0 ? needed : size, OPT_FP32, error);
+}
+
+static void expect_refused(struct sink *sink, struct opt_segment segment, size_t size,
+                           enum opt_status expected, const char *words)
+{
+    struct opt_error error;
+    cr_assert_eq(accept_of(sink, &segment, 1, 1, size, &error), expected, "%s", words);
+    cr_assert(strstr(error.text, words) != NULL, "%s", error.text);
+}
+
+Test(sink, is_full_when_every_block_has_come_in_any_order)
+{
+    struct sink sink = sink_of(all, 3);
+    struct opt_error error;
+    cr_assert(sink_wants_all(&sink));
+    struct opt_segment end = { 1, 2 * OPT_BLOCK, OPT_BLOCK + 5 };
+    struct opt_segment mixed[] = { { 2, 0, 2 }, { 0, 0, 3 } };
+    struct opt_segment begin = { 1, 0, 2 * OPT_BLOCK };
+    cr_assert_eq(accept_of(&sink, &end, 1, 7, 0, &error), OPT_OK);
+    cr_assert_eq(accept_of(&sink, mixed, 2, 7, 0, &error), OPT_OK);
+    cr_assert_not(sink_full(&sink));
+    cr_assert_eq(accept_of(&sink, &begin, 1, 7, 0, &error), OPT_OK);
+    cr_assert(sink_full(&sink));
+    /* The call is sent again: everything is asked for again. */
+    cr_assert(sink_begin(&sink, OPT_BLOCK));
+    cr_assert_not(sink_full(&sink));
+    cr_assert_eq(accept_of(&sink, &begin, 1, 8, 0, &error), OPT_OK);
+    sink_fini(&sink);
+}
+
+Test(sink, refuses_what_was_not_asked_or_cannot_be)
+{
+    struct sink sink = sink_of(all, 3);
+    struct opt_segment block = { 1, OPT_BLOCK, OPT_BLOCK };
+    struct opt_error error;
+    cr_assert_eq(accept_of(&sink, &block, 1, 1, 0, &error), OPT_OK);
+    expect_refused(&sink, block, 0, OPT_INTERNAL, "twice");
+    expect_refused(&sink, (struct opt_segment){ 3, 0, 1 }, 0, OPT_INTERNAL, "tensor 3");
+    expect_refused(&sink, (struct opt_segment){ 0, 0, 4 }, 0, OPT_INTERNAL, "has 3");
+    expect_refused(&sink, (struct opt_segment){ 0, 1, 2 }, 0, OPT_INTERNAL, "blocks");
+    expect_refused(&sink, (struct opt_segment){ 1, 4 * OPT_BLOCK, 1 }, 0, OPT_INTERNAL,
+                   "elements");
+    expect_refused(&sink,
+                   (struct opt_segment){ 1, UINT64_MAX - OPT_BLOCK + 1, OPT_BLOCK }, 0,
+                   OPT_INTERNAL, "elements");
+    expect_refused(&sink, (struct opt_segment){ 1, 0, UINT64_MAX }, 4, OPT_INTERNAL,
+                   "elements");
+    expect_refused(&sink, (struct opt_segment){ 1, 0, 100 }, 0, OPT_INTERNAL, "inside");
+    expect_refused(&sink, (struct opt_segment){ 0, 0, 3 }, 8, OPT_DATA_LOSS, "8 bytes");
+    sink_fini(&sink);
+}
+
+Test(sink, refuses_another_dtype_and_another_step)
+{
+    struct sink sink = sink_of(all, 3);
+    struct opt_error error;
+    struct opt_segment segment = { 0, 0, 3 };
+    struct opt_pull_reply reply = {
+        .step = 1, .dtype = OPT_BF16, .segments = &segment, .segment_count = 1
+    };
+    cr_assert_eq(sink_accept(&sink, &reply, 6, OPT_FP32, &error), OPT_INTERNAL);
+    cr_assert(strstr(error.text, "bf16 instead of fp32") != NULL, "%s", error.text);
+    cr_assert_eq(accept_of(&sink, &segment, 1, 4, 0, &error), OPT_OK);
+    struct opt_segment other = { 2, 0, 2 };
+    cr_assert_eq(accept_of(&sink, &other, 1, 5, 0, &error), OPT_DATA_LOSS);
+    cr_assert(strstr(error.text, "step 4") != NULL, "%s", error.text);
+    sink_fini(&sink);
+}
+
+Test(sink, refuses_a_tensor_named_twice)
+{
+    const struct optclient_values twice[] = { { 2, last }, { 0, small }, { 2, last } };
+    struct sink sink;
+    struct opt_error error;
+    cr_assert_eq(sink_init(&sink, twice, 3, elements, 3, &error), OPT_INVALID_ARGUMENT);
+    cr_assert(strstr(error.text, "values[0] and values[2]") != NULL, "%s", error.text);
+    sink_fini(&sink);
+}
+
+Test(sink, spreads_several_segments_and_drops_what_is_not_wanted)
+{
+    const struct optclient_values some[] = { { 2, last }, { 0, small } };
+    struct sink sink = sink_of(some, 2);
+    cr_assert_not(sink_wants_all(&sink));
+    struct opt_segment segments[] = { { 0, 0, 3 }, { 1, 0, OPT_BLOCK }, { 2, 0, 2 } };
+    struct opt_pull_reply reply = { .segments = segments, .segment_count = 3 };
+    size_t count = 3 + OPT_BLOCK + 2;
+    float *data = malloc(count * sizeof(float));
+    for (size_t i = 0; i < count; i++) {
+        data[i] = (float)i;
+    }
+    struct opt_error error;
+    cr_assert_eq(sink_accept(&sink, &reply, count * sizeof(float), OPT_FP32, &error),
+                 OPT_OK);
+    cr_assert(sink_full(&sink));
+    cr_assert_null(sink_place(&sink, &reply));
+    sink_spread(&sink, &reply, (const uint8_t *)data);
+    cr_assert_eq(small[2], 2.0f);
+    cr_assert_eq(last[0], (float)(3 + OPT_BLOCK));
+    cr_assert_eq(large[0], 0.0f);
+    free(data);
+    sink_fini(&sink);
+}
+
+Test(sink, gives_the_callers_memory_for_a_single_fp32_segment)
+{
+    struct sink sink = sink_of(all, 3);
+    struct opt_segment segment = { 1, OPT_BLOCK, OPT_BLOCK };
+    struct opt_pull_reply reply = { .segments = &segment, .segment_count = 1 };
+    cr_assert_eq((void *)sink_place(&sink, &reply), (void *)(large + OPT_BLOCK));
+    reply.dtype = OPT_BF16;
+    cr_assert_null(sink_place(&sink, &reply));
+    sink_fini(&sink);
+}
