@@ -91,13 +91,17 @@ static void churn(void *argument)
         size_t size = ((size_t)i % 7 + 1) * 70000;
         size_t capacity = 0;
         uint8_t *memory = buffer_take(size, &capacity);
-        cr_assert_not_null(memory);
+        if (memory == NULL) {
+            cr_assert_fail("no memory");
+        }
         memory[0] = mark;
         memory[size - 1] = mark;
         if (i % 100 == 0) {
             buffer_trim();
         }
-        cr_assert(memory[0] == mark && memory[size - 1] == mark, "shared with another");
+        if (memory[0] != mark || memory[size - 1] != mark) {
+            cr_assert_fail("shared with another");
+        }
         buffer_give(memory, capacity);
     }
 }
