@@ -122,7 +122,7 @@ all: $(DAEMON) $(CLIENT_ARCHIVE) $(CLIENT_LINKS)
 
 # A change of compiler or flags is a reason to compile again.
 quote = '$(subst ','\'',$(1))'
-FLAGS := $(call quote,$(CC) $(CPPFLAGS) $(OUR_CPPFLAGS) $(OUR_CFLAGS) $(CFLAGS) \
+FLAGS := $(call quote,$(CC) $(CPPFLAGS) $(OUR_CPPFLAGS) $(filter-out -Werror,$(OUR_CFLAGS)) $(CFLAGS) \
 	$(KERNEL_CFLAGS) $(OPENMP) $(LDFLAGS))
 $(BUILD)/flags: force
 	@mkdir -p $(@D)
