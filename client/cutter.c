@@ -1,11 +1,14 @@
 #include "client/cutter.h"
 
 void cutter_init(struct cutter *cutter, const struct optclient_values *values,
-                 size_t count, const uint64_t *elements, enum opt_dtype dtype)
+                 size_t count, const uint64_t *elements, const uint64_t *widths,
+                 enum opt_dtype dtype)
 {
-    *cutter = (struct cutter){
-        .values = values, .count = count, .elements = elements, .dtype = dtype
-    };
+    *cutter = (struct cutter){ .values = values,
+                               .count = count,
+                               .elements = elements,
+                               .widths = widths,
+                               .dtype = dtype };
 }
 
 void cutter_rewind(struct cutter *cutter)
@@ -38,9 +41,58 @@ static size_t field_bytes(uint64_t value)
 
 size_t cutter_segment_bytes(const struct opt_segment *segment)
 {
-    size_t body = field_bytes(segment->tensor) + field_bytes(segment->offset) +
-                  field_bytes(segment->count);
+    size_t body = field_bytes(segment->tensor);
+    if (segment->row_count == 0) {
+        body += field_bytes(segment->offset) + field_bytes(segment->count);
+    } else {
+        size_t rows = 0;
+        for (size_t i = 0; i < segment->row_count; i++) {
+            rows += varint_bytes(segment->rows[i]);
+        }
+        body += 1 + varint_bytes(rows) + rows;
+    }
     return 1 + varint_bytes(body) + body;
+}
+
+/* Add the next rows of a sparse tensor, as many as the frame has room for. False: none,
+ * though there are some. */
+static bool add_rows(struct cutter *cutter, const struct cutter_limits *limits,
+                     struct cut *cut, size_t *room, size_t *header)
+{
+    enum { SEGMENT_BYTES = 20, ROW_BYTES = 5 }; /* of a header, at most */
+    const struct optclient_values *values = &cutter->values[cutter->next];
+    uint64_t width = cutter->widths[values->tensor];
+    uint64_t rows = values->row_count - cutter->offset;
+    size_t left = limits->header_bytes > *header + SEGMENT_BYTES
+                      ? limits->header_bytes - *header - SEGMENT_BYTES
+                      : 0;
+    uint64_t most = *room / width < left / ROW_BYTES ? *room / width : left / ROW_BYTES;
+    most = most < OPT_ROWS_MAX ? most : OPT_ROWS_MAX;
+    if (cut->count == 0 && most == 0) {
+        most = 1; /* a row that is longer than the frame should be */
+    }
+    if (cut->count > 0 && (left == 0 || (most == 0 && rows > 0))) {
+        return false;
+    }
+    uint64_t n = rows < most ? rows : most;
+    struct opt_segment *segment = &cut->segments[cut->count];
+    *segment = (struct opt_segment){ .tensor = (uint32_t)values->tensor,
+                                     .count = n * width,
+                                     .row_count = (size_t)n };
+    if (n > 0) {
+        segment->rows = values->rows + cutter->offset;
+    }
+    cut->places[cut->count++] =
+        n > 0 ? values->values + cutter->offset * width : values->values;
+    cut->elements += (size_t)segment->count;
+    *room -= segment->count < *room ? (size_t)segment->count : *room;
+    *header += cutter_segment_bytes(segment);
+    cutter->offset += n;
+    if (n == rows) {
+        cutter->offset = 0;
+        cutter->next++;
+    }
+    return true;
 }
 
 void cutter_next(struct cutter *cutter, const struct cutter_limits *limits,
@@ -52,6 +104,12 @@ void cutter_next(struct cutter *cutter, const struct cutter_limits *limits,
     cut->elements = 0;
     while (cutter->next < cutter->count && cut->count < OPT_SEGMENTS_MAX) {
         const struct optclient_values *values = &cutter->values[cutter->next];
+        if (cutter->widths != NULL && cutter->widths[values->tensor] > 0) {
+            if (!add_rows(cutter, limits, cut, &room, &header)) {
+                break;
+            }
+            continue;
+        }
         uint64_t left = cutter->elements[values->tensor] - cutter->offset;
         bool whole = left <= room;
         if (!whole && cut->count > 0) {

@@ -2,8 +2,9 @@
  *
  * A tensor that fits what is left of a frame is added to it; one that does not starts a
  * frame of its own and is cut at block multiples. So small tensors share frames, large
- * ones stream as many, and none is split without need. Nothing is copied: a cut is a
- * list of places in the caller's memory. Used under the client's lock.
+ * ones stream as many, and none is split without need. Rows of a sparse tensor fill what
+ * is left of a frame. Nothing is copied: a cut is a list of places in the caller's memory.
+ * Used under the client's lock.
  */
 #ifndef OPTCLIENT_CUTTER_H
 #define OPTCLIENT_CUTTER_H
@@ -19,9 +20,10 @@ struct cutter {
     const struct optclient_values *values;
     size_t count;
     const uint64_t *elements; /* of each tensor of the model */
+    const uint64_t *widths;   /* of a row of each, 0 if dense; NULL: nothing by rows */
     enum opt_dtype dtype;     /* on the wire */
     size_t next;              /* position in values of what comes next */
-    uint64_t offset;          /* and element in it */
+    uint64_t offset;          /* and element in it, or row */
     uint32_t frame;           /* number of the next frame, from 0 */
 };
 
@@ -40,9 +42,10 @@ struct cut {
     size_t elements; /* of all segments */
 };
 
-/* values and elements are borrowed as long as the cutter is used. */
+/* values, elements and widths are borrowed as long as the cutter is used. */
 void cutter_init(struct cutter *cutter, const struct optclient_values *values,
-                 size_t count, const uint64_t *elements, enum opt_dtype dtype);
+                 size_t count, const uint64_t *elements, const uint64_t *widths,
+                 enum opt_dtype dtype);
 
 /* Start again from the first frame. */
 void cutter_rewind(struct cutter *cutter);

@@ -71,8 +71,10 @@ static bool publish(const struct opt_description *from, struct description *to)
     }
     for (size_t i = 0; i < from->tensor_count; i++) {
         const struct opt_tensor_entry *entry = &from->tensors[i];
-        tensors[i] =
-            (struct optclient_tensor){ entry->name, entry->shape, entry->rank };
+        tensors[i] = (struct optclient_tensor){ .name = entry->name,
+                                                .shape = entry->shape,
+                                                .rank = entry->rank,
+                                                .sparse = entry->sparse };
         steps[i] = entry->step;
     }
     for (size_t i = 0; i < from->worker_count; i++) {

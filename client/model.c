@@ -25,6 +25,7 @@ static void model_free(struct optclient_model *model)
     free(model->specification);
     free(model->tensors);
     free(model->elements);
+    free(model->widths);
     free(model->names);
     free(model);
 }
@@ -102,8 +103,10 @@ static bool keep_tensors(struct optclient_model *model,
     size_t structs = count * sizeof(struct optclient_tensor);
     model->tensors = malloc(structs + dimensions * sizeof(uint64_t) + text + 1);
     model->elements = malloc((count + 1) * sizeof(*model->elements));
+    model->widths = malloc((count + 1) * sizeof(*model->widths));
     model->names = malloc((count + 1) * sizeof(*model->names));
-    if (model->tensors == NULL || model->elements == NULL || model->names == NULL) {
+    if (model->tensors == NULL || model->elements == NULL || model->widths == NULL ||
+        model->names == NULL) {
         return false;
     }
     uint64_t *shape = (uint64_t *)((char *)model->tensors + structs);
@@ -114,8 +117,14 @@ static bool keep_tensors(struct optclient_model *model,
         for (size_t d = 0; d < tensors[i].rank; d++) {
             shape[d] = tensors[i].shape[d];
         }
-        model->tensors[i] = (struct optclient_tensor){ name, shape, tensors[i].rank };
+        model->tensors[i] = (struct optclient_tensor){
+            .name = name,
+            .shape = shape,
+            .rank = tensors[i].rank,
+            .sparse = tensors[i].sparse != 0,
+        };
         model->elements[i] = count_elements(shape, tensors[i].rank);
+        model->widths[i] = tensors[i].sparse != 0 ? model->elements[i] / shape[0] : 0;
         model->names[i] = (struct model_name){ name, i };
         name += size;
         shape += tensors[i].rank;
@@ -156,6 +165,15 @@ static enum optclient_status check_tensors(const struct optclient_tensor *tensor
                               "tensor \"%s\": each dimension must be at least 1 and "
                               "their product at most 2^40",
                               tensor->name);
+        }
+        if (tensor->sparse != 0 &&
+            (tensor->rank < 2 || tensor->shape[0] > UINT32_MAX ||
+             count_elements(tensor->shape + 1, tensor->rank - 1) > OPT_SHARD)) {
+            return entry_fail(OPT_INVALID_ARGUMENT,
+                              "tensor \"%s\" cannot be sparse: that takes at least 2 "
+                              "dimensions, at most 2^32 - 1 rows and at most %d elements "
+                              "a row",
+                              tensor->name, (int)OPT_SHARD);
         }
     }
     return OPTCLIENT_OK;
@@ -200,7 +218,7 @@ static enum optclient_status upload(const struct creation *creation)
     creation_call(creation, &call, OPT_MESSAGE_ASSIGN);
     call.request.body.assign.dtype = OPT_FP32;
     cutter_init(&call.cutter, creation->initial, model->tensor_count, model->elements,
-                OPT_FP32);
+                NULL, OPT_FP32);
     enum optclient_status status = entry_run(&call);
     call_fini(&call);
     return status;
@@ -220,6 +238,19 @@ static bool keep_specification(struct optclient_model *model, const char *text)
     free(model->specification);
     model->specification = strdup(text);
     return model->specification != NULL;
+}
+
+/* Others wait for a model that will not be finished: it vanishes with the connection on
+ * which it was begun. */
+static void withdraw(struct optclient_model *model)
+{
+    struct optclient *client = model->client;
+    pthread_mutex_lock(&client->lock);
+    if (model->loss.status == OPT_OK) {
+        session_break(client, "the initial weights of model \"%s\" were not uploaded",
+                      model->name);
+    }
+    pthread_mutex_unlock(&client->lock);
 }
 
 static enum optclient_status create_once(const struct creation *creation)
@@ -253,13 +284,14 @@ static enum optclient_status create_once(const struct creation *creation)
                             " tensors; it was created with %zu",
                             model->name, reply.tensors, model->tensor_count);
     }
-    if (status != OPTCLIENT_OK || reply.ready) {
-        return status;
+    if (status == OPTCLIENT_OK && !reply.ready) {
+        status = reply.created && creation->initial != NULL ? upload(creation)
+                                                            : wait_ready(creation);
     }
-    if (reply.created && creation->initial != NULL) {
-        return upload(creation);
+    if (status != OPTCLIENT_OK && reply.created && !reply.ready) {
+        withdraw(model);
     }
-    return wait_ready(creation);
+    return status;
 }
 
 /* The model is usable, unless the connection was lost this very moment. */
@@ -314,6 +346,7 @@ static uint8_t *pack_table(const struct optclient_tensor *tensors, size_t count,
             entries[i].name = tensors[i].name;
             entries[i].shape = tensors[i].shape;
             entries[i].rank = tensors[i].rank;
+            entries[i].sparse = tensors[i].sparse != 0;
         }
         *size = opt_tensor_table_pack(entries, count, NULL, 0);
         table = malloc(*size);
@@ -331,7 +364,8 @@ static struct optclient_values *initial_values(const float *const *initial,
 {
     struct optclient_values *values = malloc(count * sizeof(*values));
     for (size_t i = 0; values != NULL && i < count; i++) {
-        values[i] = (struct optclient_values){ i, (float *)initial[i] };
+        values[i] = (struct optclient_values){ .tensor = i,
+                                               .values = (float *)initial[i] };
     }
     return values;
 }
@@ -425,9 +459,11 @@ static enum optclient_status take_description(struct optclient_model *model,
         size_t count = description.tensor_count;
         tensors = malloc((count + 1) * sizeof(*tensors));
         for (size_t i = 0; tensors != NULL && i < count; i++) {
-            tensors[i] = (struct optclient_tensor){ description.tensors[i].name,
-                                                    description.tensors[i].shape,
-                                                    description.tensors[i].rank };
+            tensors[i] =
+                (struct optclient_tensor){ .name = description.tensors[i].name,
+                                           .shape = description.tensors[i].shape,
+                                           .rank = description.tensors[i].rank,
+                                           .sparse = description.tensors[i].sparse };
         }
         if (tensors == NULL || !keep_tensors(model, tensors, count)) {
             status = entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for a model");

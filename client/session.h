@@ -93,6 +93,7 @@ struct optclient_model {
     char *specification;
     struct optclient_tensor *tensors; /* one block with all names and shapes */
     uint64_t *elements;               /* of each tensor */
+    uint64_t *widths;                 /* elements of a row; 0: the tensor is dense */
     struct model_name *names;         /* of the tensors, sorted, for finding */
     size_t tensor_count;
 

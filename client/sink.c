@@ -11,7 +11,7 @@ static bool all_in_order(const struct optclient_values *values, size_t count,
         return false;
     }
     for (size_t i = 0; i < count; i++) {
-        if (values[i].tensor != i) {
+        if (values[i].tensor != i || values[i].row_count > 0) {
             return false;
         }
     }
@@ -19,11 +19,16 @@ static bool all_in_order(const struct optclient_values *values, size_t count,
 }
 
 enum opt_status sink_init(struct sink *sink, const struct optclient_values *values,
-                          size_t count, const uint64_t *elements, size_t tensors,
+                          size_t count, const uint64_t *elements,
+                          const uint64_t *widths, size_t tensors,
                           struct opt_error *error)
 {
     *sink = (struct sink){
-        .values = values, .count = count, .elements = elements, .tensors = tensors
+        .values = values,
+        .count = count,
+        .elements = elements,
+        .widths = widths,
+        .tensors = tensors,
     };
     if (all_in_order(values, count, tensors)) {
         return OPT_OK;
@@ -50,6 +55,7 @@ void sink_fini(struct sink *sink)
     free(sink->place_of);
     free(sink->came);
     free(sink->first_bit);
+    free(sink->rows);
     *sink = (struct sink){ 0 };
 }
 
@@ -63,8 +69,27 @@ static uint64_t blocks_of(const struct sink *sink, uint64_t elements)
     return elements / sink->block + (elements % sink->block != 0);
 }
 
+/* No row has come yet. */
+static bool begin_rows(struct sink *sink)
+{
+    sink->rows_left = 0;
+    for (size_t i = 0; i < sink->count; i++) {
+        sink->rows_left += sink->values[i].row_count;
+    }
+    if (sink->rows_left > 0 && sink->rows == NULL) {
+        sink->rows = malloc(sink->count * sizeof(*sink->rows));
+    }
+    if (sink->rows != NULL) {
+        memset(sink->rows, 0, sink->count * sizeof(*sink->rows));
+    }
+    return sink->rows_left == 0 || sink->rows != NULL;
+}
+
 bool sink_begin(struct sink *sink, uint64_t block)
 {
+    if (!begin_rows(sink)) {
+        return false;
+    }
     if (sink->block != block) {
         free(sink->first_bit);
         free(sink->came);
@@ -75,7 +100,9 @@ bool sink_begin(struct sink *sink, uint64_t block)
             uint64_t bits = 0;
             for (size_t i = 0; i < sink->count; i++) {
                 sink->first_bit[i] = bits;
-                bits += blocks_of(sink, sink->elements[sink->values[i].tensor]);
+                bits += sink->values[i].row_count > 0
+                            ? 0
+                            : blocks_of(sink, sink->elements[sink->values[i].tensor]);
             }
             sink->first_bit[sink->count] = bits;
             sink->came = malloc((size_t)(bits / 64 + 1) * sizeof(*sink->came));
@@ -101,6 +128,9 @@ static size_t place_of(const struct sink *sink, uint32_t tensor)
 static uint64_t segment_elements(const struct sink *sink,
                                  const struct opt_segment *segment)
 {
+    if (segment->row_count > 0) {
+        return segment->row_count * sink->widths[segment->tensor];
+    }
     return segment->count == 0 ? sink->elements[segment->tensor] - segment->offset
                                : segment->count;
 }
@@ -134,6 +164,38 @@ static enum opt_status segment_check(const struct sink *sink,
     return OPT_OK;
 }
 
+/* Rows must be the next ones that were asked for. */
+static enum opt_status claim_rows(struct sink *sink, const struct opt_segment *segment,
+                                  struct opt_error *error)
+{
+    size_t place =
+        segment->tensor < sink->tensors ? place_of(sink, segment->tensor) : SIZE_MAX;
+    const struct optclient_values *values =
+        place == SIZE_MAX ? NULL : &sink->values[place];
+    size_t came = values == NULL || sink->rows == NULL ? 0 : sink->rows[place].accepted;
+    if (values == NULL || segment->row_count > values->row_count - came ||
+        memcmp(segment->rows, values->rows + came,
+               segment->row_count * sizeof(*values->rows)) != 0) {
+        return opt_fail(error, OPT_INTERNAL,
+                        "the daemon answered with %zu rows of tensor %" PRIu32
+                        " that were not asked for",
+                        segment->row_count, segment->tensor);
+    }
+    sink->rows[place].accepted += segment->row_count;
+    sink->rows_left -= segment->row_count;
+    return OPT_OK;
+}
+
+/* Where the next rows of a tensor go; its place is taken. */
+static float *place_rows(struct sink *sink, const struct opt_segment *segment)
+{
+    size_t place = place_of(sink, segment->tensor);
+    float *to = sink->values[place].values +
+                sink->rows[place].placed * sink->widths[segment->tensor];
+    sink->rows[place].placed += segment->row_count;
+    return to;
+}
+
 static enum opt_status segment_claim(struct sink *sink,
                                      const struct opt_segment *segment,
                                      struct opt_error *error)
@@ -141,6 +203,12 @@ static enum opt_status segment_claim(struct sink *sink,
     size_t place = place_of(sink, segment->tensor);
     if (place == SIZE_MAX) {
         return OPT_OK; /* not wanted: all tensors were asked for to keep it short */
+    }
+    if (sink->values[place].row_count > 0) {
+        return opt_fail(error, OPT_INTERNAL,
+                        "the daemon answered with elements of tensor %" PRIu32
+                        " instead of rows",
+                        segment->tensor);
     }
     uint64_t first = sink->first_bit[place] + segment->offset / sink->block;
     uint64_t blocks = blocks_of(sink, segment_elements(sink, segment));
@@ -174,8 +242,11 @@ enum opt_status sink_accept(struct sink *sink, const struct opt_pull_reply *repl
     }
     uint64_t elements = 0;
     for (size_t i = 0; i < reply->segment_count; i++) {
-        enum opt_status status = segment_check(sink, &reply->segments[i], error);
-        if (status == OPT_OK) {
+        bool by_rows = reply->segments[i].row_count > 0;
+        enum opt_status status = by_rows
+                                     ? claim_rows(sink, &reply->segments[i], error)
+                                     : segment_check(sink, &reply->segments[i], error);
+        if (status == OPT_OK && !by_rows) {
             status = segment_claim(sink, &reply->segments[i], error);
         }
         if (status != OPT_OK) {
@@ -194,10 +265,13 @@ enum opt_status sink_accept(struct sink *sink, const struct opt_pull_reply *repl
     return OPT_OK;
 }
 
-float *sink_place(const struct sink *sink, const struct opt_pull_reply *reply)
+float *sink_place(struct sink *sink, const struct opt_pull_reply *reply)
 {
     if (reply->segment_count != 1 || reply->dtype != OPT_FP32) {
         return NULL;
+    }
+    if (reply->segments[0].row_count > 0) {
+        return place_rows(sink, &reply->segments[0]);
     }
     size_t place = place_of(sink, reply->segments[0].tensor);
     if (place == SIZE_MAX) {
@@ -206,14 +280,16 @@ float *sink_place(const struct sink *sink, const struct opt_pull_reply *reply)
     return sink->values[place].values + reply->segments[0].offset;
 }
 
-void sink_spread(const struct sink *sink, const struct opt_pull_reply *reply,
+void sink_spread(struct sink *sink, const struct opt_pull_reply *reply,
                  const uint8_t *data)
 {
     for (size_t i = 0; i < reply->segment_count; i++) {
         const struct opt_segment *segment = &reply->segments[i];
         size_t place = place_of(sink, segment->tensor);
         size_t elements = (size_t)segment_elements(sink, segment);
-        if (place != SIZE_MAX) {
+        if (segment->row_count > 0) {
+            opt_dtype_widen(reply->dtype, data, place_rows(sink, segment), elements);
+        } else if (place != SIZE_MAX) {
             opt_dtype_widen(reply->dtype, data,
                             sink->values[place].values + segment->offset, elements);
         }
@@ -223,5 +299,5 @@ void sink_spread(const struct sink *sink, const struct opt_pull_reply *reply,
 
 bool sink_full(const struct sink *sink)
 {
-    return sink->blocks_left == 0;
+    return sink->blocks_left == 0 && sink->rows_left == 0;
 }

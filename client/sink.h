@@ -2,8 +2,8 @@
  *
  * The daemon may answer in any order and cut where it likes (at block multiples); each
  * frame is checked against what was asked before a byte of it is placed: only tensors
- * of the model, only blocks that have not come yet, one step for all frames. The daemon
- * is not trusted. Used under the client's lock.
+ * of the model, only blocks that have not come yet, one step for all frames; rows come
+ * in the order in which they were asked for. The daemon is not trusted. Used under the client's lock.
  */
 #ifndef OPTCLIENT_SINK_H
 #define OPTCLIENT_SINK_H
@@ -16,10 +16,15 @@
 #include "common/status.h"
 #include "common/wire.h"
 
+struct sink_rows {
+    size_t accepted, placed; /* rows that came, and those of them that have a place */
+};
+
 struct sink {
     const struct optclient_values *values;
     size_t count;
     const uint64_t *elements; /* of each tensor of the model */
+    const uint64_t *widths;   /* of a row of each, 0 if dense */
     size_t tensors;
     size_t *place_of;     /* for each tensor its position in values, or SIZE_MAX;
                              NULL: the same, for all tensors of the model are wanted */
@@ -27,15 +32,18 @@ struct sink {
     uint64_t *first_bit;  /* for each of values: that of its first block */
     uint64_t block;       /* elements */
     uint64_t blocks_left; /* wanted and not come yet */
+    struct sink_rows *rows; /* for each of values how far its rows are; NULL: none has */
+    uint64_t rows_left;
     bool begun;           /* a frame has come, so that step is known */
     uint64_t step;
 };
 
 /* Prepare for values of a model; their tensors exist. OPT_INVALID_ARGUMENT if one is
- * named twice; OPT_RESOURCE_EXHAUSTED if there is no memory. values and elements are
- * borrowed until sink_fini, which is to be called after a failure too. */
+ * named twice; OPT_RESOURCE_EXHAUSTED if there is no memory. values, elements
+ * and widths are borrowed until sink_fini, which is to be called after a failure too. */
 enum opt_status sink_init(struct sink *sink, const struct optclient_values *values,
-                          size_t count, const uint64_t *elements, size_t tensors,
+                          size_t count, const uint64_t *elements,
+                          const uint64_t *widths, size_t tensors,
                           struct opt_error *error);
 void sink_fini(struct sink *sink);
 
@@ -53,10 +61,10 @@ enum opt_status sink_accept(struct sink *sink, const struct opt_pull_reply *repl
 
 /* The one place where an accepted frame's data can be read to as it is, or NULL if it
  * has to be taken apart by sink_spread. */
-float *sink_place(const struct sink *sink, const struct opt_pull_reply *reply);
+float *sink_place(struct sink *sink, const struct opt_pull_reply *reply);
 
 /* Put an accepted frame's data into its places. */
-void sink_spread(const struct sink *sink, const struct opt_pull_reply *reply,
+void sink_spread(struct sink *sink, const struct opt_pull_reply *reply,
                  const uint8_t *data);
 
 /* Whether everything has come. */

@@ -1,4 +1,5 @@
 /* Pushes, pulls and waits, waiting and asynchronous. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,10 +18,44 @@ struct order {
     const struct optclient_pull_options *pull; /* NULL: the defaults */
 };
 
+static enum optclient_status check_rows(const struct optclient_model *model,
+                                        const struct optclient_values *values,
+                                        size_t index, bool pushed, const char *what)
+{
+    const struct optclient_tensor *tensor = &model->tensors[values->tensor];
+    if (values->rows == NULL && values->row_count == 0) {
+        return OPTCLIENT_OK;
+    }
+    if (tensor->sparse == 0) {
+        return entry_fail(OPT_INVALID_ARGUMENT,
+                          "%s[%zu] names rows of tensor \"%s\", which is not sparse",
+                          what, index, tensor->name);
+    }
+    if (values->rows == NULL || (values->row_count == 0 && !pushed)) {
+        return entry_fail(OPT_INVALID_ARGUMENT,
+                          "%s[%zu] (tensor \"%s\") has %zu rows, but %s", what, index,
+                          tensor->name, values->row_count,
+                          values->rows == NULL ? "does not say which"
+                                               : "a pull needs at least one");
+    }
+    for (size_t i = 0; i < values->row_count; i++) {
+        if (values->rows[i] >= tensor->shape[0]) {
+            return entry_fail(OPT_INVALID_ARGUMENT,
+                              "%s[%zu] names row %" PRIu32
+                              " of tensor \"%s\", which has %" PRIu64,
+                              what, index, values->rows[i], tensor->name,
+                              tensor->shape[0]);
+        }
+    }
+    return OPTCLIENT_OK;
+}
+
 static enum optclient_status check_values(const struct optclient_model *model,
                                           const struct optclient_values *values,
-                                          size_t count, const char *what)
+                                          size_t count, bool pushed)
 {
+    const char *what = pushed ? "gradients" : "weights";
+    size_t rows = 0;
     if (count == 0 || values == NULL) {
         return entry_fail(OPT_INVALID_ARGUMENT, "no %s are named", what);
     }
@@ -36,11 +71,23 @@ static enum optclient_status check_values(const struct optclient_model *model,
                               what, i, values[i].tensor, model->name,
                               model->tensor_count - 1);
         }
-        if (values[i].values == NULL) {
+        enum optclient_status status = check_rows(model, &values[i], i, pushed, what);
+        if (status != OPTCLIENT_OK) {
+            return status;
+        }
+        bool nothing = pushed && values[i].row_count == 0 &&
+                       model->widths[values[i].tensor] > 0;
+        if (values[i].values == NULL && !nothing) {
             return entry_fail(OPT_INVALID_ARGUMENT,
                               "%s[%zu] (tensor \"%s\") has no memory", what, i,
                               model->tensors[values[i].tensor].name);
         }
+        rows += values[i].row_count;
+    }
+    if (!pushed && rows > OPTCLIENT_PULL_ROWS_MAX) {
+        return entry_fail(OPT_INVALID_ARGUMENT,
+                          "%zu rows are named; one pull can name %d", rows,
+                          OPTCLIENT_PULL_ROWS_MAX);
     }
     return OPTCLIENT_OK;
 }
@@ -84,7 +131,7 @@ static void fill_push(struct optclient_call *call, const struct order *order,
     push->dtype = call->client->settings.push_dtype;
     push->basis = options->basis;
     cutter_init(&call->cutter, order->gradients, order->gradient_count,
-                order->model->elements, push->dtype);
+                order->model->elements, order->model->widths, push->dtype);
 }
 
 /* The list of the tensors to pull, if they are not simply all. */
@@ -100,7 +147,9 @@ static bool list_segments(struct optclient_call *call)
     }
     for (size_t i = 0; i < sink->count; i++) {
         call->segments[i] =
-            (struct opt_segment){ .tensor = (uint32_t)sink->values[i].tensor };
+            (struct opt_segment){ .tensor = (uint32_t)sink->values[i].tensor,
+                                  .rows = sink->values[i].rows,
+                                  .row_count = sink->values[i].row_count };
         call->segment_bytes += cutter_segment_bytes(&call->segments[i]);
     }
     return true;
@@ -128,8 +177,8 @@ static enum optclient_status fill_pull(struct optclient_call *call,
     }
     struct opt_error error;
     if (sink_init(&call->sink, order->weights, order->weight_count,
-                  order->model->elements, order->model->tensor_count,
-                  &error) != OPT_OK) {
+                  order->model->elements, order->model->widths,
+                  order->model->tensor_count, &error) != OPT_OK) {
         return entry_report(&error);
     }
     if (pull->slot == NULL || !list_segments(call)) {
@@ -153,11 +202,10 @@ static enum optclient_status fill(struct optclient_call *call, struct order *ord
     call->on_heap = on_heap;
     enum optclient_status status = OPTCLIENT_OK;
     if (pushes) {
-        status =
-            check_values(model, order->gradients, order->gradient_count, "gradients");
+        status = check_values(model, order->gradients, order->gradient_count, true);
     }
     if (status == OPTCLIENT_OK && pulls) {
-        status = check_values(model, order->weights, order->weight_count, "weights");
+        status = check_values(model, order->weights, order->weight_count, false);
     }
     if (status == OPTCLIENT_OK && on_heap && !keep_arrays(call, order)) {
         status = entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for the call");

@@ -273,19 +273,36 @@ void opt_write_nested(struct opt_writer *writer, uint32_t field, opt_write write
     }
 }
 
-static void write_segment(struct opt_writer *writer, const void *what)
+/* A number of a message; like every field, it is left out if it is 0. */
+static void write_number(struct opt_writer *writer, uint32_t field, uint64_t value)
+{
+    if (value != 0) {
+        write_varint(writer, (uint64_t)field << 3 | OPT_FIELD_VARINT);
+        write_varint(writer, value);
+    }
+}
+
+/* Packed: one number after another. */
+static void write_rows(struct opt_writer *writer, const void *what)
 {
     const struct opt_segment *segment = what;
-    Optimd__V1__Segment message = OPTIMD__V1__SEGMENT__INIT;
-    message.tensor = segment->tensor;
-    if (segment->row_count > 0) {
-        message.n_rows = segment->row_count;
-        message.rows = (uint32_t *)(uintptr_t)segment->rows;
-    } else {
-        message.offset = segment->offset;
-        message.count = segment->count;
+    for (size_t i = 0; i < segment->row_count; i++) {
+        write_varint(writer, segment->rows[i]);
     }
-    opt_write_fields(writer, &message.base);
+}
+
+/* There may be thousands of these, and protobuf-c takes ten times as long for them. */
+static void write_segment(struct opt_writer *writer, const void *what)
+{
+    enum { TENSOR = 1, OFFSET = 2, COUNT = 3, ROWS = 4 };
+    const struct opt_segment *segment = what;
+    write_number(writer, TENSOR, segment->tensor);
+    if (segment->row_count > 0) {
+        opt_write_nested(writer, ROWS, write_rows, segment);
+        return;
+    }
+    write_number(writer, OFFSET, segment->offset);
+    write_number(writer, COUNT, segment->count);
 }
 
 void opt_write_segments(struct opt_writer *writer, uint32_t field,

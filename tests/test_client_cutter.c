@@ -30,10 +30,10 @@ static size_t cut_all(const uint64_t *elements, size_t count, enum opt_dtype dty
     static float base[1];
     struct optclient_values *values = calloc(count, sizeof(*values));
     for (size_t i = 0; i < count; i++) {
-        values[i] = (struct optclient_values){ i, base };
+        values[i] = (struct optclient_values){ .tensor = i, .values = base };
     }
     struct cutter cutter;
-    cutter_init(&cutter, values, count, elements, dtype);
+    cutter_init(&cutter, values, count, elements, NULL, dtype);
     struct cut cut = cut_new();
     size_t tensor = 0;
     uint64_t offset = 0;
@@ -130,10 +130,10 @@ Test(cutter, starts_again)
 {
     static float base[1];
     uint64_t elements[] = { 5000000 };
-    struct optclient_values values = { 0, base };
+    struct optclient_values values = { .values = base };
     struct cutter cutter;
     struct cut cut = cut_new();
-    cutter_init(&cutter, &values, 1, elements, OPT_FP32);
+    cutter_init(&cutter, &values, 1, elements, NULL, OPT_FP32);
     cutter_next(&cutter, &usual, &cut);
     cutter_next(&cutter, &usual, &cut);
     cr_assert_eq(cut.segments[0].offset, 1u << 20);

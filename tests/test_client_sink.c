@@ -7,15 +7,16 @@
 enum { LARGE = 3 * OPT_BLOCK + 5 };
 static const uint64_t elements[] = { 3, LARGE, 2 };
 static float small[3], large[LARGE], last[2];
-static const struct optclient_values all[] = { { 0, small },
-                                               { 1, large },
-                                               { 2, last } };
+static const uint64_t dense[] = { 0, 0, 0 };
+static const struct optclient_values all[] = { { .tensor = 0, .values = small },
+                                               { .tensor = 1, .values = large },
+                                               { .tensor = 2, .values = last } };
 
 static struct sink sink_of(const struct optclient_values *values, size_t count)
 {
     struct sink sink;
     struct opt_error error;
-    cr_assert_eq(sink_init(&sink, values, count, elements, 3, &error), OPT_OK);
+    cr_assert_eq(sink_init(&sink, values, count, elements, dense, 3, &error), OPT_OK);
     cr_assert(sink_begin(&sink, OPT_BLOCK));
     return sink;
 }
@@ -107,7 +108,7 @@ Test(sink, refuses_a_tensor_named_twice)
     const struct optclient_values twice[] = { { 2, last }, { 0, small }, { 2, last } };
     struct sink sink;
     struct opt_error error;
-    cr_assert_eq(sink_init(&sink, twice, 3, elements, 3, &error), OPT_INVALID_ARGUMENT);
+    cr_assert_eq(sink_init(&sink, twice, 3, elements, dense, 3, &error), OPT_INVALID_ARGUMENT);
     cr_assert(strstr(error.text, "values[0] and values[2]") != NULL, "%s", error.text);
     sink_fini(&sink);
 }

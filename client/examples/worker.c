@@ -71,8 +71,8 @@ struct worker {
     uint64_t steps, epoch; /* of all; in one epoch */
     struct optclient *client;
     struct optclient_model *model;
-    struct report report; /* the last one; the next one changes what is new */
-    double told;          /* when, to a person */
+    struct report report;      /* the last one; the next one changes what is new */
+    double told[REPORT_KINDS]; /* when last */
 };
 
 static volatile sig_atomic_t stopped_by; /* a signal, or 0 */
@@ -95,10 +95,11 @@ static void say(struct worker *worker, enum report_kind kind)
 {
     int fd = worker->settings->report_fd;
     double now = seconds();
-    if (fd < 0 && kind == REPORT_STEP && now < worker->told + 1) {
-        return; /* a person reads a line a second */
+    if (fd < 0 && (kind == REPORT_STEP || kind == REPORT_EVALUATED) &&
+        now < worker->told[kind] + 1 && worker->report.step < worker->steps) {
+        return; /* a person reads a line a second, and the last */
     }
-    worker->told = now;
+    worker->told[kind] = now;
     worker->report.kind = kind;
     char line[REPORT_LINE_MAX];
     size_t length = fd >= 0
@@ -141,7 +142,7 @@ static bool parameters_new(struct parameters *out, const struct mlp *mlp)
 {
     for (size_t i = 0; i < TENSORS; i++) {
         out->tensor[i] = calloc(mlp_tensor(mlp, i)->elements, sizeof(float));
-        out->values[i] = (struct optclient_values){ i, out->tensor[i] };
+        out->values[i] = (struct optclient_values){ .tensor = i, .values = out->tensor[i] };
         if (out->tensor[i] == NULL) {
             return false;
         }
@@ -245,7 +246,7 @@ static bool connect_and_join(struct worker *worker)
     for (size_t i = 0; i < TENSORS; i++) {
         const struct mlp_tensor *tensor = mlp_tensor(worker->mlp, i);
         tensors[i] =
-            (struct optclient_tensor){ tensor->name, tensor->shape, tensor->rank };
+            (struct optclient_tensor){ .name = tensor->name, .shape = tensor->shape, .rank = tensor->rank };
         initial[i] = worker->weights.tensor[i];
     }
     mlp_start(worker->mlp, s->seed, worker->weights.tensor);

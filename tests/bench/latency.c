@@ -46,7 +46,7 @@ static void percentiles(struct ping *ping, double *values)
 static bool pushes_one_at_a_time(void *context, double *values, char problem[256])
 {
     struct ping *ping = context;
-    struct optclient_values gradient = { 0, ping->gradient };
+    struct optclient_values gradient = { .values = ping->gradient };
     struct optclient_push_options options = { .timeout_ms = TIMEOUT_MS };
     for (size_t i = 0; i < ping->pings; i++) {
         double begin = seconds_now();
@@ -80,7 +80,7 @@ static bool pushes_many(void *context, double *values, char problem[256])
 {
     struct ping *ping = context;
     struct optclient_call *calls[IN_FLIGHT] = { NULL };
-    struct optclient_values gradient = { 0, ping->gradient };
+    struct optclient_values gradient = { .values = ping->gradient };
     struct optclient_push_options options = { .timeout_ms = TIMEOUT_MS };
     enum optclient_status status = OPTCLIENT_OK;
     double begin = seconds_now();
@@ -160,7 +160,7 @@ static void measure_model(const struct bench *bench, struct optclient *client,
                           struct ping *ping)
 {
     uint64_t elements = ELEMENTS;
-    struct optclient_tensor tensor = { "weights", &elements, 1 };
+    struct optclient_tensor tensor = { .name = "weights", .shape = &elements, .rank = 1 };
     if (optclient_create(client, "small", "sgd(lr=1e-3)", NULL, &tensor, 1, NULL,
                          &ping->model) != OPTCLIENT_OK) {
         report_failure(bench->report, "latency: %s", optclient_error());

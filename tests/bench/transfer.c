@@ -79,8 +79,8 @@ static enum optclient_status start(struct exchange *exchange,
                                    struct optclient_call **call)
 {
     size_t place = next_place(exchange);
-    struct optclient_values gradient = { 0, exchange->gradients + place };
-    struct optclient_values weight = { 0, exchange->weights + place };
+    struct optclient_values gradient = { .values = exchange->gradients + place };
+    struct optclient_values weight = { .values = exchange->weights + place };
     struct optclient_push_options push = { .timeout_ms = TIMEOUT_MS };
     struct optclient_pull_options pull = { .timeout_ms = TIMEOUT_MS };
     switch (exchange->operation) {
@@ -100,8 +100,8 @@ static enum optclient_status start(struct exchange *exchange,
 static enum optclient_status perform(struct exchange *exchange)
 {
     size_t place = next_place(exchange);
-    struct optclient_values gradient = { 0, exchange->gradients + place };
-    struct optclient_values weight = { 0, exchange->weights + place };
+    struct optclient_values gradient = { .values = exchange->gradients + place };
+    struct optclient_values weight = { .values = exchange->weights + place };
     struct optclient_push_options push = { .timeout_ms = TIMEOUT_MS };
     struct optclient_pull_options pull = { .timeout_ms = TIMEOUT_MS };
     switch (exchange->operation) {
@@ -204,7 +204,7 @@ static void measure_size(const struct bench *bench, struct optclient *client,
                          const struct size *size, struct exchange *exchange)
 {
     uint64_t elements = size->bytes / sizeof(float);
-    struct optclient_tensor tensor = { "weights", &elements, 1 };
+    struct optclient_tensor tensor = { .name = "weights", .shape = &elements, .rank = 1 };
     if (optclient_create(client, size->name, "sgd(lr=1e-3)", NULL, &tensor, 1, NULL,
                          &exchange->model) != OPTCLIENT_OK) {
         report_failure(bench->report, "a model of %s: %s", size->name,

@@ -414,8 +414,8 @@ static enum fake_action check_observer(struct fake_conn *conn,
     (void)conn, (void)data, (void)data_size;
     const char **worker = context;
     if (request->message == OPT_MESSAGE_HELLO) {
-        cr_assert_str_eq(request->body.hello.worker, *worker);
-        cr_assert_neq(request->body.hello.session, 0);
+        require(strcmp(request->body.hello.worker, *worker) == 0);
+        require(request->body.hello.session != 0);
     }
     return FAKE_SERVE;
 }
@@ -467,11 +467,11 @@ Test(refusals, of_senseless_arguments_name_them, .timeout = 30)
     expect_status(optclient_pull(scene.model, NULL, 1, NULL, NULL),
                   OPTCLIENT_INVALID_ARGUMENT);
     expect_words("weights");
-    struct optclient_values wrong = { 1, values[0].values };
+    struct optclient_values wrong = { .tensor = 1, .values = values[0].values };
     expect_status(optclient_push(scene.model, &wrong, 1, NULL, NULL),
                   OPTCLIENT_INVALID_ARGUMENT);
     expect_words("tensor 1");
-    struct optclient_values nowhere = { 0, NULL };
+    struct optclient_values nowhere = { .tensor = 0 };
     expect_status(optclient_pull(scene.model, &nowhere, 1, NULL, NULL),
                   OPTCLIENT_INVALID_ARGUMENT);
     expect_words("tensor.0");
