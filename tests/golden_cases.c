@@ -20,6 +20,7 @@ struct golden_files {
     struct blob expected_blob, problem_blob;
     struct opt_safetensors *expected, *problem;
     float initial[GOLDEN_TENSORS]; /* of function cases */
+    uint32_t *rows;                /* of sparse cases */
     void (*gradient)(const double *x, double *g);
 };
 
@@ -292,6 +293,60 @@ static enum opt_status read_stored(struct golden_case *golden, const char *folde
     return status;
 }
 
+/* The rows of all updates, which the file has in 64 bits. */
+static bool read_rows(struct golden_case *golden, const struct opt_safetensors_entry *from)
+{
+    struct golden_files *files = golden->files;
+    const int64_t *rows = from->data;
+    struct golden_tensor *tensor = &golden->tensors[0];
+
+    files->rows = calloc((size_t)from->count + 1, sizeof *files->rows);
+    for (uint64_t i = 0; files->rows != NULL && i < from->count; i++) {
+        if (rows[i] < 0 || (uint64_t)rows[i] >= tensor->shape[0]) {
+            return false;
+        }
+        files->rows[i] = (uint32_t)rows[i];
+    }
+    tensor->rows = files->rows;
+    return files->rows != NULL;
+}
+
+static enum opt_status read_sparse(struct golden_case *golden, const char *folder,
+                                   struct opt_error *error)
+{
+    struct golden_files *files = golden->files;
+    char name[GOLDEN_NAME];
+    const char *problem = json_string_value(json_object_get(files->json, "problem"));
+
+    snprintf(name, sizeof name, "problem_%s", problem != NULL ? problem : "");
+    enum opt_status status =
+        read_tensors(folder, name, &files->problem_blob, &files->problem, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    const struct opt_safetensors_entry *offsets =
+        opt_safetensors_find(files->problem, "offsets");
+    const struct opt_safetensors_entry *rows =
+        opt_safetensors_find(files->problem, "rows");
+    const struct opt_safetensors_entry *values =
+        opt_safetensors_find(files->problem, "values");
+    const struct opt_safetensors_entry *initial =
+        opt_safetensors_find(files->problem, "init/emb");
+    if (offsets == NULL || rows == NULL || values == NULL || initial == NULL ||
+        offsets->type != OPT_SAFETENSORS_I64 || rows->type != OPT_SAFETENSORS_I64 ||
+        values->type != OPT_SAFETENSORS_F32 || offsets->count != golden->steps + 1 ||
+        values->count * initial->shape[0] != rows->count * initial->count) {
+        return opt_fail(error, OPT_DATA_LOSS, "%s: not a sparse problem", golden->name);
+    }
+    status = add_tensor(golden, initial, strlen("init/"), 0, initial->data, values->data,
+                        error);
+    golden->tensors[0].row_offsets = offsets->data;
+    if (status == OPT_OK && !read_rows(golden, rows)) {
+        status = opt_fail(error, OPT_DATA_LOSS, "%s: unusable rows", golden->name);
+    }
+    return status;
+}
+
 static enum opt_status read_function(struct golden_case *golden,
                                      struct opt_error *error)
 {
@@ -380,6 +435,9 @@ static enum opt_status read_case(struct golden_case *golden, const char *folder,
     if (kind != NULL && strcmp(kind, "stored") == 0) {
         golden->kind = GOLDEN_STORED;
         status = read_stored(golden, folder, error);
+    } else if (kind != NULL && strcmp(kind, "sparse") == 0) {
+        golden->kind = GOLDEN_SPARSE;
+        status = read_sparse(golden, folder, error);
     } else if (kind != NULL && strcmp(kind, "function") == 0) {
         golden->kind = GOLDEN_FUNCTION;
         status = read_function(golden, error);
@@ -437,6 +495,7 @@ void golden_case_free(struct golden_case *golden)
     opt_safetensors_free(files->problem);
     free(files->expected_blob.data);
     free(files->problem_blob.data);
+    free(files->rows);
     json_decref(files->json);
     free(files);
     free(golden);

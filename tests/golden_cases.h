@@ -13,7 +13,7 @@
 #include "common/optim/spec.h"
 #include "common/status.h"
 
-enum golden_kind { GOLDEN_STORED, GOLDEN_FUNCTION, GOLDEN_AGGREGATION };
+enum golden_kind { GOLDEN_STORED, GOLDEN_SPARSE, GOLDEN_FUNCTION, GOLDEN_AGGREGATION };
 
 enum { GOLDEN_TENSORS = 16, GOLDEN_CHECKPOINTS = 16, GOLDEN_NAME = 128 };
 
@@ -24,7 +24,9 @@ struct golden_tensor {
     size_t n;
     const float *initial;
     const float *gradients; /* stored: steps times n; aggregation: workers times n;
-                               function: NULL */
+                               function: NULL; sparse: one row for each of rows */
+    const uint32_t *rows; /* sparse: which rows; NULL: the tensor is dense */
+    const int64_t *row_offsets; /* update T has the rows [T - 1] to [T] */
 };
 
 struct golden_case {

@@ -333,13 +333,13 @@ struct refusal {
 Test(round, refuses_segments_that_do_not_fit_and_keeps_nothing)
 {
     static const struct refusal refusals[] = {
-        { { 2, 0, 0 }, 4, OPT_NOT_FOUND, "no tensor 2" },
-        { { 0, 1, 0 }, 4, OPT_INVALID_ARGUMENT, "starts at element 1" },
-        { { 0, 4 * OPT_BLOCK, 0 }, 4, OPT_INVALID_ARGUMENT, "below 49157" },
-        { { 0, 0, 100 }, 100, OPT_INVALID_ARGUMENT, "100 elements" },
-        { { 0, 0, LARGE + 1 }, LARGE, OPT_INVALID_ARGUMENT, "49158 elements" },
-        { { 0, 0, 0 }, 4, OPT_INVALID_ARGUMENT, "data has 16" },
-        { { 0, 0, OPT_BLOCK }, OPT_BLOCK, OPT_INVALID_ARGUMENT, "only a part" },
+        { { .tensor = 2 }, 4, OPT_NOT_FOUND, "no tensor 2" },
+        { { .offset = 1 }, 4, OPT_INVALID_ARGUMENT, "starts at element 1" },
+        { { .offset = 4 * OPT_BLOCK }, 4, OPT_INVALID_ARGUMENT, "below 49157" },
+        { { .count = 100 }, 100, OPT_INVALID_ARGUMENT, "100 elements" },
+        { { .count = LARGE + 1 }, LARGE, OPT_INVALID_ARGUMENT, "49158 elements" },
+        { { .count = 0 }, 4, OPT_INVALID_ARGUMENT, "data has 16" },
+        { { .count = OPT_BLOCK }, OPT_BLOCK, OPT_INVALID_ARGUMENT, "only a part" },
     };
     struct desk desk;
     desk_open(&desk, desk_settings());
@@ -356,7 +356,7 @@ Test(round, refuses_segments_that_do_not_fit_and_keeps_nothing)
         desk_free(push);
     }
     struct letter *good = letter_ask(
-        &a, frame(&a, model, 2000, 1, 0, true, (struct opt_segment){ 1, 0, 0 }, 4));
+        &a, frame(&a, model, 2000, 1, 0, true, (struct opt_segment){ .tensor = 1 }, 4));
     cr_assert(fate_of(good) == OPT_FATE_APPLIED);
     desk_free(good);
     caller_gone(&a, false);
@@ -370,12 +370,12 @@ Test(round, answers_a_push_once_however_many_of_its_frames_are_wrong)
     struct caller a = caller_new(&desk, "a", 1);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, two, 2, NULL);
     struct letter *frames[4] = {
-        frame(&a, model, 77, 1, 0, false, (struct opt_segment){ 0, 0, OPT_BLOCK },
+        frame(&a, model, 77, 1, 0, false, (struct opt_segment){ .count = OPT_BLOCK },
               OPT_BLOCK),
-        frame(&a, model, 77, 1, 1, false, (struct opt_segment){ 0, 0, OPT_BLOCK },
+        frame(&a, model, 77, 1, 1, false, (struct opt_segment){ .count = OPT_BLOCK },
               OPT_BLOCK),
-        frame(&a, model, 77, 1, 2, false, (struct opt_segment){ 5, 0, 0 }, 4),
-        frame(&a, model, 77, 1, 3, true, (struct opt_segment){ 1, 0, 0 }, 4),
+        frame(&a, model, 77, 1, 2, false, (struct opt_segment){ .tensor = 5 }, 4),
+        frame(&a, model, 77, 1, 3, true, (struct opt_segment){ .tensor = 1 }, 4),
     };
     for (size_t i = 0; i < 4; i++) {
         letter_send(&a, frames[i]);
@@ -395,13 +395,13 @@ Test(round, answers_a_push_once_however_many_of_its_frames_are_wrong)
     /* The same for a model that is not there. */
     for (uint32_t i = 0; i < 3; i++) {
         frames[i] = letter_ask(&a, frame(&a, model + 1, 78, 1, i, i == 2,
-                                         (struct opt_segment){ 1, 0, 0 }, 4));
+                                         (struct opt_segment){ .tensor = 1 }, 4));
         cr_assert(frames[i]->silent == (i > 0));
         desk_free(frames[i]);
     }
     /* And for a frame that belongs to nothing. */
     struct letter *stray = letter_ask(
-        &a, frame(&a, model, 79, 1, 1, true, (struct opt_segment){ 1, 0, 0 }, 4));
+        &a, frame(&a, model, 79, 1, 1, true, (struct opt_segment){ .tensor = 1 }, 4));
     cr_assert(reply_status(stray) == OPT_INVALID_ARGUMENT);
     desk_free(stray);
     caller_gone(&a, false);
@@ -416,7 +416,7 @@ Test(round, drops_half_a_push_with_its_connection)
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, two, 2, NULL);
     model_join(&b, "m");
     struct letter *half =
-        frame(&a, model, 5, 1, 0, false, (struct opt_segment){ 1, 0, 0 }, 4);
+        frame(&a, model, 5, 1, 0, false, (struct opt_segment){ .tensor = 1 }, 4);
     letter_send(&a, half);
     caller_gone(&a, false);
     half = letter_await(&desk, half);
@@ -424,7 +424,7 @@ Test(round, drops_half_a_push_with_its_connection)
     desk_free(half);
     /* The grace is 0: the round goes on without it. */
     struct letter *push = letter_ask(
-        &b, frame(&b, model, 6, 1, 0, true, (struct opt_segment){ 1, 0, 0 }, 4));
+        &b, frame(&b, model, 6, 1, 0, true, (struct opt_segment){ .tensor = 1 }, 4));
     cr_assert(fate_of(push) == OPT_FATE_APPLIED);
     desk_free(push);
     caller_gone(&b, false);

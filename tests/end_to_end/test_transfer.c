@@ -90,7 +90,7 @@ static bool push_tensor(int fd, uint32_t model, uint64_t id, uint64_t sequence,
         for (uint64_t i = 0; i < count; i++) {
             values[i] = value_at(tensor, at + i);
         }
-        const struct opt_segment segment = { tensor, at, count };
+        const struct opt_segment segment = { .tensor = tensor, .offset = at, .count = count };
         const struct opt_request request = {
             .id = id,
             .has_checksum = true,
@@ -265,7 +265,7 @@ Test(transfer, a_value_that_is_no_number_is_named)
     static float values[OPT_BLOCK];
     values[12345] = NAN;
     values[12346] = INFINITY;
-    const struct opt_segment segment = { 3, 0, OPT_BLOCK };
+    const struct opt_segment segment = { .tensor = 3, .count = OPT_BLOCK };
     const struct opt_request request = {
         .id = 4,
         .message = OPT_MESSAGE_PUSH,

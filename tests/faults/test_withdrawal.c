@@ -110,7 +110,7 @@ enum { HALF_ELEMENTS = 300000 };
 static void send_first_half(struct fake_conn *conn, const struct opt_request *request,
                             struct half *half)
 {
-    struct opt_segment segment = { 0, 0, HALF_ELEMENTS };
+    struct opt_segment segment = { .count = HALF_ELEMENTS };
     struct opt_reply reply = { .id = request->id, .message = OPT_MESSAGE_PULL };
     reply.body.pull = (struct opt_pull_reply){ .segments = &segment,
                                                .segment_count = 1,

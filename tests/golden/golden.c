@@ -116,7 +116,9 @@ static enum opt_status run_steps(struct run *run, struct opt_error *error)
     const struct golden_case *golden = run->golden;
     const float *gradients[GOLDEN_TENSORS];
     float at[GOLDEN_TENSORS], gradient[GOLDEN_TENSORS];
-    struct golden_push push = { gradients, 1, OPT_FORM_MEAN };
+    struct golden_push push = { .gradients = gradients,
+                                .samples = 1,
+                                .form = OPT_FORM_MEAN };
     enum opt_status status = OPT_OK;
 
     for (size_t step = 1; status == OPT_OK && step <= golden->steps; step++) {
@@ -125,6 +127,13 @@ static enum opt_status run_steps(struct run *run, struct opt_error *error)
             if (golden->kind == GOLDEN_STORED) {
                 gradients[t] = tensor->gradients + (step - 1) * tensor->n;
             }
+        }
+        if (golden->kind == GOLDEN_SPARSE) {
+            const struct golden_tensor *tensor = &golden->tensors[0];
+            size_t begin = (size_t)tensor->row_offsets[step - 1];
+            push.rows = tensor->rows + begin;
+            push.row_count = (size_t)tensor->row_offsets[step] - begin;
+            gradients[0] = tensor->gradients + begin * (tensor->n / tensor->shape[0]);
         }
         if (golden->kind == GOLDEN_FUNCTION) {
             status = run->backend->read(run->model, OPT_VIEW_TRAIN, NULL, 0, at, error);
@@ -158,8 +167,9 @@ static enum opt_status run_aggregate(struct run *run, enum opt_form form,
         for (size_t t = 0; t < golden->tensor_count; t++) {
             gradients[i][t] = golden->tensors[t].gradients + i * golden->tensors[t].n;
         }
-        pushes[i] =
-            (struct golden_push){ gradients[i], (uint64_t)golden->samples[i], form };
+        pushes[i] = (struct golden_push){ .gradients = gradients[i],
+                                          .samples = (uint64_t)golden->samples[i],
+                                          .form = form };
     }
     status = run->backend->update(run->model, pushes, workers, error);
     for (size_t t = 0; status == OPT_OK && t < golden->tensor_count; t++) {

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/optim/rows.h"
 #include "common/optim/update.h"
 #include "tests/golden/backend.h"
 
@@ -14,6 +15,7 @@ struct model {
     struct opt_tensor_options options[GOLDEN_TENSORS];
     struct opt_tensor_counters counters[GOLDEN_TENSORS];
     void *scratch;
+    size_t width; /* of the rows of the only tensor, if it is sparse; else 0 */
 };
 
 static void model_close(void *handle)
@@ -80,6 +82,9 @@ static enum opt_status model_open(const struct opt_spec *spec,
             largest = tensors[i].n > largest ? tensors[i].n : largest;
             ok = ok && tensor_init(model, i, &tensors[i]);
         }
+        if (tensors[0].rows != NULL) {
+            model->width = tensors[0].n / (size_t)tensors[0].shape[0];
+        }
         model->scratch = malloc(opt_update_scratch(count, largest));
         ok = ok && model->scratch != NULL;
     }
@@ -91,6 +96,52 @@ static enum opt_status model_open(const struct opt_spec *spec,
     }
     *out = model;
     return OPT_OK;
+}
+
+/* One update of a sparse tensor by one worker: the rows in ascending order, each once. */
+static void update_rows(struct model *model, const struct golden_push *push)
+{
+    enum { ROWS = 256 };
+    struct opt_row rows[ROWS], spare[ROWS];
+    struct opt_contribution named[ROWS];
+    struct opt_tensor_memory *memory = &model->memory[0];
+    struct opt_tensor_update tensor;
+    struct opt_update update;
+    size_t count = push->row_count < ROWS ? push->row_count : ROWS;
+
+    for (size_t i = 0; i < count; i++) {
+        rows[i] = (struct opt_row){ opt_row_key(0, push->rows[i]), (uint32_t)i };
+    }
+    const struct opt_row *sorted = opt_rows_sort(rows, spare, count);
+    for (size_t i = 0; i < count; i++) {
+        named[i] = (struct opt_contribution){
+            .values = push->gradients[0] + sorted[i].index * model->width,
+            .dtype = OPT_FP32,
+            .factor = 1.0,
+        };
+    }
+    opt_update_begin(&update, &model->spec, model->T + 1);
+    opt_update_bind(&tensor, &update, memory->options, memory->counters);
+    opt_update_tensor(&tensor);
+    for (size_t i = 0, next; i < count; i = next) {
+        size_t at = (size_t)sorted[i].key * model->width;
+        next = i + 1;
+        while (next < count && sorted[next].key == sorted[i].key) {
+            next++;
+        }
+        struct opt_block_memory block = {
+            .n = model->width,
+            .w = memory->w + at,
+            .w_out = memory->w + at,
+            .contributions = named + i,
+            .contribution_count = next - i,
+        };
+        for (size_t s = 0; s < model->slot_count; s++) {
+            block.slots[s] = memory->slots[s] + at;
+        }
+        opt_block_run(&tensor, OPT_PASS_STEP, &block, NULL);
+    }
+    model->T++;
 }
 
 static enum opt_status model_update(void *handle, const struct golden_push *pushes,
@@ -106,6 +157,13 @@ static enum opt_status model_update(void *handle, const struct golden_push *push
     if (workers > WORKERS) {
         return opt_fail(error, OPT_INVALID_ARGUMENT, "more than %d workers",
                         (int)WORKERS);
+    }
+    if (model->width > 0) {
+        if (opt_update_needs_norms(&(struct opt_update){ .spec = &model->spec })) {
+            return opt_fail(error, OPT_UNIMPLEMENTED, "norms of rows");
+        }
+        update_rows(model, &pushes[0]);
+        return OPT_OK;
     }
     for (size_t i = 0; i < workers; i++) {
         samples[i] = pushes[i].samples;

@@ -102,6 +102,7 @@ static enum opt_status model_open(const struct opt_spec *spec,
             .name = tensors[i].name,
             .shape = tensors[i].shape,
             .rank = tensors[i].rank,
+            .sparse = tensors[i].rows != NULL,
         };
         initial[i] = tensors[i].initial != NULL ? tensors[i].initial : zeros;
         if (tensors[i].initial == NULL && tensors[i].n > sizeof zeros / sizeof *zeros) {
@@ -154,8 +155,12 @@ static enum opt_status model_update(void *handle, const struct golden_push *push
             .form = (enum optclient_form)pushes[i].form,
         };
         for (size_t t = 0; t < model->tensors; t++) {
-            gradients[t].tensor = t;
-            gradients[t].values = (float *)(uintptr_t)pushes[i].gradients[t];
+            gradients[t] = (struct optclient_values){
+                .tensor = t,
+                .values = (float *)(uintptr_t)pushes[i].gradients[t],
+                .rows = pushes[i].rows,
+                .row_count = pushes[i].row_count,
+            };
         }
         status = passed_on(optclient_push_start(model->of[i], gradients, model->tensors,
                                                 &options, NULL, NULL, &calls[i]),
