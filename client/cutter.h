@@ -2,9 +2,9 @@
  *
  * A tensor that fits what is left of a frame is added to it; one that does not starts a
  * frame of its own and is cut at block multiples. So small tensors share frames, large
- * ones stream as many, and none is split without need. Rows of a sparse tensor fill what
- * is left of a frame. Nothing is copied: a cut is a list of places in the caller's memory.
- * Used under the client's lock.
+ * ones stream as many, and none is split without need. Rows of a sparse tensor fill
+ * what is left of a frame. Nothing is copied: a cut is a list of places in the caller's
+ * memory. Used under the client's lock.
  */
 #ifndef OPTCLIENT_CUTTER_H
 #define OPTCLIENT_CUTTER_H

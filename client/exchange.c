@@ -269,8 +269,10 @@ static void add_values(struct optclient *client, const uint8_t *narrowed, size_t
         return;
     }
     for (size_t i = 0; i < client->cut.count; i++) {
-        uplink_add(client->uplink, client->cut.places[i],
-                   (size_t)client->cut.segments[i].count * sizeof(float));
+        size_t bytes = (size_t)client->cut.segments[i].count * sizeof(float);
+        if (bytes > 0) { /* a push may have no rows of a sparse tensor */
+            uplink_add(client->uplink, client->cut.places[i], bytes);
+        }
     }
 }
 
@@ -302,7 +304,7 @@ static void begin_frame(struct optclient *client, struct optclient_call *call)
     size_t data_size = fill_request(client, call, &request);
     bool values = has_values(request.message);
     const uint8_t *narrowed = NULL;
-    if (values && call->cutter.dtype != OPT_FP32) {
+    if (values && data_size > 0 && call->cutter.dtype != OPT_FP32) {
         narrowed = narrow(client, call->cutter.dtype, data_size);
         if (narrowed == NULL) {
             fail_call(client, call, 0);

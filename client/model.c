@@ -169,11 +169,12 @@ static enum optclient_status check_tensors(const struct optclient_tensor *tensor
         if (tensor->sparse != 0 &&
             (tensor->rank < 2 || tensor->shape[0] > UINT32_MAX ||
              count_elements(tensor->shape + 1, tensor->rank - 1) > OPT_SHARD)) {
-            return entry_fail(OPT_INVALID_ARGUMENT,
-                              "tensor \"%s\" cannot be sparse: that takes at least 2 "
-                              "dimensions, at most 2^32 - 1 rows and at most %d elements "
-                              "a row",
-                              tensor->name, (int)OPT_SHARD);
+            return entry_fail(
+                OPT_INVALID_ARGUMENT,
+                "tensor \"%s\" cannot be sparse: that takes at least 2 "
+                "dimensions, at most 2^32 - 1 rows and at most %d elements "
+                "a row",
+                tensor->name, (int)OPT_SHARD);
         }
     }
     return OPTCLIENT_OK;
@@ -364,8 +365,8 @@ static struct optclient_values *initial_values(const float *const *initial,
 {
     struct optclient_values *values = malloc(count * sizeof(*values));
     for (size_t i = 0; values != NULL && i < count; i++) {
-        values[i] = (struct optclient_values){ .tensor = i,
-                                               .values = (float *)initial[i] };
+        values[i] =
+            (struct optclient_values){ .tensor = i, .values = (float *)initial[i] };
     }
     return values;
 }

@@ -250,8 +250,8 @@ struct optclient_pull_options {
  * may be NULL. The values are borrowed until the call returns.
  *
  * OPTCLIENT_INVALID_ARGUMENT: NaN or infinity (names tensor and element), an unknown
- * tensor or row. OPTCLIENT_DEADLINE_EXCEEDED: names the workers who have not pushed; not
- * applied. OPTCLIENT_FAILED_PRECONDITION: this worker's identity was taken over by
+ * tensor or row. OPTCLIENT_DEADLINE_EXCEEDED: names the workers who have not pushed;
+ * not applied. OPTCLIENT_FAILED_PRECONDITION: this worker's identity was taken over by
  * another process, or it is not joined. OPTCLIENT_ABORTED: the round failed with a lost
  * worker. */
 OPTCLIENT_API enum optclient_status

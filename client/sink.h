@@ -3,7 +3,8 @@
  * The daemon may answer in any order and cut where it likes (at block multiples); each
  * frame is checked against what was asked before a byte of it is placed: only tensors
  * of the model, only blocks that have not come yet, one step for all frames; rows come
- * in the order in which they were asked for. The daemon is not trusted. Used under the client's lock.
+ * in the order in which they were asked for. The daemon is not trusted. Used under the
+ * client's lock.
  */
 #ifndef OPTCLIENT_SINK_H
 #define OPTCLIENT_SINK_H
@@ -32,15 +33,17 @@ struct sink {
     uint64_t *first_bit;  /* for each of values: that of its first block */
     uint64_t block;       /* elements */
     uint64_t blocks_left; /* wanted and not come yet */
-    struct sink_rows *rows; /* for each of values how far its rows are; NULL: none has */
+    struct sink_rows
+        *rows; /* for each of values how far its rows are; NULL: none has */
     uint64_t rows_left;
-    bool begun;           /* a frame has come, so that step is known */
+    bool begun; /* a frame has come, so that step is known */
     uint64_t step;
 };
 
 /* Prepare for values of a model; their tensors exist. OPT_INVALID_ARGUMENT if one is
  * named twice; OPT_RESOURCE_EXHAUSTED if there is no memory. values, elements
- * and widths are borrowed until sink_fini, which is to be called after a failure too. */
+ * and widths are borrowed until sink_fini, which is to be called after a failure too.
+ */
 enum opt_status sink_init(struct sink *sink, const struct optclient_values *values,
                           size_t count, const uint64_t *elements,
                           const uint64_t *widths, size_t tensors,

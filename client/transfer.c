@@ -32,19 +32,17 @@ static enum optclient_status check_rows(const struct optclient_model *model,
                           what, index, tensor->name);
     }
     if (values->rows == NULL || (values->row_count == 0 && !pushed)) {
-        return entry_fail(OPT_INVALID_ARGUMENT,
-                          "%s[%zu] (tensor \"%s\") has %zu rows, but %s", what, index,
-                          tensor->name, values->row_count,
-                          values->rows == NULL ? "does not say which"
-                                               : "a pull needs at least one");
+        return entry_fail(
+            OPT_INVALID_ARGUMENT, "%s[%zu] (tensor \"%s\") has %zu rows, but %s", what,
+            index, tensor->name, values->row_count,
+            values->rows == NULL ? "does not say which" : "a pull needs at least one");
     }
     for (size_t i = 0; i < values->row_count; i++) {
         if (values->rows[i] >= tensor->shape[0]) {
-            return entry_fail(OPT_INVALID_ARGUMENT,
-                              "%s[%zu] names row %" PRIu32
-                              " of tensor \"%s\", which has %" PRIu64,
-                              what, index, values->rows[i], tensor->name,
-                              tensor->shape[0]);
+            return entry_fail(
+                OPT_INVALID_ARGUMENT,
+                "%s[%zu] names row %" PRIu32 " of tensor \"%s\", which has %" PRIu64,
+                what, index, values->rows[i], tensor->name, tensor->shape[0]);
         }
     }
     return OPTCLIENT_OK;
@@ -75,8 +73,8 @@ static enum optclient_status check_values(const struct optclient_model *model,
         if (status != OPTCLIENT_OK) {
             return status;
         }
-        bool nothing = pushed && values[i].row_count == 0 &&
-                       model->widths[values[i].tensor] > 0;
+        bool nothing =
+            pushed && values[i].row_count == 0 && model->widths[values[i].tensor] > 0;
         if (values[i].values == NULL && !nothing) {
             return entry_fail(OPT_INVALID_ARGUMENT,
                               "%s[%zu] (tensor \"%s\") has no memory", what, i,

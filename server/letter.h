@@ -72,7 +72,7 @@ struct letter {
     size_t table_size;
     struct piece *pieces; /* in reply order, malloc'd: the loop cuts them into frames */
     size_t piece_count;
-    size_t copied; /* pieces whose rows have been copied, or that have no rows */
+    size_t copied;        /* pieces whose rows have been copied, or that have no rows */
     enum opt_dtype dtype; /* of the pieces on the wire */
     void *own;            /* one more malloc'd block that pieces may point into */
 };

@@ -18,7 +18,9 @@ struct shapes shapes_new(size_t count, uint64_t large)
         char *name = names + i * NAME_SIZE;
         snprintf(name, NAME_SIZE, "tensor.%zu", i);
         shapes.sizes[i] = i + 1 == count ? large : i + 1;
-        shapes.tensors[i] = (struct optclient_tensor){ .name = name, .shape = &shapes.sizes[i], .rank = 1 };
+        shapes.tensors[i] = (struct optclient_tensor){ .name = name,
+                                                       .shape = &shapes.sizes[i],
+                                                       .rank = 1 };
     }
     return shapes;
 }

@@ -385,7 +385,9 @@ static void send_weights(struct fake_conn *conn, const struct opt_request *reque
         size_t all = (size_t)model->tensors[tensor].elements;
         for (size_t offset = 0; offset < all; offset += most) {
             size_t part = all - offset < most ? all - offset : most;
-            struct opt_segment segment = { .tensor = tensor, .offset = offset, .count = part };
+            struct opt_segment segment = { .tensor = tensor,
+                                           .offset = offset,
+                                           .count = part };
             size_t size = part * opt_dtype_size(pull->dtype);
             uint8_t *data = malloc(size);
             opt_dtype_narrow(pull->dtype, model->values[tensor] + offset, data, part);

@@ -294,7 +294,8 @@ static enum opt_status read_stored(struct golden_case *golden, const char *folde
 }
 
 /* The rows of all updates, which the file has in 64 bits. */
-static bool read_rows(struct golden_case *golden, const struct opt_safetensors_entry *from)
+static bool read_rows(struct golden_case *golden,
+                      const struct opt_safetensors_entry *from)
 {
     struct golden_files *files = golden->files;
     const int64_t *rows = from->data;
@@ -338,8 +339,8 @@ static enum opt_status read_sparse(struct golden_case *golden, const char *folde
         values->count * initial->shape[0] != rows->count * initial->count) {
         return opt_fail(error, OPT_DATA_LOSS, "%s: not a sparse problem", golden->name);
     }
-    status = add_tensor(golden, initial, strlen("init/"), 0, initial->data, values->data,
-                        error);
+    status = add_tensor(golden, initial, strlen("init/"), 0, initial->data,
+                        values->data, error);
     golden->tensors[0].row_offsets = offsets->data;
     if (status == OPT_OK && !read_rows(golden, rows)) {
         status = opt_fail(error, OPT_DATA_LOSS, "%s: unusable rows", golden->name);

@@ -23,9 +23,9 @@ struct golden_tensor {
     uint64_t shape[OPT_RANK_MAX];
     size_t n;
     const float *initial;
-    const float *gradients; /* stored: steps times n; aggregation: workers times n;
-                               function: NULL; sparse: one row for each of rows */
-    const uint32_t *rows; /* sparse: which rows; NULL: the tensor is dense */
+    const float *gradients;     /* stored: steps times n; aggregation: workers times n;
+                                   function: NULL; sparse: one row for each of rows */
+    const uint32_t *rows;       /* sparse: which rows; NULL: the tensor is dense */
     const int64_t *row_offsets; /* update T has the rows [T - 1] to [T] */
 };
 

@@ -133,8 +133,9 @@ Test(client, asks_for_all_tensors_where_a_list_would_be_too_long, .timeout = 30)
     for (size_t i = 0; i < many.count; i++) {
         many.sizes[i] = 2;
         snprintf(names + 32 * i, 32, "t%zu", i);
-        many.tensors[i] =
-            (struct optclient_tensor){ .name = names + 32 * i, .shape = &many.sizes[i], .rank = 1 };
+        many.tensors[i] = (struct optclient_tensor){ .name = names + 32 * i,
+                                                     .shape = &many.sizes[i],
+                                                     .rank = 1 };
     }
     struct optclient_model *model = test_create(scene.client, "many", &many);
     struct optclient_values *gradients = values_new(&many);

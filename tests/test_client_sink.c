@@ -49,7 +49,9 @@ Test(sink, is_full_when_every_block_has_come_in_any_order)
     struct sink sink = sink_of(all, 3);
     struct opt_error error;
     cr_assert(sink_wants_all(&sink));
-    struct opt_segment end = { .tensor = 1, .offset = 2 * OPT_BLOCK, .count = OPT_BLOCK + 5 };
+    struct opt_segment end = { .tensor = 1,
+                               .offset = 2 * OPT_BLOCK,
+                               .count = OPT_BLOCK + 5 };
     struct opt_segment mixed[] = { { .tensor = 2, .count = 2 }, { .count = 3 } };
     struct opt_segment begin = { .tensor = 1, .count = 2 * OPT_BLOCK };
     cr_assert_eq(accept_of(&sink, &end, 1, 7, 0, &error), OPT_OK);
@@ -71,18 +73,25 @@ Test(sink, refuses_what_was_not_asked_or_cannot_be)
     struct opt_error error;
     cr_assert_eq(accept_of(&sink, &block, 1, 1, 0, &error), OPT_OK);
     expect_refused(&sink, block, 0, OPT_INTERNAL, "twice");
-    expect_refused(&sink, (struct opt_segment){ .tensor = 3, .count = 1 }, 0, OPT_INTERNAL, "tensor 3");
+    expect_refused(&sink, (struct opt_segment){ .tensor = 3, .count = 1 }, 0,
+                   OPT_INTERNAL, "tensor 3");
     expect_refused(&sink, (struct opt_segment){ .count = 4 }, 0, OPT_INTERNAL, "has 3");
-    expect_refused(&sink, (struct opt_segment){ .offset = 1, .count = 2 }, 0, OPT_INTERNAL, "blocks");
-    expect_refused(&sink, (struct opt_segment){ .tensor = 1, .offset = 4 * OPT_BLOCK, .count = 1 }, 0, OPT_INTERNAL,
-                   "elements");
+    expect_refused(&sink, (struct opt_segment){ .offset = 1, .count = 2 }, 0,
+                   OPT_INTERNAL, "blocks");
+    expect_refused(
+        &sink, (struct opt_segment){ .tensor = 1, .offset = 4 * OPT_BLOCK, .count = 1 },
+        0, OPT_INTERNAL, "elements");
     expect_refused(&sink,
-                   (struct opt_segment){ .tensor = 1, .offset = UINT64_MAX - OPT_BLOCK + 1, .count = OPT_BLOCK }, 0,
+                   (struct opt_segment){ .tensor = 1,
+                                         .offset = UINT64_MAX - OPT_BLOCK + 1,
+                                         .count = OPT_BLOCK },
+                   0, OPT_INTERNAL, "elements");
+    expect_refused(&sink, (struct opt_segment){ .tensor = 1, .count = UINT64_MAX }, 4,
                    OPT_INTERNAL, "elements");
-    expect_refused(&sink, (struct opt_segment){ .tensor = 1, .count = UINT64_MAX }, 4, OPT_INTERNAL,
-                   "elements");
-    expect_refused(&sink, (struct opt_segment){ .tensor = 1, .count = 100 }, 0, OPT_INTERNAL, "inside");
-    expect_refused(&sink, (struct opt_segment){ .count = 3 }, 8, OPT_DATA_LOSS, "8 bytes");
+    expect_refused(&sink, (struct opt_segment){ .tensor = 1, .count = 100 }, 0,
+                   OPT_INTERNAL, "inside");
+    expect_refused(&sink, (struct opt_segment){ .count = 3 }, 8, OPT_DATA_LOSS,
+                   "8 bytes");
     sink_fini(&sink);
 }
 
@@ -105,20 +114,26 @@ Test(sink, refuses_another_dtype_and_another_step)
 
 Test(sink, refuses_a_tensor_named_twice)
 {
-    const struct optclient_values twice[] = { { .tensor = 2, .values = last }, { .tensor = 0, .values = small }, { .tensor = 2, .values = last } };
+    const struct optclient_values twice[] = { { .tensor = 2, .values = last },
+                                              { .tensor = 0, .values = small },
+                                              { .tensor = 2, .values = last } };
     struct sink sink;
     struct opt_error error;
-    cr_assert_eq(sink_init(&sink, twice, 3, elements, dense, 3, &error), OPT_INVALID_ARGUMENT);
+    cr_assert_eq(sink_init(&sink, twice, 3, elements, dense, 3, &error),
+                 OPT_INVALID_ARGUMENT);
     cr_assert(strstr(error.text, "values[0] and values[2]") != NULL, "%s", error.text);
     sink_fini(&sink);
 }
 
 Test(sink, spreads_several_segments_and_drops_what_is_not_wanted)
 {
-    const struct optclient_values some[] = { { .tensor = 2, .values = last }, { .tensor = 0, .values = small } };
+    const struct optclient_values some[] = { { .tensor = 2, .values = last },
+                                             { .tensor = 0, .values = small } };
     struct sink sink = sink_of(some, 2);
     cr_assert_not(sink_wants_all(&sink));
-    struct opt_segment segments[] = { { .count = 3 }, { .tensor = 1, .count = OPT_BLOCK }, { .tensor = 2, .count = 2 } };
+    struct opt_segment segments[] = { { .count = 3 },
+                                      { .tensor = 1, .count = OPT_BLOCK },
+                                      { .tensor = 2, .count = 2 } };
     struct opt_pull_reply reply = { .segments = segments, .segment_count = 3 };
     size_t count = 3 + OPT_BLOCK + 2;
     float *data = malloc(count * sizeof(float));
@@ -141,7 +156,9 @@ Test(sink, spreads_several_segments_and_drops_what_is_not_wanted)
 Test(sink, gives_the_callers_memory_for_a_single_fp32_segment)
 {
     struct sink sink = sink_of(all, 3);
-    struct opt_segment segment = { .tensor = 1, .offset = OPT_BLOCK, .count = OPT_BLOCK };
+    struct opt_segment segment = { .tensor = 1,
+                                   .offset = OPT_BLOCK,
+                                   .count = OPT_BLOCK };
     struct opt_pull_reply reply = { .segments = &segment, .segment_count = 1 };
     cr_assert_eq((void *)sink_place(&sink, &reply), (void *)(large + OPT_BLOCK));
     reply.dtype = OPT_BF16;

@@ -179,7 +179,8 @@ static struct letter *send_push(const struct caller *caller, uint32_t model,
         size_t cut =
             sizes[t] > 4 * OPT_BLOCK ? (1 + (worker + round) % 3) * OPT_BLOCK : 0;
         if (cut > 0) {
-            segments[count] = (struct opt_segment){ .tensor = (uint32_t)t, .count = cut };
+            segments[count] =
+                (struct opt_segment){ .tensor = (uint32_t)t, .count = cut };
             offsets[count++] = at;
         }
         segments[count] = (struct opt_segment){ .tensor = (uint32_t)t, .offset = cut };

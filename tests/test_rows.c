@@ -1,5 +1,5 @@
-/* rows — sparse tensors in the engine: what moves, in which order it is summed, and what
- * is refused.
+/* rows — sparse tensors in the engine: what moves, in which order it is summed, and
+ * what is refused.
  *
  * The reference is the plain one: an aggregate in double per row, in the order of
  * workers and positions, and then the dense mathematics on that row alone.
@@ -14,7 +14,13 @@
 #include "tests/desk.h"
 #include "tests/twins.h"
 
-enum { ROWS = 5000, WIDTH = 9, ELEMENTS = ROWS * WIDTH, SMALL_ROWS = 6, SMALL_WIDTH = 2 };
+enum {
+    ROWS = 5000,
+    WIDTH = 9,
+    ELEMENTS = ROWS * WIDTH,
+    SMALL_ROWS = 6,
+    SMALL_WIDTH = 2
+};
 
 static const struct opt_consistency sync_shrink = { .mode = OPT_SYNC };
 static const uint64_t table_shape[] = { ROWS, 3, 3 };
@@ -124,7 +130,9 @@ Test(rows, only_those_that_are_pushed_move)
     const float values[] = { 1, 2, 3, 4, 10, 20 };
     must_apply(letter_ask(&a, push_rows(&a, model, 1, rows, 3, 2, values)));
     cr_assert(model_pull(&a, model, OPT_VIEW_TRAIN, "", weights, 12) == 1);
-    const float after[] = { 0, 1, 2 - 1.5f, 3 - 2, 4, 5, 6, 7, 8 - 5.5f, 9 - 11, 10, 11 };
+    const float after[] = {
+        0, 1, 2 - 1.5f, 3 - 2, 4, 5, 6, 7, 8 - 5.5f, 9 - 11, 10, 11
+    };
     cr_assert_arr_eq(weights, after, sizeof after, "row 4 is named twice and summed");
 
     /* Row 1 keeps its weights and its momentum while it is not pushed. */
@@ -203,7 +211,8 @@ Test(rows, that_a_reader_of_the_whole_table_holds_stay_as_they_were)
     struct desk desk;
     desk_open(&desk, desk_settings());
     struct caller a = caller_new(&desk, "a", 1);
-    float *start = malloc(ELEMENTS * sizeof *start), *got = malloc(ELEMENTS * sizeof *got);
+    float *start = malloc(ELEMENTS * sizeof *start),
+          *got = malloc(ELEMENTS * sizeof *got);
     for (size_t i = 0; i < ELEMENTS; i++) {
         start[i] = (float)i;
     }
@@ -283,8 +292,9 @@ Test(rows, need_a_rule_that_can_leave_some_alone)
         { "lamb", "layerwise needs the norm" },
     };
     static const char *const good[] = {
-        "sgd", "momentum", "adagrad", "rmsprop(centered=true)", "adamw",
-        "lamb + tensors(\"small\", layerwise=none)"
+        "sgd",     "momentum",
+        "adagrad", "rmsprop(centered=true)",
+        "adamw",   "lamb + tensors(\"small\", layerwise=none)"
     };
     struct desk desk;
     desk_open(&desk, desk_settings());
@@ -304,8 +314,9 @@ Test(rows, need_a_rule_that_can_leave_some_alone)
     struct letter *again = letter_ask(
         &a, create_letter(&a, "good-0", "sgd", sync_shrink, &other, 1, false, true));
     cr_assert(reply_status(again) == OPT_ALREADY_EXISTS);
-    cr_assert(strstr(reply_text(again), "\"small\" sparse [6, 2], not \"small\" [6, 2]"),
-              "%s", reply_text(again));
+    cr_assert(
+        strstr(reply_text(again), "\"small\" sparse [6, 2], not \"small\" [6, 2]"),
+        "%s", reply_text(again));
     desk_free(again);
     caller_gone(&a, false);
     desk_close(&desk);
@@ -353,9 +364,8 @@ static struct letter *frame_of(const struct caller *caller, uint32_t model,
                                const uint32_t *rows, const float *values)
 {
     size_t begin = NAMED * frame / FRAMES, end = NAMED * (frame + 1) / FRAMES;
-    struct letter *letter =
-        push_rows(caller, model, round + 1, rows + begin, end - begin, WIDTH,
-                  values + begin * WIDTH);
+    struct letter *letter = push_rows(caller, model, round + 1, rows + begin,
+                                      end - begin, WIDTH, values + begin * WIDTH);
     letter->request.body.push.samples = 1 + 2 * worker;
     letter->request.body.push.frame = frame;
     letter->request.body.push.last = frame + 1 == FRAMES;
@@ -382,9 +392,9 @@ static void train(const char *spec, int threads, bool descending, float *weights
     desk_open(&desk, settings);
     for (size_t w = 0; w < WORKERS; w++) {
         callers[w] = caller_new(&desk, workers[w], w + 1);
-        model = w == 0 ? model_create(&callers[0], "m", spec, sync_shrink, &table, 1,
-                                      start)
-                       : model_join(&callers[w], "m");
+        model =
+            w == 0 ? model_create(&callers[0], "m", spec, sync_shrink, &table, 1, start)
+                   : model_join(&callers[w], "m");
     }
     for (size_t round = 0; round < ROUNDS; round++) {
         struct letter *frames[WORKERS][FRAMES];
@@ -392,8 +402,8 @@ static void train(const char *spec, int threads, bool descending, float *weights
             size_t w = descending ? WORKERS - 1 - i : i;
             make_rows(w, round, rows[w], values[w]);
             for (uint32_t f = 0; f < FRAMES; f++) {
-                frames[w][f] = frame_of(&callers[w], model, w, round, f, rows[w],
-                                        values[w]);
+                frames[w][f] =
+                    frame_of(&callers[w], model, w, round, f, rows[w], values[w]);
                 frames[w][f]->request.id = frames[w][0]->request.id;
                 letter_send(&callers[w], frames[w][f]);
             }
@@ -443,8 +453,8 @@ static void reference(const char *text, double *w, double *m, double *v)
             for (size_t i = 0; i < NAMED; i++) {
                 named[rows[i]] = true;
                 for (size_t k = 0; k < WIDTH; k++) {
-                    sums[rows[i] * WIDTH + k] += (double)(1 + 2 * worker) / 9 *
-                                                 (double)values[i * WIDTH + k];
+                    sums[rows[i] * WIDTH + k] +=
+                        (double)(1 + 2 * worker) / 9 * (double)values[i * WIDTH + k];
                 }
             }
         }
@@ -497,8 +507,8 @@ Test(rows, have_the_same_bits_for_any_team_and_arrival_and_those_of_the_formula)
         }
         reference(cases[s].spec, w, m, v);
         for (size_t i = 0; i < ELEMENTS; i++) {
-            cr_assert(fabs((double)first[i] - w[i]) <= 1e-5, "element %zu: %g, not %g", i,
-                      (double)first[i], w[i]);
+            cr_assert(fabs((double)first[i] - w[i]) <= 1e-5, "element %zu: %g, not %g",
+                      i, (double)first[i], w[i]);
             double slot = cases[s].second ? v[i] : m[i];
             cr_assert(fabs((double)first_slot[i] - slot) <= 1e-8 + 1e-5 * fabs(slot));
         }
@@ -516,9 +526,11 @@ Test(rows, lie_across_shards_and_are_longer_than_a_block)
 {
     enum { TALL = 3, WIDE = 700001 };
     const uint64_t shape[] = { TALL, WIDE };
-    const struct opt_tensor_entry wide = {
-        .name = "wide", .shape = shape, .rank = 2, .elements = TALL * WIDE, .sparse = true
-    };
+    const struct opt_tensor_entry wide = { .name = "wide",
+                                           .shape = shape,
+                                           .rank = 2,
+                                           .elements = TALL * WIDE,
+                                           .sparse = true };
     struct desk desk;
     desk_open(&desk, desk_settings());
     struct caller a = caller_new(&desk, "a", 1);

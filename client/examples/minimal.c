@@ -11,9 +11,12 @@ int main(int argc, char **argv)
 {
     const char *address = argc > 1 ? argv[1] : "127.0.0.1:7070";
     int steps = argc > 2 ? atoi(argv[2]) : 200;
-    struct optclient_tensor line = { .name = "slope_and_offset", .shape = (const uint64_t[]){ 2 }, .rank = 1 };
+    struct optclient_tensor line = { .name = "slope_and_offset",
+                                     .shape = (const uint64_t[]){ 2 },
+                                     .rank = 1 };
     float weight[2], gradient[2];
-    struct optclient_values weights = { .values = weight }, gradients = { .values = gradient };
+    struct optclient_values weights = { .values = weight },
+                            gradients = { .values = gradient };
     struct optclient *client = NULL;
     struct optclient_model *model = NULL;
     int failed = optclient_connect(address, NULL, &client) != OPTCLIENT_OK ||

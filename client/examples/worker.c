@@ -142,7 +142,8 @@ static bool parameters_new(struct parameters *out, const struct mlp *mlp)
 {
     for (size_t i = 0; i < TENSORS; i++) {
         out->tensor[i] = calloc(mlp_tensor(mlp, i)->elements, sizeof(float));
-        out->values[i] = (struct optclient_values){ .tensor = i, .values = out->tensor[i] };
+        out->values[i] =
+            (struct optclient_values){ .tensor = i, .values = out->tensor[i] };
         if (out->tensor[i] == NULL) {
             return false;
         }
@@ -245,8 +246,9 @@ static bool connect_and_join(struct worker *worker)
     const float *initial[TENSORS];
     for (size_t i = 0; i < TENSORS; i++) {
         const struct mlp_tensor *tensor = mlp_tensor(worker->mlp, i);
-        tensors[i] =
-            (struct optclient_tensor){ .name = tensor->name, .shape = tensor->shape, .rank = tensor->rank };
+        tensors[i] = (struct optclient_tensor){ .name = tensor->name,
+                                                .shape = tensor->shape,
+                                                .rank = tensor->rank };
         initial[i] = worker->weights.tensor[i];
     }
     mlp_start(worker->mlp, s->seed, worker->weights.tensor);

@@ -485,10 +485,11 @@ enum opt_status opt_spec_check_sparse(const struct opt_spec *spec, const char *t
                         tensor, spec->rule->name);
     }
     if (spec->options.lookahead_k > 0.0) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "tensor \"%.100s\" is sparse, but lookahead_k=%g moves all rows "
-                        "at a time; sparse tensors need lookahead_k=0",
-                        tensor, spec->options.lookahead_k);
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT,
+            "tensor \"%.100s\" is sparse, but lookahead_k=%g moves all rows "
+            "at a time; sparse tensors need lookahead_k=0",
+            tensor, spec->options.lookahead_k);
     }
     opt_tensor_options_resolve(spec, tensor, rank, &options);
     if (options.layerwise) {

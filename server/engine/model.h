@@ -4,7 +4,8 @@
  * at a multiple of 16 (64 bytes). The range is cut into shards of at most OPT_SHARD
  * elements: a larger tensor has shards of its own, cut at multiples of OPT_SHARD;
  * small neighbours share one, so that publishing and counting references cost nothing
- * per small tensor. A sparse tensor has shards of its own too. A slot is one flat slab; weights are one version per shard.
+ * per small tensor. A sparse tensor has shards of its own too. A slot is one flat slab;
+ * weights are one version per shard.
  *
  *   tensors  | a | b |c|      d ...                               | e | f |
  *   shards   |    0    |     1     |     2     |    3     |   4             |
@@ -41,7 +42,7 @@ struct tensor {
     size_t rows, width; /* of a sparse tensor, and elements of each; 0: dense */
     size_t at;          /* first element in the flat range */
     size_t first_block; /* of the model's */
-    size_t blocks; /* none if sparse: those of an update are named by row */
+    size_t blocks;      /* none if sparse: those of an update are named by row */
     size_t shard; /* its first; a tensor of more than OPT_SHARD elements has others */
     struct opt_tensor_options options;
     struct opt_tensor_counters counters;

@@ -105,9 +105,9 @@ static size_t list_rows(struct model *model)
              run = run->next) {
             size_t bytes = model->tensors[run->tensor].width * element;
             for (size_t k = 0; k < run->count; k++) {
-                rows->sources[count] = (struct row_source){
-                    .values = run->values + k * bytes, .push = (uint32_t)i
-                };
+                rows->sources[count] =
+                    (struct row_source){ .values = run->values + k * bytes,
+                                         .push = (uint32_t)i };
                 rows->order[count] =
                     (struct opt_row){ .key = opt_row_key(run->tensor, run->rows[k]),
                                       .index = (uint32_t)count };

@@ -11,15 +11,17 @@ static enum opt_status rows_check(const struct tensor *tensor,
                                   struct opt_segment *out, struct opt_error *error)
 {
     if (segment->offset != 0 || segment->count != 0) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "a segment of tensor \"%s\" names elements; a push names rows of "
-                        "a sparse tensor",
-                        tensor->name);
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT,
+            "a segment of tensor \"%s\" names elements; a push names rows of "
+            "a sparse tensor",
+            tensor->name);
     }
     for (size_t i = 0; i < segment->row_count; i++) {
         if (segment->rows[i] >= tensor->rows) {
             return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "a segment names row %" PRIu32 " of tensor \"%s\", which has "
+                            "a segment names row %" PRIu32
+                            " of tensor \"%s\", which has "
                             "the rows 0 to %zu",
                             segment->rows[i], tensor->name, tensor->rows - 1);
         }
@@ -72,14 +74,14 @@ enum opt_status segment_check(const struct model *model, enum segment_use use,
 }
 
 enum opt_status segments_check(const struct model *model, enum segment_use use,
-                               enum opt_dtype dtype,
-                               const struct opt_segment *segments, size_t count,
-                               size_t data_size, struct opt_segment *out,
+                               enum opt_dtype dtype, const struct opt_segment *segments,
+                               size_t count, size_t data_size, struct opt_segment *out,
                                struct opt_error *error)
 {
     uint64_t elements = 0;
     for (size_t i = 0; i < count; i++) {
-        enum opt_status status = segment_check(model, use, &segments[i], &out[i], error);
+        enum opt_status status =
+            segment_check(model, use, &segments[i], &out[i], error);
         if (status != OPT_OK) {
             return status;
         }

@@ -26,9 +26,8 @@ enum opt_status segment_check(const struct model *model, enum segment_use use,
                               struct opt_segment *out, struct opt_error *error);
 /* Resolve all segments of a frame and check that data_size bytes are their values. */
 enum opt_status segments_check(const struct model *model, enum segment_use use,
-                               enum opt_dtype dtype,
-                               const struct opt_segment *segments, size_t count,
-                               size_t data_size, struct opt_segment *out,
+                               enum opt_dtype dtype, const struct opt_segment *segments,
+                               size_t count, size_t data_size, struct opt_segment *out,
                                struct opt_error *error);
 /* Which tensor and element the index-th value of a frame belongs to. */
 void segments_locate(const struct opt_segment *segments, size_t count, size_t index,

@@ -401,12 +401,12 @@ static bool run_row_piece(struct engine *engine, struct model *model)
         if (!open) {
             break;
         }
-        elements += ROW_ELEMENTS + rows_width(model, end) *
-                                       rows_contributions(&update->rows, end);
+        elements += ROW_ELEMENTS +
+                    rows_width(model, end) * rows_contributions(&update->rows, end);
         end++;
     }
-#pragma omp parallel for schedule(dynamic, 64) if (threads > 1 &&                      \
-                                                   elements >= TEAM_ELEMENTS)
+#pragma omp parallel for schedule(dynamic,                                             \
+                                  64) if (threads > 1 && elements >= TEAM_ELEMENTS)
     for (size_t i = begin; i < end; i++) {
         rows_run(model, pass, i);
     }
@@ -485,9 +485,8 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
             }
             struct work work = { .tensor = update->touched[i], .block = (uint32_t)k };
             struct seat *seat = team_seat(engine->team);
-            size_t found = first_overflow(seat->contributions,
-                                          gather(model, &work, seat),
-                                          block_elements(of, k));
+            size_t found = first_overflow(
+                seat->contributions, gather(model, &work, seat), block_elements(of, k));
             *tensor = update->touched[i];
             *element = k * OPT_BLOCK + found;
             return;

@@ -97,7 +97,8 @@ static enum opt_status cut(const struct model *model, const struct opt_pull *pul
     for (size_t i = 0; i < segments; i++) {
         struct opt_segment asked = segment_of(pull, i);
         struct opt_segment segment;
-        enum opt_status status = segment_check(model, SEGMENT_PULL, &asked, &segment, error);
+        enum opt_status status =
+            segment_check(model, SEGMENT_PULL, &asked, &segment, error);
         if (status != OPT_OK) {
             return status;
         }
@@ -287,7 +288,8 @@ static void point(const struct model *model, struct piece *piece,
 static void copy_rows(const struct model *model, const struct piece *piece, int source)
 {
     const struct tensor *tensor = &model->tensors[piece->segment.tensor];
-    float *out = (float *)(uintptr_t)piece->values; /* the letter's alone until it is sent */
+    float *out =
+        (float *)(uintptr_t)piece->values; /* the letter's alone until it is sent */
     for (size_t i = 0; i < piece->segment.row_count; i++) {
         size_t offset = piece->segment.rows[i] * tensor->width;
         if (source >= 0) {
@@ -300,7 +302,8 @@ static void copy_rows(const struct model *model, const struct piece *piece, int 
             const struct shard *shard = segment_shard(
                 model, piece->segment.tensor, offset + at, tensor->width - at, &run);
             memcpy(out,
-                   version_values(shard->current) + (tensor->at + offset + at) - shard->at,
+                   version_values(shard->current) + (tensor->at + offset + at) -
+                       shard->at,
                    run * sizeof(float));
             out += run;
         }

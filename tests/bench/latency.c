@@ -160,7 +160,9 @@ static void measure_model(const struct bench *bench, struct optclient *client,
                           struct ping *ping)
 {
     uint64_t elements = ELEMENTS;
-    struct optclient_tensor tensor = { .name = "weights", .shape = &elements, .rank = 1 };
+    struct optclient_tensor tensor = { .name = "weights",
+                                       .shape = &elements,
+                                       .rank = 1 };
     if (optclient_create(client, "small", "sgd(lr=1e-3)", NULL, &tensor, 1, NULL,
                          &ping->model) != OPTCLIENT_OK) {
         report_failure(bench->report, "latency: %s", optclient_error());

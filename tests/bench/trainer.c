@@ -46,7 +46,8 @@ static struct optclient_values *values_new(const struct trainer_model *model,
     }
     memory_fill(flat, all, seed, scale, 1);
     for (size_t i = 0; i < model->tensors; i++) {
-        values[i] = (struct optclient_values){ .tensor = i, .values = flat + i * model->elements };
+        values[i] = (struct optclient_values){ .tensor = i,
+                                               .values = flat + i * model->elements };
     }
     return values;
 }
@@ -72,7 +73,9 @@ static enum optclient_status join(struct work *work)
         work->gradients != NULL && work->weights != NULL) {
         for (size_t i = 0; i < model->tensors; i++) {
             snprintf(names[i], NAME, "layer.%zu.weight", i);
-            tensors[i] = (struct optclient_tensor){ .name = names[i], .shape = &elements, .rank = 1 };
+            tensors[i] = (struct optclient_tensor){ .name = names[i],
+                                                    .shape = &elements,
+                                                    .rank = 1 };
             initial[i] = work->weights[i].values;
         }
         status = optclient_connect(model->address, &options, &work->client);

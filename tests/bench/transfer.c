@@ -204,7 +204,9 @@ static void measure_size(const struct bench *bench, struct optclient *client,
                          const struct size *size, struct exchange *exchange)
 {
     uint64_t elements = size->bytes / sizeof(float);
-    struct optclient_tensor tensor = { .name = "weights", .shape = &elements, .rank = 1 };
+    struct optclient_tensor tensor = { .name = "weights",
+                                       .shape = &elements,
+                                       .rank = 1 };
     if (optclient_create(client, size->name, "sgd(lr=1e-3)", NULL, &tensor, 1, NULL,
                          &exchange->model) != OPTCLIENT_OK) {
         report_failure(bench->report, "a model of %s: %s", size->name,

@@ -90,7 +90,9 @@ static bool push_tensor(int fd, uint32_t model, uint64_t id, uint64_t sequence,
         for (uint64_t i = 0; i < count; i++) {
             values[i] = value_at(tensor, at + i);
         }
-        const struct opt_segment segment = { .tensor = tensor, .offset = at, .count = count };
+        const struct opt_segment segment = { .tensor = tensor,
+                                             .offset = at,
+                                             .count = count };
         const struct opt_request request = {
             .id = id,
             .has_checksum = true,

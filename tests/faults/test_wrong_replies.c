@@ -498,11 +498,13 @@ Test(refusals, of_senseless_arguments_name_them, .timeout = 30)
     expect_words("tensor.0");
     const uint64_t huge[] = { UINT64_C(1) << 33, UINT64_C(1) << 33 };
     const uint64_t zero[] = { 3, 0 };
-    const struct optclient_tensor bad[] = { { .name = "huge", .shape = huge, .rank = 2 },
-                                            { .name = "zero", .shape = zero, .rank = 2 },
-                                            { .name = "deep", .shape = huge, .rank = 9 },
-                                            { .name = "shapeless", .shape = NULL, .rank = 1 },
-                                            { .name = NULL, .shape = huge, .rank = 1 } };
+    const struct optclient_tensor bad[] = {
+        { .name = "huge", .shape = huge, .rank = 2 },
+        { .name = "zero", .shape = zero, .rank = 2 },
+        { .name = "deep", .shape = huge, .rank = 9 },
+        { .name = "shapeless", .shape = NULL, .rank = 1 },
+        { .name = NULL, .shape = huge, .rank = 1 }
+    };
     for (size_t i = 0; i < 5; i++) {
         expect_status(
             optclient_create(scene.client, "x", "sgd", NULL, &bad[i], 1, NULL, &model),

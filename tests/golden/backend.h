@@ -10,7 +10,8 @@
 /* What one worker pushes for one update: a gradient for each tensor of the model. */
 struct golden_push {
     const float *const *gradients;
-    const uint32_t *rows; /* of the only tensor, if it is sparse; its gradient is theirs */
+    const uint32_t
+        *rows; /* of the only tensor, if it is sparse; its gradient is theirs */
     size_t row_count;
     uint64_t samples;
     enum opt_form form;

@@ -98,10 +98,45 @@ static enum opt_status model_open(const struct opt_spec *spec,
     return OPT_OK;
 }
 
-/* One update of a sparse tensor by one worker: the rows in ascending order, each once. */
+enum { ROWS = 256 }; /* that an update may name */
+
+/* A pass over each row once; its occurrences stand together in sorted and named. */
+static void run_rows(struct model *model, struct opt_tensor_update *tensor,
+                     enum opt_pass pass, const struct opt_row *sorted,
+                     const struct opt_contribution *named, size_t count,
+                     struct opt_update *update)
+{
+    const struct opt_tensor_memory *memory = &model->memory[0];
+    struct opt_block_sums sums[ROWS];
+    size_t n = 0;
+
+    for (size_t i = 0, next; i < count; i = next) {
+        size_t at = (size_t)sorted[i].key * model->width;
+        next = i + 1;
+        while (next < count && sorted[next].key == sorted[i].key) {
+            next++;
+        }
+        struct opt_block_memory block = {
+            .n = model->width,
+            .w = memory->w + at,
+            .w_out = memory->w + at,
+            .contributions = named + i,
+            .contribution_count = next - i,
+        };
+        for (size_t s = 0; s < model->slot_count; s++) {
+            block.slots[s] = memory->slots[s] + at;
+        }
+        opt_block_run(tensor, pass, &block, &sums[n++]);
+    }
+    if (pass == OPT_PASS_NORM) {
+        opt_update_add_norm(update, tensor, sums, n);
+    }
+}
+
+/* One update of a sparse tensor by one worker: the rows in ascending order, each once.
+ */
 static void update_rows(struct model *model, const struct golden_push *push)
 {
-    enum { ROWS = 256 };
     struct opt_row rows[ROWS], spare[ROWS];
     struct opt_contribution named[ROWS];
     struct opt_tensor_memory *memory = &model->memory[0];
@@ -122,25 +157,12 @@ static void update_rows(struct model *model, const struct golden_push *push)
     }
     opt_update_begin(&update, &model->spec, model->T + 1);
     opt_update_bind(&tensor, &update, memory->options, memory->counters);
-    opt_update_tensor(&tensor);
-    for (size_t i = 0, next; i < count; i = next) {
-        size_t at = (size_t)sorted[i].key * model->width;
-        next = i + 1;
-        while (next < count && sorted[next].key == sorted[i].key) {
-            next++;
-        }
-        struct opt_block_memory block = {
-            .n = model->width,
-            .w = memory->w + at,
-            .w_out = memory->w + at,
-            .contributions = named + i,
-            .contribution_count = next - i,
-        };
-        for (size_t s = 0; s < model->slot_count; s++) {
-            block.slots[s] = memory->slots[s] + at;
-        }
-        opt_block_run(&tensor, OPT_PASS_STEP, &block, NULL);
+    if (opt_update_needs_norms(&update)) {
+        run_rows(model, &tensor, OPT_PASS_NORM, sorted, named, count, &update);
+        opt_update_end_norms(&update);
     }
+    opt_update_tensor(&tensor);
+    run_rows(model, &tensor, OPT_PASS_STEP, sorted, named, count, &update);
     model->T++;
 }
 
@@ -159,9 +181,6 @@ static enum opt_status model_update(void *handle, const struct golden_push *push
                         (int)WORKERS);
     }
     if (model->width > 0) {
-        if (opt_update_needs_norms(&(struct opt_update){ .spec = &model->spec })) {
-            return opt_fail(error, OPT_UNIMPLEMENTED, "norms of rows");
-        }
         update_rows(model, &pushes[0]);
         return OPT_OK;
     }
