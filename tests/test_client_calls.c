@@ -329,7 +329,7 @@ Test(client, runs_many_calls_at_once_and_in_order, .timeout = 30)
         expect_ok(optclient_call_wait(calls[i], &result));
         cr_assert(optclient_call_done(calls[i]));
         cr_assert_eq(result.fate, OPTCLIENT_APPLIED);
-        cr_assert_eq(result.step, i + 1);
+        cr_assert_eq(result.step, (uint64_t)i + 1);
         optclient_call_free(calls[i]);
     }
     cr_assert_eq(fake_server_pushes(scene.server), CALLS);
