@@ -298,8 +298,8 @@ lint-format:
 
 lint-cppcheck: $(BUILD)/proto/optimd.pb-c.h
 	@echo 'cppcheck'
-	@cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
-		--inline-suppr --suppress=missingIncludeSystem --suppress='*:$(BUILD)/*' \
+	@cppcheck --quiet --error-exitcode=1 -j $(JOBS) --std=c11 --enable=warning,performance,portability \
+		--suppressions-list=.cppcheck \
 		$(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline --library=posix \
 		$(filter-out tests/%,$(filter %.c,$(C_FILES)))
 
@@ -371,7 +371,7 @@ uninstall: ## remove what install put there, but not a configuration that was ch
 
 EXAMPLES := $(BUILD)/client/examples
 $(EXAMPLES)/%.o: private OUR_CPPFLAGS += -Iclient
-# Loops over a matrix's columns are worth vectors.
+# Its tiles fit the registers only if their loops are unrolled.
 $(EXAMPLES)/mlp.o: private CFLAGS += -O3
 
 # The digits are part of the program, so that it alone is enough.
@@ -394,15 +394,17 @@ $(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
 $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
 $(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
 
-.PHONY: examples
+.PHONY: examples demo-programs
 examples: $(MINIMAL) $(EXAMPLES)/worker $(EXAMPLES)/demo
+demo-programs: $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+	@:
 
 WORKERS ?= 4
 DATA ?= digits
 .PHONY: demo
 demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
 	@deploy/deps build run demo $(filter fashion,$(DATA))
-	@$(submake) $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+	@$(submake) demo-programs
 	@$(EXAMPLES)/demo --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
 		--workers $(WORKERS) --data $(DATA) \
 		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \

@@ -8,7 +8,7 @@
 
 #include "server/messages/messages.h"
 
-enum { ARENA = 1 << 20 };
+enum { ARENA = 8 << 20 };
 static const uint64_t patience_ns = 20 * UINT64_C(1000000000);
 
 struct engine_settings desk_settings(void)
@@ -332,6 +332,12 @@ uint64_t model_pull(const struct caller *caller, uint32_t model, enum opt_view v
     uint64_t step = letter->reply.body.pull.step;
     desk_free(letter);
     return step;
+}
+
+bool same_bits(const float *a, const float *b, size_t n)
+{
+    const unsigned char *left = (const unsigned char *)a;
+    return memcmp(left, (const unsigned char *)b, n * sizeof *a) == 0;
 }
 
 uint64_t statistic(const struct caller *caller, const char *name)

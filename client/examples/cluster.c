@@ -20,7 +20,8 @@
 
 enum {
     PORT_DEADLINE_MS = 15000,
-    WORKER_GRACE_MS = 3000,
+    GOODBYE_MS = 3000,      /* of a worker that has nothing left to do */
+    WORKER_GRACE_MS = 1000, /* of one that may wait for others who do not come */
     DAEMON_GRACE_MS = 12000 /* it may take 10 s to drain */
 };
 
@@ -64,11 +65,12 @@ static bool wait_for_port(struct cluster *cluster)
     while (console_seconds() < deadline) {
         FILE *file = fopen(path, "r");
         if (file != NULL) {
-            unsigned port = 0;
-            int read = fscanf(file, "%5u", &port);
+            char text[16] = "";
+            size_t length = fread(text, 1, sizeof text - 1, file);
             fclose(file);
-            snprintf(cluster->address, sizeof cluster->address, "127.0.0.1:%u", port);
-            return (read == 1 && port > 0 && port <= UINT16_MAX) ||
+            unsigned long port = strtoul(text, NULL, 10);
+            snprintf(cluster->address, sizeof cluster->address, "127.0.0.1:%lu", port);
+            return (length > 0 && port > 0 && port <= UINT16_MAX) ||
                    console_fail("%s holds no port", path);
         }
         struct pollfd wait = { .fd = cluster->signals, .events = POLLIN };
@@ -189,7 +191,7 @@ void cluster_close_report(struct cluster *cluster, size_t rank)
 void cluster_describe(struct cluster *cluster, size_t rank, char *out, size_t capacity)
 {
     struct child *child = &cluster->children[1 + rank];
-    children_wait(child, 1, WORKER_GRACE_MS);
+    children_wait(child, 1, GOODBYE_MS);
     child_describe(child, out, capacity);
 }
 
@@ -214,7 +216,7 @@ bool cluster_stop(struct cluster *cluster, bool finished)
     struct child *daemon = &cluster->children[0], *workers = &cluster->children[1];
     size_t count = cluster->settings->workers;
     if (finished) {
-        children_wait(workers, count, WORKER_GRACE_MS);
+        children_wait(workers, count, GOODBYE_MS);
     }
     /* Workers first: then nobody is left who would miss the daemon. */
     children_stop(workers, count, WORKER_GRACE_MS);

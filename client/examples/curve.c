@@ -119,21 +119,25 @@ static void write_accuracy(const struct curve *curve, FILE *file)
     }
 }
 
-static void write_script(FILE *file, const char *title, bool has_accuracy)
+static void write_script(const struct curve *curve, FILE *file, const char *title,
+                         const char *subtitle)
 {
+    bool has_accuracy = curve->best > 0;
     fputs("set terminal svg size 960,560 font 'sans-serif,15' background '#ffffff'\n"
           "set output 'loss.svg'\n"
           "set title ",
           file);
     write_quoted(file, title);
-    fputs(" noenhanced\n"
-          "set xlabel 'step'\n"
+    fputs(".\"\\n\".", file);
+    write_quoted(file, subtitle);
+    fprintf(file, " noenhanced\nset xrange [0:%zu]\n", curve->steps);
+    fputs("set xlabel 'step'\n"
           "set ylabel 'training loss (cross-entropy)'\n"
           "set logscale y\n"
           "set format y '%g'\n"
-          "set grid xtics ytics linecolor '#dddddd'\n"
-          "set xrange [0:*]\n"
-          "set key below\n"
+          "set grid xtics ytics linetype 1 linewidth 0.5 linecolor '#cccccc'\n"
+          "set bmargin 5.5\n"
+          "set key below horizontal maxrows 1 width -2 samplen 2\n"
           "set border 11 linecolor '#555555'\n"
           "set tics nomirror\n",
           file);
@@ -165,7 +169,7 @@ static FILE *create(const char *directory, const char *name)
 }
 
 static bool write_files(const struct curve *curve, const char *directory,
-                        const char *title)
+                        const char *title, const char *subtitle)
 {
     FILE *loss = create(directory, "loss.dat");
     FILE *accuracy = create(directory, "accuracy.dat");
@@ -174,7 +178,7 @@ static bool write_files(const struct curve *curve, const char *directory,
     if (ok) {
         write_loss(curve, loss);
         write_accuracy(curve, accuracy);
-        write_script(script, title, curve->best > 0);
+        write_script(curve, script, title, subtitle);
     }
     FILE *files[] = { loss, accuracy, script };
     for (size_t i = 0; i < 3; i++) {
@@ -184,13 +188,13 @@ static bool write_files(const struct curve *curve, const char *directory,
 }
 
 bool curve_draw(const struct curve *curve, const char *directory, const char *title,
-                char *why, size_t capacity)
+                const char *subtitle, char *why, size_t capacity)
 {
     if (curve->complete < 2) {
         snprintf(why, capacity, "there are too few steps for a line");
         return false;
     }
-    if (!write_files(curve, directory, title)) {
+    if (!write_files(curve, directory, title, subtitle)) {
         snprintf(why, capacity, "cannot write to %s: %s", directory, strerror(errno));
         return false;
     }

@@ -38,6 +38,6 @@ double curve_first_loss(const struct curve *curve);
 /* Writes loss.dat, accuracy.dat and loss.gp into the directory and has gnuplot make
  * loss.svg of them. False if the picture is not there; why then says why. */
 bool curve_draw(const struct curve *curve, const char *directory, const char *title,
-                char *why, size_t capacity);
+                const char *subtitle, char *why, size_t capacity);
 
 #endif

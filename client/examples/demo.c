@@ -149,8 +149,7 @@ static void measure_pace(struct demo *demo)
     double now = console_seconds();
     if (demo->paced_at <= 0) {
         demo->paced_at = demo->began;
-    }
-    if (now < demo->paced_at + 1 && demo->steps_a_second > 0) {
+    } else if (now < demo->paced_at + 1) {
         return;
     }
     uint64_t bytes = 0;
@@ -167,7 +166,9 @@ static void measure_pace(struct demo *demo)
 
 static void show_progress(struct demo *demo, size_t working)
 {
-    if (demo->curve.complete == 0 || !console_wants_progress()) {
+    /* At the very first, a pace would be noise. */
+    if (demo->began <= 0 || console_seconds() < demo->began + 0.5 ||
+        !console_wants_progress()) {
         return;
     }
     measure_pace(demo);
@@ -241,10 +242,12 @@ static void print_table(const struct demo *demo)
 
 static void draw(const struct demo *demo)
 {
-    char title[128], why[CLUSTER_PATH_MAX + 64];
-    snprintf(title, sizeof title, "%s: %" PRIu64 " workers and one optimd",
-             demo->settings.data, demo->settings.workers);
-    if (curve_draw(&demo->curve, demo->settings.out, title, why, sizeof why)) {
+    char title[128], subtitle[96 + 1], why[CLUSTER_PATH_MAX + 64];
+    snprintf(title, sizeof title, "%s, %" PRIu64 " workers", demo->settings.data,
+             demo->settings.workers);
+    snprintf(subtitle, sizeof subtitle, "%.96s", demo->first.text);
+    if (curve_draw(&demo->curve, demo->settings.out, title, subtitle, why,
+                   sizeof why)) {
         printf("  loss curve   %s/loss.svg\n", demo->settings.out);
     } else {
         printf("  loss curve   not drawn: %s\n", why);

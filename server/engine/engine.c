@@ -11,7 +11,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
-#include "server/engine/update.h"
+#include "server/engine/team.h"
 #include "server/messages/messages.h"
 
 enum {

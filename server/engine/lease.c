@@ -10,7 +10,9 @@
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
+#include "server/engine/push.h"
 #include "server/engine/round.h"
+#include "server/engine/team.h"
 
 enum {
     ALLOWANCE_BASE = 8 << 20, /* bytes in flight beside the reserved gradients */

@@ -1,7 +1,6 @@
 /* model — see model.h. */
 #include "server/engine/model.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +8,8 @@
 
 #include "server/engine/inside.h"
 #include "server/engine/published.h"
-#include "server/engine/round.h"
+#include "server/engine/push.h"
+#include "server/engine/segment.h"
 
 enum {
     ALIGNED_FLOATS = 16, /* a tensor starts at a multiple of 64 bytes */
@@ -70,7 +70,7 @@ static bool bytes_beside(const struct opt_spec *spec, const struct layout *layou
            size_add(tables, shards, &tables) &&
            size_add(tables,
                     update_bytes(tensors, layout->blocks,
-                                 update_scratch(spec, layout->largest, layout->floats)),
+                                 update_scratch(spec, layout->largest)),
                     &tables) &&
            size_add(slots, tables, out);
 }
@@ -361,88 +361,6 @@ bool model_differs(const struct model *model, const struct model_plan *plan, cha
     return tensor_differs(model, plan, text, capacity);
 }
 
-/* ---------------------------------------------------------------- segments */
-
-enum opt_status model_segment(const struct model *model,
-                              const struct opt_segment *segment,
-                              struct opt_segment *out, struct opt_error *error)
-{
-    if (segment->tensor >= model->tensor_count) {
-        return opt_fail(error, OPT_NOT_FOUND,
-                        "model \"%s\" has no tensor %" PRIu32
-                        "; its %zu tensors have the numbers 0 to %zu",
-                        model->name, segment->tensor, model->tensor_count,
-                        model->tensor_count - 1);
-    }
-    const struct tensor *tensor = &model->tensors[segment->tensor];
-    if (segment->offset >= tensor->n || segment->offset % OPT_BLOCK != 0) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "a segment of tensor \"%s\" starts at element %" PRIu64
-                        "; it must start at a multiple of %d below %zu",
-                        tensor->name, segment->offset, OPT_BLOCK, tensor->n);
-    }
-    uint64_t rest = tensor->n - segment->offset;
-    uint64_t count = segment->count == 0 ? rest : segment->count;
-    if (count > rest || (count < rest && count % OPT_BLOCK != 0)) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "a segment of tensor \"%s\" from element %" PRIu64
-                        " has %" PRIu64 " elements; it must have a multiple of %d or "
-                        "all %" PRIu64 " up to the end",
-                        tensor->name, segment->offset, count, OPT_BLOCK, rest);
-    }
-    *out = *segment;
-    out->count = count;
-    return OPT_OK;
-}
-
-enum opt_status model_segments(const struct model *model, enum opt_dtype dtype,
-                               const struct opt_segment *segments, size_t count,
-                               size_t data_size, struct opt_segment *out,
-                               struct opt_error *error)
-{
-    uint64_t elements = 0;
-    for (size_t i = 0; i < count; i++) {
-        enum opt_status status = model_segment(model, &segments[i], &out[i], error);
-        if (status != OPT_OK) {
-            return status;
-        }
-        /* At most 2^40 each and 4,096 of them: no overflow. */
-        elements += out[i].count;
-    }
-    if (elements * opt_dtype_size(dtype) != data_size) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "the segments name %" PRIu64 " %s elements, which are %" PRIu64
-                        " bytes, but data has %zu",
-                        elements, opt_dtype_name(dtype),
-                        elements * opt_dtype_size(dtype), data_size);
-    }
-    return OPT_OK;
-}
-
-void model_locate(const struct opt_segment *segments, size_t count, size_t index,
-                  uint32_t *tensor, uint64_t *element)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (index < segments[i].count) {
-            *tensor = segments[i].tensor;
-            *element = segments[i].offset + index;
-            return;
-        }
-        index -= segments[i].count;
-    }
-    assert(!"an element of the frame's data");
-}
-
-struct shard *model_shard(const struct model *model, uint32_t tensor, uint64_t offset,
-                          uint64_t count, size_t *run)
-{
-    const struct tensor *of = &model->tensors[tensor];
-    size_t within = (size_t)offset;
-    size_t to_border = OPT_SHARD - within % OPT_SHARD;
-    *run = count < to_border ? (size_t)count : to_border;
-    return &model->shards[of->shard + within / OPT_SHARD];
-}
-
 /* ---------------------------------------------------------------- weights */
 
 void model_assign(struct model *model, const struct opt_segment *segment,
@@ -454,7 +372,7 @@ void model_assign(struct model *model, const struct opt_segment *segment,
         size_t run;
         uint64_t offset = segment->offset + done;
         const struct shard *shard =
-            model_shard(model, segment->tensor, offset, segment->count - done, &run);
+            segment_shard(model, segment->tensor, offset, segment->count - done, &run);
         float *to =
             version_values(shard->current) + (tensor->at + (size_t)offset - shard->at);
         opt_dtype_widen(dtype, from, to, run);

@@ -144,28 +144,11 @@ void model_free(struct engine *engine, struct model *model);
 bool model_differs(const struct model *model, const struct model_plan *plan, char *text,
                    size_t capacity);
 
-/* Resolve and check a segment: count 0 becomes the rest of the tensor. */
-enum opt_status model_segment(const struct model *model,
-                              const struct opt_segment *segment,
-                              struct opt_segment *out, struct opt_error *error);
-/* Resolve all segments of a frame and check that data_size bytes are their values. */
-enum opt_status model_segments(const struct model *model, enum opt_dtype dtype,
-                               const struct opt_segment *segments, size_t count,
-                               size_t data_size, struct opt_segment *out,
-                               struct opt_error *error);
-/* Which tensor and element the index-th value of a frame belongs to. */
-void model_locate(const struct opt_segment *segments, size_t count, size_t index,
-                  uint32_t *tensor, uint64_t *element);
-
 /* Write initial weights. */
 void model_assign(struct model *model, const struct opt_segment *segment,
                   enum opt_dtype dtype, const void *values);
 /* The weights are there: slots that copy them do so. */
 void model_ready(struct model *model);
-
-/* The shard that holds an element, and how many of count elements from there it has. */
-struct shard *model_shard(const struct model *model, uint32_t tensor, uint64_t offset,
-                          uint64_t count, size_t *run);
 
 /* See that the shard has a spare version, from those that readers returned or fresh.
  * False if the budget does not allow it. */

@@ -12,78 +12,8 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/push.h"
 #include "server/engine/view.h"
-
-/* ---------------------------------------------------------------- memory of a push */
-
-size_t push_bytes(const struct model *model)
-{
-    return sizeof(struct push) + model->tensor_count * 2 * sizeof(uint32_t) +
-           model->blocks * sizeof(uint8_t *);
-}
-
-void push_free(struct push *push)
-{
-    if (push == NULL) {
-        return;
-    }
-    free(push->tensors);
-    free(push->covered);
-    free(push->blocks);
-    free(push);
-}
-
-static struct push *push_new(struct model *model)
-{
-    struct push *push = model->spare_pushes;
-    if (push != NULL) {
-        model->spare_pushes = push->next;
-        push->next = NULL;
-        return push;
-    }
-    push = calloc(1, sizeof *push);
-    if (push == NULL) {
-        return NULL;
-    }
-    push->model = model;
-    push->tensors = calloc(model->tensor_count, sizeof *push->tensors);
-    push->covered = calloc(model->tensor_count, sizeof *push->covered);
-    push->blocks = calloc(model->blocks, sizeof *push->blocks);
-    if (push->tensors == NULL || push->covered == NULL || push->blocks == NULL) {
-        push_free(push);
-        return NULL;
-    }
-    return push;
-}
-
-/* Its frames are given back without an answer; it becomes a spare. */
-static void push_recycle(struct engine *engine, struct push *push)
-{
-    struct model *model = push->model;
-    alarm_cancel(&engine->alarms, &push->deadline);
-    while (push->frames != NULL) {
-        struct letter *letter = push->frames;
-        push->frames = letter->next;
-        if (letter != push->answer) {
-            engine_silence(engine, letter);
-        }
-    }
-    for (size_t i = 0; i < push->tensor_count; i++) {
-        const struct tensor *tensor = &model->tensors[push->tensors[i]];
-        memset(push->blocks + tensor->first_block, 0,
-               tensor->blocks * sizeof *push->blocks);
-        push->covered[push->tensors[i]] = 0;
-    }
-    struct push empty = {
-        .model = model,
-        .tensors = push->tensors,
-        .covered = push->covered,
-        .blocks = push->blocks,
-        .next = model->spare_pushes,
-    };
-    *push = empty;
-    model->spare_pushes = push;
-}
 
 /* ---------------------------------------------------------------- answers */
 
@@ -411,125 +341,6 @@ static enum opt_status check_first(const struct model *model,
     return OPT_OK;
 }
 
-static enum opt_status check_next(const struct push *push, const struct opt_push *head,
-                                  struct opt_error *error)
-{
-    const struct opt_push *first = &push->head;
-    if (head->frame != push->frame_count) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "frame %" PRIu32 " of a push came where frame %" PRIu32
-                        " was due",
-                        head->frame, push->frame_count);
-    }
-    if (head->sequence != first->sequence || head->basis != first->basis ||
-        head->samples != first->samples || head->form != first->form ||
-        head->dtype != first->dtype) {
-        return opt_fail(
-            error, OPT_INVALID_ARGUMENT,
-            "frame %" PRIu32
-            " of a push differs from the first in sequence, basis, samples, "
-            "form or dtype",
-            head->frame);
-    }
-    return OPT_OK;
-}
-
-/* Note where the values of a segment are. */
-static enum opt_status cover(struct push *push, const struct opt_segment *segment,
-                             const uint8_t *values, struct opt_error *error)
-{
-    const struct tensor *tensor = &push->model->tensors[segment->tensor];
-    size_t first = (size_t)segment->offset / OPT_BLOCK;
-    size_t count = ((size_t)segment->count + OPT_BLOCK - 1) / OPT_BLOCK;
-    size_t step = OPT_BLOCK * opt_dtype_size(push->head.dtype);
-    for (size_t i = 0; i < count; i++) {
-        const uint8_t **block = &push->blocks[tensor->first_block + first + i];
-        if (*block != NULL) {
-            return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "the push has element %zu of tensor \"%s\" twice",
-                            (first + i) * OPT_BLOCK, tensor->name);
-        }
-        *block = values + i * step;
-        if (push->covered[segment->tensor]++ == 0) {
-            push->tensors[push->tensor_count++] = segment->tensor;
-        }
-    }
-    return OPT_OK;
-}
-
-static enum opt_status check_finite(struct push *push, const struct letter *letter,
-                                    const struct opt_segment *segments, size_t count,
-                                    struct opt_error *error)
-{
-    const struct model *model = push->model;
-    if (letter->nonfinite == SIZE_MAX ||
-        model->spec.options.nonfinite == OPT_PROPAGATE) {
-        return OPT_OK;
-    }
-    if (model->spec.options.nonfinite == OPT_SKIP) {
-        push->skip = true;
-        return OPT_OK;
-    }
-    uint32_t tensor;
-    uint64_t element;
-    model_locate(segments, count, letter->nonfinite, &tensor, &element);
-    return opt_fail(error, OPT_INVALID_ARGUMENT,
-                    "the gradient of tensor \"%s\" is not finite at element %" PRIu64
-                    "; model \"%s\" rejects such pushes",
-                    model->tensors[tensor].name, element, model->name);
-}
-
-/* Every tensor that the push names must be there as a whole. */
-static enum opt_status check_coverage(const struct push *push, struct opt_error *error)
-{
-    if (push->tensor_count == 0) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT, "the push names no tensor");
-    }
-    for (size_t i = 0; i < push->tensor_count; i++) {
-        uint32_t number = push->tensors[i];
-        const struct tensor *tensor = &push->model->tensors[number];
-        if (push->covered[number] == tensor->blocks) {
-            continue;
-        }
-        size_t block = 0;
-        while (push->blocks[tensor->first_block + block] != NULL) {
-            block++;
-        }
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "the push has only a part of tensor \"%s\": %" PRIu32
-                        " of %zu blocks, element %zu is missing",
-                        tensor->name, push->covered[number], tensor->blocks,
-                        block * OPT_BLOCK);
-    }
-    return OPT_OK;
-}
-
-/* Take the values of a frame into the push. The letter is kept on success. */
-static enum opt_status take_values(struct push *push, struct letter *letter,
-                                   const struct opt_push *head, struct opt_error *error)
-{
-    struct opt_segment *segments =
-        opt_arena_alloc(&letter->arena, (head->segment_count + 1) * sizeof *segments);
-    if (segments == NULL) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "no memory for the %zu segments of a frame",
-                        head->segment_count);
-    }
-    enum opt_status status =
-        model_segments(push->model, head->dtype, head->segments, head->segment_count,
-                       letter->data_size, segments, error);
-    if (status != OPT_OK || push->echo) {
-        return status;
-    }
-    status = check_finite(push, letter, segments, head->segment_count, error);
-    const uint8_t *values = letter->data;
-    for (size_t i = 0; status == OPT_OK && i < head->segment_count; i++) {
-        status = cover(push, &segments[i], values, error);
-        values += segments[i].count * opt_dtype_size(head->dtype);
-    }
-    return status;
-}
-
 /* The answer of a push that had arrived before goes to the letter that asks again. */
 static void finish_echo(struct engine *engine, struct model *model,
                         struct member *member, struct letter *letter, uint64_t sequence)
@@ -627,7 +438,7 @@ static struct push *push_of(struct engine *engine, struct model *model,
     bool same = push != NULL && push->peer == letter->peer &&
                 push->request_id == letter->request.id;
     if (same) {
-        return check_next(push, head, error) == OPT_OK ? push : NULL;
+        return push_continues(push, head, error) == OPT_OK ? push : NULL;
     }
     if (head->frame != 0) {
         opt_fail(error, OPT_INVALID_ARGUMENT,
@@ -694,8 +505,8 @@ void round_frame(struct engine *engine, struct model *model, struct letter *lett
         return;
     }
     struct push *push = push_of(engine, model, member, letter, head, &error);
-    if (push == NULL || take_values(push, letter, head, &error) != OPT_OK ||
-        (head->last && !push->echo && check_coverage(push, &error) != OPT_OK) ||
+    if (push == NULL || push_take(push, letter, head, &error) != OPT_OK ||
+        (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||
         (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {
         fail_push(engine, member, letter, &error);
         return;

@@ -22,41 +22,14 @@
 
 #include "common/status.h"
 #include "common/wire.h"
-#include "server/engine/alarm.h"
 
 struct engine;
 struct letter;
 struct member;
 struct model;
-struct peer;
+struct push;
 
 enum { PUSHES_WAITING = 16 }; /* complete pushes that one worker may have waiting */
-
-struct push {
-    struct push *next; /* in the member's queue, or among the model's spares */
-    struct member *member;
-    struct model *model;
-    struct alarm deadline;
-    struct opt_push head;  /* of its first frame, without the segments */
-    struct letter *frames; /* whose data it is made of, newest first, by next */
-    struct letter *answer; /* the letter that will be answered; NULL while gathering.
-                              One of the frames, unless the push was sent again */
-    bool answer_is_frame;
-    struct peer *peer;   /* from which it comes; only compared */
-    uint64_t request_id; /* of its frames */
-    uint64_t session;
-    uint32_t frame_count;
-    bool echo;         /* sent again while the first copy waits: data is not used */
-    bool skip;         /* not finite: its round will be skipped */
-    uint32_t *tensors; /* that it names, in the order of their first segments */
-    size_t tensor_count;
-    uint32_t *covered;      /* per tensor of the model: blocks that are there */
-    const uint8_t **blocks; /* per block of the model: its values, or NULL */
-};
-
-/* Bytes of the tables of one push. */
-size_t push_bytes(const struct model *model);
-void push_free(struct push *push);
 
 /* Take one frame of a push or push_pull: checks it, keeps or answers the letter, closes
  * the round if it can be closed. */

@@ -3,140 +3,36 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
-#include "server/engine/round.h"
+#include "server/engine/push.h"
+#include "server/engine/team.h"
 
 enum {
-    PIECE_ELEMENTS = 1 << 20, /* per thread and piece: about a millisecond */
-    PIECE_BLOCKS = 16384,     /* most blocks of a piece, however small */
-    PIECE_TENSORS = 8192,     /* prepared at a time */
+    PIECE_LEAST = 1 << 20,    /* elements per thread and piece: about a millisecond */
+    PIECE_MOST = 16 << 20,    /* while nobody has sent a letter */
+    PIECE_TENSORS = 8192,     /* prepared at a time, per thread */
     TEAM_ELEMENTS = 64 << 10, /* fewer are done by one thread */
-    GROUP_ELEMENTS = 1 << 18, /* of two-pass tensors, so that they are still in cache */
     CHECK_ELEMENTS = 1024
 };
 
-/* One thread's scratch. */
-struct seat {
-    struct opt_contribution *contributions;
-    double *factors;
-    uint64_t *samples;
-    enum opt_form *forms;
-};
-
-struct team {
-    int threads;
-    struct seat *seats;   /* one per thread */
-    size_t contributions; /* room in each */
-    struct block *blocks; /* of the piece: PIECE_BLOCKS */
-};
-
-static void seat_fini(struct seat *seat)
-{
-    free(seat->contributions);
-    free(seat->factors);
-    free(seat->samples);
-    free(seat->forms);
-}
-
-static bool seat_init(struct seat *seat, size_t contributions)
-{
-    seat->contributions = calloc(contributions, sizeof *seat->contributions);
-    seat->factors = calloc(contributions, sizeof *seat->factors);
-    seat->samples = calloc(contributions, sizeof *seat->samples);
-    seat->forms = calloc(contributions, sizeof *seat->forms);
-    return seat->contributions != NULL && seat->factors != NULL &&
-           seat->samples != NULL && seat->forms != NULL;
-}
-
-bool team_reserve(struct team *team, size_t contributions)
-{
-    if (contributions <= team->contributions) {
-        return true;
-    }
-    size_t room = contributions < 16 ? 16 : contributions + contributions / 2;
-    struct seat *seats = calloc((size_t)team->threads, sizeof *seats);
-    bool made = seats != NULL;
-    for (int i = 0; made && i < team->threads; i++) {
-        made = seat_init(&seats[i], room);
-    }
-    struct seat *dropped = made ? team->seats : seats;
-    for (int i = 0; dropped != NULL && i < team->threads; i++) {
-        seat_fini(&dropped[i]);
-    }
-    free(dropped);
-    if (made) {
-        team->seats = seats;
-        team->contributions = room;
-    }
-    return made;
-}
-
-struct team *team_new(int threads)
-{
-    struct team *team = calloc(1, sizeof *team);
-    if (team == NULL) {
-        return NULL;
-    }
-    team->threads = threads;
-    team->blocks = calloc(PIECE_BLOCKS, sizeof *team->blocks);
-    if (team->blocks == NULL || !team_reserve(team, 1)) {
-        team_free(team);
-        return NULL;
-    }
-#ifdef _OPENMP
-    /* Of the calling thread's regions only: this is the engine thread. */
-    omp_set_dynamic(0);
-    omp_set_num_threads(threads);
-#endif
-    return team;
-}
-
-void team_free(struct team *team)
-{
-    if (team == NULL) {
-        return;
-    }
-    for (int i = 0; team->seats != NULL && i < team->threads; i++) {
-        seat_fini(&team->seats[i]);
-    }
-    free(team->seats);
-    free(team->blocks);
-    free(team);
-}
-
-static struct seat *own_seat(const struct team *team)
-{
-#ifdef _OPENMP
-    return &team->seats[omp_get_thread_num()];
-#else
-    return &team->seats[0];
-#endif
-}
-
 /* ---------------------------------------------------------------- memory */
 
-size_t update_scratch(const struct opt_spec *spec, size_t largest, size_t all)
+size_t update_scratch(const struct opt_spec *spec, size_t largest)
 {
-    if (spec->options.layerwise == OPT_LAYERWISE_NONE) {
-        return 0;
-    }
-    /* A group is one tensor, or several with fewer elements than this together. */
-    size_t group = all < GROUP_ELEMENTS ? all : GROUP_ELEMENTS;
-    return largest > group ? largest : group;
+    bool two_passes = spec->options.layerwise == OPT_LAYERWISE_UPDATE;
+    return two_passes && largest > TEAM_DIRECTION ? largest : 0;
 }
 
 size_t update_bytes(size_t tensors, size_t blocks, size_t scratch_floats)
 {
-    size_t per_tensor = sizeof(struct opt_tensor_update) + sizeof(uint32_t) +
-                        sizeof(uint8_t) + sizeof(size_t);
+    size_t per_tensor =
+        sizeof(struct opt_tensor_update) + sizeof(uint32_t) + sizeof(uint8_t);
     size_t total, more;
     if (size_multiply(tensors, per_tensor, &total) &&
         size_multiply(blocks, sizeof(struct opt_block_sums), &more) &&
@@ -157,7 +53,7 @@ bool update_init(struct model *model)
             largest = model->tensors[i].n;
         }
     }
-    size_t scratch = update_scratch(&model->spec, largest, model->floats);
+    size_t scratch = update_scratch(&model->spec, largest);
     update->tensors = calloc(model->tensor_count + 1, sizeof *update->tensors);
     update->sums = calloc(model->blocks + 1, sizeof *update->sums);
     update->touched = calloc(model->tensor_count + 1, sizeof *update->touched);
@@ -166,20 +62,15 @@ bool update_init(struct model *model)
         update->is_touched == NULL) {
         return false;
     }
-    if (scratch == 0) {
-        return true;
-    }
     update->scratch_bytes = scratch * sizeof(float);
     update->scratch = memory_new(update->scratch_bytes);
-    update->scratch_at = calloc(model->tensor_count + 1, sizeof *update->scratch_at);
-    return update->scratch != NULL && update->scratch_at != NULL;
+    return scratch == 0 || update->scratch != NULL;
 }
 
 void update_fini(struct model *model)
 {
     struct update *update = &model->update;
     memory_free(update->scratch, update->scratch_bytes);
-    free(update->scratch_at);
     free(update->is_touched);
     free(update->touched);
     free(update->sums);
@@ -195,12 +86,12 @@ static size_t block_elements(const struct tensor *tensor, size_t index)
 }
 
 /* The contributions to one block, in rank order, with their factors. */
-static size_t gather(const struct model *model, const struct block *block,
+static size_t gather(const struct model *model, const struct work *work,
                      struct seat *seat)
 {
     const struct update *update = &model->update;
-    const struct tensor *tensor = &model->tensors[block->tensor];
-    size_t place = tensor->first_block + block->index;
+    const struct tensor *tensor = &model->tensors[work->tensor];
+    size_t place = tensor->first_block + work->block;
     size_t count = 0;
     for (size_t i = 0; i < update->push_count; i++) {
         const struct push *push = update->pushes[i];
@@ -223,27 +114,28 @@ static size_t gather(const struct model *model, const struct block *block,
 
 /* Where the directions of a block are kept between its two passes: in its gradient,
  * which nobody needs after the first, if that is fp32. */
-static float *direction_of(const struct update *update, const struct block *block,
-                           const struct seat *seat, size_t count)
+static float *direction_of(const struct model *model, const struct work *work,
+                           const struct seat *seat)
 {
-    if (count > 0 && seat->contributions[0].dtype == OPT_FP32) {
+    const struct tensor *tensor = &model->tensors[work->tensor];
+    if (seat->contributions[0].dtype == OPT_FP32) {
         return (float *)(uintptr_t)seat->contributions[0].values;
     }
-    return update->scratch + update->scratch_at[block->tensor] +
-           (size_t)block->index * OPT_BLOCK;
+    float *all = tensor->n <= TEAM_DIRECTION ? seat->direction : model->update.scratch;
+    return all + (size_t)work->block * OPT_BLOCK;
 }
 
-static void run_block(struct model *model, enum opt_pass pass,
-                      const struct block *block, struct seat *seat)
+static void run_block(struct model *model, enum opt_pass pass, const struct work *work,
+                      struct seat *seat)
 {
     struct update *update = &model->update;
-    const struct tensor *tensor = &model->tensors[block->tensor];
-    size_t flat = tensor->at + (size_t)block->index * OPT_BLOCK;
+    const struct tensor *tensor = &model->tensors[work->tensor];
+    size_t flat = tensor->at + (size_t)work->block * OPT_BLOCK;
     const struct shard *shard =
-        &model->shards[tensor->shard + (size_t)block->index / (OPT_SHARD / OPT_BLOCK)];
-    const struct opt_tensor_update *scalars = &update->tensors[block->tensor];
+        &model->shards[tensor->shard + (size_t)work->block / (OPT_SHARD / OPT_BLOCK)];
+    const struct opt_tensor_update *scalars = &update->tensors[work->tensor];
     struct opt_block_memory memory = {
-        .n = block_elements(tensor, block->index),
+        .n = block_elements(tensor, work->block),
         .w = version_values(shard->current) + (flat - shard->at),
     };
     if (pass == OPT_PASS_STEP || pass == OPT_PASS_LOOKAHEAD) {
@@ -257,22 +149,41 @@ static void run_block(struct model *model, enum opt_pass pass,
     }
     if (pass != OPT_PASS_LOOKAHEAD) {
         memory.contributions = seat->contributions;
-        memory.contribution_count = gather(model, block, seat);
+        memory.contribution_count = gather(model, work, seat);
     }
     if (scalars->two_passes && (pass == OPT_PASS_DIRECTION || pass == OPT_PASS_STEP)) {
-        memory.direction = direction_of(update, block, seat, memory.contribution_count);
+        memory.direction = direction_of(model, work, seat);
     }
     opt_block_run(scalars, pass, &memory,
-                  &update->sums[tensor->first_block + block->index]);
+                  &update->sums[tensor->first_block + work->block]);
+}
+
+/* Both passes of a tensor that is small enough for one thread: the second finds
+ * everything in cache, and nobody waits for anybody. */
+static void run_whole(struct model *model, uint32_t number, struct seat *seat)
+{
+    const struct tensor *tensor = &model->tensors[number];
+    struct update *update = &model->update;
+    struct work work = { .tensor = number };
+    for (size_t i = 0; i < tensor->blocks; i++) {
+        work.block = (uint32_t)i;
+        run_block(model, OPT_PASS_DIRECTION, &work, seat);
+    }
+    opt_update_add_direction(&update->tensors[number],
+                             update->sums + tensor->first_block, tensor->blocks);
+    for (size_t i = 0; i < tensor->blocks; i++) {
+        work.block = (uint32_t)i;
+        run_block(model, OPT_PASS_STEP, &work, seat);
+    }
 }
 
 /* Index of the first element of the block whose aggregate is not finite, or n. The sum
  * is formed as the kernels form it. */
-static size_t first_overflow(struct model *model, const struct block *block,
+static size_t first_overflow(struct model *model, const struct work *work,
                              struct seat *seat)
 {
-    size_t n = block_elements(&model->tensors[block->tensor], block->index);
-    size_t count = gather(model, block, seat);
+    size_t n = block_elements(&model->tensors[work->tensor], work->block);
+    size_t count = gather(model, work, seat);
     float values[CHECK_ELEMENTS];
     double sums[CHECK_ELEMENTS];
     for (size_t at = 0; at < n; at += CHECK_ELEMENTS) {
@@ -299,30 +210,59 @@ static size_t first_overflow(struct model *model, const struct block *block,
 
 /* ---------------------------------------------------------------- pieces */
 
-/* The blocks of the piece, dealt to the team. Which thread does a block changes nothing
- * but the time. */
-static void run_blocks(struct engine *engine, struct model *model, size_t count,
-                       uint64_t elements)
+/* What a piece consists of. */
+struct piece_work {
+    size_t count;      /* entries of the team's work */
+    size_t least;      /* of them, to be done in any case */
+    uint64_t elements; /* in all of them */
+};
+
+static void run_one(struct model *model, const struct work *work, struct seat *seat)
 {
-    struct team *team = engine->team;
     static const enum opt_pass passes[] = {
         [UPDATE_NORMS] = OPT_PASS_NORM,
         [UPDATE_DIRECTIONS] = OPT_PASS_DIRECTION,
         [UPDATE_STEPS] = OPT_PASS_STEP,
         [UPDATE_LOOKAHEAD] = OPT_PASS_LOOKAHEAD,
     };
-    enum opt_pass pass = passes[model->update.phase];
+    if (work->block == WORK_WHOLE) {
+        run_whole(model, work->tensor, seat);
+    } else {
+        run_block(model, passes[model->update.phase], work, seat);
+    }
+}
+
+/* Deal the work of the piece to the team; which thread does what changes nothing but
+ * the time. Returns how many entries from the start have been done: all, unless a
+ * letter came after the least. The team meets only at the end of a piece, which on a
+ * busy machine costs a time slice, so a piece is long while nobody waits. */
+static size_t run_work(struct engine *engine, struct model *model,
+                       const struct piece_work *piece)
+{
+    struct team *team = engine->team;
     /* A share is about one full block, or many small ones. */
-    int share = (int)(1 + count * OPT_BLOCK / (elements + 1));
-    if ((size_t)share * (size_t)team->threads > count) {
+    size_t share = 1 + piece->count * OPT_BLOCK / (size_t)(piece->elements + 1);
+    if (share * (size_t)team->threads > piece->count) {
         share = 1;
     }
-#pragma omp parallel for schedule(dynamic, share) if (team->threads > 1 &&             \
-                                                      elements >= TEAM_ELEMENTS)
-    for (size_t i = 0; i < count; i++) {
-        run_block(model, pass, &team->blocks[i], own_seat(team));
+    _Atomic size_t next = 0;
+    atomic_bool enough = false;
+#pragma omp parallel if (team->threads > 1 && piece->elements >= TEAM_ELEMENTS)
+    while (!atomic_load_explicit(&enough, memory_order_relaxed)) {
+        size_t begin = atomic_fetch_add_explicit(&next, share, memory_order_relaxed);
+        size_t end = begin + share < piece->count ? begin + share : piece->count;
+        if (begin >= piece->count) {
+            break;
+        }
+        for (size_t i = begin; i < end; i++) {
+            run_one(model, &team->work[i], team_seat(team));
+        }
+        if (end >= piece->least && mailbox_filled(&engine->box)) {
+            atomic_store_explicit(&enough, true, memory_order_relaxed);
+        }
     }
-    (void)share;
+    size_t dealt = atomic_load_explicit(&next, memory_order_relaxed);
+    return dealt < piece->count ? dealt : piece->count;
 }
 
 /* The tensor at a place of the phase's order. */
@@ -362,44 +302,69 @@ static bool open_shard(struct engine *engine, struct model *model, struct shard 
     return true;
 }
 
-static bool skips(const struct update *update, uint32_t tensor)
+/* Whether one thread does both passes of the tensor. */
+static bool is_whole(const struct model *model, uint32_t tensor)
 {
-    return update->phase == UPDATE_DIRECTIONS && !update->tensors[tensor].two_passes;
+    return model->update.tensors[tensor].two_passes &&
+           model->tensors[tensor].n <= TEAM_DIRECTION;
 }
 
-/* Do the next blocks of the phase, up to the tensor at place end. False if a shard
+/* Choose the next work of the phase, up to the tensor at place end. False if a shard
  * cannot be written now. */
-static bool run_piece(struct engine *engine, struct model *model, size_t end)
+static bool choose_work(struct engine *engine, struct model *model, size_t end,
+                        struct piece_work *piece)
 {
-    struct team *team = engine->team;
     struct update *update = &model->update;
-    uint64_t limit = (uint64_t)PIECE_ELEMENTS * (uint64_t)team->threads;
-    uint64_t elements = 0;
-    size_t count = 0;
+    uint64_t threads = (uint64_t)engine->team->threads;
+    uint64_t least = PIECE_LEAST * threads;
+    uint64_t most = engine->busy_first == NULL ? PIECE_MOST * threads : least;
     bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
-    bool open = true;
-    while (update->cursor < end && count < PIECE_BLOCKS && elements < limit) {
+    while (update->cursor < end && piece->count < TEAM_WORK && piece->elements < most) {
         uint32_t number = tensor_at(update, update->cursor);
         const struct tensor *tensor = &model->tensors[number];
-        if (update->cursor_block == tensor->blocks || skips(update, number)) {
+        size_t block = update->cursor_block;
+        if (block == tensor->blocks) {
             update->cursor++;
             update->cursor_block = 0;
             continue;
         }
-        size_t index = update->cursor_block;
         struct shard *shard =
-            &model->shards[tensor->shard + index / (OPT_SHARD / OPT_BLOCK)];
+            &model->shards[tensor->shard + block / (OPT_SHARD / OPT_BLOCK)];
         if (writes && !open_shard(engine, model, shard)) {
-            open = false;
-            break;
+            return false;
         }
-        team->blocks[count++] =
-            (struct block){ .tensor = number, .index = (uint32_t)index };
-        elements += block_elements(tensor, index);
-        update->cursor_block++;
+        struct work *work = &engine->team->work[piece->count++];
+        *work = (struct work){ .tensor = number,
+                               .block = (uint32_t)block,
+                               .place = (uint32_t)update->cursor };
+        if (update->phase == UPDATE_STEPS && is_whole(model, number)) {
+            work->block = WORK_WHOLE;
+            piece->elements += 2 * tensor->n;
+            update->cursor_block = tensor->blocks;
+        } else {
+            piece->elements += block_elements(tensor, block);
+            update->cursor_block++;
+        }
+        if (piece->elements <= least) {
+            piece->least = piece->count;
+        }
     }
-    run_blocks(engine, model, count, elements);
-    return open || count > 0;
+    return true;
+}
+
+/* Do the next work of the phase. False if a shard cannot be written now. */
+static bool run_piece(struct engine *engine, struct model *model, size_t end)
+{
+    struct update *update = &model->update;
+    struct piece_work piece = { 0 };
+    bool open = choose_work(engine, model, end, &piece);
+    size_t done = run_work(engine, model, &piece);
+    if (done < piece.count) {
+        const struct work *first = &engine->team->work[done];
+        update->cursor = first->place;
+        update->cursor_block = first->block == WORK_WHOLE ? 0 : first->block;
+    }
+    return open || piece.count > 0;
 }
 
 static void begin_phase(struct update *update, enum update_phase phase, size_t place)
@@ -469,8 +434,8 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
             if (isfinite(update->sums[of->first_block + k].first)) {
                 continue;
             }
-            struct block block = { .tensor = update->touched[i], .index = (uint32_t)k };
-            size_t found = first_overflow(model, &block, &engine->team->seats[0]);
+            struct work work = { .tensor = update->touched[i], .block = (uint32_t)k };
+            size_t found = first_overflow(model, &work, team_seat(engine->team));
             *tensor = update->touched[i];
             *element = k * OPT_BLOCK + found;
             return;
@@ -499,31 +464,22 @@ static enum update_progress end_norms(struct engine *engine, struct model *model
     return UPDATE_MORE;
 }
 
-/* The next group: everything if no tensor takes two passes, otherwise so much that the
- * second pass still finds it in cache. */
+/* The next group: one large tensor that takes two passes, or all up to the next such.
+ */
 static void begin_group(struct model *model)
 {
     struct update *update = &model->update;
-    bool layerwise = model->spec.options.layerwise != OPT_LAYERWISE_NONE;
     size_t end = update->group_begin;
-    size_t elements = 0;
-    bool directions = false;
     while (end < update->touched_count) {
         uint32_t number = update->touched[end];
-        size_t n = model->tensors[number].n;
-        if (layerwise && end > update->group_begin && elements + n > GROUP_ELEMENTS) {
+        if (update->tensors[number].two_passes && !is_whole(model, number)) {
             break;
         }
-        if (update->tensors[number].two_passes) {
-            update->scratch_at[number] = elements;
-            directions = true;
-        }
-        elements += n;
         end++;
     }
-    update->group_end = end;
-    begin_phase(update, directions ? UPDATE_DIRECTIONS : UPDATE_STEPS,
-                update->group_begin);
+    bool large = end == update->group_begin;
+    update->group_end = large ? end + 1 : end;
+    begin_phase(update, large ? UPDATE_DIRECTIONS : UPDATE_STEPS, update->group_begin);
 }
 
 /* Advance the counters and prepare the scalars of some tensors. */
@@ -532,15 +488,15 @@ static void prepare(struct engine *engine, struct model *model)
     struct update *update = &model->update;
     size_t begin = update->cursor;
     size_t end = update->touched_count;
-    if (end - begin > PIECE_TENSORS) {
-        end = begin + PIECE_TENSORS;
+    size_t most = PIECE_TENSORS * (size_t)engine->team->threads;
+    if (end - begin > most) {
+        end = begin + most;
     }
 #pragma omp parallel for schedule(static) if (engine->team->threads > 1 &&             \
                                               end - begin >= 256)
     for (size_t i = begin; i < end; i++) {
         opt_update_tensor(&update->tensors[update->touched[i]]);
     }
-    (void)engine;
     update->cursor = end;
     if (end == update->touched_count) {
         update->group_begin = 0;
@@ -551,15 +507,10 @@ static void prepare(struct engine *engine, struct model *model)
 static void end_directions(struct model *model)
 {
     struct update *update = &model->update;
-    for (size_t i = update->group_begin; i < update->group_end; i++) {
-        uint32_t number = update->touched[i];
-        const struct tensor *tensor = &model->tensors[number];
-        if (update->tensors[number].two_passes) {
-            opt_update_add_direction(&update->tensors[number],
-                                     update->sums + tensor->first_block,
-                                     tensor->blocks);
-        }
-    }
+    uint32_t number = update->touched[update->group_begin];
+    const struct tensor *tensor = &model->tensors[number];
+    opt_update_add_direction(&update->tensors[number],
+                             update->sums + tensor->first_block, tensor->blocks);
     begin_phase(update, UPDATE_STEPS, update->group_begin);
 }
 

@@ -9,6 +9,9 @@
  *   [ norms -> ] prepare -> [ directions -> ] steps -> ... -> [ lookahead -> ] publish
  *                           \_  per group of tensors  _/
  *
+ * A tensor that takes two passes is done by one thread if it is small, so that nobody
+ * waits in between; a large one is a group of its own.
+ *
  * Between two pieces the threads of the team wait as the OpenMP runtime was told to
  * (OMP_WAIT_POLICY, GOMP_SPINCOUNT in the daemon's environment); by default they spin
  * for some milliseconds, then sleep.
@@ -26,13 +29,6 @@ struct engine;
 struct model;
 struct push;
 struct shard;
-struct team;
-
-/* One block of one tensor. */
-struct block {
-    uint32_t tensor;
-    uint32_t index;
-};
 
 enum update_phase {
     UPDATE_NORMS,
@@ -47,8 +43,7 @@ struct update {
     struct opt_update scalars;
     struct opt_tensor_update *tensors; /* one per tensor of the model */
     struct opt_block_sums *sums;       /* one per block of the model */
-    size_t *scratch_at; /* per tensor: where its direction is; NULL: no wrapper */
-    float *scratch;     /* directions that have no gradient buffer to be kept in */
+    float *scratch; /* directions of one large tensor without an fp32 gradient */
     size_t scratch_bytes;
     uint32_t *touched; /* tensors in this update, ascending */
     size_t touched_count;
@@ -63,16 +58,10 @@ struct update {
     size_t push_count;
 };
 
-/* The threads that do it, and their scratch. NULL: no memory. Engine thread. */
-struct team *team_new(int threads);
-void team_free(struct team *team);
-/* Make room for that many contributions to one block. */
-bool team_reserve(struct team *team, size_t contributions);
-
 /* Bytes that update_init will take for a model, or SIZE_MAX. */
 size_t update_bytes(size_t tensors, size_t blocks, size_t scratch_floats);
-/* Floats of scratch that the directions of a model may need at once. */
-size_t update_scratch(const struct opt_spec *spec, size_t largest, size_t all);
+/* Floats of scratch for the directions of a model whose largest tensor has so many. */
+size_t update_scratch(const struct opt_spec *spec, size_t largest);
 /* Memory for the updates of a model whose tensors are laid out. */
 bool update_init(struct model *model);
 void update_fini(struct model *model);

@@ -10,6 +10,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
+#include "server/engine/segment.h"
 
 enum {
     VIEW_WEIGHTS = -1,      /* no computed view: the weights as they are */
@@ -74,13 +75,13 @@ static enum opt_status cut(const struct model *model, const struct opt_pull *pul
     for (size_t i = 0; i < segments; i++) {
         struct opt_segment asked = segment_of(pull, i);
         struct opt_segment segment;
-        enum opt_status status = model_segment(model, &asked, &segment, error);
+        enum opt_status status = segment_check(model, &asked, &segment, error);
         if (status != OPT_OK) {
             return status;
         }
         while (segment.count > 0) {
             size_t run;
-            model_shard(model, segment.tensor, segment.offset, segment.count, &run);
+            segment_shard(model, segment.tensor, segment.offset, segment.count, &run);
             if (out != NULL) {
                 out[*count] = (struct piece){ .segment = { .tensor = segment.tensor,
                                                            .offset = segment.offset,
@@ -97,8 +98,8 @@ static enum opt_status cut(const struct model *model, const struct opt_pull *pul
 static struct shard *shard_of(const struct model *model, const struct piece *piece)
 {
     size_t run;
-    return model_shard(model, piece->segment.tensor, piece->segment.offset,
-                       piece->segment.count, &run);
+    return segment_shard(model, piece->segment.tensor, piece->segment.offset,
+                         piece->segment.count, &run);
 }
 
 static bool make_mirrors(struct model *model, int source)

@@ -4,6 +4,7 @@
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
+#include "server/engine/segment.h"
 #include "server/messages/serve.h"
 
 static enum opt_status check(const struct model *model, struct letter *letter,
@@ -30,7 +31,7 @@ static enum opt_status check(const struct model *model, struct letter *letter,
                         assign->segment_count);
     }
     enum opt_status status =
-        model_segments(model, assign->dtype, assign->segments, assign->segment_count,
+        segments_check(model, assign->dtype, assign->segments, assign->segment_count,
                        letter->data_size, segments, error);
     if (status != OPT_OK) {
         return status;
@@ -40,7 +41,7 @@ static enum opt_status check(const struct model *model, struct letter *letter,
     if (index < count) {
         uint32_t tensor;
         uint64_t element;
-        model_locate(segments, assign->segment_count, index, &tensor, &element);
+        segments_locate(segments, assign->segment_count, index, &tensor, &element);
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "the weights of tensor \"%s\" are not finite at element "
                         "%" PRIu64,

@@ -19,18 +19,17 @@ bool serve_model_reply(struct engine *engine, struct letter *letter,
         letter->allowance = lease_allowance(peer);
     }
     const struct member *member = lease_member(model, peer);
-    engine_reply(letter, OPT_MESSAGE_CREATE)->body.model =
-        (struct opt_model_reply){
-            .model = model->number,
-            .created = created,
-            .ready = model->ready,
-            .step = model->step,
-            .last_sequence = member == NULL ? 0 : lease_last_sequence(member),
-            .tensors = model->tensor_count,
-            .parameters = model->parameters,
-            .workers = (uint32_t)model->joined,
-            .specification = model->canonical,
-        };
+    engine_reply(letter, OPT_MESSAGE_CREATE)->body.model = (struct opt_model_reply){
+        .model = model->number,
+        .created = created,
+        .ready = model->ready,
+        .step = model->step,
+        .last_sequence = member == NULL ? 0 : lease_last_sequence(member),
+        .tensors = model->tensor_count,
+        .parameters = model->parameters,
+        .workers = (uint32_t)model->joined,
+        .specification = model->canonical,
+    };
     engine_return(engine, letter);
     /* Somebody more: enough may have come together now. */
     flow_settle(engine, model);

@@ -108,15 +108,15 @@ int main(int count, char **words)
     if (!choose(count, words, &choice, &status)) {
         return status;
     }
-    bench->effort = bench->quick ? (struct compare_effort){ 5, 1.5 }
-                                 : (struct compare_effort){ 7, 6 };
+    double begin = seconds_now(), limit = bench->quick ? 50 : 330;
+    bench->effort = bench->quick ? (struct compare_effort){ 5, 1.5, begin + limit }
+                                 : (struct compare_effort){ 7, 6, begin + limit };
     bench->report = report_new(stdout);
     if (bench->report == NULL) {
         fputs("bench_optimd: no memory\n", stderr);
         return 1;
     }
-    double begin = seconds_now();
-    alarm(bench->quick ? 180 : 1200); /* nothing here may hang for ever */
+    alarm((unsigned)(3 * limit)); /* nothing here may hang for ever */
     machine_describe(bench->report);
     report_fact(bench->report, "run", "%s, at most %zu pairs of each",
                 bench->quick ? "quick" : "full", bench->effort.pairs);

@@ -32,13 +32,14 @@ struct comparison {
 
 /* How much work a comparison may be. */
 struct compare_effort {
-    size_t pairs;   /* wanted */
-    double seconds; /* no new pair after that long, once there are COMPARE_PAIRS_MIN;
-                       after four times that, none in any case */
+    size_t pairs;    /* wanted */
+    double seconds;  /* no new pair after that long, once there are COMPARE_PAIRS_MIN;
+                        after four times that, none in any case */
+    double deadline; /* of seconds_now(): from then on a single pair must do */
 };
 
-/* Run each side once for warming up, then the pairs; add one row per quantity. False
- * and a failure in the report if a side failed or not even one pair was done. */
+/* Run each side once for warming up, then the pairs; add one row per quantity. False,
+ * and a failure in the report, if a side failed. */
 bool compare(struct report *report, const struct comparison *comparison,
              const struct compare_effort *effort);
 

@@ -108,20 +108,20 @@ struct order {
 
 static bool regions_init(struct loopback *peer)
 {
-    peer->from = memory_map(LOOPBACK_REGION);
-    peer->to = memory_map(LOOPBACK_REGION);
+    peer->from = memory_map(peer->region);
+    peer->to = memory_map(peer->region);
     if (peer->from == NULL || peer->to == NULL) {
         return false;
     }
-    memset(peer->from, 1, LOOPBACK_REGION);
-    memset(peer->to, 1, LOOPBACK_REGION);
+    memset(peer->from, 1, peer->region);
+    memset(peer->to, 1, peer->region);
     return true;
 }
 
 /* Start of the next message of that size in the regions. */
 static size_t next_place(struct loopback *peer, size_t size)
 {
-    if (peer->at + size > LOOPBACK_REGION) {
+    if (peer->at + size > peer->region) {
         peer->at = 0;
     }
     size_t place = peer->at;
@@ -133,7 +133,7 @@ static size_t next_place(struct loopback *peer, size_t size)
 static bool one_message(struct loopback *side, bool orderer, const struct order *order)
 {
     size_t size = (size_t)order->size, place = next_place(side, size);
-    uint8_t *from = side->from + place, *to = side->to + place, token = 1;
+    char *from = (char *)side->from + place, *to = (char *)side->to + place, token = 1;
     int fd = side->socket;
     switch ((enum loopback_pattern)order->pattern) {
     case LOOPBACK_UP:
@@ -174,6 +174,7 @@ static bool carry_out(struct loopback *side, bool orderer, const struct order *o
 struct listening {
     int fd;
     const char *congestion;
+    size_t region;
 };
 
 /* The next order, however long it takes to come. */
@@ -189,7 +190,8 @@ static bool next_order(int fd, struct order *order)
 static int bare_peer(void *context)
 {
     const struct listening *listening = context;
-    struct loopback peer = { .socket = accept(listening->fd, NULL, NULL) };
+    struct loopback peer = { .socket = accept(listening->fd, NULL, NULL),
+                             .region = listening->region };
     struct order order;
     if (peer.socket < 0 || !regions_init(&peer)) {
         return 1;
@@ -204,11 +206,12 @@ static int bare_peer(void *context)
 }
 
 /* Fork a peer behind a listening socket and connect to it. */
-static int start_peer(int (*body)(void *), const char *congestion, pid_t *pid,
-                      char problem[256])
+static int start_peer(int (*body)(void *), const char *congestion, size_t region,
+                      pid_t *pid, char problem[256])
 {
     struct sockaddr_in place;
-    struct listening listening = { listen_somewhere(congestion, &place), congestion };
+    struct listening listening = { listen_somewhere(congestion, &place), congestion,
+                                   region };
     *pid = listening.fd < 0 ? -1 : process_fork(body, &listening);
     int fd = *pid > 0 ? connect_to(&place, congestion) : -1;
     if (fd < 0) {
@@ -218,14 +221,14 @@ static int start_peer(int (*body)(void *), const char *congestion, pid_t *pid,
     return fd;
 }
 
-bool loopback_start(struct loopback *loopback, const char *congestion,
+bool loopback_start(struct loopback *loopback, const char *congestion, size_t region,
                     char problem[256])
 {
-    *loopback = (struct loopback){ .socket = -1 };
-    loopback->socket = start_peer(bare_peer, congestion, &loopback->pid, problem);
+    *loopback = (struct loopback){ .socket = -1, .region = region };
+    loopback->socket =
+        start_peer(bare_peer, congestion, region, &loopback->pid, problem);
     if (loopback->socket >= 0 && !regions_init(loopback)) {
-        snprintf(problem, 256, "no memory for the regions of %d MiB",
-                 LOOPBACK_REGION >> 20);
+        snprintf(problem, 256, "no memory for regions of %zu bytes", region);
         return false;
     }
     return loopback->socket >= 0;
@@ -237,8 +240,8 @@ void loopback_stop(struct loopback *loopback)
     if (loopback->socket >= 0) {
         close(loopback->socket);
     }
-    memory_unmap(loopback->from, LOOPBACK_REGION);
-    memory_unmap(loopback->to, LOOPBACK_REGION);
+    memory_unmap(loopback->from, loopback->region);
+    memory_unmap(loopback->to, loopback->region);
     *loopback = (struct loopback){ .socket = -1 };
 }
 
@@ -324,7 +327,7 @@ static int echo_peer(void *context)
 
 bool echo_start(struct echo *echo, const char *congestion, char problem[256])
 {
-    echo->socket = start_peer(echo_peer, congestion, &echo->pid, problem);
+    echo->socket = start_peer(echo_peer, congestion, 0, &echo->pid, problem);
     return echo->socket >= 0;
 }
 

@@ -12,10 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum {
-    LOOPBACK_REGION = 200 << 20, /* bytes that messages are taken from and put to */
-    LOOPBACK_PIECE = 4 << 20     /* most that one call reads or writes */
-};
+enum { LOOPBACK_PIECE = 4 << 20 /* most that one call reads or writes */ };
 
 /* What `count` messages of `size` bytes do on the wire. */
 enum loopback_pattern {
@@ -30,12 +27,14 @@ enum loopback_pattern {
 struct loopback {
     pid_t pid;
     int socket;
-    uint8_t *from, *to; /* LOOPBACK_REGION each */
-    size_t at;          /* place of the next message in the regions */
+    void *from, *to; /* regions that messages are taken from and put to */
+    size_t region;   /* bytes of each */
+    size_t at;       /* place of the next message in the regions */
 };
 
-/* Start the bare peer with this congestion control ("" for the system's). */
-bool loopback_start(struct loopback *loopback, const char *congestion,
+/* Start the bare peer with this congestion control ("" for the system's) and regions of
+ * that many bytes, which are also the longest message. False with a sentence. */
+bool loopback_start(struct loopback *loopback, const char *congestion, size_t region,
                     char problem[256]);
 void loopback_stop(struct loopback *loopback);
 

@@ -67,17 +67,16 @@ static int remove_entry(const char *path, const struct stat *status, int type,
 }
 
 /* The port in the file, or 0 as long as there is none. */
-static unsigned port_in(const char *path)
+static unsigned long port_in(const char *path)
 {
-    unsigned port = 0;
+    char text[16] = "";
     FILE *file = fopen(path, "re");
-    if (file != NULL) {
-        if (fscanf(file, "%u", &port) != 1) {
-            port = 0;
-        }
-        fclose(file);
+    if (file == NULL) {
+        return 0;
     }
-    return port;
+    bool read = fgets(text, sizeof text, file) != NULL;
+    fclose(file);
+    return read ? strtoul(text, NULL, 10) : 0;
 }
 
 /* Wait for an event in the watched folder, or for a while: the daemon may have died. */
@@ -90,10 +89,10 @@ static void await_event(int watch)
     }
 }
 
-static unsigned await_port(struct server *server, int watch, const char *path)
+static unsigned long await_port(struct server *server, int watch, const char *path)
 {
     double begin = seconds_now();
-    unsigned port = port_in(path);
+    unsigned long port = port_in(path);
     while (port == 0 && seconds_now() - begin < start_seconds) {
         if (waitpid(server->pid, NULL, WNOHANG) == server->pid) {
             server->pid = 0;
@@ -130,13 +129,13 @@ bool server_start(struct server *server, const char *program, char problem[256])
               "--data-dir", data, "--log-level", "warn", (char *)NULL);
         _exit(127);
     }
-    unsigned port = server->pid > 0 ? await_port(server, watch, path) : 0;
+    unsigned long port = server->pid > 0 ? await_port(server, watch, path) : 0;
     close(watch);
     if (port == 0) {
         snprintf(problem, 256, "%s did not start to listen", program);
         return false;
     }
-    snprintf(server->address, sizeof server->address, "127.0.0.1:%u", port);
+    snprintf(server->address, sizeof server->address, "127.0.0.1:%lu", port);
     return true;
 }
 

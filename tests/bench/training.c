@@ -127,7 +127,8 @@ static bool prepare(const struct bench *bench, struct contest *contest,
     int threads = machine_cores() > 1 ? machine_cores() - 1 : 1;
     if (!server_start(&contest->server, bench->daemon, problem) ||
         !server_congestion(&contest->server, congestion, problem) ||
-        !loopback_start(&contest->bare, congestion, problem)) {
+        !loopback_start(&contest->bare, congestion, (size_t)(4 * parameters),
+                        problem)) {
         return false;
     }
     struct trainer_model model = { .address = contest->server.address,

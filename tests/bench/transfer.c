@@ -15,7 +15,7 @@
 #include "tests/bench/memory.h"
 #include "tests/bench/process.h"
 
-enum { IN_FLIGHT_MAX = 64, TIMEOUT_MS = 20000 };
+enum { REGION = 200 << 20, IN_FLIGHT_MAX = 64, TIMEOUT_MS = 20000 };
 
 static const struct size {
     const char *name;
@@ -53,9 +53,9 @@ struct exchange {
     bool many;
     size_t messages;
     struct optclient_model *model;
-    float *gradients, *weights; /* LOOPBACK_REGION bytes each */
-    size_t at;                  /* byte of the next message in them */
     struct loopback *bare;
+    float *gradients, *weights; /* the bare side's regions, used by both */
+    size_t at;                  /* byte of our next message in them */
 };
 
 static double gigabytes(const struct exchange *exchange)
@@ -66,7 +66,7 @@ static double gigabytes(const struct exchange *exchange)
 
 static size_t next_place(struct exchange *exchange)
 {
-    if (exchange->at + exchange->size->bytes > LOOPBACK_REGION) {
+    if (exchange->at + exchange->size->bytes > REGION) {
         exchange->at = 0;
     }
     size_t place = exchange->at / sizeof(float);
@@ -223,25 +223,6 @@ static void measure_size(const struct bench *bench, struct optclient *client,
     optclient_delete(client, size->name);
 }
 
-static void measure_sizes(const struct bench *bench, struct optclient *client,
-                          struct exchange *exchange)
-{
-    exchange->gradients = memory_map(LOOPBACK_REGION);
-    exchange->weights = memory_map(LOOPBACK_REGION);
-    if (exchange->gradients == NULL || exchange->weights == NULL) {
-        report_failure(bench->report, "no memory for two regions of %d MiB",
-                       LOOPBACK_REGION >> 20);
-    } else {
-        memory_fill(exchange->gradients, LOOPBACK_REGION / sizeof(float), 1, 1.0f, 1);
-        memory_fill(exchange->weights, LOOPBACK_REGION / sizeof(float), 2, 1.0f, 1);
-        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-            measure_size(bench, client, &sizes[i], exchange);
-        }
-    }
-    memory_unmap(exchange->gradients, LOOPBACK_REGION);
-    memory_unmap(exchange->weights, LOOPBACK_REGION);
-}
-
 void bench_transfer(const struct bench *bench)
 {
     struct server server;
@@ -252,14 +233,19 @@ void bench_transfer(const struct bench *bench)
     if (!server_start(&server, bench->daemon, problem)) {
         report_failure(bench->report, "transfer: %s", problem);
     } else if (!server_congestion(&server, congestion, problem) ||
-               !loopback_start(&bare, congestion, problem)) {
+               !loopback_start(&bare, congestion, REGION, problem)) {
         report_failure(bench->report, "transfer: %s", problem);
     } else if (optclient_connect(server.address, NULL, &client) != OPTCLIENT_OK) {
         report_failure(bench->report, "transfer: %s", optclient_error());
     } else {
         report_fact(bench->report, "congestion control", "%s, on both sides",
                     congestion);
-        measure_sizes(bench, client, &exchange);
+        exchange.gradients = bare.from;
+        exchange.weights = bare.to;
+        memory_fill(exchange.gradients, REGION / sizeof(float), 1, 1.0f, 1);
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            measure_size(bench, client, &sizes[i], &exchange);
+        }
     }
     optclient_close(client);
     loopback_stop(&bare);

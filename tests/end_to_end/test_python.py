@@ -10,7 +10,6 @@ own floats rounded to fp32 where the daemon rounds. The last line counts the tes
 import ctypes
 import math
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -38,46 +37,41 @@ class Daemon:
 
     def __init__(self, program):
         self.folder = tempfile.mkdtemp(prefix='optimd-python-')
-        self.log = b''
+        self.log = open(os.path.join(self.folder, 'log'), 'w+', encoding='utf-8')
         port_file = os.path.join(self.folder, 'port')
         self.process = subprocess.Popen(
             [program, '--listen', '127.0.0.1:0', '--port-file', port_file,
              '--data-dir', os.path.join(self.folder, 'data')],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log,
             preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
         self.port = self._await_port(port_file)
 
     def _await_port(self, port_file):
-        """Its log says when something happens; the file says that it listens."""
+        """It listens when the file is there, or it has ended."""
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
+        while time.monotonic() < deadline and self._alive_after(0.02):
             if os.path.exists(port_file):
                 with open(port_file, encoding='ascii') as file:
                     return int(file.read())
-            self.read_log(0.1)
-        self.process.kill()
-        self.read_log(1)
-        raise RuntimeError(f'the daemon does not listen: {self.log.decode()}')
+        self.log.seek(0)
+        said = self.log.read()
+        status = self.stop()
+        raise RuntimeError(f'the daemon does not listen, status {status}: {said}')
 
-    def read_log(self, seconds):
-        """What it has logged since, waiting at most that long for something."""
-        while select.select([self.process.stderr], [], [], seconds)[0]:
-            piece = os.read(self.process.stderr.fileno(), 65536)
-            if not piece:
-                return
-            self.log += piece
-            seconds = 0
+    def _alive_after(self, seconds):
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
 
     def stop(self):
-        self.read_log(0)
+        """End it and forget its folder; returns its exit status."""
         self.process.terminate()
-        try:
-            status = self.process.wait(20)
-        except subprocess.TimeoutExpired:
+        if self._alive_after(20):
             self.process.kill()
-            status = self.process.wait()
-        self.read_log(0)
-        self.process.stderr.close()
+        status = self.process.wait()
+        self.log.close()
         shutil.rmtree(self.folder)
         return status
 
@@ -91,8 +85,9 @@ def setUpModule():
 
 
 def tearDownModule():
-    daemon.process.kill()
-    daemon.stop()
+    status = daemon.stop()
+    if status != 0:
+        raise RuntimeError(f'the daemon ended with {status}')
 
 
 def segments(*elements):

@@ -1,0 +1,66 @@
+/* push — one worker's gradient: the frames it came in, and where each block of it is.
+ *
+ * A push names whole tensors, in segments of any order over any number of frames. The
+ * letters of the frames are kept, and a table says for each block of the model where in
+ * them its values are, so that nothing is copied and nothing is counted twice. Engine
+ * thread.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_PUSH_H
+#define OPTIMD_SERVER_ENGINE_PUSH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/status.h"
+#include "common/wire.h"
+#include "server/engine/alarm.h"
+
+struct engine;
+struct letter;
+struct member;
+struct model;
+struct peer;
+
+struct push {
+    struct push *next; /* in the member's queue, or among the model's spares */
+    struct member *member;
+    struct model *model;
+    struct alarm deadline;
+    struct opt_push head;  /* of its first frame, without the segments */
+    struct letter *frames; /* whose data it is made of, newest first, by next */
+    struct letter *answer; /* the letter that will be answered; NULL while gathering.
+                              One of the frames, unless the push was sent again */
+    bool answer_is_frame;
+    struct peer *peer;   /* from which it comes; only compared */
+    uint64_t request_id; /* of its frames */
+    uint64_t session;
+    uint32_t frame_count;
+    bool echo;         /* sent again while the first copy waits: data is not used */
+    bool skip;         /* not finite: its round will be skipped */
+    uint32_t *tensors; /* that it names, in the order of their first segments */
+    size_t tensor_count;
+    uint32_t *covered;      /* per tensor of the model: blocks that are there */
+    const uint8_t **blocks; /* per block of the model: its values, or NULL */
+};
+
+/* Bytes of the tables of one push. */
+size_t push_bytes(const struct model *model);
+/* One of the model's spares, or a new one; NULL: no memory. */
+struct push *push_new(struct model *model);
+void push_free(struct push *push);
+/* Its frames are given back without an answer, but for the letter in answer, which is
+ * the caller's; it becomes a spare. */
+void push_recycle(struct engine *engine, struct push *push);
+
+/* Whether a later frame belongs to the push that was begun. */
+enum opt_status push_continues(const struct push *push, const struct opt_push *head,
+                               struct opt_error *error);
+/* Check a frame and note where its values are. On failure some of them may be noted:
+ * the push is to be given up. */
+enum opt_status push_take(struct push *push, struct letter *letter,
+                          const struct opt_push *head, struct opt_error *error);
+/* Every tensor that the push names must be there as a whole, and it must name one. */
+enum opt_status push_whole(const struct push *push, struct opt_error *error);
+
+#endif

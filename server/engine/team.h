@@ -1,0 +1,52 @@
+/* team — the threads that do updates, and what each of them needs beside the model.
+ *
+ * There is one team; the OpenMP regions themselves are in update.c. Engine thread, but
+ * for team_seat, which the threads of the team call.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_TEAM_H
+#define OPTIMD_SERVER_ENGINE_TEAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/optim/update.h"
+
+enum {
+    TEAM_WORK = 65536,         /* items of work in a piece, at most */
+    TEAM_DIRECTION = 256 << 10 /* elements whose directions a thread can keep */
+};
+
+/* One block of one tensor, or a whole tensor. */
+struct work {
+    uint32_t tensor;
+    uint32_t block; /* WORK_WHOLE: all of them, both passes */
+    uint32_t place; /* of the tensor in the order of the phase */
+};
+#define WORK_WHOLE UINT32_MAX
+
+/* One thread's scratch. */
+struct seat {
+    struct opt_contribution *contributions;
+    double *factors;
+    uint64_t *samples;
+    enum opt_form *forms;
+    float *direction; /* TEAM_DIRECTION */
+};
+
+struct team {
+    int threads;
+    struct seat *seats;   /* one per thread */
+    size_t contributions; /* room in each */
+    struct work *work;    /* of the piece */
+};
+
+/* NULL: no memory. To be called on the thread whose OpenMP regions are the team's. */
+struct team *team_new(int threads);
+void team_free(struct team *team);
+/* Make room for that many contributions to one block. */
+bool team_reserve(struct team *team, size_t contributions);
+/* The calling thread's. */
+struct seat *team_seat(const struct team *team);
+
+#endif
