@@ -371,7 +371,7 @@ uninstall: ## remove what install put there, but not a configuration that was ch
 
 EXAMPLES := $(BUILD)/client/examples
 $(EXAMPLES)/%.o: private OUR_CPPFLAGS += -Iclient
-# Loops over a matrix's columns are worth vectors.
+# Its tiles fit the registers only if their loops are unrolled.
 $(EXAMPLES)/mlp.o: private CFLAGS += -O3
 
 # The digits are part of the program, so that it alone is enough.

@@ -1,7 +1,6 @@
 /* compare — see compare.h. */
 #include "tests/bench/compare.h"
 
-
 /* All values of one side, by quantity. */
 struct samples {
     double values[COMPARE_QUANTITIES_MAX][COMPARE_PAIRS_MAX];
