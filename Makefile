@@ -60,7 +60,8 @@ endif
 else
 OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
-OUR_CFLAGS += $(if $(CLANG_ONLY),-Wno-gnu-empty-initializer -Wno-string-conversion)
+OUR_CFLAGS += $(if $(CLANG_ONLY),-Wno-gnu-empty-initializer -Wno-string-conversion \
+	-Wno-pass-failed)
 endif
 KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
 OPENMP := -fopenmp
