@@ -278,9 +278,10 @@ enum optclient_status optclient_create(struct optclient *client, const char *nam
                               tensors[i].name, i);
         }
     }
+    static const struct optclient_policy defaults;
     struct creation creation = {
         .specification = specification,
-        .policy = policy == NULL ? (struct optclient_policy){ 0 } : *policy,
+        .policy = policy == NULL ? defaults : *policy,
         .deadline_ns = uv_hrtime() + (uint64_t)client->settings.timeout_ms * NS_PER_MS,
     };
     creation.model = opened_new(client, name, true);
