@@ -446,7 +446,7 @@ Test(client_and_daemon, keep_asynchronous_pushes_in_order, .timeout = 60)
         struct optclient_result result;
         expect_ok(optclient_call_wait(calls[i], &result));
         cr_assert_eq(result.fate, OPTCLIENT_APPLIED);
-        cr_assert_eq(result.step, i + 1);
+        cr_assert_eq(result.step, (uint64_t)i + 1);
         optclient_call_free(calls[i]);
     }
     optclient_close(client);
