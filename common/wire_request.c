@@ -295,6 +295,30 @@ static enum opt_status read_push_pull(const struct context *c,
     return read_pull(c, from->pull, &to->pull);
 }
 
+static enum opt_status read_set(const struct context *c,
+                                const Optimd__V1__SetOptions *from, struct opt_set *to)
+{
+    enum opt_status status = opt_wire_name(from->model, "model name", c->error);
+    if (status == OPT_OK) {
+        status = read_options(c, from->options, from->n_options, &to->options);
+    }
+    if (status == OPT_OK) {
+        status = read_groups(c, from->groups, from->n_groups, &to->groups);
+    }
+    if (status == OPT_OK && from->change[0] == '\0' && from->n_options == 0 &&
+        from->n_groups == 0) {
+        status =
+            opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                     "set: nothing is to be changed; give options such as lr=5e-4");
+    }
+    to->model = from->model;
+    to->change = from->change;
+    to->option_count = from->n_options;
+    to->group_count = from->n_groups;
+    to->at_step = from->at_step;
+    return status;
+}
+
 static enum opt_status read_body(const struct context *c,
                                  const Optimd__V1__Request *from,
                                  struct opt_request *to)
@@ -322,6 +346,7 @@ static enum opt_status read_body(const struct context *c,
     case OPTIMD__V1__REQUEST__BODY_WAIT:
         to->body.wait.model = from->wait->model;
         to->body.wait.step = from->wait->step;
+        to->body.wait.epoch = from->wait->epoch;
         return OPT_OK;
     case OPTIMD__V1__REQUEST__BODY_LEAVE:
         to->body.leave = from->leave->model;
@@ -329,6 +354,8 @@ static enum opt_status read_body(const struct context *c,
     case OPTIMD__V1__REQUEST__BODY_DELETE:
         to->body.delete_ = from->delete_->model;
         return opt_wire_name(from->delete_->model, "model name", c->error);
+    case OPTIMD__V1__REQUEST__BODY_SET:
+        return read_set(c, from->set, &to->body.set);
     case OPTIMD__V1__REQUEST__BODY_LIST:
     case OPTIMD__V1__REQUEST__BODY_STATISTICS:
     case OPTIMD__V1__REQUEST__BODY_HEARTBEAT:
@@ -393,6 +420,8 @@ enum {
     SPECIFICATION_OPTIONS = 3,
     SPECIFICATION_GROUPS = 4,
     GROUP_OPTIONS = 2,
+    SET_OPTIONS = 3,
+    SET_GROUPS = 4,
     ASSIGN_SEGMENTS = 3,
     PUSH_SEGMENTS = 7,
     PULL_SEGMENTS = 5,
@@ -566,6 +595,7 @@ static void write_wait(struct opt_writer *writer, const void *what)
     Optimd__V1__Wait message = OPTIMD__V1__WAIT__INIT;
     message.model = wait->model;
     message.step = wait->step;
+    message.epoch = wait->epoch;
     opt_write_fields(writer, &message.base);
 }
 
@@ -575,6 +605,24 @@ static void write_leave(struct opt_writer *writer, const void *what)
     Optimd__V1__Leave message = OPTIMD__V1__LEAVE__INIT;
     message.model = *model;
     opt_write_fields(writer, &message.base);
+}
+
+static void write_set(struct opt_writer *writer, const void *what)
+{
+    const struct opt_set *set = what;
+    Optimd__V1__SetOptions message = OPTIMD__V1__SET_OPTIONS__INIT;
+    message.model = opt_wire_text(set->model);
+    message.change = opt_wire_text(set->change);
+    opt_write_fields(writer, &message.base);
+    for (size_t i = 0; i < set->option_count; i++) {
+        opt_write_nested(writer, SET_OPTIONS, write_option, &set->options[i]);
+    }
+    for (size_t i = 0; i < set->group_count; i++) {
+        opt_write_nested(writer, SET_GROUPS, write_group, &set->groups[i]);
+    }
+    Optimd__V1__SetOptions tail = OPTIMD__V1__SET_OPTIONS__INIT;
+    tail.at_step = set->at_step;
+    opt_write_fields(writer, &tail.base);
 }
 
 static void write_nothing(struct opt_writer *writer, const void *what)
@@ -631,6 +679,9 @@ static void write_request(struct opt_writer *writer, const void *what)
     case OPT_MESSAGE_DELETE:
         write = write_delete;
         body = request->body.delete_;
+        break;
+    case OPT_MESSAGE_SET:
+        write = write_set;
         break;
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_STATISTICS:
