@@ -422,8 +422,9 @@ void exchange_forget(struct optclient *client, struct optclient_call *call)
     }
     if (client->in_call == call) {
         client->in_call = NULL;
-        if (client->in_data != NULL && client->in_data != client->in_buffer) {
-            uplink_skip(client->uplink);
+        if (client->in_data != NULL && client->in_data != client->in_buffer &&
+            !uplink_skip(client->uplink)) {
+            session_break(client, "no memory to finish a frame");
         }
     }
 }
@@ -881,7 +882,7 @@ static void place_answer(struct optclient *client, struct optclient_call *call,
         fail_reply(client, call, OPT_INTERNAL, what);
         return;
     }
-    if (!error && client->settings.checksum && !reply->has_checksum) {
+    if (!error && client->settings.checksum && !reply->has_checksum && data_size > 0) {
         fail_reply(client, call, OPT_DATA_LOSS, "the daemon left out the checksum");
         return;
     }
@@ -984,7 +985,7 @@ static void on_frame_in(struct optclient *client)
         return;
     }
     size_t data_size = opt_frame_data_size(client->uplink->reader);
-    if (client->settings.checksum && reply->message != OPT_MESSAGE_ERROR &&
+    if (client->settings.checksum && data_size > 0 &&
         XXH3_64bits(client->in_data, data_size) != reply->checksum) {
         fail_reply(client, call, OPT_DATA_LOSS,
                    "the data that came does not have the daemon's checksum");

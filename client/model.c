@@ -222,6 +222,19 @@ static bool keep_specification(struct optclient_model *model, const char *text)
     return model->specification != NULL;
 }
 
+/* Others wait for a model that will not be finished: it vanishes with the connection on
+ * which it was begun. */
+static void withdraw(struct optclient_model *model)
+{
+    struct optclient *client = model->client;
+    pthread_mutex_lock(&client->lock);
+    if (model->loss.status == OPT_OK) {
+        session_break(client, "the initial weights of model \"%s\" were not uploaded",
+                      model->name);
+    }
+    pthread_mutex_unlock(&client->lock);
+}
+
 static enum optclient_status create_once(const struct creation *creation)
 {
     struct optclient_model *model = creation->model;
@@ -253,13 +266,14 @@ static enum optclient_status create_once(const struct creation *creation)
                             " tensors; it was created with %zu",
                             model->name, reply.tensors, model->tensor_count);
     }
-    if (status != OPTCLIENT_OK || reply.ready) {
-        return status;
+    if (status == OPTCLIENT_OK && !reply.ready) {
+        status = reply.created && creation->initial != NULL ? upload(creation)
+                                                            : wait_ready(creation);
     }
-    if (reply.created && creation->initial != NULL) {
-        return upload(creation);
+    if (status != OPTCLIENT_OK && reply.created && !reply.ready) {
+        withdraw(model);
     }
-    return wait_ready(creation);
+    return status;
 }
 
 /* The model is usable, unless the connection was lost this very moment. */

@@ -2,28 +2,42 @@
  *
  *     struct optclient *client;
  *     struct optclient_model *model;
- *     struct optclient_options options = optclient_options_default();
- *     options.worker = "worker-3";
- *     if (optclient_connect("127.0.0.1:7070", &options, &client) != OPTCLIENT_OK) ...
+ *     struct optclient_result result;
+ *     if (optclient_connect("127.0.0.1:7070", NULL, &client) != OPTCLIENT_OK) ...
  *     optclient_create(client, "mlp", "adam(lr=1e-3)", NULL, tensors, n, initial,
- * &model); optclient_pull(model, weights, n, NULL); for (;;) {
- *         ... gradient of the mean loss over `samples` at `weights` ...
- *         optclient_push_pull(model, gradients, n, &(struct optclient_push_options){
- *                             .samples = samples }, weights, n, &fate);
+ *                      &model);
+ *     optclient_pull(model, weights, n, NULL, &result);
+ *     for (;;) {
+ *         ... gradient of the mean loss over 32 samples at the weights ...
+ *         struct optclient_push_options push = { .samples = 32 };
+ *         optclient_push_pull(model, gradients, n, &push, weights, n, NULL, &result);
  *     }
  *     optclient_model_close(model);
  *     optclient_close(client);
  *
- * Every function may be called from any thread, never prints, exits or aborts, and
- * waits no longer than its deadline. Failures are a code, the same numbers as gRPC's,
- * and one sentence (optclient_error). An error from a push means that it was not
- * applied, with one exception, which says so: OPTCLIENT_DEADLINE_EXCEEDED or
- * OPTCLIENT_UNAVAILABLE after the connection was lost and could not be made again in
- * time.
+ * Every function may be called from any thread, never prints, exits or aborts, takes no
+ * signals, and waits no longer than its deadline (half a second more at worst).
+ * Failures are a code, the same numbers as gRPC's, and one sentence (optclient_error).
+ * An error from a push means that it was not applied, with one exception, which says
+ * so: OPTCLIENT_DEADLINE_EXCEEDED or OPTCLIENT_UNAVAILABLE after the connection was
+ * lost and could not be made again in time.
  *
  * A client keeps one connection and one background thread, which reconnects by itself
  * (back-off with jitter), keeps the worker's lease, and resends pushes that the daemon
- * has not applied, and only those.
+ * has not applied, and only those. A daemon that asks for patience (it is starting,
+ * stopping or full) is asked again until the call's deadline. Waiting functions that
+ * are called from a callback fail with OPTCLIENT_FAILED_PRECONDITION, because they
+ * would wait for their own thread; so do all in a child after fork, where that thread
+ * is missing: a child makes a client of its own.
+ *
+ * Every call on a model can also fail with OPTCLIENT_UNAVAILABLE (no connection until
+ * the deadline), OPTCLIENT_NOT_FOUND (the daemon does not have the model any more: it
+ * was deleted, or the daemon was started anew; close the model and create it again),
+ * OPTCLIENT_CANCELLED (the client or the model is being closed),
+ * OPTCLIENT_FAILED_PRECONDITION (another process has taken this worker's name; there is
+ * no way back but a new client), OPTCLIENT_RESOURCE_EXHAUSTED (no memory, here or
+ * there) and OPTCLIENT_INTERNAL or OPTCLIENT_DATA_LOSS (the daemon's answer made no
+ * sense).
  */
 #ifndef OPTCLIENT_H
 #define OPTCLIENT_H
@@ -47,6 +61,7 @@ extern "C" {
 enum optclient_status {
     OPTCLIENT_OK = 0,
     OPTCLIENT_CANCELLED = 1,
+    OPTCLIENT_UNKNOWN = 2,
     OPTCLIENT_INVALID_ARGUMENT = 3,
     OPTCLIENT_DEADLINE_EXCEEDED = 4,
     OPTCLIENT_NOT_FOUND = 5,
@@ -55,10 +70,12 @@ enum optclient_status {
     OPTCLIENT_RESOURCE_EXHAUSTED = 8,
     OPTCLIENT_FAILED_PRECONDITION = 9,
     OPTCLIENT_ABORTED = 10,
+    OPTCLIENT_OUT_OF_RANGE = 11,
     OPTCLIENT_UNIMPLEMENTED = 12,
     OPTCLIENT_INTERNAL = 13,
     OPTCLIENT_UNAVAILABLE = 14,
-    OPTCLIENT_DATA_LOSS = 15
+    OPTCLIENT_DATA_LOSS = 15,
+    OPTCLIENT_UNAUTHENTICATED = 16
 };
 
 /* "INVALID_ARGUMENT" and so on. Static text. */
@@ -76,6 +93,7 @@ struct optclient;       /* a connection that heals itself */
 struct optclient_model; /* an open model */
 struct optclient_call;  /* an asynchronous call */
 
+/* Fields that are 0 mean the defaults, given last. */
 struct optclient_options {
     const char *worker; /* identity, 1-255 bytes of UTF-8; NULL: host-pid-number. "": an
                            observer, who can pull but not push */
@@ -96,14 +114,17 @@ OPTCLIENT_API struct optclient_options optclient_options_default(void);
  * options may be NULL. Waits for a daemon that does not answer yet until the deadline.
  * OPTCLIENT_INVALID_ARGUMENT (address, worker name), OPTCLIENT_DEADLINE_EXCEEDED (with
  * what the last attempt met), OPTCLIENT_UNIMPLEMENTED (other protocol version),
- * OPTCLIENT_UNAVAILABLE (no resources). *out is the caller's, to be closed. */
+ * OPTCLIENT_PERMISSION_DENIED, OPTCLIENT_UNAUTHENTICATED (the daemon does not want this
+ * client), OPTCLIENT_UNAVAILABLE (no resources). *out is the caller's, to be closed; it
+ * is written only on success, here and everywhere. */
 OPTCLIENT_API enum optclient_status
 optclient_connect(const char *address, const struct optclient_options *options,
                   struct optclient **out);
 
 /* Say goodbye (at most a second), end the thread, free the client and its models.
  * Calls still in progress end with OPTCLIENT_CANCELLED first. NULL is allowed. No other
- * call on the client may start after this one has. */
+ * call on the client may start after this one has; calls that are asynchronous can
+ * still be asked for their end and must still be freed. Does nothing in a callback. */
 OPTCLIENT_API void optclient_close(struct optclient *client);
 
 /* A tensor of a model. */
@@ -131,11 +152,14 @@ struct optclient_policy {
  * tensors        count of them; borrowed for the call
  * initial        count pointers to the fp32 start values of each tensor, used only by
  *                whoever turns out to be the creator; NULL: zeros. Borrowed for the
- * call.
+ *                call.
  *
- * Returns when the model is ready for pushes. OPTCLIENT_ALREADY_EXISTS shows how the
- * existing one differs; OPTCLIENT_INVALID_ARGUMENT names the option, tensor or limit;
- * OPTCLIENT_RESOURCE_EXHAUSTED the bytes that are missing. */
+ * Returns when the model is ready for pushes; if its creator vanishes before, this
+ * client tries to become the creator. The client's timeout counts.
+ * OPTCLIENT_ALREADY_EXISTS shows how the existing one differs;
+ * OPTCLIENT_INVALID_ARGUMENT names the option, tensor or limit;
+ * OPTCLIENT_RESOURCE_EXHAUSTED the bytes that are missing; OPTCLIENT_PERMISSION_DENIED
+ * for an observer. */
 OPTCLIENT_API enum optclient_status
 optclient_create(struct optclient *client, const char *name, const char *specification,
                  const struct optclient_policy *policy,
@@ -148,14 +172,17 @@ OPTCLIENT_API enum optclient_status optclient_open(struct optclient *client,
                                                    const char *name, int join,
                                                    struct optclient_model **out);
 
-/* Leave the rounds and free. Calls in progress on it end with OPTCLIENT_CANCELLED.
- * NULL is allowed. */
+/* Leave the rounds (waits for the daemon at most a second; a daemon that cannot be
+ * reached is told later) and free. Calls in progress on it end with
+ * OPTCLIENT_CANCELLED. NULL is allowed. Does nothing in a callback. */
 OPTCLIENT_API void optclient_model_close(struct optclient_model *model);
 
 /* What is known of a model since it was opened; no waiting. Borrowed from the model. */
 OPTCLIENT_API size_t optclient_model_tensors(const struct optclient_model *model);
+/* The tensor at a position, or NULL past the last. */
 OPTCLIENT_API const struct optclient_tensor *
 optclient_model_tensor(const struct optclient_model *model, size_t index);
+/* The product of its shape; 1 for a scalar. */
 OPTCLIENT_API uint64_t optclient_tensor_elements(const struct optclient_tensor *tensor);
 /* Its canonical specification when it was opened; optclient_describe has the present
  * one.
@@ -176,7 +203,8 @@ struct optclient_values {
 enum optclient_fate {
     OPTCLIENT_UNKNOWN_FATE = 0,
     OPTCLIENT_APPLIED = 1,   /* part of the update that made `step` */
-    OPTCLIENT_DUPLICATE = 2, /* had been applied before the connection broke */
+    OPTCLIENT_DUPLICATE = 2, /* had been applied before the connection broke; `step` is
+                                the model's at that time, `staleness` is not known */
     OPTCLIENT_DROPPED = 3,   /* not used; optclient_error() says why */
     OPTCLIENT_SKIPPED = 4    /* its round was skipped: non-finite values */
 };
@@ -217,14 +245,23 @@ optclient_push(struct optclient_model *model, const struct optclient_values *gra
                size_t count, const struct optclient_push_options *options,
                struct optclient_result *result);
 
-/* Pull count tensors into the caller's memory; all of them from the same step. */
+/* Pull count tensors (each at most once) into the caller's memory; all of them from the
+ * same step. options and result may be NULL. After a failure what is in that memory is
+ * undefined.
+ *
+ * OPTCLIENT_INVALID_ARGUMENT: an unknown tensor, or one twice. OPTCLIENT_NOT_FOUND: no
+ * such slot; names those that there are. OPTCLIENT_DEADLINE_EXCEEDED: min_step was not
+ * reached.
+ */
 OPTCLIENT_API enum optclient_status
 optclient_pull(struct optclient_model *model, const struct optclient_values *weights,
                size_t count, const struct optclient_pull_options *options,
                struct optclient_result *result);
 
 /* Push, and pull the weights that it made, in one round trip. The timeout is push's.
- * gradients and weights must not overlap in memory. */
+ * gradients and weights must not overlap in memory. result->step is that of the
+ * weights. Fails as optclient_push and optclient_pull; a push that was applied although
+ * its weights did not come is told by the sentence. */
 OPTCLIENT_API enum optclient_status optclient_push_pull(
     struct optclient_model *model, const struct optclient_values *gradients,
     size_t gradient_count, const struct optclient_push_options *push,
@@ -243,12 +280,17 @@ OPTCLIENT_API enum optclient_status
 optclient_wait_epoch(struct optclient_model *model, uint64_t epoch, uint32_t timeout_ms,
                      struct optclient_result *result);
 
-/* The same, asynchronous. Memory passed in is borrowed until the call is done, which is
- * when optclient_call_wait returns anything but OPTCLIENT_DEADLINE_EXCEEDED of its own
- * timeout, when optclient_call_done is not 0, or when the callback runs. on_done runs
- * on the client's thread, must not block or call optclient functions that wait, and may
- * be NULL. *out must be freed. The arrays gradients and weights are copied, the values
- * not. */
+/* The same, asynchronous: returns at once, and the call ends by itself, at its deadline
+ * at the latest. Calls on one model take effect in the order in which they were
+ * started.
+ *
+ * gradients, weights and options are copied; the values themselves are borrowed until
+ * the call has ended, which is when optclient_call_wait returns, when
+ * optclient_call_done is not 0, or when on_done runs. on_done runs on the client's
+ * thread, once, and may be NULL; it must not block, and may start and free calls but
+ * not wait for any. *out is written before on_done can run and must be freed. An error
+ * here (OPTCLIENT_INVALID_ARGUMENT, OPTCLIENT_RESOURCE_EXHAUSTED) means that there is
+ * no call. */
 typedef void (*optclient_on_done)(struct optclient_call *call, void *context);
 
 OPTCLIENT_API enum optclient_status optclient_push_start(
@@ -268,11 +310,12 @@ OPTCLIENT_API enum optclient_status optclient_push_pull_start(
 
 /* Not 0 once the call has ended. Never waits. */
 OPTCLIENT_API int optclient_call_done(const struct optclient_call *call);
-/* Wait for the end and give its status and result; ends by itself at the call's
- * deadline. */
+/* Wait for the end and give its status and result, as the waiting function would have.
+ * May be called again, and from several threads. */
 OPTCLIENT_API enum optclient_status
 optclient_call_wait(struct optclient_call *call, struct optclient_result *result);
-/* Free a call; one that has not ended is waited for. NULL is allowed. */
+/* Free a call; one that has not ended is waited for. A callback may free its own call.
+ * NULL is allowed. */
 OPTCLIENT_API void optclient_call_free(struct optclient_call *call);
 
 /* A model in words and numbers. */
@@ -302,14 +345,16 @@ struct optclient_description {
     const struct optclient_change *changes; /* the last 64 that took effect, and all
                                                that will, in order */
 };
-/* *out is the caller's; free with optclient_description_free. */
+/* Describe a model. *out is the caller's, to be freed with optclient_description_free.
+ * OPTCLIENT_NOT_FOUND if there is none. */
 OPTCLIENT_API enum optclient_status
 optclient_describe(struct optclient *client, const char *name,
                    struct optclient_description **out);
 OPTCLIENT_API void
 optclient_description_free(struct optclient_description *description);
 
-/* Names, steps and sizes of all models. */
+/* Names, steps and sizes of all models: *count of them, the caller's, to be freed with
+ * optclient_list_free. */
 struct optclient_model_info {
     const char *name, *specification;
     uint64_t step, tensors, parameters;
@@ -320,7 +365,8 @@ OPTCLIENT_API enum optclient_status optclient_list(struct optclient *client,
                                                    size_t *count);
 OPTCLIENT_API void optclient_list_free(struct optclient_model_info *models);
 
-/* The daemon's counters. */
+/* The daemon's counters: *count of them, the caller's, to be freed with
+ * optclient_statistics_free. */
 struct optclient_counter {
     const char *name;
     uint64_t value;
@@ -346,8 +392,8 @@ OPTCLIENT_API enum optclient_status optclient_set(struct optclient *client,
                                                   const char *name, const char *change,
                                                   uint64_t at_step, uint64_t *step);
 
-/* Delete a model and its state. OPTCLIENT_FAILED_PRECONDITION while others are joined.
- */
+/* Delete a model and its state. OPTCLIENT_FAILED_PRECONDITION while others are joined,
+ * OPTCLIENT_NOT_FOUND if there is none. */
 OPTCLIENT_API enum optclient_status optclient_delete(struct optclient *client,
                                                      const char *name);
 
@@ -355,7 +401,8 @@ OPTCLIENT_API enum optclient_status optclient_delete(struct optclient *client,
 struct optclient_usage {
     uint64_t bytes_sent, bytes_received; /* on the wire, frames and all */
     uint64_t pushes, pulls;              /* completed */
-    uint64_t reconnects, resends;
+    uint64_t reconnects;                 /* connections after the first */
+    uint64_t resends;                    /* pushes sent again on another connection */
 };
 OPTCLIENT_API void optclient_usage(const struct optclient *client,
                                    struct optclient_usage *out);

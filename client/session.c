@@ -159,7 +159,13 @@ static void expire(struct optclient *client, struct optclient_call *call)
         opt_fail(&call->error, status, "%s: %s did not take it before the deadline%s",
                  name, client->peer, fate);
     }
+    bool halfway = call_pushes(call) && call->begun && !cutter_done(&call->cutter);
     session_end(client, call, status);
+    if (halfway) {
+        /* Its values are not ours any more, and without its last frame no other push
+         * can follow: the daemon forgets it with the connection. */
+        session_break(client, "a push was withdrawn halfway");
+    }
 }
 
 /* When a call ends if nothing happens to it. */

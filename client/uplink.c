@@ -15,6 +15,7 @@ enum {
     HEAD_CAPACITY = 8 << 10,
     /* Read at most that much before others have their turn at the lock. */
     READ_BYTES = 1 << 20,
+    NOWHERE_BYTES = 64 << 10,
     ALIGNMENT = 64
 };
 
@@ -52,6 +53,7 @@ static void uplink_free(struct uplink *uplink)
     free(uplink->pieces);
     free(uplink->head);
     free(uplink->values);
+    free(uplink->nowhere);
     free(uplink);
 }
 
@@ -281,13 +283,15 @@ enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error)
     uint8_t *base;
     size_t size;
     opt_frame_space(uplink->reader, &base, &size);
-    /* On a TCP socket, MSG_TRUNC takes bytes without writing them anywhere; the reader
-     * only counts those of data. */
-    int flags = uplink->skipping ? MSG_TRUNC : 0;
+    if (uplink->skipping) {
+        /* The reader only counts bytes of data; where they are is not its business. */
+        base = uplink->nowhere;
+        size = size < NOWHERE_BYTES ? size : NOWHERE_BYTES;
+    }
     size = size < READ_BYTES ? size : READ_BYTES;
     ssize_t received;
     do {
-        received = recv(uplink->fd, base, size, flags);
+        received = recv(uplink->fd, base, size, 0);
     } while (received < 0 && errno == EINTR);
     if (received > 0) {
         opt_frame_received(uplink->reader, (size_t)received);
@@ -306,7 +310,11 @@ enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error)
     return UPLINK_BROKEN;
 }
 
-void uplink_skip(struct uplink *uplink)
+bool uplink_skip(struct uplink *uplink)
 {
-    uplink->skipping = true;
+    if (uplink->nowhere == NULL) {
+        uplink->nowhere = malloc(NOWHERE_BYTES);
+    }
+    uplink->skipping = uplink->nowhere != NULL;
+    return uplink->skipping;
 }

@@ -37,8 +37,9 @@ struct uplink {
     size_t values_capacity;
 
     /* the frame coming in */
-    bool skipping; /* its data's place is gone: read it and throw it away */
-    bool drained;  /* the last read got all there was */
+    bool skipping;    /* its data's place is gone: read it and throw it away */
+    uint8_t *nowhere; /* to here */
+    bool drained;     /* the last read got all there was */
 
     uint64_t bytes_sent;
     uint64_t bytes_received;
@@ -93,7 +94,8 @@ bool uplink_release(struct uplink *uplink);
 /* Read once. */
 enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error);
 
-/* The place given for the data of the frame coming in is wanted back. */
-void uplink_skip(struct uplink *uplink);
+/* The place given for the data of the frame coming in is wanted back. False if there is
+ * no memory, and then the connection must be given up. */
+bool uplink_skip(struct uplink *uplink);
 
 #endif

@@ -83,7 +83,7 @@ enum opt_status opt_name_check(const char *text, size_t size, const char *what,
 size_t opt_text_clean(const char *text, char *out, size_t capacity)
 {
     size_t size = 0;
-    while (text[size] != '\0' && size < capacity - 1) {
+    while (size < capacity - 1 && text[size] != '\0') {
         size++;
     }
     if (text[size] != '\0') {

@@ -265,14 +265,23 @@ void opt_write_nested(struct opt_writer *writer, uint32_t field, opt_write write
     }
 }
 
+/* A number of a message; like every field, it is left out if it is 0. */
+static void write_number(struct opt_writer *writer, uint32_t field, uint64_t value)
+{
+    if (value != 0) {
+        write_varint(writer, (uint64_t)field << 3 | OPT_FIELD_VARINT);
+        write_varint(writer, value);
+    }
+}
+
+/* There may be thousands of these, and protobuf-c takes ten times as long for them. */
 static void write_segment(struct opt_writer *writer, const void *what)
 {
+    enum { TENSOR = 1, OFFSET = 2, COUNT = 3 };
     const struct opt_segment *segment = what;
-    Optimd__V1__Segment message = OPTIMD__V1__SEGMENT__INIT;
-    message.tensor = segment->tensor;
-    message.offset = segment->offset;
-    message.count = segment->count;
-    opt_write_fields(writer, &message.base);
+    write_number(writer, TENSOR, segment->tensor);
+    write_number(writer, OFFSET, segment->offset);
+    write_number(writer, COUNT, segment->count);
 }
 
 void opt_write_segments(struct opt_writer *writer, uint32_t field,

@@ -1,16 +1,17 @@
 /* buffer — see buffer.h. One list of kept buffers under one lock: it is passed once for
- * each frame of at least 64 KiB, so there is nothing to gain from more. */
+ * each frame of at least 128 KiB, so there is nothing to gain from more. */
 #include "server/buffer.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <uv.h>
+
+#include "server/engine/memory.h"
 
 enum {
     ALIGNMENT = 64,
-    LARGE = 64 << 10,    /* from here on a mapping of its own, and kept */
-    HUGE_PAGE = 2 << 20, /* from here on aligned to it */
+    LARGE = 128 << 10,   /* from here on kept, and mapped by memory_new */
+    HUGE_PAGE = 2 << 20, /* from here on in multiples of it */
     KEEP_DEFAULT = 256 << 20
 };
 
@@ -37,29 +38,6 @@ static void initialise(void)
 static size_t round_up(size_t size, size_t unit)
 {
     return (size + unit - 1) / unit * unit;
-}
-
-static void *map(size_t capacity)
-{
-    size_t extra = capacity >= HUGE_PAGE ? HUGE_PAGE : 0;
-    uint8_t *base = mmap(NULL, capacity + extra, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED) {
-        return NULL;
-    }
-    if (extra == 0) {
-        return base;
-    }
-    size_t before = (HUGE_PAGE - (uintptr_t)base % HUGE_PAGE) % HUGE_PAGE;
-    if (before > 0) {
-        munmap(base, before);
-    }
-    if (extra > before) {
-        munmap(base + before + capacity, extra - before);
-    }
-    /* Only advice: without huge pages it is slower, not wrong. */
-    (void)madvise(base + before, capacity, MADV_HUGEPAGE);
-    return base + before;
 }
 
 /* The smallest kept buffer that is large enough and not more than twice as large. */
@@ -107,7 +85,7 @@ void *buffer_take(size_t size, size_t *capacity)
         *capacity = found->capacity;
         return found;
     }
-    void *memory = map(rounded);
+    void *memory = memory_new(rounded);
     if (memory != NULL) {
         *capacity = rounded;
     }
@@ -118,7 +96,7 @@ static void unmap_all(struct kept *list)
 {
     while (list != NULL) {
         struct kept *next = list->next;
-        munmap(list, list->capacity);
+        memory_free(list, list->capacity);
         list = next;
     }
 }
@@ -143,7 +121,7 @@ void buffer_give(void *memory, size_t capacity)
     }
     uv_mutex_unlock(&lock);
     if (!keep) {
-        munmap(memory, capacity);
+        memory_free(memory, capacity);
     }
 }
 

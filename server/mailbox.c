@@ -69,6 +69,14 @@ static struct letter *take_all(struct mailbox *box)
     return first;
 }
 
+bool mailbox_filled(struct mailbox *box)
+{
+    uv_mutex_lock(&box->lock);
+    bool filled = box->first != NULL;
+    uv_mutex_unlock(&box->lock);
+    return filled;
+}
+
 struct letter *mailbox_take(struct mailbox *box)
 {
     uv_mutex_lock(&box->lock);

@@ -30,6 +30,9 @@ void mailbox_fini(struct mailbox *box);
 /* Takes the letter. Any thread. */
 void mailbox_post(struct mailbox *box, struct letter *letter);
 
+/* Whether there is a letter. The owner, and threads that work for it. */
+bool mailbox_filled(struct mailbox *box);
+
 /* All letters in order, linked by next, or NULL. Owner. */
 struct letter *mailbox_take(struct mailbox *box);
 

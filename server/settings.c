@@ -191,7 +191,7 @@ static enum opt_status set(struct settings *settings, const struct setting *sett
                             "the value has %zu bytes; right would be at most %d",
                             strlen(text), SETTING_TEXT - 1);
         }
-        strcpy(field(settings, setting), text);
+        memcpy(field(settings, setting), text, strlen(text) + 1);
         return OPT_OK;
     case SETTING_FLAG:
         if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {

@@ -6,6 +6,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #include "client/optclient.h"
 
@@ -37,6 +39,17 @@ void expect_pattern(const struct optclient_values *values, const struct shapes *
                      optclient_status_name(status_), optclient_error());               \
     } while (0)
 #define expect_ok(call) expect_status(call, OPTCLIENT_OK)
+
+/* The same for threads other than the test's own, where Criterion's assertions do not
+ * belong: a failure crashes the test. */
+#define require(condition)                                                             \
+    do {                                                                               \
+        if (!(condition)) {                                                            \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition,         \
+                    optclient_error());                                                \
+            abort();                                                                   \
+        }                                                                              \
+    } while (0)
 
 /* options NULL: short back-off, time limits of 10 s. */
 struct optclient_options test_options(void);

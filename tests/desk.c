@@ -334,6 +334,12 @@ uint64_t model_pull(const struct caller *caller, uint32_t model, enum opt_view v
     return step;
 }
 
+bool same_bits(const float *a, const float *b, size_t n)
+{
+    const unsigned char *left = (const unsigned char *)a;
+    return memcmp(left, (const unsigned char *)b, n * sizeof *a) == 0;
+}
+
 uint64_t statistic(const struct caller *caller, const char *name)
 {
     struct letter *letter =

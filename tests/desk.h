@@ -84,6 +84,9 @@ size_t pieces_copy(const struct letter *letter, float *out, size_t capacity);
 uint64_t model_pull(const struct caller *caller, uint32_t model, enum opt_view view,
                     const char *slot, float *out, size_t count);
 
+/* Whether n floats are the same bit for bit. */
+bool same_bits(const float *a, const float *b, size_t n);
+
 /* A counter of the statistics message. */
 uint64_t statistic(const struct caller *caller, const char *name);
 

@@ -4,6 +4,9 @@
 
 #include "common/wire.h"
 
+/* AddressSanitizer's, absent otherwise: whether a byte may not be touched. */
+extern int __asan_address_is_poisoned(const void *address) __attribute__((weak));
+
 Test(arena, hands_out_aligned_pieces_that_do_not_overlap)
 {
     enum { PIECES = 500 };
@@ -81,5 +84,23 @@ Test(arena, starts_again_after_a_reset)
     opt_arena_fini(&arena);
     opt_arena_reset(&arena); /* of an empty one: nothing happens */
     cr_assert_not_null(opt_arena_alloc(&arena, 1500), "it can be used after fini");
+    opt_arena_fini(&arena);
+}
+
+Test(arena, tells_the_sanitizer_what_it_has_handed_out)
+{
+    if (__asan_address_is_poisoned == NULL) {
+        return;
+    }
+    struct opt_arena arena;
+    opt_arena_init(&arena, 4096);
+    const char *piece = opt_arena_alloc(&arena, 20);
+    cr_assert_not_null(piece);
+    cr_assert(!__asan_address_is_poisoned(piece));
+    cr_assert(!__asan_address_is_poisoned(piece + 19));
+    cr_assert(__asan_address_is_poisoned(piece + 20));
+    cr_assert(__asan_address_is_poisoned(piece + 32));
+    opt_arena_reset(&arena);
+    cr_assert(__asan_address_is_poisoned(piece));
     opt_arena_fini(&arena);
 }

@@ -217,7 +217,7 @@ static void compare(const char *what, const struct situation *situation, int thr
                     const float *expected, const float *got)
 {
     for (size_t i = 0; i < total(); i++) {
-        cr_assert(memcmp(&expected[i], &got[i], sizeof(float)) == 0,
+        cr_assert(same_bits(&expected[i], &got[i], 1),
                   "%s, %s, %zu workers, %d threads: %s[%zu] is %a, not %a",
                   situation->spec, opt_dtype_name(situation->dtype), situation->workers,
                   threads, what, i, (double)got[i], (double)expected[i]);

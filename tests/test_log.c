@@ -126,6 +126,16 @@ Test(log, values_that_are_not_one_word_are_quoted)
     }
 }
 
+/* The number of some digits at a place in a line, and the letter that follows them. */
+static long number(const char *line, size_t at, size_t digits, char after)
+{
+    char *end = NULL;
+    long value = strtol(line + at, &end, 10);
+    cr_assert_eq(end, line + at + digits, "%s", line);
+    cr_assert_eq(*end, after, "%s", line);
+    return value;
+}
+
 Test(log, time_is_now_in_utc)
 {
     struct timespec before, after;
@@ -135,14 +145,14 @@ Test(log, time_is_now_in_utc)
     rewind(records);
     char line[200];
     cr_assert_not_null(fgets(line, sizeof(line), records));
-    struct tm tm = { 0 };
-    long microseconds = -1;
-    cr_assert_eq(sscanf(line, "%d-%d-%dT%d:%d:%d.%6ldZ info now a=1", &tm.tm_year,
-                        &tm.tm_mon, &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &tm.tm_sec,
-                        &microseconds),
-                 7, "%s", line);
-    tm.tm_year -= 1900;
-    tm.tm_mon -= 1;
+    cr_assert_str_eq(line + strlen("2026-11-22T17:23:23.123456"), "Z info now a=1\n");
+    struct tm tm = { .tm_year = (int)number(line, 0, 4, '-') - 1900,
+                     .tm_mon = (int)number(line, 5, 2, '-') - 1,
+                     .tm_mday = (int)number(line, 8, 2, 'T'),
+                     .tm_hour = (int)number(line, 11, 2, ':'),
+                     .tm_min = (int)number(line, 14, 2, ':'),
+                     .tm_sec = (int)number(line, 17, 2, '.') };
+    long microseconds = number(line, 20, 6, 'Z');
     long long time = (long long)timegm(&tm) * 1000000 + microseconds;
     cr_assert_geq(time, (long long)before.tv_sec * 1000000 + before.tv_nsec / 1000);
     cr_assert_leq(time, (long long)after.tv_sec * 1000000 + after.tv_nsec / 1000);

@@ -47,9 +47,9 @@ Test(model, gives_back_what_was_assigned_whatever_its_layout)
     uint32_t model = model_create(&a, "m", "adam(lr=1) + lookahead(k=5)", sync_shrink,
                                   tensors, MANY, start);
     model_pull(&a, model, OPT_VIEW_TRAIN, "", got, total);
-    cr_assert(memcmp(start, got, total * sizeof *got) == 0);
+    cr_assert(same_bits(start, got, total));
     model_pull(&a, model, OPT_VIEW_EVAL, "", got, total);
-    cr_assert(memcmp(start, got, total * sizeof *got) == 0, "slow weights start so");
+    cr_assert(same_bits(start, got, total), "slow weights start so");
     /* A piece of a tensor, from the middle over a border of shards. */
     struct letter *pull = pull_letter(&a, model, OPT_VIEW_TRAIN, "");
     struct opt_segment segment = { .tensor = 7, .offset = OPT_SHARD - OPT_BLOCK };
@@ -58,7 +58,7 @@ Test(model, gives_back_what_was_assigned_whatever_its_layout)
     pull = letter_ask(&a, pull);
     cr_assert(pieces_copy(pull, got, total) == OPT_BLOCK + 1);
     size_t before = total - 3 - OPT_BLOCK - 1;
-    cr_assert(memcmp(start + before, got, (OPT_BLOCK + 1) * sizeof *got) == 0);
+    cr_assert(same_bits(start + before, got, OPT_BLOCK + 1));
     cr_assert(pull->piece_count == 2 && pull->pieces[1].segment.offset == OPT_SHARD);
     for (size_t i = 0; i < pull->piece_count; i++) {
         cr_assert((uintptr_t)pull->pieces[i].values % 64 == 0);

@@ -8,9 +8,14 @@ static bool same_text(const char *a, const char *b)
     return strcmp(a == NULL ? "" : a, b == NULL ? "" : b) == 0;
 }
 
+/* NaN is the same as NaN here, and 0 is not -0. */
 static bool same_double(double a, double b)
 {
-    return memcmp(&a, &b, sizeof(a)) == 0;
+    uint64_t a_bits;
+    uint64_t b_bits;
+    memcpy(&a_bits, &a, sizeof(a));
+    memcpy(&b_bits, &b, sizeof(b));
+    return a_bits == b_bits;
 }
 
 static bool same_segments(const struct opt_segment *a, size_t a_count,

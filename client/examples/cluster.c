@@ -65,11 +65,12 @@ static bool wait_for_port(struct cluster *cluster)
     while (console_seconds() < deadline) {
         FILE *file = fopen(path, "r");
         if (file != NULL) {
-            unsigned port = 0;
-            int read = fscanf(file, "%5u", &port);
+            char text[16] = "";
+            size_t length = fread(text, 1, sizeof text - 1, file);
             fclose(file);
-            snprintf(cluster->address, sizeof cluster->address, "127.0.0.1:%u", port);
-            return (read == 1 && port > 0 && port <= UINT16_MAX) ||
+            unsigned long port = strtoul(text, NULL, 10);
+            snprintf(cluster->address, sizeof cluster->address, "127.0.0.1:%lu", port);
+            return (length > 0 && port > 0 && port <= UINT16_MAX) ||
                    console_fail("%s holds no port", path);
         }
         struct pollfd wait = { .fd = cluster->signals, .events = POLLIN };

@@ -241,8 +241,8 @@ static bool load_digits(const char *directory, struct data *out,
     struct bytes text;
     bool ok;
     if (directory == NULL) {
-        ok = unpack(path, digits_start, (size_t)(digits_end - digits_start), &text,
-                    error);
+        size_t size = (uintptr_t)digits_end - (uintptr_t)digits_start;
+        ok = unpack(path, digits_start, size, &text, error);
     } else {
         snprintf(path, sizeof path, "%s/digits.csv.gz", directory);
         ok = read_packed(path, &text, error);

@@ -4,7 +4,9 @@
  */
 #include "report.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,14 +17,35 @@ static const char *const kind_names[REPORT_KINDS] = {
     [REPORT_FAILED] = "failed",
 };
 
-/* Length of what snprintf wrote into a line; a cut one still ends in a newline. */
-static size_t finish(char out[REPORT_LINE_MAX], int length)
+/* The numbers of a line, in their order. */
+static const struct {
+    const char *name;
+    size_t offset; /* of a uint64_t in struct report */
+} numbers[] = {
+    { "step", offsetof(struct report, step) },
+    { "steps", offsetof(struct report, steps) },
+    { "epoch", offsetof(struct report, epoch) },
+    { "images", offsetof(struct report, images) },
+    { "held_out", offsetof(struct report, held_out) },
+    { "correct", offsetof(struct report, correct) },
+    { "parameters", offsetof(struct report, parameters) },
+    { "sent", offsetof(struct report, sent) },
+    { "received", offsetof(struct report, received) },
+    { "fingerprint", offsetof(struct report, fingerprint) },
+};
+
+enum { NUMBERS = sizeof numbers / sizeof numbers[0] };
+
+/* Length of what snprintf wrote into a line from `at` on; a cut one still ends in a
+ * newline. */
+static size_t finish(char out[REPORT_LINE_MAX], size_t at, int length)
 {
-    if (length >= REPORT_LINE_MAX) {
-        length = REPORT_LINE_MAX - 1;
-        out[length - 1] = '\n';
+    at += (size_t)length;
+    if (at >= REPORT_LINE_MAX) {
+        at = REPORT_LINE_MAX - 1;
+        out[at - 1] = '\n';
     }
-    return (size_t)length;
+    return at;
 }
 
 size_t report_print(const struct report *report, char out[REPORT_LINE_MAX])
@@ -32,43 +55,84 @@ size_t report_print(const struct report *report, char out[REPORT_LINE_MAX])
     for (char *p = text; *p != '\0'; p++) {
         *p = *p == '\n' ? ' ' : *p; /* one event, one line */
     }
-    return finish(out,
-                  snprintf(out, REPORT_LINE_MAX,
-                           "%s step=%" PRIu64 " steps=%" PRIu64 " epoch=%" PRIu64
-                           " images=%" PRIu64 " held_out=%" PRIu64 " correct=%" PRIu64
-                           " parameters=%" PRIu64 " sent=%" PRIu64 " received=%" PRIu64
-                           " fingerprint=%" PRIx64 " loss=%.17g text=%s\n",
-                           kind_names[report->kind], report->step, report->steps,
-                           report->epoch, report->images, report->held_out,
-                           report->correct, report->parameters, report->sent,
-                           report->received, report->fingerprint, report->loss, text));
+    size_t at = (size_t)snprintf(out, REPORT_LINE_MAX, "%s", kind_names[report->kind]);
+    for (size_t i = 0; i < NUMBERS; i++) {
+        uint64_t number;
+        memcpy(&number, (const char *)report + numbers[i].offset, sizeof number);
+        at += (size_t)snprintf(out + at, REPORT_LINE_MAX - at, " %s=%" PRIu64,
+                               numbers[i].name, number);
+    }
+    return finish(out, at,
+                  snprintf(out + at, REPORT_LINE_MAX - at, " loss=%.17g text=%s\n",
+                           report->loss, text));
+}
+
+/* Step over these words. */
+static bool skip(const char **at, const char *words)
+{
+    size_t length = strlen(words);
+    if (strncmp(*at, words, length) != 0) {
+        return false;
+    }
+    *at += length;
+    return true;
+}
+
+static bool parse_number(const char **at, const char *name, uint64_t *out)
+{
+    if (!skip(at, " ") || !skip(at, name) || !skip(at, "=") || **at < '0' ||
+        **at > '9') {
+        return false;
+    }
+    char *end;
+    errno = 0;
+    *out = strtoull(*at, &end, 10);
+    *at = end;
+    return errno == 0;
+}
+
+static bool parse_kind(const char **at, enum report_kind *out)
+{
+    for (int k = 0; k < REPORT_KINDS; k++) {
+        size_t length = strlen(kind_names[k]);
+        if (strncmp(*at, kind_names[k], length) == 0 && (*at)[length] == ' ') {
+            *at += length;
+            *out = (enum report_kind)k;
+            return true;
+        }
+    }
+    return false;
 }
 
 bool report_parse(const char *line, struct report *out)
 {
     struct report report = { 0 };
-    char kind[16];
-    int end = 0;
-    int read = sscanf(
-        line,
-        "%15s step=%" SCNu64 " steps=%" SCNu64 " epoch=%" SCNu64 " images=%" SCNu64
-        " held_out=%" SCNu64 " correct=%" SCNu64 " parameters=%" SCNu64 " sent=%" SCNu64
-        " received=%" SCNu64 " fingerprint=%" SCNx64 " loss=%lg text=%n",
-        kind, &report.step, &report.steps, &report.epoch, &report.images,
-        &report.held_out, &report.correct, &report.parameters, &report.sent,
-        &report.received, &report.fingerprint, &report.loss, &end);
-    if (read != 12 || end == 0) {
+    const char *at = line;
+    if (!parse_kind(&at, &report.kind)) {
         return false;
     }
-    snprintf(report.text, sizeof report.text, "%s", line + end);
-    for (int k = 0; k < REPORT_KINDS; k++) {
-        if (strcmp(kind, kind_names[k]) == 0) {
-            report.kind = (enum report_kind)k;
-            *out = report;
-            return true;
+    for (size_t i = 0; i < NUMBERS; i++) {
+        uint64_t number;
+        if (!parse_number(&at, numbers[i].name, &number)) {
+            return false;
         }
+        memcpy((char *)&report + numbers[i].offset, &number, sizeof number);
     }
-    return false;
+    if (!skip(&at, " loss=")) {
+        return false;
+    }
+    char *end;
+    report.loss = strtod(at, &end);
+    if (end == at) {
+        return false;
+    }
+    at = end;
+    if (!skip(&at, " text=")) {
+        return false;
+    }
+    snprintf(report.text, sizeof report.text, "%s", at);
+    *out = report;
+    return true;
 }
 
 size_t report_tell(const struct report *report, const char *worker,
@@ -107,5 +171,5 @@ size_t report_tell(const struct report *report, const char *worker,
         length = snprintf(out, REPORT_LINE_MAX, "%s: %s\n", worker, report->text);
         break;
     }
-    return finish(out, length);
+    return finish(out, 0, length);
 }

@@ -71,8 +71,8 @@ struct worker {
     uint64_t steps, epoch; /* of all; in one epoch */
     struct optclient *client;
     struct optclient_model *model;
-    struct report report; /* the last one; the next one changes what is new */
-    double told;          /* when, to a person */
+    struct report report;      /* the last one; the next one changes what is new */
+    double told[REPORT_KINDS]; /* when last */
 };
 
 static volatile sig_atomic_t stopped_by; /* a signal, or 0 */
@@ -95,10 +95,11 @@ static void say(struct worker *worker, enum report_kind kind)
 {
     int fd = worker->settings->report_fd;
     double now = seconds();
-    if (fd < 0 && kind == REPORT_STEP && now < worker->told + 1) {
-        return; /* a person reads a line a second */
+    if (fd < 0 && (kind == REPORT_STEP || kind == REPORT_EVALUATED) &&
+        now < worker->told[kind] + 1 && worker->report.step < worker->steps) {
+        return; /* a person reads a line a second, and the last */
     }
-    worker->told = now;
+    worker->told[kind] = now;
     worker->report.kind = kind;
     char line[REPORT_LINE_MAX];
     size_t length = fd >= 0

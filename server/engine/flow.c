@@ -60,15 +60,13 @@ bool flow_postponed(struct engine *engine, struct model *model, struct letter *l
 static struct letter *stop_waiting(struct engine *engine, struct waiting *waiting)
 {
     struct model *model = waiting->model;
+    struct waiting **link = &model->waiting_first;
     struct waiting *before = NULL;
-    for (struct waiting *at = model->waiting_first; at != waiting; at = at->next) {
-        before = at;
+    while (*link != waiting) {
+        before = *link;
+        link = &before->next;
     }
-    if (before == NULL) {
-        model->waiting_first = waiting->next;
-    } else {
-        before->next = waiting->next;
-    }
+    *link = waiting->next;
     if (model->waiting_last == waiting) {
         model->waiting_last = before;
     }
@@ -379,9 +377,16 @@ bool flow_turn(struct engine *engine)
 void flow_refuse(struct engine *engine, struct model *model, enum opt_status status,
                  const char *why)
 {
-    while (model->waiting_first != NULL) {
-        engine_fail(engine, stop_waiting(engine, model->waiting_first), status, "%s",
-                    why);
+    struct waiting *waiting = model->waiting_first;
+    model->waiting_first = NULL;
+    model->waiting_last = NULL;
+    while (waiting != NULL) {
+        struct waiting *next = waiting->next;
+        struct letter *letter = waiting->letter;
+        alarm_cancel(&engine->alarms, &waiting->deadline);
+        free(waiting);
+        engine_fail(engine, letter, status, "%s", why);
+        waiting = next;
     }
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];

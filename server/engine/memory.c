@@ -19,8 +19,10 @@ static size_t round_up(size_t size, size_t unit)
 
 static void *map(size_t size)
 {
-    void *memory =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                        /* cppcheck-suppress invalidFunctionArg */
+                        -1, 0);
+    /* cppcheck-suppress memleak ; it is not MAP_FAILED, so it is returned */
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -32,14 +34,15 @@ static void *map_huge(size_t size)
         return NULL;
     }
     size_t head = round_up((uintptr_t)base, MEMORY_HUGE) - (uintptr_t)base;
+    uint8_t *memory = base + head;
+    if (head < MEMORY_HUGE) {
+        munmap(memory + size, MEMORY_HUGE - head);
+    }
     if (head > 0) {
         munmap(base, head);
     }
-    if (head < MEMORY_HUGE) {
-        munmap(base + head + size, MEMORY_HUGE - head);
-    }
-    madvise(base + head, size, MADV_HUGEPAGE);
-    return base + head;
+    madvise(memory, size, MADV_HUGEPAGE);
+    return memory;
 }
 
 static size_t mapped_size(size_t size)

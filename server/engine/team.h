@@ -13,7 +13,7 @@
 #include "common/optim/update.h"
 
 enum {
-    TEAM_WORK = 16384,         /* items of work in a piece, at most */
+    TEAM_WORK = 65536,         /* items of work in a piece, at most */
     TEAM_DIRECTION = 256 << 10 /* elements whose directions a thread can keep */
 };
 
@@ -21,6 +21,7 @@ enum {
 struct work {
     uint32_t tensor;
     uint32_t block; /* WORK_WHOLE: all of them, both passes */
+    uint32_t place; /* of the tensor in the order of the phase */
 };
 #define WORK_WHOLE UINT32_MAX
 

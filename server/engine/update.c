@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,8 @@
 #include "server/engine/team.h"
 
 enum {
-    PIECE_ELEMENTS = 1 << 20, /* per thread and piece: about a millisecond */
+    PIECE_LEAST = 1 << 20,    /* elements per thread and piece: about a millisecond */
+    PIECE_MOST = 16 << 20,    /* while nobody has sent a letter */
     PIECE_TENSORS = 8192,     /* prepared at a time, per thread */
     TEAM_ELEMENTS = 64 << 10, /* fewer are done by one thread */
     CHECK_ELEMENTS = 1024
@@ -237,35 +239,59 @@ static size_t first_overflow(struct model *model, const struct work *work,
 
 /* ---------------------------------------------------------------- pieces */
 
-/* The work of the piece, dealt to the team. Which thread does what changes nothing but
- * the time. */
-static void run_work(struct engine *engine, struct model *model, size_t count,
-                     uint64_t elements)
+/* What a piece consists of. */
+struct piece_work {
+    size_t count;      /* entries of the team's work */
+    size_t least;      /* of them, to be done in any case */
+    uint64_t elements; /* in all of them */
+};
+
+static void run_one(struct model *model, const struct work *work, struct seat *seat)
 {
-    struct team *team = engine->team;
     static const enum opt_pass passes[] = {
         [UPDATE_NORMS] = OPT_PASS_NORM,
         [UPDATE_DIRECTIONS] = OPT_PASS_DIRECTION,
         [UPDATE_STEPS] = OPT_PASS_STEP,
         [UPDATE_LOOKAHEAD] = OPT_PASS_LOOKAHEAD,
     };
-    enum opt_pass pass = passes[model->update.phase];
+    if (work->block == WORK_WHOLE) {
+        run_whole(model, work->tensor, seat);
+    } else {
+        run_block(model, passes[model->update.phase], work, seat);
+    }
+}
+
+/* Deal the work of the piece to the team; which thread does what changes nothing but
+ * the time. Returns how many entries from the start have been done: all, unless a
+ * letter came after the least. The team meets only at the end of a piece, which on a
+ * busy machine costs a time slice, so a piece is long while nobody waits. */
+static size_t run_work(struct engine *engine, struct model *model,
+                       const struct piece_work *piece)
+{
+    struct team *team = engine->team;
     /* A share is about one full block, or many small ones. */
-    int share = (int)(1 + count * OPT_BLOCK / (elements + 1));
-    if ((size_t)share * (size_t)team->threads > count) {
+    size_t share = 1 + piece->count * OPT_BLOCK / (size_t)(piece->elements + 1);
+    if (share * (size_t)team->threads > piece->count) {
         share = 1;
     }
-#pragma omp parallel for schedule(dynamic, share) if (team->threads > 1 &&             \
-                                                      elements >= TEAM_ELEMENTS)
-    for (size_t i = 0; i < count; i++) {
-        const struct work *work = &team->work[i];
-        if (work->block == WORK_WHOLE) {
-            run_whole(model, work->tensor, team_seat(team));
-        } else {
-            run_block(model, pass, work, team_seat(team));
+    _Atomic size_t next = 0;
+    atomic_bool enough = false;
+#pragma omp parallel if (team->threads > 1 && piece->elements >= TEAM_ELEMENTS)
+    while (!atomic_load_explicit(&enough, memory_order_relaxed)) {
+        size_t begin = atomic_fetch_add_explicit(&next, share, memory_order_relaxed);
+        size_t end = begin + share < piece->count ? begin + share : piece->count;
+        if (begin >= piece->count) {
+            break;
+        }
+        for (size_t i = begin; i < end; i++) {
+            run_one(model, &team->work[i], team_seat(team));
+        }
+        if (end >= piece->least && mailbox_filled(&engine->box)) {
+            atomic_store_explicit(&enough, true, memory_order_relaxed);
         }
     }
-    (void)share;
+    size_t dealt = atomic_load_explicit(&next, memory_order_relaxed);
+    return dealt < piece->count ? dealt : piece->count;
 }
 
 /* The tensor at a place of the phase's order. */
@@ -312,17 +338,17 @@ static bool is_whole(const struct model *model, uint32_t tensor)
            model->tensors[tensor].n <= TEAM_DIRECTION;
 }
 
-/* Do the next work of the phase, up to the tensor at place end. False if a shard cannot
- * be written now. */
-static bool run_piece(struct engine *engine, struct model *model, size_t end)
+/* Choose the next work of the phase, up to the tensor at place end. False if a shard
+ * cannot be written now. */
+static bool choose_work(struct engine *engine, struct model *model, size_t end,
+                        struct piece_work *piece)
 {
     struct update *update = &model->update;
-    uint64_t limit = (uint64_t)PIECE_ELEMENTS * (uint64_t)engine->team->threads;
-    uint64_t elements = 0;
-    size_t count = 0;
+    uint64_t threads = (uint64_t)engine->team->threads;
+    uint64_t least = PIECE_LEAST * threads;
+    uint64_t most = engine->busy_first == NULL ? PIECE_MOST * threads : least;
     bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
-    bool open = true;
-    while (update->cursor < end && count < TEAM_WORK && elements < limit) {
+    while (update->cursor < end && piece->count < TEAM_WORK && piece->elements < most) {
         uint32_t number = tensor_at(update, update->cursor);
         const struct tensor *tensor = &model->tensors[number];
         size_t block = update->cursor_block;
@@ -334,23 +360,40 @@ static bool run_piece(struct engine *engine, struct model *model, size_t end)
         struct shard *shard =
             &model->shards[tensor->shard + block / (OPT_SHARD / OPT_BLOCK)];
         if (writes && !open_shard(engine, model, shard)) {
-            open = false;
-            break;
+            return false;
         }
-        struct work *work = &engine->team->work[count++];
-        work->tensor = number;
+        struct work *work = &engine->team->work[piece->count++];
+        *work = (struct work){ .tensor = number,
+                               .block = (uint32_t)block,
+                               .place = (uint32_t)update->cursor };
         if (update->phase == UPDATE_STEPS && is_whole(model, number)) {
             work->block = WORK_WHOLE;
-            elements += 2 * tensor->n;
+            piece->elements += 2 * tensor->n;
             update->cursor_block = tensor->blocks;
         } else {
-            work->block = (uint32_t)block;
-            elements += block_elements(tensor, block);
+            piece->elements += block_elements(tensor, block);
             update->cursor_block++;
         }
+        if (piece->elements <= least) {
+            piece->least = piece->count;
+        }
     }
-    run_work(engine, model, count, elements);
-    return open || count > 0;
+    return true;
+}
+
+/* Do the next work of the phase. False if a shard cannot be written now. */
+static bool run_piece(struct engine *engine, struct model *model, size_t end)
+{
+    struct update *update = &model->update;
+    struct piece_work piece = { 0 };
+    bool open = choose_work(engine, model, end, &piece);
+    size_t done = run_work(engine, model, &piece);
+    if (done < piece.count) {
+        const struct work *first = &engine->team->work[done];
+        update->cursor = first->place;
+        update->cursor_block = first->block == WORK_WHOLE ? 0 : first->block;
+    }
+    return open || piece.count > 0;
 }
 
 static void begin_phase(struct update *update, enum update_phase phase, size_t place)

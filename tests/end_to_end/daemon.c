@@ -45,7 +45,7 @@ static void find_program(char out[PATH_MAX])
     for (char *next = tests; next != NULL; next = strstr(next + 1, "/tests/")) {
         tests = next;
     }
-    strcpy(tests, "/optimd");
+    memcpy(tests, "/optimd", sizeof("/optimd"));
     cr_assert_eq(access(out, X_OK), 0, "%s cannot be run: %s", out, strerror(errno));
 }
 
@@ -68,7 +68,8 @@ void daemon_spawn(struct daemon_process *daemon, const char *const *options)
         arguments[i + 1] = options[i];
     }
     if (daemon->directory[0] == '\0') {
-        strcpy(daemon->directory, "/tmp/optimd-test-XXXXXX");
+        snprintf(daemon->directory, sizeof(daemon->directory),
+                 "/tmp/optimd-test-XXXXXX");
         cr_assert_not_null(mkdtemp(daemon->directory));
     }
     snprintf(daemon->log, sizeof(daemon->log), "%s/log", daemon->directory);
@@ -92,15 +93,15 @@ void daemon_spawn(struct daemon_process *daemon, const char *const *options)
 
 static uint16_t read_port(const char *path)
 {
-    unsigned port = 0;
+    char text[16] = "";
     FILE *file = fopen(path, "re");
     if (file != NULL) {
-        if (fscanf(file, "%u", &port) != 1) {
-            port = 0;
+        if (fgets(text, sizeof(text), file) == NULL) {
+            text[0] = '\0';
         }
         fclose(file);
     }
-    return (uint16_t)port;
+    return (uint16_t)strtoul(text, NULL, 10);
 }
 
 /* Wait for either descriptor to become readable; false when the time is over. */
@@ -137,7 +138,7 @@ static int watch(const char *path, uint32_t events)
 void daemon_start(struct daemon_process *daemon, const char *const *options)
 {
     *daemon = (struct daemon_process){ .pid = 0 };
-    strcpy(daemon->directory, "/tmp/optimd-test-XXXXXX");
+    snprintf(daemon->directory, sizeof(daemon->directory), "/tmp/optimd-test-XXXXXX");
     cr_assert_not_null(mkdtemp(daemon->directory));
     char port_file[DAEMON_PATH + 16];
     snprintf(port_file, sizeof(port_file), "%s/port", daemon->directory);
@@ -277,8 +278,11 @@ size_t daemon_memory(const struct daemon_process *daemon)
     snprintf(path, sizeof(path), "/proc/%ld/statm", (long)daemon->pid);
     FILE *file = fopen(path, "re");
     cr_assert_not_null(file, "%s: %s", path, strerror(errno));
-    unsigned long pages = 0;
-    cr_assert_eq(fscanf(file, "%*u %lu", &pages), 1);
+    char text[128];
+    cr_assert_not_null(fgets(text, sizeof(text), file));
     fclose(file);
+    char *resident = strchr(text, ' '); /* the second number, in pages */
+    cr_assert_not_null(resident);
+    unsigned long pages = strtoul(resident, NULL, 10);
     return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
 }

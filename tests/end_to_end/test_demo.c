@@ -177,16 +177,21 @@ static pid_t child_of_demo(const char *name)
     cr_assert_not_null(processes);
     pid_t found = 0;
     for (struct dirent *entry; found == 0 && (entry = readdir(processes)) != NULL;) {
-        char path[300], command[32] = "";
-        int pid = 0, parent = 0;
+        char path[300], line[512] = "";
         snprintf(path, sizeof path, "/proc/%s/stat", entry->d_name);
         FILE *file = fopen(path, "r");
         if (file == NULL) {
             continue;
         }
-        if (fscanf(file, "%d (%31[^)]) %*c %d", &pid, command, &parent) == 3 &&
-            parent == demo.pid && strcmp(command, name) == 0) {
-            found = pid;
+        /* pid (name) state parent ... */
+        char *open = fgets(line, sizeof line, file) ? strchr(line, '(') : NULL;
+        char *close = open ? strrchr(open, ')') : NULL;
+        if (close != NULL && strlen(close) > 4) {
+            *close = '\0';
+            if (strtol(close + 4, NULL, 10) == demo.pid &&
+                strcmp(open + 1, name) == 0) {
+                found = (pid_t)strtol(line, NULL, 10);
+            }
         }
         fclose(file);
     }

@@ -197,7 +197,7 @@ static void pull_all(int fd, uint32_t model, enum opt_dtype dtype, bool checksum
     cr_expect_gt(frames, (size_t)1);
 }
 
-Test(transfer, weights_come_in_whole_blocks_and_bounded_frames, .timeout = 60)
+Test(transfer, weights_come_in_whole_blocks_and_bounded_frames)
 {
     daemon_start(&server, NULL);
     int fd = raw_connect(server.port);
@@ -215,7 +215,7 @@ Test(transfer, weights_come_in_whole_blocks_and_bounded_frames, .timeout = 60)
 }
 
 /* The daemon may hold one frame only; a worker that has joined needs no more. */
-Test(transfer, a_joined_worker_may_push_its_whole_model, .timeout = 60)
+Test(transfer, a_joined_worker_may_push_its_whole_model)
 {
     daemon_start(&server,
                  (const char *[]){ "--connection-inflight", "5MiB", "--inflight",
@@ -232,7 +232,7 @@ Test(transfer, a_joined_worker_may_push_its_whole_model, .timeout = 60)
 
 /* Two workers whose push is larger than everything the daemon may hold, neither of them
  * joined: none waits for ever, and the daemon is as before. */
-Test(transfer, pushes_that_can_never_fit_are_refused, .timeout = 60)
+Test(transfer, pushes_that_can_never_fit_are_refused)
 {
     daemon_start(&server,
                  (const char *[]){ "--connection-inflight", "5MiB", "--inflight",
@@ -256,7 +256,7 @@ Test(transfer, pushes_that_can_never_fit_are_refused, .timeout = 60)
     daemon_stop(&server);
 }
 
-Test(transfer, a_value_that_is_no_number_is_named, .timeout = 60)
+Test(transfer, a_value_that_is_no_number_is_named)
 {
     daemon_start(&server, NULL);
     int fd = raw_connect(server.port);
@@ -288,7 +288,7 @@ Test(transfer, a_value_that_is_no_number_is_named, .timeout = 60)
 }
 
 /* Answers overtake a large one only between its frames, and never tear it. */
-Test(transfer, many_pulls_at_once_all_arrive, .timeout = 60)
+Test(transfer, many_pulls_at_once_all_arrive)
 {
     enum { PULLS = 8 };
     daemon_start(&server, NULL);
@@ -326,7 +326,7 @@ Test(transfer, many_pulls_at_once_all_arrive, .timeout = 60)
 
 /* A peer that asks for weights and does not take them costs no memory, and in time its
  * connection; meanwhile others train. */
-Test(transfer, a_puller_that_never_reads_is_cut_off, .timeout = 60)
+Test(transfer, a_puller_that_never_reads_is_cut_off)
 {
     daemon_start(&server, (const char *[]){ "--write-timeout", "500ms",
                                             "--user-timeout", "0", NULL });
@@ -356,7 +356,7 @@ Test(transfer, a_puller_that_never_reads_is_cut_off, .timeout = 60)
     daemon_stop(&server);
 }
 
-Test(transfer, statistics_count_what_went_through, .timeout = 60)
+Test(transfer, statistics_count_what_went_through)
 {
     daemon_start(&server, NULL);
     int fd = raw_connect(server.port);

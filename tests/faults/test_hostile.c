@@ -159,7 +159,7 @@ static uint64_t next_random(uint64_t *state)
     return *state;
 }
 
-Test(hostile, random_bytes_are_cut_off, .timeout = 60)
+Test(hostile, random_bytes_are_cut_off)
 {
     begin((const char *[]){ "--hello-timeout", "300ms", "--frame-timeout", "300ms",
                             NULL });
@@ -365,7 +365,7 @@ Test(hostile, an_idle_observer_is_let_go)
 }
 
 /* Requests without end, and nobody who reads the answers. */
-Test(hostile, a_peer_that_never_reads_is_cut_off, .timeout = 60)
+Test(hostile, a_peer_that_never_reads_is_cut_off)
 {
     begin((const char *[]){ "--write-timeout", "500ms", "--user-timeout", "0", NULL });
     int fd = raw_connect(server.port);
@@ -386,7 +386,7 @@ Test(hostile, a_peer_that_never_reads_is_cut_off, .timeout = 60)
     end();
 }
 
-Test(hostile, two_hundred_half_pushes_do_not_disturb_others, .timeout = 60)
+Test(hostile, two_hundred_half_pushes_do_not_disturb_others)
 {
     enum { COUNT = 200 };
     begin(NULL);

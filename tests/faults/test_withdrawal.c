@@ -24,22 +24,21 @@ static void expect_words(const char *words)
 
 /* ------------------------------------------------------------------------ deadlines */
 
+/* The server stops reading at a message, until told to go on. */
 struct stall {
+    enum opt_message message;
     sem_t reached; /* the server is inside the hook */
     sem_t go;      /* it may go on */
-    uint32_t at;   /* frame of the push at which it stalls, once */
     bool stalled;
 };
 
-static enum fake_action stall_in_push(struct fake_conn *conn,
-                                      const struct opt_request *request,
-                                      const uint8_t *data, size_t data_size,
-                                      void *context)
+static enum fake_action stall_once(struct fake_conn *conn,
+                                   const struct opt_request *request,
+                                   const uint8_t *data, size_t data_size, void *context)
 {
     (void)conn, (void)data, (void)data_size;
     struct stall *stall = context;
-    if (request->message == OPT_MESSAGE_PUSH && !stall->stalled &&
-        request->body.push.frame == stall->at) {
+    if (request->message == stall->message && !stall->stalled) {
         stall->stalled = true;
         sem_post(&stall->reached);
         sem_wait(&stall->go);
@@ -47,37 +46,55 @@ static enum fake_action stall_in_push(struct fake_conn *conn,
     return FAKE_SERVE;
 }
 
-Test(withdrawal, takes_its_hands_off_the_gradient_when_a_push_ends_halfway,
-     .timeout = 60)
+enum { LARGE = 10 << 20 }; /* elements: more than the sockets hold */
+
+/* A push that nobody reads ends at its deadline, and its memory is freed; then the
+ * server goes on, and another push follows. */
+static void push_into_a_stall(uint32_t chunk_bytes, const char *words, unsigned pushes,
+                              unsigned connections)
 {
-    struct stall stall = { .at = 1 };
+    struct stall stall = { .message = OPT_MESSAGE_LIST };
     sem_init(&stall.reached, 0, 0);
     sem_init(&stall.go, 0, 0);
-    struct fake_server *server = fake_server_start(
-        &(struct fake_options){ .hook = stall_in_push, .context = &stall });
-    struct optclient *client = test_connect(fake_server_address(server), NULL);
-    /* More than the sockets hold. */
-    struct shapes shapes = shapes_new(2, 16 << 20);
+    struct fake_server *server = fake_server_start(&(struct fake_options){
+        .hook = stall_once, .context = &stall, .chunk_bytes = chunk_bytes });
+    struct optclient_options options = test_options();
+    options.timeout_ms = 500;
+    struct optclient *client = test_connect(fake_server_address(server), &options);
+    struct shapes shapes = shapes_new(2, LARGE);
     struct optclient_model *model = test_create(client, "m", &shapes);
     struct optclient_values *values = values_new(&shapes);
-    expect_status(optclient_push(model, values, 2,
-                                 &(struct optclient_push_options){ .timeout_ms = 400 },
-                                 NULL),
+    struct optclient_model_info *models;
+    size_t count;
+    expect_status(optclient_list(client, &models, &count), OPTCLIENT_DEADLINE_EXCEEDED);
+    sem_wait(&stall.reached);
+    expect_status(optclient_push(model, values, 2, NULL, NULL),
                   OPTCLIENT_DEADLINE_EXCEEDED);
-    expect_words("the push was not applied");
+    expect_words(words);
     /* AddressSanitizer would see the client read these. */
     values_free(values, &shapes);
-    sem_wait(&stall.reached);
-    sem_post(&stall.go);
     values = values_new(&shapes);
-    fill_pattern(values, &shapes);
-    expect_ok(optclient_push(model, values, 2, NULL, NULL));
-    cr_assert_eq(fake_server_pushes(server), 1);
-    cr_assert_eq(fake_server_connections(server), 1, "the stream stayed in order");
+    sem_post(&stall.go);
+    expect_ok(optclient_push(model, values, 2,
+                             &(struct optclient_push_options){ .timeout_ms = 20000 },
+                             NULL));
+    cr_assert_eq(fake_server_pushes(server), pushes);
+    cr_assert_eq(fake_server_connections(server), connections);
     optclient_close(client);
     fake_server_stop(server);
     values_free(values, &shapes);
     shapes_free(&shapes);
+}
+
+Test(withdrawal, finishes_the_frame_but_not_from_the_callers_memory, .timeout = 60)
+{
+    /* All in one frame, so that the daemon has it in the end. */
+    push_into_a_stall(60 << 20, "whether the push was applied is not known", 2, 1);
+}
+
+Test(withdrawal, leaves_the_connection_when_a_push_ends_between_frames, .timeout = 60)
+{
+    push_into_a_stall(1 << 20, "the push was not applied", 1, 2);
 }
 
 /* The first pull is answered with half a frame, and the rest of it comes before the
@@ -248,7 +265,7 @@ static enum fake_action hang_up_at_leave(struct fake_conn *conn,
         sem_post(context);
     }
     if (request->message == OPT_MESSAGE_OPEN) {
-        cr_assert_not(request->body.open.join, "it joins again only to leave");
+        require(!request->body.open.join); /* it would join only to leave */
     }
     return FAKE_SERVE;
 }

@@ -414,8 +414,8 @@ static enum fake_action check_observer(struct fake_conn *conn,
     (void)conn, (void)data, (void)data_size;
     const char **worker = context;
     if (request->message == OPT_MESSAGE_HELLO) {
-        cr_assert_str_eq(request->body.hello.worker, *worker);
-        cr_assert_neq(request->body.hello.session, 0);
+        require(strcmp(request->body.hello.worker, *worker) == 0);
+        require(request->body.hello.session != 0);
     }
     return FAKE_SERVE;
 }

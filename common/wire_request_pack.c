@@ -1,0 +1,292 @@
+/* wire_request_pack — what a client says: a Request that is packed. */
+#include "common/wire_parts.h"
+
+/* Numbers of the fields that are written by hand. */
+enum {
+    CREATE_SPECIFICATION = 2,
+    CREATE_CONSISTENCY = 3,
+    SPECIFICATION_OPTIONS = 3,
+    SPECIFICATION_GROUPS = 4,
+    GROUP_OPTIONS = 2,
+    SET_OPTIONS = 3,
+    SET_GROUPS = 4,
+    ASSIGN_SEGMENTS = 3,
+    PUSH_SEGMENTS = 7,
+    PULL_SEGMENTS = 5,
+    PUSH_PULL_PUSH = 1,
+    PUSH_PULL_PULL = 2
+};
+
+static void write_hello(struct opt_writer *writer, const void *what)
+{
+    const struct opt_hello *hello = what;
+    Optimd__V1__Hello message = OPTIMD__V1__HELLO__INIT;
+    message.protocol = hello->protocol;
+    message.worker = opt_wire_text(hello->worker);
+    message.session = hello->session;
+    message.client = opt_wire_text(hello->client);
+    message.n_require = hello->require_count;
+    message.require = (char **)(uintptr_t)hello->require;
+    message.lease_ms = hello->lease_ms;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_option(struct opt_writer *writer, const void *what)
+{
+    const struct opt_wire_option *option = what;
+    Optimd__V1__Option message = OPTIMD__V1__OPTION__INIT;
+    message.name = opt_wire_text(option->name);
+    switch (option->kind) {
+    case OPT_VALUE_NUMBER:
+        message.value_case = OPTIMD__V1__OPTION__VALUE_NUMBER;
+        message.number = option->number;
+        break;
+    case OPT_VALUE_WORD:
+        message.value_case = OPTIMD__V1__OPTION__VALUE_WORD;
+        message.word = opt_wire_text(option->word);
+        break;
+    case OPT_VALUE_FLAG:
+        message.value_case = OPTIMD__V1__OPTION__VALUE_FLAG;
+        message.flag = option->flag;
+        break;
+    }
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_group(struct opt_writer *writer, const void *what)
+{
+    const struct opt_wire_group *group = what;
+    Optimd__V1__TensorGroup message = OPTIMD__V1__TENSOR_GROUP__INIT;
+    message.pattern = opt_wire_text(group->pattern);
+    opt_write_fields(writer, &message.base);
+    for (size_t i = 0; i < group->option_count; i++) {
+        opt_write_nested(writer, GROUP_OPTIONS, write_option, &group->options[i]);
+    }
+}
+
+static void write_specification(struct opt_writer *writer, const void *what)
+{
+    const struct opt_wire_spec *specification = what;
+    Optimd__V1__Specification message = OPTIMD__V1__SPECIFICATION__INIT;
+    message.expression = opt_wire_text(specification->expression);
+    message.rule = opt_wire_text(specification->rule);
+    opt_write_fields(writer, &message.base);
+    for (size_t i = 0; i < specification->option_count; i++) {
+        opt_write_nested(writer, SPECIFICATION_OPTIONS, write_option,
+                         &specification->options[i]);
+    }
+    for (size_t i = 0; i < specification->group_count; i++) {
+        opt_write_nested(writer, SPECIFICATION_GROUPS, write_group,
+                         &specification->groups[i]);
+    }
+}
+
+static void write_create(struct opt_writer *writer, const void *what)
+{
+    const struct opt_create *create = what;
+    Optimd__V1__CreateModel message = OPTIMD__V1__CREATE_MODEL__INIT;
+    message.model = opt_wire_text(create->model);
+    opt_write_fields(writer, &message.base);
+    opt_write_nested(writer, CREATE_SPECIFICATION, write_specification,
+                     &create->specification);
+    opt_write_nested(writer, CREATE_CONSISTENCY, opt_write_consistency,
+                     &create->consistency);
+    message.model = opt_wire_text("");
+    message.initial = create->assigned ? OPTIMD__V1__CREATE_MODEL__INITIAL__ASSIGNED
+                                       : OPTIMD__V1__CREATE_MODEL__INITIAL__ZEROS;
+    message.join = create->join;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_open(struct opt_writer *writer, const void *what)
+{
+    const struct opt_open *open = what;
+    Optimd__V1__OpenModel message = OPTIMD__V1__OPEN_MODEL__INIT;
+    message.model = opt_wire_text(open->model);
+    message.join = open->join;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_assign(struct opt_writer *writer, const void *what)
+{
+    const struct opt_assign *assign = what;
+    Optimd__V1__Assign message = OPTIMD__V1__ASSIGN__INIT;
+    message.model = assign->model;
+    message.dtype = (Optimd__V1__Dtype)assign->dtype;
+    opt_write_fields(writer, &message.base);
+    opt_write_segments(writer, ASSIGN_SEGMENTS, assign->segments,
+                       assign->segment_count);
+    Optimd__V1__Assign tail = OPTIMD__V1__ASSIGN__INIT;
+    tail.last = assign->last;
+    opt_write_fields(writer, &tail.base);
+}
+
+static void write_describe(struct opt_writer *writer, const void *what)
+{
+    Optimd__V1__DescribeModel message = OPTIMD__V1__DESCRIBE_MODEL__INIT;
+    message.model = opt_wire_text(what);
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_delete(struct opt_writer *writer, const void *what)
+{
+    Optimd__V1__DeleteModel message = OPTIMD__V1__DELETE_MODEL__INIT;
+    message.model = opt_wire_text(what);
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_push(struct opt_writer *writer, const void *what)
+{
+    const struct opt_push *push = what;
+    Optimd__V1__Push message = OPTIMD__V1__PUSH__INIT;
+    message.model = push->model;
+    message.sequence = push->sequence;
+    message.basis = push->basis;
+    message.samples = push->samples;
+    message.form = (Optimd__V1__Push__Form)push->form;
+    message.dtype = (Optimd__V1__Dtype)push->dtype;
+    opt_write_fields(writer, &message.base);
+    opt_write_segments(writer, PUSH_SEGMENTS, push->segments, push->segment_count);
+    Optimd__V1__Push tail = OPTIMD__V1__PUSH__INIT;
+    tail.frame = push->frame;
+    tail.last = push->last;
+    opt_write_fields(writer, &tail.base);
+}
+
+static void write_pull(struct opt_writer *writer, const void *what)
+{
+    const struct opt_pull *pull = what;
+    Optimd__V1__Pull message = OPTIMD__V1__PULL__INIT;
+    message.model = pull->model;
+    message.view = (Optimd__V1__View)pull->view;
+    message.slot = opt_wire_text(pull->slot);
+    message.dtype = (Optimd__V1__Dtype)pull->dtype;
+    opt_write_fields(writer, &message.base);
+    opt_write_segments(writer, PULL_SEGMENTS, pull->segments, pull->segment_count);
+    Optimd__V1__Pull tail = OPTIMD__V1__PULL__INIT;
+    tail.min_step = pull->min_step;
+    opt_write_fields(writer, &tail.base);
+}
+
+static void write_push_pull(struct opt_writer *writer, const void *what)
+{
+    const struct opt_push_pull *push_pull = what;
+    opt_write_nested(writer, PUSH_PULL_PUSH, write_push, &push_pull->push);
+    if (push_pull->has_pull) {
+        opt_write_nested(writer, PUSH_PULL_PULL, write_pull, &push_pull->pull);
+    }
+}
+
+static void write_wait(struct opt_writer *writer, const void *what)
+{
+    const struct opt_wait *wait = what;
+    Optimd__V1__Wait message = OPTIMD__V1__WAIT__INIT;
+    message.model = wait->model;
+    message.step = wait->step;
+    message.epoch = wait->epoch;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_leave(struct opt_writer *writer, const void *what)
+{
+    const uint32_t *model = what;
+    Optimd__V1__Leave message = OPTIMD__V1__LEAVE__INIT;
+    message.model = *model;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_set(struct opt_writer *writer, const void *what)
+{
+    const struct opt_set *set = what;
+    Optimd__V1__SetOptions message = OPTIMD__V1__SET_OPTIONS__INIT;
+    message.model = opt_wire_text(set->model);
+    message.change = opt_wire_text(set->change);
+    opt_write_fields(writer, &message.base);
+    for (size_t i = 0; i < set->option_count; i++) {
+        opt_write_nested(writer, SET_OPTIONS, write_option, &set->options[i]);
+    }
+    for (size_t i = 0; i < set->group_count; i++) {
+        opt_write_nested(writer, SET_GROUPS, write_group, &set->groups[i]);
+    }
+    Optimd__V1__SetOptions tail = OPTIMD__V1__SET_OPTIONS__INIT;
+    tail.at_step = set->at_step;
+    opt_write_fields(writer, &tail.base);
+}
+
+static void write_nothing(struct opt_writer *writer, const void *what)
+{
+    (void)writer, (void)what; /* an empty message */
+}
+
+static void write_request(struct opt_writer *writer, const void *what)
+{
+    const struct opt_request *request = what;
+    Optimd__V1__Request message = OPTIMD__V1__REQUEST__INIT;
+    message.id = request->id;
+    message.timeout_ms = request->timeout_ms;
+    if (request->has_checksum) {
+        message.checksum_case = OPTIMD__V1__REQUEST__CHECKSUM_XXH3;
+        message.xxh3 = request->checksum;
+    }
+    opt_write_fields(writer, &message.base);
+
+    opt_write write = NULL;
+    const void *body = &request->body;
+    switch (request->message) {
+    case OPT_MESSAGE_HELLO:
+        write = write_hello;
+        break;
+    case OPT_MESSAGE_CREATE:
+        write = write_create;
+        break;
+    case OPT_MESSAGE_OPEN:
+        write = write_open;
+        break;
+    case OPT_MESSAGE_ASSIGN:
+        write = write_assign;
+        break;
+    case OPT_MESSAGE_DESCRIBE:
+        write = write_describe;
+        body = request->body.describe;
+        break;
+    case OPT_MESSAGE_PUSH:
+        write = write_push;
+        break;
+    case OPT_MESSAGE_PULL:
+        write = write_pull;
+        break;
+    case OPT_MESSAGE_PUSH_PULL:
+        write = write_push_pull;
+        break;
+    case OPT_MESSAGE_WAIT:
+        write = write_wait;
+        break;
+    case OPT_MESSAGE_LEAVE:
+        write = write_leave;
+        break;
+    case OPT_MESSAGE_DELETE:
+        write = write_delete;
+        body = request->body.delete_;
+        break;
+    case OPT_MESSAGE_SET:
+        write = write_set;
+        break;
+    case OPT_MESSAGE_LIST:
+    case OPT_MESSAGE_STATISTICS:
+    case OPT_MESSAGE_HEARTBEAT:
+    case OPT_MESSAGE_GOODBYE:
+        write = write_nothing;
+        break;
+    case OPT_MESSAGE_NONE:
+    case OPT_MESSAGE_ERROR:
+    case OPT_MESSAGE_LIMIT:
+        return; /* no request has such a body */
+    }
+    opt_write_nested(writer, (uint32_t)request->message, write, body);
+}
+
+size_t opt_request_pack(const struct opt_request *request, uint8_t *out,
+                        size_t capacity)
+{
+    return opt_wire_pack(write_request, request, out, capacity);
+}

@@ -1,0 +1,242 @@
+/* Messages and tables as large as allowed, and larger. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/field.h"
+#include "common/wire.h"
+
+enum { ROOM = 1 << 20 };
+static uint8_t packed[ROOM];
+static struct opt_error error;
+
+/* ---------------------------------------------------------------- hostile sizes */
+
+/* id, then a body of `count` fields of two bytes. */
+static uint8_t *flood(uint32_t body, uint8_t first, uint8_t second, size_t count,
+                      size_t *size)
+{
+    uint8_t *bytes = malloc(count * 2 + 32);
+    size_t at = opt_varint_write(1 << 3 | OPT_FIELD_VARINT, bytes);
+    at += opt_varint_write(5, bytes + at);
+    at += opt_varint_write((uint64_t)body << 3 | OPT_FIELD_BYTES, bytes + at);
+    at += opt_varint_write(2 * count, bytes + at);
+    for (size_t i = 0; i < count; i++) {
+        bytes[at++] = first;
+        bytes[at++] = second;
+    }
+    *size = at;
+    return bytes;
+}
+
+Test(wire, floods_of_tiny_fields_stay_within_the_budget)
+{
+    static const struct {
+        uint32_t body;
+        uint8_t first, second;
+        size_t count;
+    } cases[] = {
+        { 16, 7 << 3 | 2, 0, 1000000 },  /* empty segments of a push */
+        { 10, 5 << 3 | 2, 0, 1000000 },  /* empty features of a hello */
+        { 16, 15 << 3 | 0, 1, 1000000 }, /* unknown fields */
+        { 16, 7 << 3 | 2, 0, 30000 },    /* as many as a header part holds */
+        { 22, 15 << 3 | 2, 0, 30000 },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        size_t size = 0;
+        uint8_t *bytes = flood(cases[i].body, cases[i].first, cases[i].second,
+                               cases[i].count, &size);
+        struct opt_arena arena;
+        opt_arena_init(&arena, OPT_ARENA_BYTES);
+        struct opt_request request;
+        enum opt_status status =
+            opt_request_read(bytes, size, 0, &arena, &request, &error);
+        cr_assert_eq(status, OPT_RESOURCE_EXHAUSTED, "%zu: %s", i, error.text);
+        cr_assert_leq(arena.used, OPT_ARENA_BYTES);
+        opt_arena_fini(&arena);
+        free(bytes);
+    }
+}
+
+Test(wire, nesting_is_as_deep_as_the_schema_and_no_deeper)
+{
+    enum { DEPTH = 20000 };
+    /* Field 16 in field 16 in field 16 ...: only the first is a push. */
+    uint8_t *bytes = malloc(8 * DEPTH);
+    size_t start = 8 * DEPTH;
+    size_t size = 0;
+    for (int i = 0; i < DEPTH; i++) {
+        uint8_t head[16];
+        size_t n = opt_varint_write(16 << 3 | OPT_FIELD_BYTES, head);
+        n += opt_varint_write(size, head + n);
+        start -= n;
+        size += n;
+        memcpy(bytes + start, head, n);
+    }
+    bytes[--start] = 5;
+    bytes[--start] = 1 << 3;
+    size += 2;
+    struct opt_arena arena;
+    opt_arena_init(&arena, OPT_ARENA_BYTES);
+    struct opt_request request;
+    cr_assert_eq(opt_request_read(bytes + start, size, 0, &arena, &request, &error),
+                 OPT_INVALID_ARGUMENT);
+    cr_assert_not_null(strstr(error.text, "sequences count from 1"), "%s", error.text);
+    opt_arena_fini(&arena);
+    free(bytes);
+}
+
+Test(wire, the_longest_headers_are_read_within_the_usual_budget)
+{
+    struct opt_segment *segments = calloc(OPT_SEGMENTS_MAX, sizeof(*segments));
+    for (size_t i = 0; i < OPT_SEGMENTS_MAX; i++) {
+        segments[i] = (struct opt_segment){ .tensor = (uint32_t)i + 60000,
+                                            .offset = 16384 * (i % 100 + 1),
+                                            .count = 1 };
+    }
+    struct opt_request push = { .id = 1, .message = OPT_MESSAGE_PUSH };
+    push.body.push.sequence = 1;
+    push.body.push.segments = segments;
+    push.body.push.segment_count = OPT_SEGMENTS_MAX;
+    size_t size = opt_request_pack(&push, packed, sizeof(packed));
+    cr_assert_leq(size, OPT_HEADER_BYTES);
+    struct opt_arena arena;
+    opt_arena_init(&arena, OPT_ARENA_BYTES);
+    struct opt_request read;
+    cr_assert_eq(
+        opt_request_read(packed, size, 4 * OPT_SEGMENTS_MAX, &arena, &read, &error),
+        OPT_OK, "%s", error.text);
+    cr_assert_eq(read.body.push.segment_count, OPT_SEGMENTS_MAX);
+    cr_assert_eq(read.body.push.segments[4095].tensor, 64095);
+    opt_arena_reset(&arena);
+
+    /* The same tensors in a push and a pull: twice as many segments, of few bytes. */
+    for (size_t i = 0; i < OPT_SEGMENTS_MAX; i++) {
+        segments[i] = (struct opt_segment){ .tensor = (uint32_t)i };
+    }
+    struct opt_request both = { .id = 1, .message = OPT_MESSAGE_PUSH_PULL };
+    both.body.push_pull.has_pull = true;
+    both.body.push_pull.push.sequence = 1;
+    both.body.push_pull.push.segments = segments;
+    both.body.push_pull.push.segment_count = OPT_SEGMENTS_MAX;
+    both.body.push_pull.pull.segments = segments;
+    both.body.push_pull.pull.segment_count = OPT_SEGMENTS_MAX;
+    size = opt_request_pack(&both, packed, sizeof(packed));
+    cr_assert_leq(size, OPT_HEADER_BYTES);
+    cr_assert_eq(opt_request_read(packed, size, 0, &arena, &read, &error), OPT_OK, "%s",
+                 error.text);
+    opt_arena_fini(&arena);
+    free(segments);
+}
+
+/* ---------------------------------------------------------------- tables */
+
+static enum opt_status read_tensors(const struct opt_tensor_entry *tensors,
+                                    size_t count, size_t max)
+{
+    size_t size = opt_tensor_table_pack(tensors, count, NULL, 0);
+    uint8_t *bytes = malloc(size + 1);
+    cr_assert_eq(opt_tensor_table_pack(tensors, count, bytes, size), size);
+    struct opt_arena arena;
+    opt_arena_init(&arena, opt_table_budget(size));
+    struct opt_tensor_entry *read = NULL;
+    size_t read_count = 0;
+    enum opt_status status =
+        opt_tensor_table_read(bytes, size, max, &arena, &read, &read_count, &error);
+    if (status == OPT_OK) {
+        cr_assert_eq(read_count, count);
+        for (size_t i = 0; i < count; i++) {
+            cr_assert_str_eq(read[i].name, tensors[i].name);
+        }
+    }
+    opt_arena_fini(&arena);
+    free(bytes);
+    return status;
+}
+
+static void expect_tensors_refused(const struct opt_tensor_entry *tensors, size_t count,
+                                   const char *words)
+{
+    cr_assert_eq(read_tensors(tensors, count, OPT_TENSORS_MAX), OPT_INVALID_ARGUMENT,
+                 "%s", words);
+    cr_assert_not_null(strstr(error.text, words), "%s", error.text);
+}
+
+Test(wire, bad_tensors_are_refused)
+{
+    static const uint64_t zero[] = { 3, 0 };
+    static const uint64_t nine[] = { 1, 1, 1, 1, 1, 1, 1, 1, 1 };
+    static const uint64_t wraps[] = { UINT64_C(1) << 33, UINT64_C(1) << 33 };
+    static const uint64_t most[] = { UINT64_C(1) << 20, UINT64_C(1) << 20 };
+    static const uint64_t past[] = { (UINT64_C(1) << 40) + 1 };
+    struct opt_tensor_entry tensors[3] = { { .name = "a" },
+                                           { .name = "b" },
+                                           { .name = "a" } };
+    expect_tensors_refused(tensors, 0, "the table of tensors is empty");
+    expect_tensors_refused(tensors, 3, "two tensors have the name a");
+    tensors[1] = (struct opt_tensor_entry){ .name = "b", .shape = zero, .rank = 2 };
+    expect_tensors_refused(tensors, 2, "dimension 1 of tensor b is 0");
+    tensors[1] = (struct opt_tensor_entry){ .name = "b", .shape = nine, .rank = 9 };
+    expect_tensors_refused(tensors, 2, "9 dimensions; at most 8");
+    tensors[1] = (struct opt_tensor_entry){ .name = "b", .shape = wraps, .rank = 2 };
+    expect_tensors_refused(tensors, 2, "tensor b has more than 1099511627776 elements");
+    tensors[1] = (struct opt_tensor_entry){ .name = "b", .shape = past, .rank = 1 };
+    expect_tensors_refused(tensors, 2, "tensor b has more than 1099511627776 elements");
+    tensors[1] = (struct opt_tensor_entry){ .name = "b", .shape = most, .rank = 2 };
+    expect_tensors_refused(tensors, 2, "elements together");
+    tensors[0] = tensors[1];
+    cr_assert_eq(read_tensors(tensors, 1, 1), OPT_OK, "%s", error.text);
+    tensors[1] = (struct opt_tensor_entry){ .name = "" };
+    expect_tensors_refused(tensors, 2, "the name of tensor 1 is empty");
+}
+
+Test(wire, as_many_tensors_as_allowed_and_no_more)
+{
+    enum { MOST = OPT_TENSORS_MAX };
+    struct opt_tensor_entry *tensors = calloc(MOST, sizeof(*tensors));
+    char(*names)[24] = calloc(MOST, sizeof(*names));
+    for (size_t i = 0; i < MOST; i++) {
+        (void)snprintf(names[i], sizeof(names[i]), "%zx", i);
+        tensors[i].name = names[i];
+    }
+    cr_assert_eq(read_tensors(tensors, MOST, MOST), OPT_OK, "%s", error.text);
+    cr_assert_eq(read_tensors(tensors, MOST, MOST - 1), OPT_RESOURCE_EXHAUSTED);
+    cr_assert_not_null(
+        strstr(error.text, "65536 tensors; a model may have at most 65535"), "%s",
+        error.text);
+    free(names);
+    free(tensors);
+}
+
+Test(wire, shapes_may_be_written_packed_or_not)
+{
+    static const uint8_t unpacked[] = { 10, 7, 10, 1, 'w', 16, 3, 16, 4 };
+    static const uint8_t in_one[] = { 10, 7, 10, 1, 'w', 18, 2, 3, 4 };
+    const uint8_t *const tables[] = { unpacked, in_one };
+    for (size_t i = 0; i < 2; i++) {
+        struct opt_arena arena;
+        opt_arena_init(&arena, OPT_ARENA_BYTES);
+        struct opt_tensor_entry *read = NULL;
+        size_t count = 0;
+        cr_assert_eq(
+            opt_tensor_table_read(tables[i], 9, 1, &arena, &read, &count, &error),
+            OPT_OK, "%s", error.text);
+        cr_assert_eq(read[0].rank, 2);
+        cr_assert_eq(read[0].shape[0], 3);
+        cr_assert_eq(read[0].shape[1], 4);
+        cr_assert_eq(read[0].elements, 12);
+        opt_arena_fini(&arena);
+    }
+}
+
+Test(wire, a_description_without_a_summary_is_refused)
+{
+    struct opt_arena arena;
+    opt_arena_init(&arena, OPT_ARENA_BYTES);
+    struct opt_description description;
+    cr_assert_eq(opt_description_read(NULL, 0, &arena, &description, &error),
+                 OPT_INVALID_ARGUMENT);
+    cr_assert_str_eq(error.text, "a model's description has no summary");
+    opt_arena_fini(&arena);
+}
