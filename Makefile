@@ -62,7 +62,8 @@ endif
 else
 OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
-OUR_CFLAGS += $(if $(CLANG_ONLY),-Wno-gnu-empty-initializer -Wno-string-conversion)
+OUR_CFLAGS += $(if $(CLANG_ONLY),-Wno-gnu-empty-initializer -Wno-string-conversion \
+	-Wno-pass-failed)
 endif
 KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
 OPENMP := -fopenmp
@@ -198,10 +199,54 @@ $(CLIENT_SHARED): $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
 $(CLIENT_LINKS): $(CLIENT_SHARED)
 	@ln -sf $(<F) $@
 
-$(BUILD)/client/examples/minimal: $(BUILD)/client/examples/minimal.o $(CLIENT_ARCHIVE)
-	@mkdir -p $(@D)
+# ---------------------------------------------------------------- examples and demo
+
+EXAMPLES := $(BUILD)/client/examples
+$(EXAMPLES)/%.o: private OUR_CPPFLAGS += -Iclient
+# Its tiles fit the registers only if their loops are unrolled.
+$(EXAMPLES)/mlp.o: private CFLAGS += -O3
+
+# The shortest worker: nothing but the library.
+$(EXAMPLES)/minimal: $(EXAMPLES)/minimal.o $(CLIENT_ARCHIVE)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS)
+
+# The digits are part of the program, so that it alone is enough.
+$(EXAMPLES)/data/digits.o: client/examples/data/digits.csv.gz
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(LD) -r -b binary -z noexecstack -o $@ $<
+	$(Q)objcopy --rename-section .data=.rodata,alloc,load,readonly,data,contents $@
+
+$(EXAMPLES)/worker: $(addprefix $(EXAMPLES)/,worker.o data.o data/digits.o mlp.o options.o \
+		report.o) $(CLIENT_ARCHIVE)
+$(EXAMPLES)/demo: $(addprefix $(EXAMPLES)/,demo.o children.o cluster.o console.o curve.o \
+		options.o report.o)
+$(EXAMPLES)/worker $(EXAMPLES)/demo:
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
+
+$(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
+$(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
+$(BUILD)/tests/test_report: $(EXAMPLES)/report.o
+$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+
+.PHONY: examples demo-programs
+examples: $(MINIMAL) $(EXAMPLES)/worker $(EXAMPLES)/demo
+demo-programs: $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+	@:
+
+WORKERS ?= 4
+DATA ?= digits
+.PHONY: demo
+demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
+	@deploy/deps build run demo $(filter fashion,$(DATA))
+	@$(submake) demo-programs
+	@$(EXAMPLES)/demo --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
+		--workers $(WORKERS) --data $(DATA) \
+		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \
+		$(if $(SEED),--seed $(SEED)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
+		$(if $(BATCH),--batch $(BATCH)) $(if $(FLOOR),--floor $(FLOOR))
 
 # ---------------------------------------------------------------- tests
 
@@ -374,50 +419,6 @@ uninstall: ## remove what install put there, but not a configuration that was ch
 		rm $(DESTDIR)$(SYSCONFDIR)/optimd/optimd.yaml; \
 		rmdir --ignore-fail-on-non-empty $(DESTDIR)$(SYSCONFDIR)/optimd; \
 	fi
-
-# ---------------------------------------------------------------- examples and demo
-
-EXAMPLES := $(BUILD)/client/examples
-$(EXAMPLES)/%.o: private OUR_CPPFLAGS += -Iclient
-# Its tiles fit the registers only if their loops are unrolled.
-$(EXAMPLES)/mlp.o: private CFLAGS += -O3
-
-# The digits are part of the program, so that it alone is enough.
-$(EXAMPLES)/data/digits.o: client/examples/data/digits.csv.gz
-	@mkdir -p $(@D)
-	$(call say,LD)
-	$(Q)$(LD) -r -b binary -z noexecstack -o $@ $<
-	$(Q)objcopy --rename-section .data=.rodata,alloc,load,readonly,data,contents $@
-
-$(EXAMPLES)/worker: $(addprefix $(EXAMPLES)/,worker.o data.o data/digits.o mlp.o options.o \
-		report.o) $(CLIENT_ARCHIVE)
-$(EXAMPLES)/demo: $(addprefix $(EXAMPLES)/,demo.o children.o cluster.o console.o curve.o \
-		options.o report.o)
-$(EXAMPLES)/worker $(EXAMPLES)/demo:
-	$(call say,LD)
-	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
-
-$(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
-$(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
-$(BUILD)/tests/test_report: $(EXAMPLES)/report.o
-$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
-
-.PHONY: examples demo-programs
-examples: $(MINIMAL) $(EXAMPLES)/worker $(EXAMPLES)/demo
-demo-programs: $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
-	@:
-
-WORKERS ?= 4
-DATA ?= digits
-.PHONY: demo
-demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
-	@deploy/deps build run demo $(filter fashion,$(DATA))
-	@$(submake) demo-programs
-	@$(EXAMPLES)/demo --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
-		--workers $(WORKERS) --data $(DATA) \
-		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \
-		$(if $(SEED),--seed $(SEED)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
-		$(if $(BATCH),--batch $(BATCH)) $(if $(FLOOR),--floor $(FLOOR))
 
 # ---------------------------------------------------------------- all the rest
 

@@ -58,6 +58,6 @@ enum opt_status address_parse(const char *text, struct address *out,
     }
     memcpy(out->host, host, length);
     out->host[length] = '\0';
-    strcpy(out->port, colon + 1);
+    memcpy(out->port, colon + 1, strlen(colon + 1) + 1);
     return OPT_OK;
 }

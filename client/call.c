@@ -6,6 +6,8 @@
 
 #include "client/session.h"
 
+enum { NS_PER_MS = 1000000 };
+
 void call_init(struct optclient_call *call, struct optclient *client,
                struct optclient_model *model, enum opt_message message,
                uint32_t timeout_ms)
@@ -16,7 +18,7 @@ void call_init(struct optclient_call *call, struct optclient *client,
     call->request.message = message;
     call->request.has_checksum = client->settings.checksum;
     uint64_t timeout = timeout_ms == 0 ? client->settings.timeout_ms : timeout_ms;
-    call->deadline_ns = uv_hrtime() + timeout * UINT64_C(1000000);
+    call->deadline_ns = uv_hrtime() + timeout * NS_PER_MS;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -58,6 +60,27 @@ bool call_pulls(const struct optclient_call *call)
 {
     return call->request.message == OPT_MESSAGE_PULL ||
            call->request.message == OPT_MESSAGE_PUSH_PULL;
+}
+
+struct opt_push *call_push_of(struct opt_request *request)
+{
+    return request->message == OPT_MESSAGE_PUSH ? &request->body.push
+                                                : &request->body.push_pull.push;
+}
+
+struct opt_pull *call_pull_of(struct opt_request *request)
+{
+    return request->message == OPT_MESSAGE_PULL ? &request->body.pull
+                                                : &request->body.push_pull.pull;
+}
+
+uint32_t call_ms_left(const struct optclient_call *call)
+{
+    uint64_t now = uv_hrtime();
+    uint64_t left = call->deadline_ns <= now
+                        ? 1
+                        : (call->deadline_ns - now + NS_PER_MS - 1) / NS_PER_MS;
+    return left > UINT32_MAX ? UINT32_MAX : (uint32_t)left;
 }
 
 void call_append(struct call_list *list, struct optclient_call *call)

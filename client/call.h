@@ -98,6 +98,13 @@ const char *call_name(const struct optclient_call *call);
 bool call_pushes(const struct optclient_call *call);
 bool call_pulls(const struct optclient_call *call);
 
+/* The push or pull in what is asked. */
+struct opt_push *call_push_of(struct opt_request *request);
+struct opt_pull *call_pull_of(struct opt_request *request);
+
+/* Milliseconds until its deadline, rounded up, at least 1. */
+uint32_t call_ms_left(const struct optclient_call *call);
+
 void call_append(struct call_list *list, struct optclient_call *call);
 void call_unlink(struct optclient_call *call);
 

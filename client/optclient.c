@@ -12,6 +12,7 @@
 #include <xxhash.h>
 
 #include "client/entry.h"
+#include "client/opened.h"
 #include "client/session.h"
 
 struct optclient_options optclient_options_default(void)
@@ -28,7 +29,7 @@ static void name_worker(char out[OPT_NAME_MAX + 1])
     static atomic_uint count;
     char host[HOST_NAME_MAX + 1] = "";
     if (gethostname(host, sizeof(host)) != 0 || host[0] == '\0') {
-        strcpy(host, "worker");
+        memcpy(host, "worker", sizeof("worker"));
     }
     host[HOST_NAME_MAX] = '\0';
     snprintf(out, OPT_NAME_MAX + 1, "%s-%ld-%u", host, (long)getpid(),
@@ -180,7 +181,7 @@ void optclient_close(struct optclient *client)
         pthread_cond_wait(&client->left, &client->lock);
     }
     while (client->models != NULL) {
-        model_drop(client->models);
+        opened_drop(client->models);
     }
     client->references--;
     entry_leave(client);

@@ -1,6 +1,5 @@
 #include "client/session.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -8,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/exchange.h"
 #include "client/resolver.h"
 
 enum {
@@ -26,7 +26,7 @@ void session_wake(struct optclient *client)
     uv_async_send(&client->wake);
 }
 
-static bool on_client_thread(const struct optclient *client)
+bool session_on_thread(const struct optclient *client)
 {
     return pthread_equal(pthread_self(), client->thread) != 0;
 }
@@ -36,7 +36,7 @@ void session_alarm(struct optclient *client, uint64_t when_ns)
     if (when_ns < client->alarm_ns) {
         client->alarm_ns = when_ns;
     }
-    if (client->alarm_ns < client->alarm_set_ns && !on_client_thread(client)) {
+    if (client->alarm_ns < client->alarm_set_ns && !session_on_thread(client)) {
         session_wake(client);
     }
 }
@@ -57,161 +57,13 @@ static void limit_step(struct optclient *client, uint64_t ms)
     uv_timer_start(&client->step, on_step, ms, 0);
 }
 
-/* -------------------------------------------------------------------- ends of calls */
-
-void session_end(struct optclient *client, struct optclient_call *call,
-                 enum opt_status status)
-{
-    exchange_forget(client, call);
-    call_unlink(call);
-    call->error.status = status;
-    call->state = call->on_done == NULL ? CALL_DONE : CALL_ENDED;
-    if (status == OPT_OK) {
-        client->usage.pushes += call->result.fate != OPTCLIENT_UNKNOWN_FATE;
-        client->usage.pulls += call_pulls(call);
-    }
-    if (call->on_done != NULL) {
-        call_append(&client->ended, call);
-        if (!on_client_thread(client)) {
-            session_wake(client);
-        }
-    }
-    pthread_cond_broadcast(&call->changed);
-    if (call->freed && call->state == CALL_DONE) {
-        session_release(call);
-        return;
-    }
-    if (call->request.message == OPT_MESSAGE_LEAVE && call->model->abandoned) {
-        model_drop(call->model);
-    }
-}
-
-static void end_list(struct optclient *client, struct call_list *list,
-                     struct optclient_model *model, const struct opt_error *error)
-{
-    struct optclient_call *next;
-    for (struct optclient_call *call = list->first; call != NULL; call = next) {
-        next = call->next;
-        if (model == NULL || call->model == model) {
-            call->error = *error;
-            session_end(client, call, error->status);
-        }
-    }
-}
-
-static void end_all(struct optclient *client, struct optclient_model *model,
-                    const struct opt_error *error)
-{
-    end_list(client, &client->sent, model, error);
-    end_list(client, &client->queue, model, error);
-    end_list(client, &client->later, model, error);
-}
-
-void session_cancel(struct optclient *client, struct optclient_model *model,
-                    const char *reason)
-{
-    struct opt_error error;
-    opt_fail(&error, OPT_CANCELLED, "%s", reason);
-    end_all(client, model, &error);
-}
-
-void session_fail_model(struct optclient_model *model, enum opt_status status,
-                        const char *format, ...)
-{
-    char text[OPT_ERROR_TEXT];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof(text), format, arguments);
-    va_end(arguments);
-    opt_fail(&model->loss, status, "%s", text);
-    end_all(model->client, model, &model->loss);
-}
-
-/* A call's time has passed. */
-static void expire(struct optclient *client, struct optclient_call *call)
-{
-    const char *name = call_name(call);
-    const char *fate = "";
-    if (call->request.message == OPT_MESSAGE_PUSH ||
-        call->request.message == OPT_MESSAGE_PUSH_PULL) {
-        fate = call->pushed  ? "; the push was applied, the weights have not come"
-               : call->asked ? "; whether the push was applied is not known"
-                             : "; the push was not applied";
-    }
-    const char *trouble = client->trouble.status == OPT_OK ? "connecting has not ended"
-                                                           : client->trouble.text;
-    enum opt_status status = OPT_DEADLINE_EXCEEDED;
-    if (call->state == CALL_LATER) {
-        status = call->error.status; /* what the daemon said last */
-    } else if (call->request.message == OPT_MESSAGE_NONE) {
-        opt_fail(&call->error, status, "no connection to %s before the deadline: %s",
-                 client->peer, trouble);
-    } else if (client->state != SESSION_READY) {
-        status = OPT_UNAVAILABLE;
-        opt_fail(&call->error, status,
-                 "%s: no connection to %s before the deadline: "
-                 "%s%s",
-                 name, client->peer, trouble, fate);
-    } else if (call->begun) {
-        opt_fail(&call->error, status, "%s: no answer from %s before the deadline%s",
-                 name, client->peer, fate);
-    } else {
-        opt_fail(&call->error, status, "%s: %s did not take it before the deadline%s",
-                 name, client->peer, fate);
-    }
-    bool halfway = call_pushes(call) && call->begun && !cutter_done(&call->cutter);
-    session_end(client, call, status);
-    if (halfway) {
-        /* Its values are not ours any more, and without its last frame no other push
-         * can follow: the daemon forgets it with the connection. */
-        session_break(client, "a push was withdrawn halfway");
-    }
-}
-
-/* When a call ends if nothing happens to it. */
-static uint64_t limit_of(const struct optclient *client,
-                         const struct optclient_call *call)
-{
-    bool may_be_answered = call->begun && client->state == SESSION_READY;
-    if (!may_be_answered || call->deadline_ns == UINT64_MAX) {
-        return call->deadline_ns;
-    }
-    return call->deadline_ns + (uint64_t)SESSION_LATENESS_MS * NS_PER_MS;
-}
-
-static void expire_list(struct optclient *client, struct call_list *list, uint64_t now)
-{
-    struct optclient_call *next;
-    for (struct optclient_call *call = list->first; call != NULL; call = next) {
-        next = call->next;
-        uint64_t limit = limit_of(client, call);
-        if (limit <= now) {
-            expire(client, call);
-            continue;
-        }
-        session_alarm(client, limit);
-        if (call->state == CALL_LATER) {
-            if (call->not_before_ns > now) {
-                session_alarm(client, call->not_before_ns);
-            } else {
-                call_unlink(call);
-                call->state = CALL_QUEUED;
-                call_append(&client->queue, call);
-            }
-        }
-    }
-}
-
 static void on_alarm(uv_timer_t *timer)
 {
     struct optclient *client = timer->data;
     pthread_mutex_lock(&client->lock);
     client->alarm_ns = UINT64_MAX;
     client->alarm_set_ns = UINT64_MAX;
-    uint64_t now = uv_hrtime();
-    expire_list(client, &client->sent, now);
-    expire_list(client, &client->queue, now);
-    expire_list(client, &client->later, now);
+    session_expire(client);
     tend(client);
 }
 
@@ -229,7 +81,7 @@ void session_break(struct optclient *client, const char *format, ...)
     va_end(arguments);
     opt_fail(&client->trouble, OPT_UNAVAILABLE, "%s", text);
     client->broken = true;
-    if (!on_client_thread(client)) {
+    if (!session_on_thread(client)) {
         session_wake(client);
     }
 }
@@ -238,7 +90,7 @@ void session_refuse(struct optclient *client, const struct opt_error *error)
 {
     client->refusal = *error;
     session_break(client, "%s", error->text);
-    end_all(client, NULL, error);
+    session_end_all(client, NULL, error);
 }
 
 static void give_up_attempt(struct optclient *client)
@@ -599,52 +451,4 @@ enum opt_status session_start(struct optclient *client, struct opt_error *error)
     uv_run(&client->loop, UV_RUN_DEFAULT);
     uv_loop_close(&client->loop);
     return opt_fail(error, OPT_UNAVAILABLE, "cannot start a thread");
-}
-
-/* ---------------------------------------------------------------------------- calls */
-
-void session_post(struct optclient *client, struct optclient_call *call)
-{
-    if (client->closing) {
-        opt_fail(&call->error, OPT_CANCELLED, "the client is being closed");
-    } else if (client->refusal.status != OPT_OK) {
-        call->error = client->refusal;
-    } else if (call->model != NULL && call->model->loss.status != OPT_OK) {
-        call->error = call->model->loss;
-    } else if (call->request.message == OPT_MESSAGE_NONE &&
-               client->state == SESSION_READY) {
-        session_end(client, call, OPT_OK);
-        return;
-    }
-    if (call->error.status != OPT_OK) {
-        session_end(client, call, call->error.status);
-        return;
-    }
-    session_alarm(client, call->deadline_ns);
-    if (call->not_before_ns != 0) {
-        call->state = CALL_LATER;
-        call_append(&client->later, call);
-        session_alarm(client, call->not_before_ns);
-        return;
-    }
-    call->state = CALL_QUEUED;
-    call_append(&client->queue, call);
-    if (client->state != SESSION_READY || client->broken) {
-        return;
-    }
-    /* Who waits anyway sends by itself; who does not is not to be held up. */
-    if (!call->on_heap) {
-        exchange_send(client);
-    }
-    if (exchange_has_more(client) && !on_client_thread(client)) {
-        session_wake(client);
-    }
-}
-
-void session_release(struct optclient_call *call)
-{
-    struct optclient *client = call->client;
-    call_fini(call);
-    free(call);
-    client->references--;
 }

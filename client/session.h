@@ -10,9 +10,9 @@
  *                                             REFUSED: no use trying again
  *   any -> CLOSED by optclient_close
  *
- * session.c moves between these states and keeps time, exchange.c sends calls and
- * handles replies in state READY (and speaks the few messages of GREETING and
- * RESTORING), optclient.c, model.c and inquiry.c are the public functions on top.
+ * session.c moves between these states, ledger.c takes calls in, times and ends them,
+ * exchange.h sends requests and handles replies. On top are the public functions:
+ * optclient.c, opening.c, opened.c, transfer.c, inquiry.c.
  *
  * One lock guards everything here. The client's thread runs the loop and holds the lock
  * in each of its callbacks, except while it runs a callback of the user. A thread that
@@ -67,46 +67,6 @@ struct session_settings {
     enum opt_dtype push_dtype;
     enum opt_dtype pull_dtype;
     bool checksum;
-};
-
-struct model_name {
-    const char *name; /* the tensor's */
-    size_t position;
-};
-
-/* How far a model is opened. */
-enum model_stage {
-    MODEL_WANTED, /* create or open has not been answered: it can be sent again */
-    MODEL_MAKING, /* answered, but not usable yet: that lasts as long as the connection
-                   */
-    MODEL_OPEN
-};
-
-/* What of a restore_id is not an id. */
-#define MODEL_NOT_RESTORED UINT64_C(0)
-#define MODEL_RESTORED UINT64_MAX
-
-struct optclient_model {
-    struct optclient *client;
-    struct optclient_model *previous, *next; /* in client->models */
-    char *name;
-    char *specification;
-    struct optclient_tensor *tensors; /* one block with all names and shapes */
-    uint64_t *elements;               /* of each tensor */
-    struct model_name *names;         /* of the tensors, sorted, for finding */
-    size_t tensor_count;
-
-    enum model_stage stage;
-    uint32_t number;        /* to the daemon */
-    bool joined;            /* opened to take part in rounds */
-    bool closing;           /* by optclient_model_close */
-    bool abandoned;         /* and that is over: to be freed with the end of leave */
-    struct opt_error loss;  /* why calls on it fail, if the daemon has lost it */
-    uint64_t restore_id;    /* of the request that opens it again on this connection */
-    uint64_t last_sequence; /* given to a push */
-    uint64_t step;          /* highest seen */
-    uint64_t pulled_step;   /* of the last completed pull */
-    struct optclient_call leave;
 };
 
 struct optclient {
@@ -172,8 +132,6 @@ struct optclient {
     struct addrinfo *found, *trying;
 };
 
-/* session.c */
-
 /* Start the thread. The client's settings, address, peer and session are filled in.
  * OPT_UNAVAILABLE with a sentence if there are no resources; then nothing is left. */
 enum opt_status session_start(struct optclient *client, struct opt_error *error);
@@ -210,39 +168,21 @@ void session_refuse(struct optclient *client, const struct opt_error *error);
 /* Lock held. All models are open again: calls may go. */
 void session_ready(struct optclient *client);
 
+/* Whether the caller is the client's thread. */
+bool session_on_thread(const struct optclient *client);
+
+/* Lock held. End the calls whose time has passed, and bring back those whose time has
+ * come. */
+void session_expire(struct optclient *client);
+
+/* Lock held. End the calls of one model (NULL: all) with this error. */
+void session_end_all(struct optclient *client, struct optclient_model *model,
+                     const struct opt_error *error);
+
 /* Lock held. Have the client's thread look. */
 void session_wake(struct optclient *client);
 
 /* Lock held. Something must be looked at by then. */
 void session_alarm(struct optclient *client, uint64_t when_ns);
-
-/* model.c; lock held. Take a model out of the client's list and free it. It has no
- * calls. */
-void model_drop(struct optclient_model *model);
-
-/* exchange.c; lock held, all of them. */
-
-/* Send what goes without waiting, but leave off after some megabytes so that others
- * have their turn. */
-void exchange_send(struct optclient *client);
-
-/* Whether there is more to send. */
-bool exchange_has_more(const struct optclient *client);
-
-/* Take in replies, as far as they have come: to be called after each receive. False if
- * the connection has been given up. */
-bool exchange_receive(struct optclient *client);
-
-/* Ask to be let in. */
-void exchange_greet(struct optclient *client);
-
-/* In state RESTORING: if no model is left to be opened again, go on to READY. */
-void exchange_restored(struct optclient *client);
-
-/* The connection is gone: what was sent on it is to be sent again. */
-void exchange_reset(struct optclient *client);
-
-/* A call is taken away: nothing may touch its memory any more. */
-void exchange_forget(struct optclient *client, struct optclient_call *call);
 
 #endif

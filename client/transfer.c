@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "client/entry.h"
+#include "client/opened.h"
 #include "client/session.h"
 
 /* What both kinds of a push and a pull are given. */
@@ -183,9 +184,7 @@ static void fill_basis(struct optclient_call *call)
     if (!call_pushes(call)) {
         return;
     }
-    struct opt_push *push = call->request.message == OPT_MESSAGE_PUSH
-                                ? &call->request.body.push
-                                : &call->request.body.push_pull.push;
+    struct opt_push *push = call_push_of(&call->request);
     if (push->basis == 0) {
         push->basis = call->model->pulled_step;
     }

@@ -484,5 +484,9 @@ void conn_open(struct loop *loop, int socket, bool refuse)
 
 void conn_finish(struct conn *conn)
 {
+    /* One that is closing already has said all it can say. */
+    if (conn->state != CONN_OPEN) {
+        return;
+    }
     conn_refuse(conn, OPT_UNAVAILABLE, "daemon stopping", "the daemon is stopping");
 }

@@ -79,7 +79,7 @@ static unsigned train(const char *address)
     return duplicates;
 }
 
-Test(reconnect, applies_each_push_once_wherever_the_connection_is_cut, .timeout = 120)
+Test(reconnect, applies_each_push_once_wherever_the_connection_is_cut)
 {
     unsigned duplicates = 0;
     unsigned frames = UINT32_MAX;
@@ -117,7 +117,7 @@ static enum fake_action cut_often(struct fake_conn *conn,
     return FAKE_SERVE;
 }
 
-Test(reconnect, keeps_many_pushes_in_flight_in_order_through_many_cuts, .timeout = 60)
+Test(reconnect, keeps_many_pushes_in_flight_in_order_through_many_cuts)
 {
     enum { CALLS = 60 };
     unsigned count = 0;
@@ -154,7 +154,7 @@ Test(reconnect, keeps_many_pushes_in_flight_in_order_through_many_cuts, .timeout
 
 /* ---------------------------------------------------------------- nobody, or silent */
 
-Test(reconnect, gives_up_at_the_deadline_when_nobody_listens, .timeout = 30)
+Test(reconnect, gives_up_at_the_deadline_when_nobody_listens)
 {
     char address[32];
     snprintf(address, sizeof(address), "127.0.0.1:%u", (unsigned)free_port());
@@ -171,7 +171,7 @@ Test(reconnect, gives_up_at_the_deadline_when_nobody_listens, .timeout = 30)
     cr_assert_null(client);
 }
 
-Test(reconnect, gives_up_at_the_deadline_when_nobody_answers, .timeout = 30)
+Test(reconnect, gives_up_at_the_deadline_when_nobody_answers)
 {
     struct fake_server *server =
         fake_server_start(&(struct fake_options){ .silent = true });
@@ -185,7 +185,7 @@ Test(reconnect, gives_up_at_the_deadline_when_nobody_answers, .timeout = 30)
     fake_server_stop(server);
 }
 
-Test(reconnect, says_that_a_name_cannot_be_looked_up, .timeout = 60)
+Test(reconnect, says_that_a_name_cannot_be_looked_up)
 {
     struct optclient_options options = test_options();
     options.connect_timeout_ms = 2000;
@@ -201,7 +201,7 @@ static void *start_late(void *argument)
     return fake_server_start(&(struct fake_options){ .port = *port });
 }
 
-Test(reconnect, waits_for_a_daemon_that_starts_later, .timeout = 30)
+Test(reconnect, waits_for_a_daemon_that_starts_later)
 {
     uint16_t port = free_port();
     char address[32];
@@ -224,7 +224,7 @@ static enum fake_action hang_up_thrice(struct fake_conn *conn,
     return fake_number(conn) <= 3 ? FAKE_HANG_UP : FAKE_SERVE;
 }
 
-Test(reconnect, tries_again_until_it_is_let_in, .timeout = 30)
+Test(reconnect, tries_again_until_it_is_let_in)
 {
     struct fake_server *server =
         fake_server_start(&(struct fake_options){ .hook = hang_up_thrice });
@@ -246,7 +246,7 @@ static enum fake_action first_falls_silent(struct fake_conn *conn,
     return fake_number(conn) == 1 && !opening ? FAKE_DONE : FAKE_SERVE;
 }
 
-Test(reconnect, leaves_a_connection_that_has_fallen_silent, .timeout = 30)
+Test(reconnect, leaves_a_connection_that_has_fallen_silent)
 {
     struct fake_server *server = fake_server_start(&(struct fake_options){
         .hook = first_falls_silent, .heartbeat_ms = 20, .lease_ms = 80 });
@@ -273,7 +273,7 @@ static enum fake_action never_answer_pushes(struct fake_conn *conn,
     return request->message == OPT_MESSAGE_PUSH ? FAKE_DONE : FAKE_SERVE;
 }
 
-Test(reconnect, ends_an_unanswered_call_at_its_deadline_and_goes_on, .timeout = 30)
+Test(reconnect, ends_an_unanswered_call_at_its_deadline_and_goes_on)
 {
     struct fake_server *server =
         fake_server_start(&(struct fake_options){ .hook = never_answer_pushes });
@@ -299,7 +299,7 @@ Test(reconnect, ends_an_unanswered_call_at_its_deadline_and_goes_on, .timeout = 
 
 /* ------------------------------------------------------------ a daemon that is gone */
 
-Test(reconnect, fails_calls_by_their_deadline_when_the_daemon_is_gone, .timeout = 30)
+Test(reconnect, fails_calls_by_their_deadline_when_the_daemon_is_gone)
 {
     struct fake_server *server = fake_server_start(&(struct fake_options){ 0 });
     char address[32];
@@ -327,7 +327,7 @@ Test(reconnect, fails_calls_by_their_deadline_when_the_daemon_is_gone, .timeout 
     shapes_free(&shapes);
 }
 
-Test(reconnect, says_that_a_daemon_started_anew_has_lost_the_model, .timeout = 30)
+Test(reconnect, says_that_a_daemon_started_anew_has_lost_the_model)
 {
     struct fake_server *server = fake_server_start(&(struct fake_options){ 0 });
     struct optclient *client = test_connect(fake_server_address(server), NULL);
@@ -350,7 +350,7 @@ Test(reconnect, says_that_a_daemon_started_anew_has_lost_the_model, .timeout = 3
     shapes_free(&shapes);
 }
 
-Test(reconnect, does_not_take_another_model_of_the_same_name_for_its_own, .timeout = 30)
+Test(reconnect, does_not_take_another_model_of_the_same_name_for_its_own)
 {
     struct fake_server *server = fake_server_start(&(struct fake_options){ 0 });
     struct optclient *client = test_connect(fake_server_address(server), NULL);

@@ -86,13 +86,13 @@ static void push_into_a_stall(uint32_t chunk_bytes, const char *words, unsigned 
     shapes_free(&shapes);
 }
 
-Test(withdrawal, finishes_the_frame_but_not_from_the_callers_memory, .timeout = 60)
+Test(withdrawal, finishes_the_frame_but_not_from_the_callers_memory)
 {
     /* All in one frame, so that the daemon has it in the end. */
     push_into_a_stall(60 << 20, "whether the push was applied is not known", 2, 1);
 }
 
-Test(withdrawal, leaves_the_connection_when_a_push_ends_between_frames, .timeout = 60)
+Test(withdrawal, leaves_the_connection_when_a_push_ends_between_frames)
 {
     push_into_a_stall(1 << 20, "the push was not applied", 1, 2);
 }
@@ -148,8 +148,7 @@ static enum fake_action send_half(struct fake_conn *conn,
     return FAKE_SERVE;
 }
 
-Test(withdrawal, takes_its_hands_off_the_weights_when_a_pull_ends_halfway,
-     .timeout = 30)
+Test(withdrawal, takes_its_hands_off_the_weights_when_a_pull_ends_halfway)
 {
     struct half half = { NULL, 0, false };
     struct fake_server *server = fake_server_start(
@@ -242,12 +241,12 @@ static void close_during_pushes(bool only_model)
     shapes_free(&shapes);
 }
 
-Test(withdrawal, cancels_calls_when_the_client_is_closed, .timeout = 30)
+Test(withdrawal, cancels_calls_when_the_client_is_closed)
 {
     close_during_pushes(false);
 }
 
-Test(withdrawal, cancels_calls_when_the_model_is_closed, .timeout = 30)
+Test(withdrawal, cancels_calls_when_the_model_is_closed)
 {
     close_during_pushes(true);
 }
@@ -270,7 +269,7 @@ static enum fake_action hang_up_at_leave(struct fake_conn *conn,
     return FAKE_SERVE;
 }
 
-Test(withdrawal, leaves_a_model_even_if_the_connection_breaks, .timeout = 30)
+Test(withdrawal, leaves_a_model_even_if_the_connection_breaks)
 {
     sem_t left;
     sem_init(&left, 0, 0);
@@ -287,7 +286,7 @@ Test(withdrawal, leaves_a_model_even_if_the_connection_breaks, .timeout = 30)
 
 /* -------------------------------------------------------------------------- forking */
 
-Test(withdrawal, refuses_calls_in_a_forked_child, .timeout = 30)
+Test(withdrawal, refuses_calls_in_a_forked_child)
 {
     struct fake_server *server = fake_server_start(&(struct fake_options){ 0 });
     struct optclient *client = test_connect(fake_server_address(server), NULL);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@ static const struct optclient_tensor tensor = { .name = "w",
 static const char specification[] = "sgd(lr=1, aggregate=sum)";
 static const char *const daemon_options[] = { "--lease", "1s", "--grace", "500ms",
                                               NULL };
+static const char *const patient[] = { "--grace", "60s", NULL };
 
 /* ---------------------------------------------------------------- a worker */
 
@@ -197,6 +199,20 @@ static void half_a_push(uint16_t port, int events)
     pause();
 }
 
+/* Pushes into a round that nobody closes. */
+static void waits_in_a_round(uint16_t port, int events)
+{
+    struct worker worker;
+    struct optclient_call *call;
+    if (!worker_start(&worker, port, "b")) {
+        _exit(3);
+    }
+    struct optclient_values values = { .values = worker.gradient };
+    optclient_push_start(worker.model, &values, 1, NULL, NULL, NULL, &call);
+    tell(events, 1);
+    pause();
+}
+
 enum { ROUNDS = 40 };
 
 /* Pushes 1 in many rounds, says when the first few are over, and in the end how many
@@ -218,6 +234,30 @@ static void many_rounds(uint16_t port, int events)
     worker_stop(&worker);
     tell(events, (int32_t)worker.acknowledged);
     _exit(0);
+}
+
+/* Ask until the daemon says that the worker has pushed into the open round, and whether
+ * it is connected. Every question is answered by the daemon, so this waits for it and
+ * not for time. */
+static void expect_pushed(const struct worker *worker, const char *name, int connected)
+{
+    for (int i = 0; i < 100000; i++) {
+        struct optclient_description *description;
+        bool found = false;
+        cr_assert_eq(optclient_describe(worker->client, "model", &description),
+                     OPTCLIENT_OK, "%s", optclient_error());
+        for (size_t k = 0; k < description->worker_count; k++) {
+            const struct optclient_worker_info *other = &description->workers[k];
+            found = found || (strcmp(other->name, name) == 0 && other->pushed &&
+                              other->connected == connected);
+        }
+        optclient_description_free(description);
+        if (found) {
+            return;
+        }
+    }
+    cr_assert_fail("%s has not pushed, or is %sconnected", name,
+                   connected ? "not " : "");
 }
 
 /* ---------------------------------------------------------------- tests */
@@ -297,4 +337,20 @@ Test(workers, a_frozen_one_loses_its_lease_and_may_come_back, .timeout = 120)
     expect_sum(&a, a.acknowledged + acknowledged);
     worker_stop(&a);
     daemon_stop(&server);
+}
+
+Test(workers, those_that_die_in_a_round_do_not_keep_the_daemon_from_stopping,
+     .timeout = 60)
+{
+    struct daemon_process server = { 0 };
+    struct worker a;
+    daemon_start(&server, patient);
+    cr_assert(worker_start(&a, server.port, "a"), "%s", optclient_error());
+    struct process b = spawn(waits_in_a_round, server.port);
+    cr_assert_eq(await(&b), 1);
+    expect_pushed(&a, "b", 1);
+    reap(&b, SIGKILL);
+    expect_pushed(&a, "b", 0);
+    daemon_stop(&server); /* in order, which is 0 */
+    worker_stop(&a);
 }

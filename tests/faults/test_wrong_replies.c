@@ -157,7 +157,7 @@ static enum fake_action answer_wrongly(struct fake_conn *conn,
     return FAKE_DONE;
 }
 
-Test(wrong_replies, are_told_from_weights, .timeout = 60)
+Test(wrong_replies, are_told_from_weights)
 {
     for (size_t i = 0; i < sizeof(wrongs) / sizeof(wrongs[0]); i++) {
         struct wrong wrong = wrongs[i];
@@ -197,8 +197,7 @@ static enum fake_action send_garbage(struct fake_conn *conn,
     return FAKE_SERVE;
 }
 
-Test(wrong_replies, that_break_the_stream_cost_a_connection_and_nothing_else,
-     .timeout = 60)
+Test(wrong_replies, that_break_the_stream_cost_a_connection_and_nothing_else)
 {
     static const uint8_t too_long[] = { 0xFF, 0xFF, 0xFF, 0xFF, 0x08, 0x01 };
     static const uint8_t empty[] = { 0, 0, 0, 0 };
@@ -238,7 +237,7 @@ static enum fake_action answer_twice(struct fake_conn *conn,
     return FAKE_DONE;
 }
 
-Test(wrong_replies, that_come_twice_are_taken_once, .timeout = 30)
+Test(wrong_replies, that_come_twice_are_taken_once)
 {
     struct scene scene = scene_open(answer_twice, NULL, NULL);
     for (int i = 0; i < 20; i++) {
@@ -282,7 +281,7 @@ static enum fake_action refuse(struct fake_conn *conn,
     return FAKE_SERVE;
 }
 
-Test(refusals, that_ask_for_patience_get_it, .timeout = 30)
+Test(refusals, that_ask_for_patience_get_it)
 {
     static const struct refusal refusals[] = {
         { OPT_MESSAGE_PUSH, OPT_UNAVAILABLE, 0, 2, false },
@@ -301,7 +300,7 @@ Test(refusals, that_ask_for_patience_get_it, .timeout = 30)
     }
 }
 
-Test(refusals, are_final_otherwise, .timeout = 30)
+Test(refusals, are_final_otherwise)
 {
     static const struct refusal refusals[] = {
         { OPT_MESSAGE_PUSH, OPT_INVALID_ARGUMENT, 0, 1, false },
@@ -320,7 +319,7 @@ Test(refusals, are_final_otherwise, .timeout = 30)
     }
 }
 
-Test(refusals, of_patience_end_at_the_deadline_with_the_daemons_sentence, .timeout = 30)
+Test(refusals, of_patience_end_at_the_deadline_with_the_daemons_sentence)
 {
     struct refusal refusal = { OPT_MESSAGE_PUSH, OPT_RESOURCE_EXHAUSTED, 40, 1000000,
                                false };
@@ -335,7 +334,7 @@ Test(refusals, of_patience_end_at_the_deadline_with_the_daemons_sentence, .timeo
     scene_close(&scene);
 }
 
-Test(refusals, of_a_taken_over_identity_end_the_client_for_good, .timeout = 30)
+Test(refusals, of_a_taken_over_identity_end_the_client_for_good)
 {
     struct refusal refusal = { OPT_MESSAGE_PUSH, OPT_FAILED_PRECONDITION, 0, 1, true };
     struct scene scene = scene_open(refuse, &refusal, NULL);
@@ -368,7 +367,7 @@ static enum fake_action refuse_hello(struct fake_conn *conn,
     return refuse(conn, request, data, data_size, context);
 }
 
-Test(refusals, of_hello_are_told_at_once_if_waiting_cannot_help, .timeout = 30)
+Test(refusals, of_hello_are_told_at_once_if_waiting_cannot_help)
 {
     static const enum opt_status statuses[] = { OPT_UNIMPLEMENTED, OPT_INVALID_ARGUMENT,
                                                 OPT_PERMISSION_DENIED, OPT_OK };
@@ -388,7 +387,7 @@ Test(refusals, of_hello_are_told_at_once_if_waiting_cannot_help, .timeout = 30)
     }
 }
 
-Test(refusals, of_hello_for_lack_of_room_are_waited_for, .timeout = 30)
+Test(refusals, of_hello_for_lack_of_room_are_waited_for)
 {
     struct refusal refusal = { OPT_MESSAGE_HELLO, OPT_RESOURCE_EXHAUSTED, 10, 3,
                                false };
@@ -397,7 +396,7 @@ Test(refusals, of_hello_for_lack_of_room_are_waited_for, .timeout = 30)
     scene_close(&scene);
 }
 
-Test(refusals, because_another_creator_vanished_are_overcome, .timeout = 30)
+Test(refusals, because_another_creator_vanished_are_overcome)
 {
     struct refusal refusal = { OPT_MESSAGE_CREATE, OPT_ABORTED, 0, 3, false };
     struct scene scene = scene_open(refuse, &refusal, NULL);
@@ -420,7 +419,7 @@ static enum fake_action check_observer(struct fake_conn *conn,
     return FAKE_SERVE;
 }
 
-Test(refusals, of_names_come_before_any_connection, .timeout = 30)
+Test(refusals, of_names_come_before_any_connection)
 {
     struct optclient_options options = test_options();
     struct optclient *client;
@@ -455,7 +454,7 @@ Test(refusals, of_names_come_before_any_connection, .timeout = 30)
     fake_server_stop(server);
 }
 
-Test(refusals, of_senseless_arguments_name_them, .timeout = 30)
+Test(refusals, of_senseless_arguments_name_them)
 {
     struct scene scene = scene_open(NULL, NULL, NULL);
     struct optclient_values *values = scene.values;

@@ -1,129 +1,19 @@
-/* Models: create, open, close, and what is known of them. */
+/* Creating and opening models. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "client/entry.h"
+#include "client/opened.h"
 #include "client/session.h"
 
 enum {
     NS_PER_MS = 1000000,
-    CLOSE_WAIT_MS = 1000,
     RETRY_FIRST_MS = 10, /* after somebody else's failure to create */
     RETRY_MOST_MS = 1000
 };
 
-/* ------------------------------------------------------------------ making, freeing */
-
-static void model_free(struct optclient_model *model)
-{
-    if (model == NULL) {
-        return;
-    }
-    free(model->name);
-    free(model->specification);
-    free(model->tensors);
-    free(model->elements);
-    free(model->names);
-    free(model);
-}
-
-void model_drop(struct optclient_model *model)
-{
-    struct optclient *client = model->client;
-    if (model->previous != NULL) {
-        model->previous->next = model->next;
-    } else if (client->models == model) {
-        client->models = model->next;
-    }
-    if (model->next != NULL) {
-        model->next->previous = model->previous;
-    }
-    if (model->leave.client != NULL) {
-        call_fini(&model->leave);
-    }
-    model_free(model);
-    if (client->state == SESSION_RESTORING) {
-        exchange_restored(client); /* it may have been the one that was waited for */
-    }
-}
-
-static struct optclient_model *model_new(struct optclient *client, const char *name,
-                                         bool joined)
-{
-    struct optclient_model *model = calloc(1, sizeof(*model));
-    if (model == NULL || (model->name = strdup(name)) == NULL) {
-        free(model);
-        return NULL;
-    }
-    model->client = client;
-    model->joined = joined;
-    pthread_mutex_lock(&client->lock);
-    model->next = client->models;
-    if (model->next != NULL) {
-        model->next->previous = model;
-    }
-    client->models = model;
-    pthread_mutex_unlock(&client->lock);
-    return model;
-}
-
-/* Number of elements, or 0 if the shape cannot be. */
-static uint64_t count_elements(const uint64_t *shape, size_t rank)
-{
-    uint64_t elements = 1;
-    for (size_t i = 0; i < rank; i++) {
-        if (shape[i] == 0 || shape[i] > OPT_ELEMENTS_MAX / elements) {
-            return 0;
-        }
-        elements *= shape[i];
-    }
-    return elements;
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(((const struct model_name *)a)->name,
-                  ((const struct model_name *)b)->name);
-}
-
-/* Copy the tensors into one block, count their elements, sort their names. Shapes are
- * checked already. */
-static bool keep_tensors(struct optclient_model *model,
-                         const struct optclient_tensor *tensors, size_t count)
-{
-    size_t dimensions = 0;
-    size_t text = 0;
-    for (size_t i = 0; i < count; i++) {
-        dimensions += tensors[i].rank;
-        text += strlen(tensors[i].name) + 1;
-    }
-    size_t structs = count * sizeof(struct optclient_tensor);
-    model->tensors = malloc(structs + dimensions * sizeof(uint64_t) + text + 1);
-    model->elements = malloc((count + 1) * sizeof(*model->elements));
-    model->names = malloc((count + 1) * sizeof(*model->names));
-    if (model->tensors == NULL || model->elements == NULL || model->names == NULL) {
-        return false;
-    }
-    uint64_t *shape = (uint64_t *)((char *)model->tensors + structs);
-    char *name = (char *)(shape + dimensions);
-    for (size_t i = 0; i < count; i++) {
-        size_t size = strlen(tensors[i].name) + 1;
-        memcpy(name, tensors[i].name, size);
-        for (size_t d = 0; d < tensors[i].rank; d++) {
-            shape[d] = tensors[i].shape[d];
-        }
-        model->tensors[i] = (struct optclient_tensor){ name, shape, tensors[i].rank };
-        model->elements[i] = count_elements(shape, tensors[i].rank);
-        model->names[i] = (struct model_name){ name, i };
-        name += size;
-        shape += tensors[i].rank;
-    }
-    model->tensor_count = count;
-    qsort(model->names, count, sizeof(*model->names), compare_names);
-    return true;
-}
+/* ------------------------------------------------------------------------- checking */
 
 static enum optclient_status check_tensors(const struct optclient_tensor *tensors,
                                            size_t count)
@@ -151,7 +41,7 @@ static enum optclient_status check_tensors(const struct optclient_tensor *tensor
                               "tensor \"%s\" has rank %zu; the limit is %d",
                               tensor->name, tensor->rank, (int)OPT_RANK_MAX);
         }
-        if (count_elements(tensor->shape, tensor->rank) == 0) {
+        if (opened_count_elements(tensor->shape, tensor->rank) == 0) {
             return entry_fail(OPT_INVALID_ARGUMENT,
                               "tensor \"%s\": each dimension must be at least 1 and "
                               "their product at most 2^40",
@@ -283,8 +173,8 @@ static enum optclient_status finish_opening(struct optclient_model *model)
     pthread_mutex_lock(&client->lock);
     struct opt_error loss = model->loss;
     if (loss.status == OPT_OK) {
-        model->stage = MODEL_OPEN;
-        model->restore_id = MODEL_RESTORED;
+        model->stage = OPENED_READY;
+        model->restore_id = OPENED_RESTORED;
     }
     pthread_mutex_unlock(&client->lock);
     return entry_report(&loss);
@@ -295,7 +185,7 @@ static void start_over(struct optclient_model *model)
 {
     pthread_mutex_lock(&model->client->lock);
     model->loss = (struct opt_error){ .status = OPT_OK };
-    model->stage = MODEL_WANTED;
+    model->stage = OPENED_WANTED;
     pthread_mutex_unlock(&model->client->lock);
 }
 
@@ -354,7 +244,7 @@ static void discard(struct optclient_model *model)
 {
     struct optclient *client = model->client;
     pthread_mutex_lock(&client->lock);
-    model_drop(model);
+    opened_drop(model);
     pthread_mutex_unlock(&client->lock);
 }
 
@@ -393,14 +283,14 @@ enum optclient_status optclient_create(struct optclient *client, const char *nam
         .policy = policy == NULL ? (struct optclient_policy){ 0 } : *policy,
         .deadline_ns = uv_hrtime() + (uint64_t)client->settings.timeout_ms * NS_PER_MS,
     };
-    creation.model = model_new(client, name, true);
+    creation.model = opened_new(client, name, true);
     creation.table = pack_table(tensors, count, &creation.table_size);
     if (initial != NULL) {
         creation.initial = initial_values(initial, count);
     }
     if (creation.model == NULL || creation.table == NULL ||
         (initial != NULL && creation.initial == NULL) ||
-        !keep_tensors(creation.model, tensors, count)) {
+        !opened_keep_tensors(creation.model, tensors, count)) {
         status = entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for a model");
     } else {
         status = create_until_deadline(&creation);
@@ -443,7 +333,7 @@ static enum optclient_status take_description(struct optclient_model *model,
                                                     description.tensors[i].shape,
                                                     description.tensors[i].rank };
         }
-        if (tensors == NULL || !keep_tensors(model, tensors, count)) {
+        if (tensors == NULL || !opened_keep_tensors(model, tensors, count)) {
             status = entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for a model");
         }
     }
@@ -488,7 +378,7 @@ enum optclient_status optclient_open(struct optclient *client, const char *name,
     if (status != OPTCLIENT_OK) {
         return status;
     }
-    struct optclient_model *model = model_new(client, name, join != 0);
+    struct optclient_model *model = opened_new(client, name, join != 0);
     if (model == NULL) {
         return entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for a model");
     }
@@ -506,73 +396,4 @@ enum optclient_status optclient_open(struct optclient *client, const char *name,
         discard(model);
     }
     return status;
-}
-
-/* -------------------------------------------------------------------------- closing */
-
-void optclient_model_close(struct optclient_model *model)
-{
-    if (model == NULL || entry_check(model->client) != OPTCLIENT_OK) {
-        return;
-    }
-    struct optclient *client = model->client;
-    pthread_mutex_lock(&client->lock);
-    session_cancel(client, model, "the model is being closed");
-    if (model->joined && model->loss.status == OPT_OK) {
-        model->closing = true;
-        call_init(&model->leave, client, model, OPT_MESSAGE_LEAVE, 0);
-        model->leave.deadline_ns = UINT64_MAX;
-        session_post(client, &model->leave);
-        struct timespec limit;
-        clock_gettime(CLOCK_MONOTONIC, &limit);
-        limit.tv_sec += CLOSE_WAIT_MS / 1000;
-        client->callers++;
-        while (model->leave.state < CALL_ENDED && client->state == SESSION_READY) {
-            if (pthread_cond_timedwait(&model->leave.changed, &client->lock, &limit) !=
-                0) {
-                break;
-            }
-        }
-        client->callers--;
-        if (client->callers == 0 && client->closing) {
-            pthread_cond_broadcast(&client->left);
-        }
-    }
-    if (model->leave.client != NULL && model->leave.state < CALL_ENDED) {
-        model->abandoned = true; /* freed when the daemon has been told */
-    } else {
-        model_drop(model);
-    }
-    pthread_mutex_unlock(&client->lock);
-}
-
-/* ------------------------------------------------------------------------ accessors */
-
-size_t optclient_model_tensors(const struct optclient_model *model)
-{
-    return model->tensor_count;
-}
-
-const struct optclient_tensor *
-optclient_model_tensor(const struct optclient_model *model, size_t index)
-{
-    return index < model->tensor_count ? &model->tensors[index] : NULL;
-}
-
-uint64_t optclient_tensor_elements(const struct optclient_tensor *tensor)
-{
-    return count_elements(tensor->shape, tensor->rank);
-}
-
-const char *optclient_model_specification(const struct optclient_model *model)
-{
-    return model->specification;
-}
-
-size_t optclient_model_find(const struct optclient_model *model, const char *name)
-{
-    struct model_name key = { name, 0 };
-    const struct model_name *found = bsearch(&key, model->names, model->tensor_count,
-                                             sizeof(*model->names), compare_names);
-    return found == NULL ? SIZE_MAX : found->position;
 }

@@ -1,0 +1,554 @@
+/* Replies as they come in. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "client/exchange.h"
+#include "client/opened.h"
+#include "client/session.h"
+
+enum {
+    NS_PER_MS = 1000000,
+    RETRY_WORTH_MS = 1000, /* least time left that makes asking again worth it */
+};
+
+static uint32_t or_default(uint64_t value, uint32_t fallback)
+{
+    return value == 0 ? fallback : value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
+/* Absent limits are those of the protocol; those nobody could work with are refused. */
+static bool limits_valid(struct optclient *client, struct opt_hello_reply *daemon)
+{
+    daemon->block_elements = or_default(daemon->block_elements, OPT_BLOCK);
+    daemon->chunk_bytes = or_default(daemon->chunk_bytes, OPT_CHUNK_BYTES);
+    daemon->max_header_bytes = or_default(daemon->max_header_bytes, OPT_HEADER_BYTES);
+    uint64_t frame = or_default(daemon->max_frame_bytes, OPT_FRAME_BYTES);
+    uint64_t block = (uint64_t)daemon->block_elements * sizeof(float);
+    uint64_t around = (uint64_t)daemon->max_header_bytes + OPT_FRAME_BEGIN_MAX;
+    if (daemon->max_header_bytes < 4 * EXCHANGE_HEADER_FIXED ||
+        frame < around + block) {
+        struct opt_error error;
+        opt_fail(&error, OPT_UNIMPLEMENTED,
+                 "%s accepts frames of %" PRIu64 " bytes with headers of %" PRIu32
+                 "; blocks of %" PRIu32 " elements do not fit",
+                 client->peer, frame, daemon->max_header_bytes, daemon->block_elements);
+        session_refuse(client, &error);
+        return false;
+    }
+    if (daemon->chunk_bytes > frame - around) {
+        daemon->chunk_bytes = (uint32_t)(frame - around);
+    }
+    if (daemon->chunk_bytes < block) {
+        daemon->chunk_bytes = (uint32_t)block;
+    }
+    return true;
+}
+
+/* Whether a code will be the same however often the connection is made again. */
+static bool is_final(enum opt_status status)
+{
+    return status == OPT_INVALID_ARGUMENT || status == OPT_PERMISSION_DENIED ||
+           status == OPT_FAILED_PRECONDITION || status == OPT_UNIMPLEMENTED ||
+           status == OPT_UNAUTHENTICATED;
+}
+
+/* The daemon does not want this connection, or this client. */
+static void on_connection_error(struct optclient *client,
+                                const struct opt_error_reply *reply, bool final)
+{
+    client->retry_after_ms = reply->retry_after_ms;
+    if (final) {
+        struct opt_error error;
+        opt_fail(&error, reply->status, "%s: %s", client->peer, reply->text);
+        session_refuse(client, &error);
+    } else {
+        session_break(client, "the daemon says %s: %s", opt_status_name(reply->status),
+                      reply->text);
+    }
+}
+
+static void on_hello(struct optclient *client, const struct opt_reply *reply)
+{
+    client->hello_id = 0;
+    if (reply->message == OPT_MESSAGE_ERROR) {
+        on_connection_error(client, &reply->body.error,
+                            is_final(reply->body.error.status));
+        return;
+    }
+    if (reply->message != OPT_MESSAGE_HELLO) {
+        session_break(client, "the daemon answered hello with %s",
+                      opt_message_name(reply->message));
+        return;
+    }
+    struct opt_hello_reply daemon = reply->body.hello;
+    daemon.server = ""; /* belongs to the arena */
+    if (daemon.protocol != OPT_PROTOCOL) {
+        struct opt_error error;
+        opt_fail(&error, OPT_UNIMPLEMENTED,
+                 "%s speaks protocol %" PRIu32 "; this library speaks %d", client->peer,
+                 daemon.protocol, (int)OPT_PROTOCOL);
+        session_refuse(client, &error);
+    } else if (limits_valid(client, &daemon)) {
+        client->daemon = daemon;
+        client->state = SESSION_RESTORING;
+        exchange_restored(client);
+    }
+}
+
+/* Which of the model's pushes have been applied is known again. */
+static void settle_pushes(struct optclient *client, struct optclient_model *model,
+                          const struct opt_model_reply *reply)
+{
+    struct optclient_call *next;
+    for (struct optclient_call *call = client->queue.first; call != NULL; call = next) {
+        next = call->next;
+        if (call->model != model || !call_pushes(call) || call->sequence == 0 ||
+            call->sequence > reply->last_sequence) {
+            continue;
+        }
+        if (!call->asked) {
+            call->sequence = 0; /* never sent whole, so the number is somebody else's */
+            continue;
+        }
+        call->result.fate = OPTCLIENT_DUPLICATE;
+        call->result.step = reply->step;
+        if (call->request.message == OPT_MESSAGE_PUSH) {
+            session_end(client, call, OPT_OK);
+        } else {
+            call->pushed = true;
+        }
+    }
+}
+
+static void on_restored(struct optclient *client, struct optclient_model *model,
+                        const struct opt_reply *reply)
+{
+    const struct opt_model_reply *found = &reply->body.model;
+    if (reply->message == OPT_MESSAGE_ERROR) {
+        const struct opt_error_reply *error = &reply->body.error;
+        if (error->status == OPT_UNAVAILABLE ||
+            error->status == OPT_RESOURCE_EXHAUSTED ||
+            error->status == OPT_FAILED_PRECONDITION) {
+            on_connection_error(client, error,
+                                error->status == OPT_FAILED_PRECONDITION);
+            return;
+        }
+        session_fail_model(model, error->status,
+                           "model \"%s\" is gone after the connection was lost: %s",
+                           model->name, error->text);
+    } else if (reply->message != OPT_MESSAGE_MODEL) {
+        session_break(client, "the daemon answered open with %s",
+                      opt_message_name(reply->message));
+        return;
+    } else if (found->tensors != model->tensor_count ||
+               strcmp(found->specification, model->specification) != 0) {
+        session_fail_model(model, OPT_NOT_FOUND,
+                           "model \"%s\" is gone after the connection was lost; "
+                           "another one has its name: %s, %" PRIu64 " tensors",
+                           model->name, found->specification, found->tensors);
+    } else if (found->step < model->step) {
+        session_fail_model(model, OPT_NOT_FOUND,
+                           "model \"%s\" is gone after the connection was lost; one "
+                           "with its name has had %" PRIu64 " updates, it had %" PRIu64,
+                           model->name, found->step, model->step);
+    } else {
+        model->number = found->model;
+        model->step = found->step;
+        settle_pushes(client, model, found);
+        if (model->last_sequence < found->last_sequence) {
+            model->last_sequence = found->last_sequence;
+        }
+    }
+    model->restore_id = OPENED_RESTORED;
+    exchange_restored(client);
+}
+
+/* Ask again, later, as if for the first time: nothing of it has taken effect. */
+static void ask_later(struct optclient *client, struct optclient_call *call,
+                      uint32_t wait_ms)
+{
+    exchange_forget(client, call);
+    call_unlink(call);
+    call->state = CALL_LATER;
+    call->begun = false;
+    call->asked = false;
+    call->sequence = 0;
+    call->not_before_ns = uv_hrtime() + (uint64_t)wait_ms * NS_PER_MS;
+    call_append(&client->later, call);
+    session_alarm(client, call->not_before_ns);
+}
+
+static void on_error(struct optclient *client, struct optclient_call *call,
+                     const struct opt_error_reply *reply)
+{
+    enum opt_message message = call->request.message;
+    enum opt_status status = reply->status;
+    opt_fail(&call->error, status, "%s", reply->text);
+    if (status == OPT_FAILED_PRECONDITION) {
+        /* Is it this call, or has another process taken this worker's name? Only in the
+         * second case a heartbeat is refused as well. */
+        client->heartbeat_due = true;
+    }
+    if (message == OPT_MESSAGE_LEAVE ||
+        (message == OPT_MESSAGE_DELETE && call->resent && status == OPT_NOT_FOUND)) {
+        session_end(client, call, OPT_OK);
+        return;
+    }
+    uint32_t left_ms = call_ms_left(call);
+    uint32_t wait_ms = reply->retry_after_ms > client->backoff.min_ms
+                           ? reply->retry_after_ms
+                           : client->backoff.min_ms;
+    bool busy = status == OPT_UNAVAILABLE ||
+                (status == OPT_RESOURCE_EXHAUSTED && reply->retry_after_ms > 0);
+    if (message == OPT_MESSAGE_ASSIGN) {
+        session_end(client, call, status);
+    } else if (busy && wait_ms < left_ms) {
+        ask_later(client, call, wait_ms);
+    } else if (status == OPT_DEADLINE_EXCEEDED && left_ms >= RETRY_WORTH_MS) {
+        /* The daemon's limit is shorter than this call's. */
+        ask_later(client, call, 0);
+    } else {
+        session_end(client, call, status);
+    }
+}
+
+static void take_push(struct optclient_call *call, const struct opt_push_reply *reply)
+{
+    call->result.fate = (enum optclient_fate)reply->fate;
+    call->result.step = reply->step;
+    call->result.staleness = reply->staleness;
+    call->result.epoch = reply->epoch;
+    if (reply->fate == OPT_FATE_DROPPED) {
+        opt_fail(&call->error, OPT_OK, "%s", reply->reason);
+    }
+}
+
+static void see_step(struct optclient_model *model, uint64_t step)
+{
+    if (model->step < step) {
+        model->step = step;
+    }
+}
+
+static void fail_reply(struct optclient *client, struct optclient_call *call,
+                       enum opt_status status, const char *what)
+{
+    bool pushed = call->request.message == OPT_MESSAGE_PUSH ||
+                  call->request.message == OPT_MESSAGE_PUSH_PULL;
+    struct opt_error error;
+    opt_fail(&error, status, "%s: %s%s", call_name(call), what,
+             pushed ? "; whether the push was applied is not known" : "");
+    call->error = error;
+    session_end(client, call, status);
+}
+
+/* The whole answer to a pull is here. */
+static void finish_pull(struct optclient *client, struct optclient_call *call,
+                        const struct opt_pull_reply *reply)
+{
+    if (!sink_full(&call->sink)) {
+        fail_reply(client, call, OPT_DATA_LOSS,
+                   "the daemon ended its answer before all weights had come");
+        return;
+    }
+    call->result.step = reply->step;
+    call->result.epoch = reply->epoch;
+    see_step(call->model, reply->step);
+    if (call_pull_of(&call->request)->view != OPT_VIEW_SLOT) {
+        call->model->pulled_step = reply->step;
+    }
+    session_end(client, call, OPT_OK);
+}
+
+/* Keep a reply's strings with the call. */
+static void keep_reply(struct optclient *client, struct optclient_call *call)
+{
+    struct opt_arena arena = call->arena;
+    call->arena = client->arena;
+    client->arena = arena;
+    call->reply = client->in_reply;
+    if (call->reply.message == OPT_MESSAGE_MODEL && call->model != NULL) {
+        const struct opt_model_reply *reply = &call->reply.body.model;
+        call->model->stage = OPENED_MAKING;
+        call->model->number = reply->model;
+        call->model->step = reply->step;
+        call->model->last_sequence = reply->last_sequence;
+    }
+    session_end(client, call, OPT_OK);
+}
+
+static void on_answer(struct optclient *client, struct optclient_call *call,
+                      const struct opt_reply *reply)
+{
+    switch (reply->message) {
+    case OPT_MESSAGE_ERROR:
+        on_error(client, call, &reply->body.error);
+        break;
+    case OPT_MESSAGE_PUSH:
+        take_push(call, &reply->body.push);
+        if (call->result.fate == OPTCLIENT_UNKNOWN_FATE) {
+            fail_reply(client, call, OPT_INTERNAL, "the daemon did not say its fate");
+            break;
+        }
+        see_step(call->model, reply->body.push.step);
+        session_end(client, call, OPT_OK);
+        break;
+    case OPT_MESSAGE_PULL:
+        if (reply->body.pull.last) {
+            finish_pull(client, call, &reply->body.pull);
+        }
+        break;
+    case OPT_MESSAGE_PUSH_PULL:
+        if (reply->body.push_pull.has_push) {
+            take_push(call, &reply->body.push_pull.push);
+        }
+        if (reply->body.push_pull.pull.last) {
+            if (call->result.fate == OPTCLIENT_UNKNOWN_FATE) {
+                fail_reply(client, call, OPT_INTERNAL,
+                           "the daemon did not say the push's fate");
+            } else {
+                finish_pull(client, call, &reply->body.push_pull.pull);
+            }
+        }
+        break;
+    case OPT_MESSAGE_WAIT:
+        call->result.step = reply->body.wait.step;
+        call->result.epoch = reply->body.wait.epoch;
+        see_step(call->model, reply->body.wait.step);
+        session_end(client, call, OPT_OK);
+        break;
+    case OPT_MESSAGE_MODEL:
+    case OPT_MESSAGE_STATISTICS:
+    case OPT_MESSAGE_SET:
+        keep_reply(client, call);
+        break;
+    default: /* list, describe: their data is with the call; others say no more */
+        if (reply->message != OPT_MESSAGE_ASSIGN || reply->id == call->id) {
+            session_end(client, call, OPT_OK);
+        }
+        break;
+    }
+}
+
+static enum opt_message expected_reply(const struct optclient_call *call)
+{
+    enum opt_message message = call_message(call);
+    return message == OPT_MESSAGE_OPEN ? OPT_MESSAGE_MODEL : message;
+}
+
+static bool reserve_buffer(struct optclient *client, size_t size)
+{
+    if (size <= client->in_capacity) {
+        return true;
+    }
+    uint8_t *buffer = aligned_alloc(64, (size + 63) / 64 * 64);
+    if (buffer == NULL) {
+        return false;
+    }
+    free(client->in_buffer);
+    client->in_buffer = buffer;
+    client->in_capacity = size;
+    return true;
+}
+
+static const struct opt_pull_reply *pull_reply(const struct opt_reply *reply)
+{
+    return reply->message == OPT_MESSAGE_PULL ? &reply->body.pull
+                                              : &reply->body.push_pull.pull;
+}
+
+/* Find the place for the weights of a frame. */
+static void place_weights(struct optclient *client, struct optclient_call *call,
+                          size_t data_size)
+{
+    const struct opt_pull_reply *reply = pull_reply(&client->in_reply);
+    struct opt_error error;
+    enum opt_status status =
+        sink_accept(&call->sink, reply, data_size, client->settings.pull_dtype, &error);
+    if (status != OPT_OK) {
+        fail_reply(client, call, status, error.text);
+        return;
+    }
+    if (data_size > 0) {
+        client->in_data = (uint8_t *)sink_place(&call->sink, reply);
+        if (client->in_data == NULL) {
+            if (!reserve_buffer(client, data_size)) {
+                fail_reply(client, call, OPT_RESOURCE_EXHAUSTED, "no memory");
+                return;
+            }
+            client->in_data = client->in_buffer;
+        }
+    }
+    client->in_call = call;
+}
+
+static void place_table(struct optclient *client, struct optclient_call *call,
+                        size_t data_size)
+{
+    free(call->data);
+    call->data = malloc(data_size + 1);
+    if (call->data == NULL) {
+        fail_reply(client, call, OPT_RESOURCE_EXHAUSTED, "no memory");
+        return;
+    }
+    call->data_size = data_size;
+    client->in_data = call->data;
+    client->in_call = call;
+}
+
+/* A reply to a call: check that it can be one, and find the place of its data. */
+static void place_answer(struct optclient *client, struct optclient_call *call,
+                         size_t data_size)
+{
+    const struct opt_reply *reply = &client->in_reply;
+    bool error = reply->message == OPT_MESSAGE_ERROR;
+    if (!error && reply->message != expected_reply(call)) {
+        char what[64];
+        snprintf(what, sizeof(what), "the daemon answered with %s",
+                 opt_message_name(reply->message));
+        fail_reply(client, call, OPT_INTERNAL, what);
+        return;
+    }
+    if (!error && client->settings.checksum && !reply->has_checksum && data_size > 0) {
+        fail_reply(client, call, OPT_DATA_LOSS, "the daemon left out the checksum");
+        return;
+    }
+    switch (reply->message) {
+    case OPT_MESSAGE_PULL:
+    case OPT_MESSAGE_PUSH_PULL:
+        place_weights(client, call, data_size);
+        break;
+    case OPT_MESSAGE_LIST:
+    case OPT_MESSAGE_DESCRIBE:
+        place_table(client, call, data_size);
+        break;
+    default:
+        if (data_size > 0) {
+            fail_reply(client, call, OPT_INTERNAL,
+                       "the daemon answered with data that nobody asked for");
+        } else {
+            client->in_call = call;
+        }
+        break;
+    }
+}
+
+static struct optclient_model *find_restored(struct optclient *client, uint64_t id)
+{
+    struct optclient_model *model = client->models;
+    while (model != NULL && model->restore_id != id) {
+        model = model->next;
+    }
+    return model;
+}
+
+/* A reply that is not to a call. */
+static void on_own_reply(struct optclient *client, const struct opt_reply *reply)
+{
+    bool error = reply->message == OPT_MESSAGE_ERROR;
+    struct optclient_model *model = NULL;
+    if (reply->id == 0) {
+        if (error) {
+            on_connection_error(client, &reply->body.error,
+                                reply->body.error.status == OPT_FAILED_PRECONDITION);
+        } else {
+            session_break(client, "the daemon sent a reply without an id");
+        }
+    } else if (reply->id == client->hello_id) {
+        on_hello(client, reply);
+    } else if (reply->id == client->heartbeat_id) {
+        client->heartbeat_id = 0;
+        if (error) {
+            on_connection_error(client, &reply->body.error,
+                                reply->body.error.status == OPT_FAILED_PRECONDITION);
+        }
+    } else if (reply->id == client->goodbye_id) {
+        session_break(client, "goodbye");
+    } else if (client->state == SESSION_RESTORING &&
+               (model = find_restored(client, reply->id)) != NULL) {
+        on_restored(client, model, reply);
+    } else if (reply->id > client->last_id) {
+        session_break(client,
+                      "the daemon answered request %" PRIu64 ", which nobody made",
+                      reply->id);
+    }
+    /* Else: to a call that has ended by its deadline, or was withdrawn. */
+}
+
+static bool on_header(struct optclient *client)
+{
+    struct opt_frame_reader *reader = client->uplink->reader;
+    size_t size;
+    const uint8_t *header = opt_frame_header(reader, &size);
+    size_t data_size = opt_frame_data_size(reader);
+    opt_arena_reset(&client->arena);
+    client->in_call = NULL;
+    client->in_data = NULL;
+    struct opt_error error;
+    if (opt_reply_read(header, size, data_size, &client->arena, &client->in_reply,
+                       &error) != OPT_OK) {
+        session_break(client, "the daemon sent a reply that cannot be read: %s",
+                      error.text);
+        return false;
+    }
+    if (client->in_reply.id != 0) {
+        struct optclient_call *call = exchange_id_find(client, client->in_reply.id);
+        if (call != NULL) {
+            place_answer(client, call, data_size);
+        }
+    }
+    opt_frame_place(reader, client->in_data);
+    return true;
+}
+
+static void on_frame_in(struct optclient *client)
+{
+    client->uplink->skipping = false;
+    struct optclient_call *call = client->in_call;
+    const struct opt_reply *reply = &client->in_reply;
+    client->in_call = NULL;
+    if (call == NULL) {
+        on_own_reply(client, reply);
+        return;
+    }
+    size_t data_size = opt_frame_data_size(client->uplink->reader);
+    if (client->settings.checksum && data_size > 0 &&
+        XXH3_64bits(client->in_data, data_size) != reply->checksum) {
+        fail_reply(client, call, OPT_DATA_LOSS,
+                   "the data that came does not have the daemon's checksum");
+        return;
+    }
+    if (client->in_data != NULL && client->in_data == client->in_buffer) {
+        sink_spread(&call->sink, pull_reply(reply), client->in_data);
+    }
+    on_answer(client, call, reply);
+}
+
+bool exchange_receive(struct optclient *client)
+{
+    struct opt_frame_reader *reader = client->uplink->reader;
+    while (!client->broken) {
+        switch (opt_frame_next(reader)) {
+        case OPT_FRAME_MORE:
+            return true;
+        case OPT_FRAME_HEADER:
+            if (!on_header(client)) {
+                return false;
+            }
+            break;
+        case OPT_FRAME_DATA:
+            break;
+        case OPT_FRAME_END:
+            on_frame_in(client);
+            break;
+        case OPT_FRAME_BROKEN:
+            session_break(client, "the daemon sent a broken frame: %s",
+                          opt_frame_error(reader)->text);
+            return false;
+        }
+    }
+    return false;
+}

@@ -1,0 +1,207 @@
+/* The calls of a client: taken in, timed, ended. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "client/exchange.h"
+#include "client/opened.h"
+#include "client/session.h"
+
+enum { NS_PER_MS = 1000000 };
+
+void session_end(struct optclient *client, struct optclient_call *call,
+                 enum opt_status status)
+{
+    exchange_forget(client, call);
+    call_unlink(call);
+    call->error.status = status;
+    call->state = call->on_done == NULL ? CALL_DONE : CALL_ENDED;
+    if (status == OPT_OK) {
+        client->usage.pushes += call->result.fate != OPTCLIENT_UNKNOWN_FATE;
+        client->usage.pulls += call_pulls(call);
+    }
+    if (call->on_done != NULL) {
+        call_append(&client->ended, call);
+        if (!session_on_thread(client)) {
+            session_wake(client);
+        }
+    }
+    pthread_cond_broadcast(&call->changed);
+    if (call->freed && call->state == CALL_DONE) {
+        session_release(call);
+        return;
+    }
+    if (call->request.message == OPT_MESSAGE_LEAVE && call->model->abandoned) {
+        opened_drop(call->model);
+    }
+}
+
+static void end_list(struct optclient *client, struct call_list *list,
+                     struct optclient_model *model, const struct opt_error *error)
+{
+    struct optclient_call *next;
+    for (struct optclient_call *call = list->first; call != NULL; call = next) {
+        next = call->next;
+        if (model == NULL || call->model == model) {
+            call->error = *error;
+            session_end(client, call, error->status);
+        }
+    }
+}
+
+void session_end_all(struct optclient *client, struct optclient_model *model,
+                     const struct opt_error *error)
+{
+    end_list(client, &client->sent, model, error);
+    end_list(client, &client->queue, model, error);
+    end_list(client, &client->later, model, error);
+}
+
+void session_cancel(struct optclient *client, struct optclient_model *model,
+                    const char *reason)
+{
+    struct opt_error error;
+    opt_fail(&error, OPT_CANCELLED, "%s", reason);
+    session_end_all(client, model, &error);
+}
+
+void session_fail_model(struct optclient_model *model, enum opt_status status,
+                        const char *format, ...)
+{
+    char text[OPT_ERROR_TEXT];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    opt_fail(&model->loss, status, "%s", text);
+    session_end_all(model->client, model, &model->loss);
+}
+
+/* A call's time has passed. */
+static void expire(struct optclient *client, struct optclient_call *call)
+{
+    const char *name = call_name(call);
+    const char *fate = "";
+    if (call->request.message == OPT_MESSAGE_PUSH ||
+        call->request.message == OPT_MESSAGE_PUSH_PULL) {
+        fate = call->pushed  ? "; the push was applied, the weights have not come"
+               : call->asked ? "; whether the push was applied is not known"
+                             : "; the push was not applied";
+    }
+    const char *trouble = client->trouble.status == OPT_OK ? "connecting has not ended"
+                                                           : client->trouble.text;
+    enum opt_status status = OPT_DEADLINE_EXCEEDED;
+    if (call->state == CALL_LATER) {
+        status = call->error.status; /* what the daemon said last */
+    } else if (call->request.message == OPT_MESSAGE_NONE) {
+        opt_fail(&call->error, status, "no connection to %s before the deadline: %s",
+                 client->peer, trouble);
+    } else if (client->state != SESSION_READY) {
+        status = OPT_UNAVAILABLE;
+        opt_fail(&call->error, status,
+                 "%s: no connection to %s before the deadline: "
+                 "%s%s",
+                 name, client->peer, trouble, fate);
+    } else if (call->begun) {
+        opt_fail(&call->error, status, "%s: no answer from %s before the deadline%s",
+                 name, client->peer, fate);
+    } else {
+        opt_fail(&call->error, status, "%s: %s did not take it before the deadline%s",
+                 name, client->peer, fate);
+    }
+    bool halfway = call_pushes(call) && call->begun && !cutter_done(&call->cutter);
+    session_end(client, call, status);
+    if (halfway) {
+        /* Its values are not ours any more, and without its last frame no other push
+         * can follow: the daemon forgets it with the connection. */
+        session_break(client, "a push was withdrawn halfway");
+    }
+}
+
+/* When a call ends if nothing happens to it. */
+static uint64_t limit_of(const struct optclient *client,
+                         const struct optclient_call *call)
+{
+    bool may_be_answered = call->begun && client->state == SESSION_READY;
+    if (!may_be_answered || call->deadline_ns == UINT64_MAX) {
+        return call->deadline_ns;
+    }
+    return call->deadline_ns + (uint64_t)SESSION_LATENESS_MS * NS_PER_MS;
+}
+
+static void expire_list(struct optclient *client, struct call_list *list, uint64_t now)
+{
+    struct optclient_call *next;
+    for (struct optclient_call *call = list->first; call != NULL; call = next) {
+        next = call->next;
+        uint64_t limit = limit_of(client, call);
+        if (limit <= now) {
+            expire(client, call);
+            continue;
+        }
+        session_alarm(client, limit);
+        if (call->state == CALL_LATER) {
+            if (call->not_before_ns > now) {
+                session_alarm(client, call->not_before_ns);
+            } else {
+                call_unlink(call);
+                call->state = CALL_QUEUED;
+                call_append(&client->queue, call);
+            }
+        }
+    }
+}
+
+void session_expire(struct optclient *client)
+{
+    uint64_t now = uv_hrtime();
+    expire_list(client, &client->sent, now);
+    expire_list(client, &client->queue, now);
+    expire_list(client, &client->later, now);
+}
+
+void session_post(struct optclient *client, struct optclient_call *call)
+{
+    if (client->closing) {
+        opt_fail(&call->error, OPT_CANCELLED, "the client is being closed");
+    } else if (client->refusal.status != OPT_OK) {
+        call->error = client->refusal;
+    } else if (call->model != NULL && call->model->loss.status != OPT_OK) {
+        call->error = call->model->loss;
+    } else if (call->request.message == OPT_MESSAGE_NONE &&
+               client->state == SESSION_READY) {
+        session_end(client, call, OPT_OK);
+        return;
+    }
+    if (call->error.status != OPT_OK) {
+        session_end(client, call, call->error.status);
+        return;
+    }
+    session_alarm(client, call->deadline_ns);
+    if (call->not_before_ns != 0) {
+        call->state = CALL_LATER;
+        call_append(&client->later, call);
+        session_alarm(client, call->not_before_ns);
+        return;
+    }
+    call->state = CALL_QUEUED;
+    call_append(&client->queue, call);
+    if (client->state != SESSION_READY || client->broken) {
+        return;
+    }
+    /* Who waits anyway sends by itself; who does not is not to be held up. */
+    if (!call->on_heap) {
+        exchange_send(client);
+    }
+    if (exchange_has_more(client) && !session_on_thread(client)) {
+        session_wake(client);
+    }
+}
+
+void session_release(struct optclient_call *call)
+{
+    struct optclient *client = call->client;
+    call_fini(call);
+    free(call);
+    client->references--;
+}

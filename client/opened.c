@@ -1,0 +1,186 @@
+/* Open models: what is known of them, and how they are closed. */
+#include "client/opened.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "client/entry.h"
+#include "client/exchange.h"
+#include "client/session.h"
+
+enum { CLOSE_WAIT_MS = 1000 };
+
+static void opened_free(struct optclient_model *model)
+{
+    if (model == NULL) {
+        return;
+    }
+    free(model->name);
+    free(model->specification);
+    free(model->tensors);
+    free(model->elements);
+    free(model->names);
+    free(model);
+}
+
+void opened_drop(struct optclient_model *model)
+{
+    struct optclient *client = model->client;
+    if (model->previous != NULL) {
+        model->previous->next = model->next;
+    } else if (client->models == model) {
+        client->models = model->next;
+    }
+    if (model->next != NULL) {
+        model->next->previous = model->previous;
+    }
+    if (model->leave.client != NULL) {
+        call_fini(&model->leave);
+    }
+    opened_free(model);
+    if (client->state == SESSION_RESTORING) {
+        exchange_restored(client); /* it may have been the one that was waited for */
+    }
+}
+
+struct optclient_model *opened_new(struct optclient *client, const char *name,
+                                   bool joined)
+{
+    struct optclient_model *model = calloc(1, sizeof(*model));
+    if (model == NULL || (model->name = strdup(name)) == NULL) {
+        free(model);
+        return NULL;
+    }
+    model->client = client;
+    model->joined = joined;
+    pthread_mutex_lock(&client->lock);
+    model->next = client->models;
+    if (model->next != NULL) {
+        model->next->previous = model;
+    }
+    client->models = model;
+    pthread_mutex_unlock(&client->lock);
+    return model;
+}
+
+/* Number of elements, or 0 if the shape cannot be. */
+uint64_t opened_count_elements(const uint64_t *shape, size_t rank)
+{
+    uint64_t elements = 1;
+    for (size_t i = 0; i < rank; i++) {
+        if (shape[i] == 0 || shape[i] > OPT_ELEMENTS_MAX / elements) {
+            return 0;
+        }
+        elements *= shape[i];
+    }
+    return elements;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(((const struct opened_name *)a)->name,
+                  ((const struct opened_name *)b)->name);
+}
+
+/* Copy the tensors into one block, count their elements, sort their names. Shapes are
+ * checked already. */
+bool opened_keep_tensors(struct optclient_model *model,
+                         const struct optclient_tensor *tensors, size_t count)
+{
+    size_t dimensions = 0;
+    size_t text = 0;
+    for (size_t i = 0; i < count; i++) {
+        dimensions += tensors[i].rank;
+        text += strlen(tensors[i].name) + 1;
+    }
+    size_t structs = count * sizeof(struct optclient_tensor);
+    model->tensors = malloc(structs + dimensions * sizeof(uint64_t) + text + 1);
+    model->elements = malloc((count + 1) * sizeof(*model->elements));
+    model->names = malloc((count + 1) * sizeof(*model->names));
+    if (model->tensors == NULL || model->elements == NULL || model->names == NULL) {
+        return false;
+    }
+    uint64_t *shape = (uint64_t *)((char *)model->tensors + structs);
+    char *name = (char *)(shape + dimensions);
+    for (size_t i = 0; i < count; i++) {
+        size_t size = strlen(tensors[i].name) + 1;
+        memcpy(name, tensors[i].name, size);
+        for (size_t d = 0; d < tensors[i].rank; d++) {
+            shape[d] = tensors[i].shape[d];
+        }
+        model->tensors[i] = (struct optclient_tensor){ name, shape, tensors[i].rank };
+        model->elements[i] = opened_count_elements(shape, tensors[i].rank);
+        model->names[i] = (struct opened_name){ name, i };
+        name += size;
+        shape += tensors[i].rank;
+    }
+    model->tensor_count = count;
+    qsort(model->names, count, sizeof(*model->names), compare_names);
+    return true;
+}
+
+void optclient_model_close(struct optclient_model *model)
+{
+    if (model == NULL || entry_check(model->client) != OPTCLIENT_OK) {
+        return;
+    }
+    struct optclient *client = model->client;
+    pthread_mutex_lock(&client->lock);
+    session_cancel(client, model, "the model is being closed");
+    if (model->joined && model->loss.status == OPT_OK) {
+        model->closing = true;
+        call_init(&model->leave, client, model, OPT_MESSAGE_LEAVE, 0);
+        model->leave.deadline_ns = UINT64_MAX;
+        session_post(client, &model->leave);
+        struct timespec limit;
+        clock_gettime(CLOCK_MONOTONIC, &limit);
+        limit.tv_sec += CLOSE_WAIT_MS / 1000;
+        client->callers++;
+        while (model->leave.state < CALL_ENDED && client->state == SESSION_READY) {
+            if (pthread_cond_timedwait(&model->leave.changed, &client->lock, &limit) !=
+                0) {
+                break;
+            }
+        }
+        client->callers--;
+        if (client->callers == 0 && client->closing) {
+            pthread_cond_broadcast(&client->left);
+        }
+    }
+    if (model->leave.client != NULL && model->leave.state < CALL_ENDED) {
+        model->abandoned = true; /* freed when the daemon has been told */
+    } else {
+        opened_drop(model);
+    }
+    pthread_mutex_unlock(&client->lock);
+}
+
+size_t optclient_model_tensors(const struct optclient_model *model)
+{
+    return model->tensor_count;
+}
+
+const struct optclient_tensor *
+optclient_model_tensor(const struct optclient_model *model, size_t index)
+{
+    return index < model->tensor_count ? &model->tensors[index] : NULL;
+}
+
+uint64_t optclient_tensor_elements(const struct optclient_tensor *tensor)
+{
+    return opened_count_elements(tensor->shape, tensor->rank);
+}
+
+const char *optclient_model_specification(const struct optclient_model *model)
+{
+    return model->specification;
+}
+
+size_t optclient_model_find(const struct optclient_model *model, const char *name)
+{
+    struct opened_name key = { name, 0 };
+    const struct opened_name *found = bsearch(&key, model->names, model->tensor_count,
+                                              sizeof(*model->names), compare_names);
+    return found == NULL ? SIZE_MAX : found->position;
+}

@@ -1,0 +1,69 @@
+/* opened — a model that the client has opened, as the session and the public functions
+ * see it. Fields that change are guarded by the client's lock.
+ */
+#ifndef OPTCLIENT_OPENED_H
+#define OPTCLIENT_OPENED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client/call.h"
+#include "client/optclient.h"
+#include "common/status.h"
+
+struct opened_name {
+    const char *name; /* the tensor's */
+    size_t position;
+};
+
+/* How far a model is opened. */
+enum opened_stage {
+    OPENED_WANTED, /* create or open has not been answered: it can be sent again */
+    OPENED_MAKING, /* answered, but not usable yet: lasts as long as the connection */
+    OPENED_READY
+};
+
+/* What of a restore_id is not an id. */
+#define OPENED_NOT_RESTORED UINT64_C(0)
+#define OPENED_RESTORED UINT64_MAX
+
+struct optclient_model {
+    struct optclient *client;
+    struct optclient_model *previous, *next; /* in client->models */
+    char *name;
+    char *specification;
+    struct optclient_tensor *tensors; /* one block with all names and shapes */
+    uint64_t *elements;               /* of each tensor */
+    struct opened_name *names;        /* of the tensors, sorted, for finding */
+    size_t tensor_count;
+
+    enum opened_stage stage;
+    uint32_t number;        /* to the daemon */
+    bool joined;            /* opened to take part in rounds */
+    bool closing;           /* by optclient_model_close */
+    bool abandoned;         /* and that is over: to be freed with the end of leave */
+    struct opt_error loss;  /* why calls on it fail, if the daemon has lost it */
+    uint64_t restore_id;    /* of the request that opens it again on this connection */
+    uint64_t last_sequence; /* given to a push */
+    uint64_t step;          /* highest seen */
+    uint64_t pulled_step;   /* of the last completed pull */
+    struct optclient_call leave;
+};
+
+/* A model without tensors, in the client's list; NULL if there is no memory. */
+struct optclient_model *opened_new(struct optclient *client, const char *name,
+                                   bool joined);
+
+/* Lock held. Take a model out of the client's list and free it. It has no calls. */
+void opened_drop(struct optclient_model *model);
+
+/* Copy the tensors, count their elements, sort their names. Their shapes have been
+ * checked. False if there is no memory. */
+bool opened_keep_tensors(struct optclient_model *model,
+                         const struct optclient_tensor *tensors, size_t count);
+
+/* Number of elements of a shape, or 0 if it cannot be. */
+uint64_t opened_count_elements(const uint64_t *shape, size_t rank);
+
+#endif

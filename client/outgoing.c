@@ -1,0 +1,330 @@
+/* Requests on their way out. */
+#include <inttypes.h>
+#include <xxhash.h>
+
+#include "client/exchange.h"
+#include "client/opened.h"
+#include "client/session.h"
+
+enum {
+    NS_PER_MS = 1000000,
+    SEND_AT_ONCE = 8 << 20, /* bytes, before others have their turn at the lock */
+};
+
+/* Begin a frame without data of a call: hello, open, heartbeat, goodbye. */
+static uint64_t begin_own(struct optclient *client, struct opt_request *request)
+{
+    request->id = ++client->last_id;
+    request->timeout_ms = SESSION_STEP_MS;
+    size_t header_size;
+    if (!uplink_begin(client->uplink, request, 0, SIZE_MAX, &header_size)) {
+        session_break(client, "no memory for a request");
+    }
+    client->active = true;
+    return request->id;
+}
+
+void exchange_greet(struct optclient *client)
+{
+    struct opt_request request = {
+        .message = OPT_MESSAGE_HELLO,
+        .body.hello = { .protocol = OPT_PROTOCOL,
+                        .worker = client->settings.worker,
+                        .session = client->session,
+                        .client = "liboptclient " OPTIMD_VERSION },
+    };
+    client->hello_id = begin_own(client, &request);
+}
+
+static void begin_restore(struct optclient *client, struct optclient_model *model)
+{
+    struct opt_request request = {
+        .message = OPT_MESSAGE_OPEN,
+        .body.open = { .model = model->name, .join = model->joined && !model->closing },
+    };
+    model->restore_id = begin_own(client, &request);
+}
+
+/* What of a call is filled in anew each time it is sent. False: no memory. */
+static bool begin_call(struct optclient *client, struct optclient_call *call)
+{
+    call->begun = true;
+    call->id = ++client->last_id;
+    call->first_id = call->id;
+    exchange_id_insert(client, call);
+    cutter_rewind(&call->cutter);
+    if (call_pushes(call)) {
+        if (call->sequence == 0) {
+            call->sequence = ++call->model->last_sequence;
+        }
+        client->usage.resends += call->resent;
+    }
+    return !call_pulls(call) || sink_begin(&call->sink, client->daemon.block_elements);
+}
+
+/* The list of segments of a pull, if it is short enough for a header; else all tensors
+ * are asked for, and those not wanted are thrown away. */
+static bool lists_segments(const struct optclient *client,
+                           const struct optclient_call *call)
+{
+    return call->segments != NULL &&
+           call->segment_bytes <= client->daemon.max_header_bytes / 2;
+}
+
+static void fill_pull(const struct optclient *client, const struct optclient_call *call,
+                      struct opt_pull *pull)
+{
+    pull->model = call->model->number;
+    if (lists_segments(client, call)) {
+        pull->segments = call->segments;
+        pull->segment_count = call->sink.count;
+    }
+}
+
+static size_t cut_frame(struct optclient *client, struct optclient_call *call)
+{
+    size_t header = client->daemon.max_header_bytes - EXCHANGE_HEADER_FIXED;
+    if (call_pulls(call) && lists_segments(client, call)) {
+        header -= call->segment_bytes;
+    }
+    struct cutter_limits limits = { .data_bytes = client->daemon.chunk_bytes,
+                                    .header_bytes = header,
+                                    .block = client->daemon.block_elements };
+    cutter_next(&call->cutter, &limits, &client->cut);
+    return client->cut.elements * opt_dtype_size(call->cutter.dtype);
+}
+
+/* Fill in what is asked by this frame of the call. Returns the size of its data. */
+static size_t fill_request(struct optclient *client, struct optclient_call *call,
+                           struct opt_request *request)
+{
+    bool applied = call->pushed;
+    *request = call->request;
+    request->message = call_message(call);
+    if (applied) {
+        request->body.pull = call->request.body.push_pull.pull;
+        request->body.pull.min_step = 0;
+    }
+    request->id = call->id;
+    request->timeout_ms = call_ms_left(call);
+    size_t data_size = 0;
+    switch (request->message) {
+    case OPT_MESSAGE_PUSH:
+    case OPT_MESSAGE_PUSH_PULL: {
+        struct opt_push *push = call_push_of(request);
+        push->model = call->model->number;
+        push->sequence = call->sequence;
+        push->frame = call->cutter.frame;
+        data_size = cut_frame(client, call);
+        push->segments = client->cut.segments;
+        push->segment_count = client->cut.count;
+        push->last = cutter_done(&call->cutter);
+        if (request->message == OPT_MESSAGE_PUSH_PULL) {
+            request->body.push_pull.has_pull = push->last;
+            fill_pull(client, call, call_pull_of(request));
+        }
+        break;
+    }
+    case OPT_MESSAGE_ASSIGN:
+        if (call->cutter.frame > 0) {
+            exchange_id_remove(client, call);
+            call->id = ++client->last_id;
+            exchange_id_insert(client, call);
+            request->id = call->id;
+        }
+        request->body.assign.model = call->model->number;
+        data_size = cut_frame(client, call);
+        request->body.assign.segments = client->cut.segments;
+        request->body.assign.segment_count = client->cut.count;
+        request->body.assign.last = cutter_done(&call->cutter);
+        break;
+    case OPT_MESSAGE_PULL:
+        fill_pull(client, call, call_pull_of(request));
+        break;
+    case OPT_MESSAGE_WAIT:
+        request->body.wait.model = call->model->number;
+        break;
+    case OPT_MESSAGE_LEAVE:
+        request->body.leave = call->model->number;
+        break;
+    default:
+        data_size = call->table_size;
+        break;
+    }
+    return data_size;
+}
+
+static bool has_values(enum opt_message message)
+{
+    return message == OPT_MESSAGE_PUSH || message == OPT_MESSAGE_PUSH_PULL ||
+           message == OPT_MESSAGE_ASSIGN;
+}
+
+/* The values of the cut as they go over the wire, in the uplink's memory; NULL if there
+ * is none. */
+static uint8_t *narrow(struct optclient *client, enum opt_dtype dtype, size_t size)
+{
+    uint8_t *room = uplink_room(client->uplink, size);
+    uint8_t *out = room;
+    for (size_t i = 0; out != NULL && i < client->cut.count; i++) {
+        size_t elements = (size_t)client->cut.segments[i].count;
+        opt_dtype_narrow(dtype, client->cut.places[i], out, elements);
+        out += elements * opt_dtype_size(dtype);
+    }
+    return room;
+}
+
+static uint64_t hash_cut(struct optclient *client)
+{
+    XXH3_64bits_reset(client->hash);
+    for (size_t i = 0; i < client->cut.count; i++) {
+        XXH3_64bits_update(client->hash, client->cut.places[i],
+                           (size_t)client->cut.segments[i].count * sizeof(float));
+    }
+    return XXH3_64bits_digest(client->hash);
+}
+
+static void add_values(struct optclient *client, const uint8_t *narrowed, size_t size)
+{
+    if (narrowed != NULL) {
+        uplink_add(client->uplink, narrowed, size);
+        return;
+    }
+    for (size_t i = 0; i < client->cut.count; i++) {
+        uplink_add(client->uplink, client->cut.places[i],
+                   (size_t)client->cut.segments[i].count * sizeof(float));
+    }
+}
+
+/* A call cannot be sent. */
+static void fail_call(struct optclient *client, struct optclient_call *call,
+                      size_t header_size)
+{
+    enum opt_status status = OPT_RESOURCE_EXHAUSTED;
+    if (header_size > 0) {
+        status = OPT_INVALID_ARGUMENT;
+        opt_fail(
+            &call->error, status,
+            "%s: the request's header takes %zu bytes; the daemon accepts %" PRIu32,
+            call_name(call), header_size, client->daemon.max_header_bytes);
+    } else {
+        opt_fail(&call->error, status, "%s: no memory", call_name(call));
+    }
+    session_end(client, call, status);
+}
+
+/* Put the next frame of a call on its way. */
+static void begin_frame(struct optclient *client, struct optclient_call *call)
+{
+    if (!call->begun && !begin_call(client, call)) {
+        fail_call(client, call, 0);
+        return;
+    }
+    struct opt_request request;
+    size_t data_size = fill_request(client, call, &request);
+    bool values = has_values(request.message);
+    const uint8_t *narrowed = NULL;
+    if (values && call->cutter.dtype != OPT_FP32) {
+        narrowed = narrow(client, call->cutter.dtype, data_size);
+        if (narrowed == NULL) {
+            fail_call(client, call, 0);
+            return;
+        }
+    }
+    if (request.has_checksum) {
+        request.checksum = narrowed != NULL ? XXH3_64bits(narrowed, data_size)
+                           : values         ? hash_cut(client)
+                                            : XXH3_64bits(call->table, data_size);
+    }
+    size_t header_size;
+    if (!uplink_begin(client->uplink, &request, data_size,
+                      client->daemon.max_header_bytes, &header_size)) {
+        fail_call(client, call, header_size);
+        return;
+    }
+    if (values) {
+        add_values(client, narrowed, data_size);
+    } else if (data_size > 0) {
+        uplink_add(client->uplink, call->table, data_size);
+    }
+    client->out_call = call;
+    client->out_last = !values || cutter_done(&call->cutter);
+    client->active = true;
+    if (client->out_last) {
+        call->asked = true;
+    }
+}
+
+/* Begin the next frame, whatever it is. False: there is nothing to send. */
+static bool begin_next(struct optclient *client)
+{
+    if (client->state == SESSION_RESTORING) {
+        for (struct optclient_model *model = client->models; model != NULL;
+             model = model->next) {
+            if (exchange_needs_restoring(model)) {
+                begin_restore(client, model);
+                return true;
+            }
+        }
+        return false;
+    }
+    if (client->state != SESSION_READY) {
+        return false;
+    }
+    if (client->queue.first != NULL) {
+        begin_frame(client, client->queue.first);
+        return true;
+    }
+    if (client->heartbeat_due && client->heartbeat_id == 0) {
+        struct opt_request request = { .message = OPT_MESSAGE_HEARTBEAT };
+        client->heartbeat_due = false;
+        client->heartbeat_id = begin_own(client, &request);
+        return true;
+    }
+    if (client->goodbye_due) {
+        struct opt_request request = { .message = OPT_MESSAGE_GOODBYE };
+        client->goodbye_due = false;
+        client->goodbye_id = begin_own(client, &request);
+        return true;
+    }
+    return false;
+}
+
+/* A frame is out. */
+static void on_frame_out(struct optclient *client)
+{
+    struct optclient_call *call = client->out_call;
+    client->out_call = NULL;
+    if (call != NULL && client->out_last) {
+        call_unlink(call);
+        call->state = CALL_SENT;
+        call_append(&client->sent, call);
+    }
+}
+
+void exchange_send(struct optclient *client)
+{
+    struct uplink *uplink = client->uplink;
+    uint64_t enough = uplink->bytes_sent + SEND_AT_ONCE;
+    while (!client->broken) {
+        struct opt_error error;
+        enum uplink_flow flow = uplink_flush(uplink, &error);
+        if (flow == UPLINK_BROKEN) {
+            session_break(client, "%s", error.text);
+        }
+        if (flow != UPLINK_DONE) {
+            return;
+        }
+        on_frame_out(client);
+        if (uplink->bytes_sent >= enough || !begin_next(client)) {
+            return;
+        }
+    }
+}
+
+bool exchange_has_more(const struct optclient *client)
+{
+    return uplink_sending(client->uplink) ||
+           (client->state == SESSION_READY &&
+            (client->queue.first != NULL || client->goodbye_due));
+}
