@@ -18,11 +18,11 @@ SANITIZE ?=
 comma := ,
 BUILD := build$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
 
-# Only clang's OpenMP runtime tells ThreadSanitizer what it does, and only clang has a
-# fuzzer, so these builds are clang's; every other is the user's choice.
-CLANG_ONLY := $(or $(findstring thread,$(SANITIZE)),$(findstring fuzzer,$(SANITIZE)))
+# Sanitizers are clang's: only its OpenMP runtime tells ThreadSanitizer what it does, only
+# its UndefinedBehaviorSanitizer writes to the log beside AddressSanitizer, and only it has
+# a fuzzer. Every other build is the user's choice.
 ifeq ($(origin CC),default)
-CC := $(if $(CLANG_ONLY),clang,cc)
+CC := $(if $(SANITIZE),clang,cc)
 endif
 
 .PHONY: all
@@ -60,10 +60,9 @@ ifeq ($(shell uname -m),x86_64)
 OUR_CFLAGS += -fcf-protection
 endif
 else
-OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
+OUR_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all \
+	-Wno-gnu-empty-initializer -Wno-string-conversion -Wno-pass-failed
 OUR_LDFLAGS += -fsanitize=$(SANITIZE)
-OUR_CFLAGS += $(if $(CLANG_ONLY),-Wno-gnu-empty-initializer -Wno-string-conversion \
-	-Wno-pass-failed)
 endif
 KERNEL_CFLAGS := -O3 -fno-trapping-math -fopenmp-simd
 OPENMP := -fopenmp
@@ -287,7 +286,7 @@ submake = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS
 
 .PHONY: test
 test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...: under it
-	@deploy/deps build run test $(if $(CLANG_ONLY),check)
+	@deploy/deps build run test $(if $(SANITIZE),check)
 	@$(submake) test-programs
 	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
 

@@ -278,9 +278,10 @@ enum optclient_status optclient_create(struct optclient *client, const char *nam
                               tensors[i].name, i);
         }
     }
+    static const struct optclient_policy defaults;
     struct creation creation = {
         .specification = specification,
-        .policy = policy == NULL ? (struct optclient_policy){ 0 } : *policy,
+        .policy = policy == NULL ? defaults : *policy,
         .deadline_ns = uv_hrtime() + (uint64_t)client->settings.timeout_ms * NS_PER_MS,
     };
     creation.model = opened_new(client, name, true);
@@ -342,11 +343,12 @@ static enum optclient_status take_description(struct optclient_model *model,
     return status;
 }
 
-static enum optclient_status open_model(struct optclient_model *model)
+static enum optclient_status open_model(struct optclient_model *model,
+                                        uint64_t deadline_ns)
 {
     struct optclient_call call;
     call_init(&call, model->client, model, OPT_MESSAGE_OPEN, 0);
-    uint64_t deadline_ns = call.deadline_ns;
+    call.deadline_ns = deadline_ns;
     call.request.body.open = (struct opt_open){ model->name, model->joined };
     enum optclient_status status = entry_run(&call);
     if (status == OPTCLIENT_OK &&
@@ -384,11 +386,11 @@ enum optclient_status optclient_open(struct optclient *client, const char *name,
     }
     uint64_t deadline_ns =
         uv_hrtime() + (uint64_t)client->settings.timeout_ms * NS_PER_MS;
-    status = open_model(model);
+    status = open_model(model, deadline_ns);
     while (status == OPTCLIENT_ABORTED && uv_hrtime() < deadline_ns) {
         /* The connection was lost in between: the next call waits for a new one. */
         start_over(model);
-        status = open_model(model);
+        status = open_model(model, deadline_ns);
     }
     if (status == OPTCLIENT_OK) {
         *out = model;

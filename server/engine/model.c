@@ -127,7 +127,9 @@ static bool copy_tensors(struct model *model, const struct model_plan *plan)
         tensor->name = name;
         name += size;
         tensor->rank = entry->rank;
-        memcpy(tensor->shape, entry->shape, entry->rank * sizeof *tensor->shape);
+        if (entry->rank > 0) { /* a scalar has no shape to copy */
+            memcpy(tensor->shape, entry->shape, entry->rank * sizeof *tensor->shape);
+        }
         tensor->n = (size_t)entry->elements;
         tensor->at = layout.floats;
         tensor->first_block = layout.blocks;
