@@ -35,6 +35,7 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -
 WERROR ?=
 PACKAGES := libuv libprotobuf-c libxxhash
 DAEMON_PACKAGES := libcyaml
+CTL_PACKAGES := jansson
 TEST_PACKAGES := criterion jansson
 
 # pkg-config is asked when something is compiled, not when this file is read: it may only
@@ -44,6 +45,7 @@ PACKAGE_CFLAGS = $(call once,PACKAGE_CFLAGS,$(shell pkg-config --cflags \
 	$(PACKAGES) $(DAEMON_PACKAGES)))
 OUR_LIBS = $(call once,OUR_LIBS,$(shell pkg-config --libs $(PACKAGES)) -lm)
 DAEMON_LIBS = $(call once,DAEMON_LIBS,$(shell pkg-config --libs $(DAEMON_PACKAGES)))
+CTL_LIBS = $(call once,CTL_LIBS,$(shell pkg-config --libs $(CTL_PACKAGES)))
 TEST_LIBS = $(call once,TEST_LIBS,$(shell pkg-config --libs $(TEST_PACKAGES)) -lz)
 
 OUR_CPPFLAGS := -I. -I$(BUILD) -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE \
@@ -101,7 +103,8 @@ KERNEL_OBJECTS := $(foreach isa,$(ISAS),\
 	$(patsubst %.c,$(BUILD)/%.$(isa).o,$(KERNEL_SOURCES)))
 COMMON_OBJECTS := $(call object,$(COMMON_SOURCES)) $(KERNEL_OBJECTS) $(PROTO_OBJECTS)
 SERVER_OBJECTS := $(call object,$(filter-out server/main.c,$(SERVER_SOURCES)))
-CLIENT_OBJECTS := $(call object,$(filter-out client/optctl.c,$(CLIENT_SOURCES)))
+CTL_SOURCES := client/optctl.c $(wildcard client/ctl_*.c)
+CLIENT_OBJECTS := $(call object,$(filter-out $(CTL_SOURCES),$(CLIENT_SOURCES)))
 
 COMMON_LIBRARY := $(BUILD)/libcommon.a
 SERVER_LIBRARY := $(BUILD)/libserver.a
@@ -109,6 +112,7 @@ CLIENT_ARCHIVE := $(BUILD)/liboptclient.a
 CLIENT_SHARED := $(BUILD)/liboptclient.so.$(VERSION)
 CLIENT_LINKS := $(BUILD)/liboptclient.so.$(ABI) $(BUILD)/liboptclient.so
 DAEMON := $(BUILD)/optimd
+CTL := $(BUILD)/optctl
 TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TEST_SOURCES))
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
 FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
@@ -116,7 +120,7 @@ GOLDEN_PROGRAM := $(if $(GOLDEN_SOURCES),$(BUILD)/golden)
 MINIMAL := $(if $(wildcard client/examples/minimal.c),$(BUILD)/client/examples/minimal)
 PYTHON_PROTO := $(BUILD)/python/optimd_pb2.py
 
-all: $(DAEMON) $(CLIENT_ARCHIVE) $(CLIENT_LINKS)
+all: $(DAEMON) $(CTL) $(CLIENT_ARCHIVE) $(CLIENT_LINKS)
 
 # ---------------------------------------------------------------- compiling
 
@@ -172,6 +176,10 @@ $(COMMON_LIBRARY) $(SERVER_LIBRARY):
 $(DAEMON): $(BUILD)/server/main.o $(SERVER_LIBRARY) $(COMMON_LIBRARY)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(OPENMP) -pie $(LDFLAGS) -o $@ $^ $(DAEMON_LIBS) $(OUR_LIBS)
+
+$(CTL): $(call object,$(CTL_SOURCES)) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) -pie $(LDFLAGS) -o $@ $^ $(CTL_LIBS) $(OUR_LIBS)
 
 # One object with everything but the public functions made local, so that neither form of
 # the library lends its insides to the programs it is linked into.
@@ -388,7 +396,7 @@ substitute = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@PREFIX@|$(PREFIX)|g' \
 install: all ## install under PREFIX=/usr/local, staged under DESTDIR
 	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig \
 		$(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/optimd
-	$(INSTALL) -m 755 $(DAEMON) $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 755 $(DAEMON) $(CTL) $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 644 $(CLIENT_ARCHIVE) $(CLIENT_SHARED) $(DESTDIR)$(LIBDIR)
 	cp -P $(CLIENT_LINKS) $(DESTDIR)$(LIBDIR)
 	$(INSTALL) -m 644 client/optclient.h $(DESTDIR)$(INCLUDEDIR)
@@ -401,7 +409,7 @@ install: all ## install under PREFIX=/usr/local, staged under DESTDIR
 
 .PHONY: uninstall
 uninstall: ## remove what install put there, but not a configuration that was changed
-	rm -f $(DESTDIR)$(BINDIR)/optimd $(DESTDIR)$(INCLUDEDIR)/optclient.h \
+	rm -f $(DESTDIR)$(BINDIR)/optimd $(DESTDIR)$(BINDIR)/optctl $(DESTDIR)$(INCLUDEDIR)/optclient.h \
 		$(DESTDIR)$(UNITDIR)/optimd.service \
 		$(addprefix $(DESTDIR)$(LIBDIR)/,$(notdir $(CLIENT_ARCHIVE) $(CLIENT_SHARED) \
 		$(CLIENT_LINKS)) pkgconfig/optclient.pc) $(foreach page,$(MANUALS),\

@@ -322,6 +322,7 @@ static void on_answer(struct optclient *client, struct optclient_call *call,
         break;
     case OPT_MESSAGE_MODEL:
     case OPT_MESSAGE_STATISTICS:
+    case OPT_MESSAGE_SET:
         keep_reply(client, call);
         break;
     default: /* list, describe: their data is with the call; others say no more */

@@ -20,28 +20,33 @@ struct counter_list {
     struct optclient_counter counters[];
 };
 
+/* Run a call about the model of this name; NULL: about none. */
+static enum optclient_status run_about(struct optclient_call *call, const char *name)
+{
+    enum optclient_status status = entry_check(call->client);
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    struct opt_error error;
+    if (name != NULL &&
+        opt_name_check(name, strlen(name), "model name", &error) != OPT_OK) {
+        return entry_report(&error);
+    }
+    return entry_run(call);
+}
+
 /* Ask about a model, or about the daemon (name NULL). After OPTCLIENT_OK the answer is
  * in the call; call_fini is due in any case. */
 static enum optclient_status ask(struct optclient_call *call, struct optclient *client,
                                  enum opt_message message, const char *name)
 {
     call_init(call, client, NULL, message, 0);
-    enum optclient_status status = entry_check(client);
-    if (status != OPTCLIENT_OK) {
-        return status;
+    if (message == OPT_MESSAGE_DELETE) {
+        call->request.body.delete_ = name;
+    } else if (message == OPT_MESSAGE_DESCRIBE) {
+        call->request.body.describe = name;
     }
-    if (name != NULL) {
-        struct opt_error error;
-        if (opt_name_check(name, strlen(name), "model name", &error) != OPT_OK) {
-            return entry_report(&error);
-        }
-        if (message == OPT_MESSAGE_DELETE) {
-            call->request.body.delete_ = name;
-        } else {
-            call->request.body.describe = name;
-        }
-    }
-    return entry_run(call);
+    return run_about(call, name);
 }
 
 static enum optclient_status no_memory(void)
@@ -66,7 +71,9 @@ static bool publish(const struct opt_description *from, struct description *to)
     uint64_t *steps = opt_arena_alloc(arena, (from->tensor_count + 1) * sizeof(*steps));
     struct optclient_worker_info *workers =
         opt_arena_alloc(arena, (from->worker_count + 1) * sizeof(*workers));
-    if (tensors == NULL || steps == NULL || workers == NULL) {
+    struct optclient_change *changes =
+        opt_arena_alloc(arena, (from->change_count + 1) * sizeof(*changes));
+    if (tensors == NULL || steps == NULL || workers == NULL || changes == NULL) {
         return false;
     }
     for (size_t i = 0; i < from->tensor_count; i++) {
@@ -91,6 +98,11 @@ static bool publish(const struct opt_description *from, struct description *to)
             .pushed = entry->pushed,
         };
     }
+    for (size_t i = 0; i < from->change_count; i++) {
+        const struct opt_change_entry *entry = &from->changes[i];
+        changes[i] =
+            (struct optclient_change){ entry->step, entry->before, entry->after };
+    }
     to->public = (struct optclient_description){
         .name = from->summary.name,
         .specification = from->summary.specification,
@@ -111,6 +123,8 @@ static bool publish(const struct opt_description *from, struct description *to)
         .tensors = tensors,
         .tensor_steps = steps,
         .workers = workers,
+        .change_count = from->change_count,
+        .changes = changes,
     };
     return true;
 }
@@ -266,6 +280,27 @@ enum optclient_status optclient_delete(struct optclient *client, const char *nam
     struct optclient_call call;
     enum optclient_status status =
         ask(&call, client, OPT_MESSAGE_DELETE, name == NULL ? "" : name);
+    call_fini(&call);
+    return status;
+}
+
+enum optclient_status optclient_set(struct optclient *client, const char *name,
+                                    const char *change, uint64_t at_step,
+                                    uint64_t *step)
+{
+    struct optclient_call call;
+    if (name == NULL || change == NULL || change[0] == '\0') {
+        return entry_fail(OPT_INVALID_ARGUMENT,
+                          "what is to be changed, and of which model? Give a name and "
+                          "options such as lr=5e-4");
+    }
+    call_init(&call, client, NULL, OPT_MESSAGE_SET, 0);
+    call.request.body.set =
+        (struct opt_set){ .model = name, .change = change, .at_step = at_step };
+    enum optclient_status status = run_about(&call, name);
+    if (status == OPTCLIENT_OK && step != NULL) {
+        *step = call.reply.body.set.step;
+    }
     call_fini(&call);
     return status;
 }

@@ -188,7 +188,9 @@ OPTCLIENT_API const struct optclient_tensor *
 optclient_model_tensor(const struct optclient_model *model, size_t index);
 /* The product of its shape; 1 for a scalar. */
 OPTCLIENT_API uint64_t optclient_tensor_elements(const struct optclient_tensor *tensor);
-/* Its canonical specification. */
+/* Its canonical specification when it was opened; optclient_describe has the present
+ * one.
+ */
 OPTCLIENT_API const char *
 optclient_model_specification(const struct optclient_model *model);
 /* Position of a tensor by name, or SIZE_MAX. */
@@ -288,6 +290,12 @@ OPTCLIENT_API enum optclient_status
 optclient_wait_step(struct optclient_model *model, uint64_t step, uint32_t timeout_ms,
                     struct optclient_result *result);
 
+/* Wait until the model has had `epoch` Lookahead sync epochs. The same, and
+ * OPTCLIENT_FAILED_PRECONDITION if the model has no Lookahead. */
+OPTCLIENT_API enum optclient_status
+optclient_wait_epoch(struct optclient_model *model, uint64_t epoch, uint32_t timeout_ms,
+                     struct optclient_result *result);
+
 /* The same, asynchronous: returns at once, and the call ends by itself, at its deadline
  * at the latest. Calls on one model take effect in the order in which they were
  * started.
@@ -332,6 +340,12 @@ struct optclient_worker_info {
     uint64_t incarnation, last_sequence, last_step, applied, duplicates, refused;
     int connected, pushed;
 };
+/* A change of options. It has taken effect if its step is at most the model's plus one.
+ */
+struct optclient_change {
+    uint64_t step;              /* number of the first update with it */
+    const char *before, *after; /* canonical specifications */
+};
 struct optclient_description {
     const char *name, *specification;
     struct optclient_policy policy;
@@ -343,6 +357,9 @@ struct optclient_description {
     const struct optclient_tensor *tensors;
     const uint64_t *tensor_steps; /* updates of each */
     const struct optclient_worker_info *workers;
+    size_t change_count;
+    const struct optclient_change *changes; /* the last 64 that took effect, and all
+                                               that will, in order */
 };
 /* Describe a model. *out is the caller's, to be freed with optclient_description_free.
  * OPTCLIENT_NOT_FOUND if there is none. */
@@ -374,6 +391,22 @@ OPTCLIENT_API enum optclient_status optclient_statistics(struct optclient *clien
                                                          struct optclient_counter **out,
                                                          size_t *count);
 OPTCLIENT_API void optclient_statistics_free(struct optclient_counter *counters);
+
+/* Change options of a model that runs.
+ *
+ * change   options and terms as in an expression, separated by commas, such as
+ *          "lr=5e-4, weight_decay=0.1", "cosine(20000)" or
+ *          "tensors(\"*.bias\", lr_scale=2)". A term replaces all it can say; an option
+ *          that the change leaves without effect goes back to its default
+ * at_step  number of the first update with it; 0: the next one
+ * step     if not NULL: that number, as it came to be
+ *
+ * It takes effect on all tensors at once, whole or not at all.
+ * OPTCLIENT_INVALID_ARGUMENT names what is wrong in it; OPTCLIENT_FAILED_PRECONDITION:
+ * that update is over, or the model would need other slots; OPTCLIENT_NOT_FOUND. */
+OPTCLIENT_API enum optclient_status optclient_set(struct optclient *client,
+                                                  const char *name, const char *change,
+                                                  uint64_t at_step, uint64_t *step);
 
 /* Delete a model and its state. OPTCLIENT_FAILED_PRECONDITION while others are joined,
  * OPTCLIENT_NOT_FOUND if there is none. */

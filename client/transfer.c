@@ -303,9 +303,9 @@ enum optclient_status optclient_push_pull(
     return run_order(&order, OPT_MESSAGE_PUSH_PULL, result);
 }
 
-enum optclient_status optclient_wait_step(struct optclient_model *model, uint64_t step,
-                                          uint32_t timeout_ms,
-                                          struct optclient_result *result)
+static enum optclient_status wait_for(struct optclient_model *model, uint64_t step,
+                                      uint64_t epoch, uint32_t timeout_ms,
+                                      struct optclient_result *result)
 {
     enum optclient_status status = entry_check(model->client);
     if (status != OPTCLIENT_OK) {
@@ -314,9 +314,24 @@ enum optclient_status optclient_wait_step(struct optclient_model *model, uint64_
     struct optclient_call call;
     call_init(&call, model->client, model, OPT_MESSAGE_WAIT, timeout_ms);
     call.request.body.wait.step = step;
+    call.request.body.wait.epoch = epoch;
     status = run(&call, result);
     call_fini(&call);
     return status;
+}
+
+enum optclient_status optclient_wait_step(struct optclient_model *model, uint64_t step,
+                                          uint32_t timeout_ms,
+                                          struct optclient_result *result)
+{
+    return wait_for(model, step, 0, timeout_ms, result);
+}
+
+enum optclient_status optclient_wait_epoch(struct optclient_model *model,
+                                           uint64_t epoch, uint32_t timeout_ms,
+                                           struct optclient_result *result)
+{
+    return wait_for(model, 0, epoch, timeout_ms, result);
 }
 
 /* --------------------------------------------------------------------- asynchronous */

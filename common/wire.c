@@ -24,6 +24,7 @@ static const char *const message_names[] = {
     [OPT_MESSAGE_HEARTBEAT] = "heartbeat",
     [OPT_MESSAGE_GOODBYE] = "goodbye",
     [OPT_MESSAGE_DELETE] = "delete",
+    [OPT_MESSAGE_SET] = "set",
 };
 _Static_assert(sizeof(message_names) / sizeof(message_names[0]) == OPT_MESSAGE_LIMIT,
                "every message has a name");

@@ -68,6 +68,7 @@ enum opt_message {
     OPT_MESSAGE_HEARTBEAT = 22,
     OPT_MESSAGE_GOODBYE = 23,
     OPT_MESSAGE_DELETE = 24,
+    OPT_MESSAGE_SET = 25,
     OPT_MESSAGE_LIMIT
 };
 
@@ -180,6 +181,16 @@ struct opt_push_pull {
 struct opt_wait {
     uint32_t model;
     uint64_t step;
+    uint64_t epoch;
+};
+struct opt_set {
+    const char *model;
+    const char *change; /* may be "" */
+    const struct opt_wire_option *options;
+    size_t option_count;
+    const struct opt_wire_group *groups;
+    size_t group_count;
+    uint64_t at_step; /* 0: the next update */
 };
 
 struct opt_request {
@@ -200,6 +211,7 @@ struct opt_request {
         struct opt_push_pull push_pull;
         struct opt_wait wait;
         uint32_t leave; /* model number */
+        struct opt_set set;
     } body;
 };
 
@@ -254,6 +266,10 @@ struct opt_wait_reply {
     uint64_t step;
     uint64_t epoch;
 };
+struct opt_set_reply {
+    uint64_t step;
+    const char *specification;
+};
 struct opt_counter {
     const char *name;
     uint64_t value;
@@ -277,6 +293,7 @@ struct opt_reply {
         struct opt_push_pull_reply push_pull;
         struct opt_wait_reply wait;
         struct opt_statistics_reply statistics;
+        struct opt_set_reply set;
     } body;
 };
 
@@ -309,6 +326,10 @@ struct opt_worker_entry {
     uint64_t duplicates;
     uint64_t refused;
 };
+struct opt_change_entry {
+    uint64_t step; /* number of the first update with it */
+    const char *before, *after;
+};
 struct opt_description {
     struct opt_model_entry summary;
     struct opt_consistency consistency;
@@ -323,6 +344,8 @@ struct opt_description {
     size_t tensor_count;
     const struct opt_worker_entry *workers;
     size_t worker_count;
+    const struct opt_change_entry *changes;
+    size_t change_count;
 };
 
 /* Read a header part. data_size is the size of the frame's `data`; segments that do not

@@ -165,6 +165,11 @@ static enum opt_status read_body(const struct context *c, const Optimd__V1__Repl
         return OPT_OK;
     case OPTIMD__V1__REPLY__BODY_STATISTICS:
         return read_statistics(c, from->statistics, &to->body.statistics);
+    case OPTIMD__V1__REPLY__BODY_SET:
+        to->body.set =
+            (struct opt_set_reply){ .step = from->set->step,
+                                    .specification = from->set->specification };
+        return OPT_OK;
     case OPTIMD__V1__REPLY__BODY_ASSIGN:
     case OPTIMD__V1__REPLY__BODY_LIST:
     case OPTIMD__V1__REPLY__BODY_DESCRIBE:
@@ -352,6 +357,15 @@ static void write_statistics(struct opt_writer *writer, const void *what)
     }
 }
 
+static void write_set(struct opt_writer *writer, const void *what)
+{
+    const struct opt_set_reply *set = what;
+    Optimd__V1__SetReply message = OPTIMD__V1__SET_REPLY__INIT;
+    message.step = set->step;
+    message.specification = opt_wire_text(set->specification);
+    opt_write_fields(writer, &message.base);
+}
+
 static void write_nothing(struct opt_writer *writer, const void *what)
 {
     (void)writer, (void)what; /* an empty message */
@@ -393,6 +407,9 @@ static void write_reply(struct opt_writer *writer, const void *what)
         break;
     case OPT_MESSAGE_STATISTICS:
         write = write_statistics;
+        break;
+    case OPT_MESSAGE_SET:
+        write = write_set;
         break;
     case OPT_MESSAGE_ASSIGN:
     case OPT_MESSAGE_LIST:

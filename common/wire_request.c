@@ -293,6 +293,30 @@ static enum opt_status read_push_pull(const struct context *c,
     return read_pull(c, from->pull, &to->pull);
 }
 
+static enum opt_status read_set(const struct context *c,
+                                const Optimd__V1__SetOptions *from, struct opt_set *to)
+{
+    enum opt_status status = opt_wire_name(from->model, "model name", c->error);
+    if (status == OPT_OK) {
+        status = read_options(c, from->options, from->n_options, &to->options);
+    }
+    if (status == OPT_OK) {
+        status = read_groups(c, from->groups, from->n_groups, &to->groups);
+    }
+    if (status == OPT_OK && from->change[0] == '\0' && from->n_options == 0 &&
+        from->n_groups == 0) {
+        status =
+            opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                     "set: nothing is to be changed; give options such as lr=5e-4");
+    }
+    to->model = from->model;
+    to->change = from->change;
+    to->option_count = from->n_options;
+    to->group_count = from->n_groups;
+    to->at_step = from->at_step;
+    return status;
+}
+
 static enum opt_status read_body(const struct context *c,
                                  const Optimd__V1__Request *from,
                                  struct opt_request *to)
@@ -320,6 +344,7 @@ static enum opt_status read_body(const struct context *c,
     case OPTIMD__V1__REQUEST__BODY_WAIT:
         to->body.wait.model = from->wait->model;
         to->body.wait.step = from->wait->step;
+        to->body.wait.epoch = from->wait->epoch;
         return OPT_OK;
     case OPTIMD__V1__REQUEST__BODY_LEAVE:
         to->body.leave = from->leave->model;
@@ -327,6 +352,8 @@ static enum opt_status read_body(const struct context *c,
     case OPTIMD__V1__REQUEST__BODY_DELETE:
         to->body.delete_ = from->delete_->model;
         return opt_wire_name(from->delete_->model, "model name", c->error);
+    case OPTIMD__V1__REQUEST__BODY_SET:
+        return read_set(c, from->set, &to->body.set);
     case OPTIMD__V1__REQUEST__BODY_LIST:
     case OPTIMD__V1__REQUEST__BODY_STATISTICS:
     case OPTIMD__V1__REQUEST__BODY_HEARTBEAT:

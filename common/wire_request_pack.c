@@ -8,6 +8,8 @@ enum {
     SPECIFICATION_OPTIONS = 3,
     SPECIFICATION_GROUPS = 4,
     GROUP_OPTIONS = 2,
+    SET_OPTIONS = 3,
+    SET_GROUPS = 4,
     ASSIGN_SEGMENTS = 3,
     PUSH_SEGMENTS = 7,
     PULL_SEGMENTS = 5,
@@ -181,6 +183,7 @@ static void write_wait(struct opt_writer *writer, const void *what)
     Optimd__V1__Wait message = OPTIMD__V1__WAIT__INIT;
     message.model = wait->model;
     message.step = wait->step;
+    message.epoch = wait->epoch;
     opt_write_fields(writer, &message.base);
 }
 
@@ -190,6 +193,24 @@ static void write_leave(struct opt_writer *writer, const void *what)
     Optimd__V1__Leave message = OPTIMD__V1__LEAVE__INIT;
     message.model = *model;
     opt_write_fields(writer, &message.base);
+}
+
+static void write_set(struct opt_writer *writer, const void *what)
+{
+    const struct opt_set *set = what;
+    Optimd__V1__SetOptions message = OPTIMD__V1__SET_OPTIONS__INIT;
+    message.model = opt_wire_text(set->model);
+    message.change = opt_wire_text(set->change);
+    opt_write_fields(writer, &message.base);
+    for (size_t i = 0; i < set->option_count; i++) {
+        opt_write_nested(writer, SET_OPTIONS, write_option, &set->options[i]);
+    }
+    for (size_t i = 0; i < set->group_count; i++) {
+        opt_write_nested(writer, SET_GROUPS, write_group, &set->groups[i]);
+    }
+    Optimd__V1__SetOptions tail = OPTIMD__V1__SET_OPTIONS__INIT;
+    tail.at_step = set->at_step;
+    opt_write_fields(writer, &tail.base);
 }
 
 static void write_nothing(struct opt_writer *writer, const void *what)
@@ -246,6 +267,9 @@ static void write_request(struct opt_writer *writer, const void *what)
     case OPT_MESSAGE_DELETE:
         write = write_delete;
         body = request->body.delete_;
+        break;
+    case OPT_MESSAGE_SET:
+        write = write_set;
         break;
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_STATISTICS:

@@ -19,7 +19,8 @@ enum {
     DESCRIPTION_SUMMARY = 1,
     DESCRIPTION_CONSISTENCY = 2,
     DESCRIPTION_TENSORS = 8,
-    DESCRIPTION_WORKERS = 9
+    DESCRIPTION_WORKERS = 9,
+    DESCRIPTION_CHANGES = 11
 };
 
 enum { ENTRY_BYTES = 256 << 10 }; /* memory to unpack one entry, or what is no entry */
@@ -420,6 +421,25 @@ static enum opt_status read_worker(const struct context *c,
     return copy_text(c->arena, from->name, &to->name, c->error);
 }
 
+static enum opt_status read_changes(const struct context *c,
+                                    const Optimd__V1__ModelDescription *from,
+                                    struct opt_description *to)
+{
+    struct opt_change_entry *changes =
+        opt_wire_array(c->arena, from->n_changes, sizeof(*changes), c->error);
+    if (changes == NULL) {
+        return OPT_RESOURCE_EXHAUSTED;
+    }
+    for (size_t i = 0; i < from->n_changes; i++) {
+        changes[i] = (struct opt_change_entry){ .step = from->changes[i]->step,
+                                                .before = from->changes[i]->before,
+                                                .after = from->changes[i]->after };
+    }
+    to->changes = changes;
+    to->change_count = from->n_changes;
+    return OPT_OK;
+}
+
 /* Everything but tensors and workers, as one message. */
 static enum opt_status read_rest(const struct context *c, const uint8_t *data,
                                  size_t size, struct opt_description *to)
@@ -458,6 +478,9 @@ static enum opt_status read_rest(const struct context *c, const uint8_t *data,
     }
     for (size_t i = 0; status == OPT_OK && i < from->n_slots; i++) {
         status = opt_wire_name(from->slots[i], "ModelDescription.slots", c->error);
+    }
+    if (status == OPT_OK) {
+        status = read_changes(c, from, to);
     }
     to->ready = from->ready;
     to->epoch = from->epoch;
@@ -524,6 +547,16 @@ static void write_worker(struct opt_writer *writer, const void *what)
     opt_write_fields(writer, &message.base);
 }
 
+static void write_change(struct opt_writer *writer, const void *what)
+{
+    const struct opt_change_entry *change = what;
+    Optimd__V1__Change message = OPTIMD__V1__CHANGE__INIT;
+    message.step = change->step;
+    message.before = opt_wire_text(change->before);
+    message.after = opt_wire_text(change->after);
+    opt_write_fields(writer, &message.base);
+}
+
 static void write_description(struct opt_writer *writer, const void *what)
 {
     const struct opt_description *description = what;
@@ -549,6 +582,10 @@ static void write_description(struct opt_writer *writer, const void *what)
     Optimd__V1__ModelDescription tail = OPTIMD__V1__MODEL_DESCRIPTION__INIT;
     tail.rounds_skipped = description->rounds_skipped;
     opt_write_fields(writer, &tail.base);
+    for (size_t i = 0; i < description->change_count; i++) {
+        opt_write_nested(writer, DESCRIPTION_CHANGES, write_change,
+                         &description->changes[i]);
+    }
 }
 
 size_t opt_description_pack(const struct opt_description *description, uint8_t *out,

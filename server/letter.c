@@ -77,6 +77,13 @@ void letter_drop_data(struct letter *letter)
     letter->data_capacity = 0;
 }
 
+const char *letter_text(struct letter *letter, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = opt_arena_alloc(&letter->arena, size);
+    return copy == NULL ? "" : memcpy(copy, text, size);
+}
+
 void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)
 {
     char sentence[2 * OPT_ERROR_TEXT];
@@ -86,13 +93,10 @@ void letter_fail(struct letter *letter, enum opt_status status, const char *form
     va_end(arguments);
     struct opt_error error;
     opt_fail(&error, status, "%s", length > 0 ? sentence : "");
-    size_t size = strlen(error.text) + 1;
-    char *copy = opt_arena_alloc(&letter->arena, size);
-    /* Without memory the code alone is worth more than no answer. */
-    const char *text = opt_status_name(status);
-    if (copy != NULL) {
-        memcpy(copy, error.text, size);
-        text = copy;
+    const char *text = letter_text(letter, error.text);
+    if (text[0] == '\0') {
+        /* Without memory the code alone is worth more than no answer. */
+        text = opt_status_name(status);
     }
     letter->silent = false;
     letter->reply = (struct opt_reply){

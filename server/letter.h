@@ -97,6 +97,9 @@ void letter_drop_pieces(struct letter *letter);
 void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* A copy of text that lives as long as the letter; "" if its arena has no room. */
+const char *letter_text(struct letter *letter, const char *text);
+
 /* Give the letter back to its loop. Engine thread. */
 void letter_return(struct letter *letter);
 

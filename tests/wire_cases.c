@@ -68,6 +68,11 @@ static const struct opt_worker_entry workers[] = {
     { .name = "worker-2" },
 };
 
+static const struct opt_change_entry changes[] = {
+    { .step = 7, .before = "sgd(lr=0.1)", .after = "sgd(lr=0.01)" },
+    { .step = UINT64_MAX, .before = "sgd(lr=0.01)", .after = "sgd(lr=0.001)" },
+};
+
 #define REQUEST(name_, message_, size_, ...)                                           \
     {                                                                                  \
         .name = name_, .data_size = size_, .any = {                                    \
@@ -172,12 +177,22 @@ const struct wire_case wire_cases[] = {
                                           .segments = segments,
                                           .segment_count = 1 },
                                 .pull = { .slot = "" } }),
-    REQUEST("wait", OPT_MESSAGE_WAIT, 0, .body.wait = { .model = 3, .step = 1000 }),
+    REQUEST("wait", OPT_MESSAGE_WAIT, 0,
+            .body.wait = { .model = 3, .step = 1000, .epoch = 12 }),
     REQUEST("statistics", OPT_MESSAGE_STATISTICS, 0, .has_checksum = false),
     REQUEST("leave", OPT_MESSAGE_LEAVE, 0, .body.leave = 3),
     REQUEST("heartbeat", OPT_MESSAGE_HEARTBEAT, 0, .has_checksum = false),
     REQUEST("goodbye", OPT_MESSAGE_GOODBYE, 0, .has_checksum = false),
     REQUEST("delete", OPT_MESSAGE_DELETE, 0, .body.delete_ = MODEL_NAME),
+
+    REQUEST("set", OPT_MESSAGE_SET, 0,
+            .body.set = { .model = MODEL_NAME,
+                          .change = "lr=5e-4, cosine(20000)",
+                          .options = options,
+                          .option_count = 5,
+                          .groups = groups,
+                          .group_count = 2,
+                          .at_step = 1000 }),
 
     REPLY("error", OPT_MESSAGE_ERROR, 0,
           .body.error = { .status = OPT_RESOURCE_EXHAUSTED,
@@ -241,6 +256,8 @@ const struct wire_case wire_cases[] = {
     REPLY("heartbeat reply", OPT_MESSAGE_HEARTBEAT, 0, .has_checksum = false),
     REPLY("goodbye reply", OPT_MESSAGE_GOODBYE, 0, .has_checksum = false),
     REPLY("delete reply", OPT_MESSAGE_DELETE, 0, .has_checksum = false),
+    REPLY("set reply", OPT_MESSAGE_SET, 0,
+          .body.set = { .step = 1001, .specification = "sgd(lr=0.1)" }),
 
     { .name = "tensor table",
       .any = { .kind = WIRE_TENSORS,
@@ -269,7 +286,9 @@ const struct wire_case wire_cases[] = {
                                    .tensors = tensors,
                                    .tensor_count = 3,
                                    .workers = workers,
-                                   .worker_count = 2 } } },
+                                   .worker_count = 2,
+                                   .changes = changes,
+                                   .change_count = 2 } } },
 };
 const size_t wire_case_count = sizeof(wire_cases) / sizeof(wire_cases[0]);
 

@@ -55,19 +55,24 @@ static bool same_options(const struct opt_wire_option *a, size_t a_count,
     return same;
 }
 
+static bool same_groups(const struct opt_wire_group *a, size_t a_count,
+                        const struct opt_wire_group *b, size_t b_count)
+{
+    bool same = a_count == b_count;
+    for (size_t i = 0; same && i < a_count; i++) {
+        same = same_text(a[i].pattern, b[i].pattern) &&
+               same_options(a[i].options, a[i].option_count, b[i].options,
+                            b[i].option_count);
+    }
+    return same;
+}
+
 static bool same_specification(const struct opt_wire_spec *a,
                                const struct opt_wire_spec *b)
 {
-    bool same =
-        same_text(a->expression, b->expression) && same_text(a->rule, b->rule) &&
-        same_options(a->options, a->option_count, b->options, b->option_count) &&
-        a->group_count == b->group_count;
-    for (size_t i = 0; same && i < a->group_count; i++) {
-        same = same_text(a->groups[i].pattern, b->groups[i].pattern) &&
-               same_options(a->groups[i].options, a->groups[i].option_count,
-                            b->groups[i].options, b->groups[i].option_count);
-    }
-    return same;
+    return same_text(a->expression, b->expression) && same_text(a->rule, b->rule) &&
+           same_options(a->options, a->option_count, b->options, b->option_count) &&
+           same_groups(a->groups, a->group_count, b->groups, b->group_count);
 }
 
 static bool same_consistency(const struct opt_consistency *a,
@@ -139,7 +144,16 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
                same_pull(&a->body.push_pull.pull, &b->body.push_pull.pull);
     case OPT_MESSAGE_WAIT:
         return a->body.wait.model == b->body.wait.model &&
-               a->body.wait.step == b->body.wait.step;
+               a->body.wait.step == b->body.wait.step &&
+               a->body.wait.epoch == b->body.wait.epoch;
+    case OPT_MESSAGE_SET: {
+        const struct opt_set *x = &a->body.set;
+        const struct opt_set *y = &b->body.set;
+        return same_text(x->model, y->model) && same_text(x->change, y->change) &&
+               x->at_step == y->at_step &&
+               same_options(x->options, x->option_count, y->options, y->option_count) &&
+               same_groups(x->groups, x->group_count, y->groups, y->group_count);
+    }
     case OPT_MESSAGE_LEAVE:
         return a->body.leave == b->body.leave;
     default:
@@ -206,6 +220,9 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
     case OPT_MESSAGE_WAIT:
         return a->body.wait.step == b->body.wait.step &&
                a->body.wait.epoch == b->body.wait.epoch;
+    case OPT_MESSAGE_SET:
+        return a->body.set.step == b->body.set.step &&
+               same_text(a->body.set.specification, b->body.set.specification);
     case OPT_MESSAGE_STATISTICS: {
         const struct opt_statistics_reply *x = &a->body.statistics;
         const struct opt_statistics_reply *y = &b->body.statistics;
@@ -262,9 +279,14 @@ static bool same_description(const struct opt_description *a,
         a->rounds_skipped == b->rounds_skipped &&
         same_texts(a->slots, a->slot_count, b->slots, b->slot_count) &&
         same_tensors(a->tensors, a->tensor_count, b->tensors, b->tensor_count) &&
-        a->worker_count == b->worker_count;
+        a->worker_count == b->worker_count && a->change_count == b->change_count;
     for (size_t i = 0; same && i < a->worker_count; i++) {
         same = same_worker(&a->workers[i], &b->workers[i]);
+    }
+    for (size_t i = 0; same && i < a->change_count; i++) {
+        same = a->changes[i].step == b->changes[i].step &&
+               same_text(a->changes[i].before, b->changes[i].before) &&
+               same_text(a->changes[i].after, b->changes[i].after);
     }
     return same;
 }

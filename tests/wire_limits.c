@@ -90,6 +90,20 @@ static const char *violation_of_options(const struct opt_wire_option *list,
     return NULL;
 }
 
+static const char *violation_of_groups(const struct opt_wire_group *groups,
+                                       size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!is_name(groups[i].pattern)) {
+            return "a pattern";
+        }
+        if (violation_of_options(groups[i].options, groups[i].option_count) != NULL) {
+            return "an option of a group";
+        }
+    }
+    return NULL;
+}
+
 static const char *violation_of_specification(const struct opt_wire_spec *spec)
 {
     bool expression = spec->expression[0] != '\0';
@@ -103,16 +117,8 @@ static const char *violation_of_specification(const struct opt_wire_spec *spec)
     if (!is_text(spec->expression) || !is_name_or_empty(spec->rule)) {
         return "text of a specification";
     }
-    for (size_t i = 0; i < spec->group_count; i++) {
-        const struct opt_wire_group *group = &spec->groups[i];
-        if (!is_name(group->pattern)) {
-            return "a pattern";
-        }
-        if (violation_of_options(group->options, group->option_count) != NULL) {
-            return "an option of a group";
-        }
-    }
-    return violation_of_options(spec->options, spec->option_count);
+    const char *why = violation_of_groups(spec->groups, spec->group_count);
+    return why != NULL ? why : violation_of_options(spec->options, spec->option_count);
 }
 
 static const char *violation_of_push(const struct opt_push *push, size_t data_size)
@@ -191,6 +197,17 @@ static const char *violation_of_request(const struct opt_request *request,
         const char *why = both->has_pull ? violation_of_pull(&both->pull) : NULL;
         return why != NULL ? why : violation_of_push(&both->push, data_size);
     }
+    case OPT_MESSAGE_SET: {
+        const struct opt_set *set = &request->body.set;
+        const char *why = violation_of_groups(set->groups, set->group_count);
+        if (why == NULL) {
+            why = violation_of_options(set->options, set->option_count);
+        }
+        if (set->change[0] == '\0' && set->option_count + set->group_count == 0) {
+            return "a change of nothing";
+        }
+        return is_name(set->model) && is_text(set->change) ? why : "text of a change";
+    }
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_WAIT:
     case OPT_MESSAGE_STATISTICS:
@@ -259,6 +276,9 @@ static const char *violation_of_reply(const struct opt_reply *reply, size_t data
             }
         }
         break;
+    case OPT_MESSAGE_SET:
+        why = is_text(reply->body.set.specification) ? NULL : "a specification";
+        break;
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_DESCRIBE:
         data = true;
@@ -321,6 +341,10 @@ static const char *violation_of_description(const struct opt_description *descri
     }
     for (size_t i = 0; why == NULL && i < description->worker_count; i++) {
         why = is_name(description->workers[i].name) ? NULL : "a worker";
+    }
+    for (size_t i = 0; why == NULL && i < description->change_count; i++) {
+        const struct opt_change_entry *change = &description->changes[i];
+        why = is_text(change->before) && is_text(change->after) ? NULL : "a change";
     }
     return why != NULL
                ? why

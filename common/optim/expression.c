@@ -5,6 +5,8 @@
  *     term       = TERM [ "(" [ argument { "," argument } ] ")" ]
  *     argument   = VALUE | NAME "=" VALUE
  *     term       = "tensors" "(" STRING { "," NAME "=" VALUE } ")"
+ *     change     = part { "," part }
+ *     part       = NAME "=" VALUE | term
  *
  * Terms and what they may contain are a table (options.c). One pass, no recursion, no
  * memory beyond the result; errors name the place by its character. Any thread.
@@ -421,11 +423,36 @@ static const char *term_name(size_t i, const void *unused)
     return i < count ? terms[i].name : "tensors";
 }
 
+static const struct opt_term *find_term(const char *name)
+{
+    size_t count;
+    const struct opt_term *terms = opt_terms(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(terms[i].name, name) == 0) {
+            return &terms[i];
+        }
+    }
+    return NULL;
+}
+
+static enum opt_status unknown_term(struct parser *p, const char *word,
+                                    const char *place)
+{
+    size_t count;
+    opt_terms(&count);
+    const char *nearest = opt_nearest(word, strlen(word), count + 1, term_name, NULL);
+    return fail_at(p, place, "unknown term '%s'%s%s%s", word,
+                   nearest != NULL ? ": did you mean '"
+                                   : ": there are decay, clip, layerwise, lookahead, "
+                                     "warmup, a schedule, aggregate, nonfinite and "
+                                     "tensors",
+                   nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
+}
+
 static enum opt_status parse_one(struct parser *p)
 {
     char word[WORD_BYTES];
-    size_t count;
-    const struct opt_term *terms = opt_terms(&count);
 
     skip_space(p);
     const char *place = p->at;
@@ -433,10 +460,9 @@ static enum opt_status parse_one(struct parser *p)
     if (status != OPT_OK) {
         return status;
     }
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(terms[i].name, word) == 0) {
-            return parse_term(p, &terms[i], place);
-        }
+    const struct opt_term *term = find_term(word);
+    if (term != NULL) {
+        return parse_term(p, term, place);
     }
     if (strcmp(word, "tensors") == 0) {
         return parse_tensors(p);
@@ -446,13 +472,7 @@ static enum opt_status parse_one(struct parser *p)
         return fail_at(p, place, "'%s' must come first, and only one optimizer can be",
                        word);
     }
-    const char *nearest = opt_nearest(word, strlen(word), count + 1, term_name, NULL);
-    return fail_at(p, place, "unknown term '%s'%s%s%s", word,
-                   nearest != NULL ? ": did you mean '"
-                                   : ": there are decay, clip, layerwise, lookahead, "
-                                     "warmup, a schedule, aggregate, nonfinite and "
-                                     "tensors",
-                   nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
+    return unknown_term(p, word, place);
 }
 
 enum opt_status opt_spec_parse(const char *text, struct opt_spec *out,
@@ -482,4 +502,91 @@ enum opt_status opt_spec_parse(const char *text, struct opt_spec *out,
         *out = p.spec;
     }
     return status;
+}
+
+/* ------------------------------------------------------------------ changes */
+
+/* A whole term: what it does not mention has its default. */
+static enum opt_status parse_whole_term(struct parser *p, const struct opt_term *term,
+                                        const char *place)
+{
+    enum opt_status status = parse_term(p, term, place);
+
+    for (size_t i = 0; i < options_of(term); i++) {
+        const char *name = term->options[i].option;
+        p->given |= UINT64_C(1)
+                    << opt_option_index(opt_option_find(name, strlen(name)));
+    }
+    return status;
+}
+
+static enum opt_status parse_part(struct parser *p)
+{
+    char word[WORD_BYTES], name[WORD_BYTES];
+    struct opt_wire_option value = { .name = name };
+    struct opt_error error;
+    struct opt_spec unused;
+
+    skip_space(p);
+    const char *place = p->at;
+    enum opt_status status = take_word(p, "an option or a term", word);
+    if (status != OPT_OK) {
+        return status;
+    }
+    if (take(p, '=')) {
+        memcpy(name, word, WORD_BYTES);
+        const struct opt_option *option = opt_option_find(name, strlen(name));
+        if (option == NULL) {
+            opt_option_unknown(name, strlen(name), p->spec.rule, &error);
+            return located(p, place, &error);
+        }
+        status = take_word(p, "a value", word);
+        if (status == OPT_OK) {
+            status = value_of(p, place, word, &value);
+        }
+        return status == OPT_OK ? set(p, place, option, &value) : status;
+    }
+    const struct opt_term *term = find_term(word);
+    if (term != NULL) {
+        return parse_whole_term(p, term, place);
+    }
+    if (strcmp(word, "tensors") == 0) {
+        return parse_tensors(p);
+    }
+    if (opt_option_find(word, strlen(word)) != NULL) {
+        return fail_at(p, place, "%s needs a value: write %s=...", word, word);
+    }
+    if (opt_spec_init(&unused, word, NULL) == OPT_OK) {
+        return fail_at(p, place,
+                       "the rule of a model that runs cannot change; create another "
+                       "model with %s",
+                       word);
+    }
+    return unknown_term(p, word, place);
+}
+
+enum opt_status opt_change_parse(const char *text, struct opt_spec *spec,
+                                 uint64_t *given, struct opt_error *error)
+{
+    struct parser p = { .text = text, .at = text, .spec = *spec, .error = error };
+    enum opt_status status;
+
+    if (strnlen(text, OPT_EXPRESSION_BYTES + 1) > OPT_EXPRESSION_BYTES) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "a change may have %d bytes; this one has more",
+                        (int)OPT_EXPRESSION_BYTES);
+    }
+    do {
+        status = parse_part(&p);
+    } while (status == OPT_OK && take(&p, ','));
+    if (status != OPT_OK) {
+        return status;
+    }
+    skip_space(&p);
+    if (*p.at != '\0') {
+        return expected(&p, "',' or the end");
+    }
+    *spec = p.spec;
+    *given = p.given;
+    return OPT_OK;
 }

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/optim/rule.h"
 #include "common/optim/spec.h"
@@ -89,6 +90,11 @@ enum opt_status opt_option_set(struct opt_spec *spec, const struct opt_option *o
 enum opt_status opt_group_set(struct opt_group *group,
                               const struct opt_wire_option *value,
                               struct opt_error *error);
+
+/* Read the text of a change (change.h) into a specification that has the rule and its
+ * defaults: *given gets a bit for each option that the text says. */
+enum opt_status opt_change_parse(const char *text, struct opt_spec *spec,
+                                 uint64_t *given, struct opt_error *error);
 
 /* Append an empty group. */
 enum opt_status opt_group_add(struct opt_spec *spec, const char *pattern,

@@ -93,6 +93,14 @@ static void on_deadline(struct engine *engine, struct alarm *alarm)
     }
     char missing[OPT_ERROR_TEXT / 2];
     round_missing(model, missing, sizeof missing);
+    if (letter->request.message == OPT_MESSAGE_WAIT &&
+        letter->request.body.wait.epoch > model_epoch(model)) {
+        engine_fail(
+            engine, letter, OPT_DEADLINE_EXCEEDED,
+            "model \"%.100s\" has had %" PRIu64 " sync epochs, not %" PRIu64 ": %s",
+            model->name, model_epoch(model), letter->request.body.wait.epoch, missing);
+        return;
+    }
     engine_fail(engine, letter, OPT_DEADLINE_EXCEEDED,
                 "model \"%.100s\" has had %" PRIu64 " updates, not %" PRIu64 ": %s",
                 model->name, model->step, step, missing);
@@ -220,7 +228,7 @@ static void answer_pull(struct engine *engine, struct model *model,
         .step = model->step,
         .dtype = letter->dtype,
         .last = true,
-        .epoch = opt_lookahead_epochs(&model->spec, model->step),
+        .epoch = model_epoch(model),
     };
     if (can_fail(letter)) {
         engine_reply(letter, OPT_MESSAGE_PULL)->body.pull = pull;
@@ -291,6 +299,7 @@ static void end_update(struct engine *engine, struct model *model,
     model->activity = MODEL_IDLE;
     if (progress == UPDATE_DONE) {
         model->advanced = true;
+        change_due(model);
         round_applied(engine, model);
     } else {
         round_overflowed(engine, model, tensor, element);

@@ -205,7 +205,7 @@ static bool make_slots(struct model *model)
     return true;
 }
 
-static char *print_spec(const struct opt_spec *spec)
+char *model_print_spec(const struct opt_spec *spec)
 {
     size_t size = opt_spec_print(spec, NULL, 0) + 1;
     char *text = malloc(size);
@@ -236,9 +236,10 @@ enum opt_status model_new(struct engine *engine, const struct model_plan *plan,
     model->spec = *plan->spec;
     model->consistency = plan->consistency;
     model->name = strdup(plan->name);
-    model->canonical = print_spec(plan->spec);
+    model->created = model_print_spec(plan->spec);
+    model->canonical = model->created;
     model->pool = version_pool_new(&engine->budget);
-    if (model->name == NULL || model->canonical == NULL || model->pool == NULL ||
+    if (model->name == NULL || model->created == NULL || model->pool == NULL ||
         !copy_tensors(model, plan) || !make_shards(model) || !make_slots(model) ||
         !update_init(model)) {
         goto fail;
@@ -291,7 +292,8 @@ void model_free(struct engine *engine, struct model *model)
     free(model->shards);
     free(model->tensors);
     free(model->tensor_names);
-    free(model->canonical);
+    change_free_all(model);
+    free(model->created);
     free(model->name);
     free(model);
 }
@@ -345,8 +347,9 @@ bool model_differs(const struct model *model, const struct model_plan *plan, cha
     static const char *const losses[] = { "shrink", "wait", "fail" };
     const struct opt_consistency *has = &model->consistency;
     const struct opt_consistency *asked = &plan->consistency;
-    char *canonical = print_spec(plan->spec);
-    bool same = canonical != NULL && strcmp(canonical, model->canonical) == 0;
+    char *canonical = model_print_spec(plan->spec);
+    bool same = canonical != NULL && (strcmp(canonical, model->canonical) == 0 ||
+                                      strcmp(canonical, model->created) == 0);
     if (!same) {
         snprintf(text, capacity, "its specification is %s, not %s", model->canonical,
                  canonical == NULL ? "another one" : canonical);
@@ -371,6 +374,12 @@ bool model_differs(const struct model *model, const struct model_plan *plan, cha
         return true;
     }
     return tensor_differs(model, plan, text, capacity);
+}
+
+uint64_t model_epoch(const struct model *model)
+{
+    return model->epochs_before + opt_lookahead_epochs(&model->spec, model->step) -
+           model->epochs_from;
 }
 
 /* ---------------------------------------------------------------- weights */
@@ -470,6 +479,14 @@ void models_trim(struct engine *engine)
             }
         }
         model_collect(model);
+    }
+}
+
+void model_outdate_training_view(struct model *model)
+{
+    struct mirror *mirrors = model->mirrors[MIRROR_TRAIN];
+    for (size_t i = 0; mirrors != NULL && i < model->shard_count; i++) {
+        mirrors[i].step = UINT64_MAX;
     }
 }
 

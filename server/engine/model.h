@@ -24,6 +24,7 @@
 #include "common/optim/update.h"
 #include "common/wire.h"
 #include "server/engine/alarm.h"
+#include "server/engine/change.h"
 #include "server/engine/update.h"
 
 struct engine;
@@ -79,7 +80,9 @@ struct model {
     char *name;
     uint32_t number;
     struct opt_spec spec;
-    char *canonical; /* the specification's text */
+    const char *canonical; /* the specification's text, of created or of a change */
+    char *created;         /* what it was when the model was created */
+    struct changes changes;
     struct opt_consistency consistency;
 
     struct tensor *tensors;
@@ -101,6 +104,9 @@ struct model {
     size_t reserved;                      /* of the budget, without versions */
 
     uint64_t step; /* updates so far */
+    /* Lookahead sync epochs when the specification became what it is, and what they
+     * would be if it had always been that. */
+    uint64_t epochs_before, epochs_from;
     uint64_t rounds_skipped;
     bool ready;           /* weights are there */
     struct peer *creator; /* who must assign them; NULL once ready */
@@ -148,6 +154,12 @@ void model_free(struct engine *engine, struct model *model);
 bool model_differs(const struct model *model, const struct model_plan *plan, char *text,
                    size_t capacity);
 
+/* A specification's text, to be freed; NULL without memory. */
+char *model_print_spec(const struct opt_spec *spec);
+
+/* Lookahead sync epochs so far. */
+uint64_t model_epoch(const struct model *model);
+
 /* Write initial weights. */
 void model_assign(struct model *model, const struct opt_segment *segment,
                   enum opt_dtype dtype, const void *values);
@@ -161,6 +173,8 @@ bool model_back(struct engine *engine, struct model *model, struct shard *shard)
 void model_collect(struct model *model);
 /* An update did not need the shard's spare: after enough of them it is freed. */
 void model_spare_idle(struct shard *shard);
+/* The training view is another one from now on: what was computed of it is old. */
+void model_outdate_training_view(struct model *model);
 /* Give up a computed view of all shards. */
 void model_drop_mirrors(struct model *model, size_t view);
 /* Free all spares and mirrors that nobody needs now, of every model. */

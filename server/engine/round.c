@@ -29,7 +29,7 @@ static void unpin(struct model *model, const struct letter *answer)
 static void answer_push(struct engine *engine, struct model *model,
                         struct letter *letter, struct opt_push_reply fate)
 {
-    fate.epoch = opt_lookahead_epochs(&model->spec, model->step);
+    fate.epoch = model_epoch(model);
     if (letter->request.message == OPT_MESSAGE_PUSH) {
         engine_reply(letter, OPT_MESSAGE_PUSH)->body.push = fate;
         engine_return(engine, letter);

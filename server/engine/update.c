@@ -46,16 +46,21 @@ size_t update_bytes(size_t tensors, size_t blocks, size_t scratch_floats)
     return SIZE_MAX;
 }
 
-bool update_init(struct model *model)
+static size_t largest_tensor(const struct model *model)
 {
-    struct update *update = &model->update;
     size_t largest = 0;
     for (size_t i = 0; i < model->tensor_count; i++) {
         if (model->tensors[i].n > largest) {
             largest = model->tensors[i].n;
         }
     }
-    size_t scratch = update_scratch(&model->spec, largest);
+    return largest;
+}
+
+bool update_init(struct model *model)
+{
+    struct update *update = &model->update;
+    size_t scratch = update_scratch(&model->spec, largest_tensor(model));
     update->tensors = calloc(model->tensor_count + 1, sizeof *update->tensors);
     update->sums = calloc(model->blocks + 1, sizeof *update->sums);
     update->touched = calloc(model->tensor_count + 1, sizeof *update->touched);
@@ -67,6 +72,30 @@ bool update_init(struct model *model)
     update->scratch_bytes = scratch * sizeof(float);
     update->scratch = memory_new(update->scratch_bytes);
     return scratch == 0 || update->scratch != NULL;
+}
+
+bool update_reserve(struct engine *engine, struct model *model,
+                    const struct opt_spec *spec)
+{
+    struct update *update = &model->update;
+    size_t bytes = update_scratch(spec, largest_tensor(model)) * sizeof(float);
+    if (bytes <= update->scratch_bytes) {
+        return true;
+    }
+    size_t more = bytes - update->scratch_bytes;
+    if (!budget_take(&engine->budget, more)) {
+        return false;
+    }
+    float *scratch = memory_new(bytes);
+    if (scratch == NULL) {
+        budget_give(&engine->budget, more);
+        return false;
+    }
+    memory_free(update->scratch, update->scratch_bytes);
+    update->scratch = scratch;
+    update->scratch_bytes = bytes;
+    model->reserved += more;
+    return true;
 }
 
 void update_fini(struct model *model)

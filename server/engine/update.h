@@ -69,6 +69,10 @@ size_t update_bytes(size_t tensors, size_t blocks, size_t scratch_floats);
 size_t update_scratch(const struct opt_spec *spec, size_t largest);
 /* Memory for the updates of a model whose tensors are laid out. */
 bool update_init(struct model *model);
+/* More scratch, if the specification needs more; false if the budget or the system has
+ * no memory for it. Between updates. */
+bool update_reserve(struct engine *engine, struct model *model,
+                    const struct opt_spec *spec);
 void update_fini(struct model *model);
 
 /* Begin the update of the model's round. pushes are in ascending order of worker names

@@ -39,6 +39,7 @@ static bool make_table(struct letter *letter, const struct model *model)
 {
     struct opt_tensor_entry *tensors = calloc(model->tensor_count, sizeof *tensors);
     struct opt_worker_entry *workers = calloc(model->joined + 1, sizeof *workers);
+    struct opt_change_entry changes[CHANGES_MAX];
     if (tensors == NULL || workers == NULL) {
         free(tensors);
         free(workers);
@@ -53,11 +54,16 @@ static bool make_table(struct letter *letter, const struct model *model)
             workers[joined++] = describe_worker(model->members[i]);
         }
     }
+    for (size_t i = 0; i < model->changes.count; i++) {
+        const struct change *change = model->changes.list[i];
+        changes[i] =
+            (struct opt_change_entry){ change->step, change->before, change->after };
+    }
     struct opt_description description = {
         .summary = serve_summary(model),
         .consistency = model->consistency,
         .ready = model->ready,
-        .epoch = opt_lookahead_epochs(&model->spec, model->step),
+        .epoch = model_epoch(model),
         .lr = opt_schedule_lr(&model->spec.options, model->step + 1),
         .bytes = (1 + model->slot_count) * model->floats * sizeof(float),
         .rounds_skipped = model->rounds_skipped,
@@ -67,6 +73,8 @@ static bool make_table(struct letter *letter, const struct model *model)
         .tensor_count = model->tensor_count,
         .workers = workers,
         .worker_count = joined,
+        .changes = changes,
+        .change_count = model->changes.count,
     };
     size_t size = opt_description_pack(&description, NULL, 0);
     letter->table = malloc(size + 1);

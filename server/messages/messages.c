@@ -21,6 +21,7 @@ static const struct message_row rows[OPT_MESSAGE_LIMIT] = {
     [OPT_MESSAGE_HEARTBEAT]  = { true,  false, DATA_NONE,     serve_heartbeat },
     [OPT_MESSAGE_GOODBYE]    = { true,  false, DATA_NONE,     serve_goodbye },
     [OPT_MESSAGE_DELETE]     = { true,  false, DATA_NONE,     serve_delete },
+    [OPT_MESSAGE_SET]        = { true,  false, DATA_NONE,     serve_set },
 };
 /* clang-format on */
 

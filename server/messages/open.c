@@ -28,7 +28,7 @@ bool serve_model_reply(struct engine *engine, struct letter *letter,
         .tensors = model->tensor_count,
         .parameters = model->parameters,
         .workers = (uint32_t)model->joined,
-        .specification = model->canonical,
+        .specification = letter_text(letter, model->canonical),
     };
     engine_return(engine, letter);
     /* Somebody more: enough may have come together now. */

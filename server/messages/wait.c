@@ -1,7 +1,7 @@
-/* wait — until a model has had so many updates. */
-#include "common/optim/update.h"
+/* wait — until a model has had so many updates or Lookahead sync epochs. */
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
+#include "server/engine/model.h"
 #include "server/messages/serve.h"
 
 void serve_wait(struct engine *engine, struct letter *letter)
@@ -15,9 +15,20 @@ void serve_wait(struct engine *engine, struct letter *letter)
         flow_wait(engine, model, letter, wait->step);
         return;
     }
+    if (wait->epoch > model_epoch(model)) {
+        if (model->spec.options.lookahead_k == 0) {
+            engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+                        "model \"%s\" has no Lookahead, so it has no sync epochs",
+                        model->name);
+            return;
+        }
+        /* Which update ends the epoch can change until then. */
+        flow_wait(engine, model, letter, model->step + 1);
+        return;
+    }
     engine_reply(letter, OPT_MESSAGE_WAIT)->body.wait = (struct opt_wait_reply){
         .step = model->step,
-        .epoch = opt_lookahead_epochs(&model->spec, model->step),
+        .epoch = model_epoch(model),
     };
     engine_return(engine, letter);
 }

@@ -1,0 +1,194 @@
+/* change — see change.h; the grammar is in expression.c. */
+#include "common/optim/change.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/optim/options.h"
+#include "common/optim/update.h"
+
+static enum opt_status take_options(struct opt_change *change,
+                                    const struct opt_set *set, struct opt_error *error)
+{
+    for (size_t i = 0; i < set->option_count; i++) {
+        const struct opt_wire_option *one = &set->options[i];
+        enum opt_status status = opt_spec_set(&change->values, one, error);
+        if (status != OPT_OK) {
+            return status;
+        }
+        uint64_t bit = UINT64_C(1) << opt_option_index(
+                           opt_option_find(one->name, strlen(one->name)));
+        if ((change->given & bit) != 0) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT, "%s is given twice",
+                            one->name);
+        }
+        change->given |= bit;
+    }
+    return OPT_OK;
+}
+
+enum opt_status opt_change_read(const struct opt_rule *rule, const struct opt_set *set,
+                                struct opt_change *out, struct opt_error *error)
+{
+    struct opt_change change = { .given = 0 };
+    enum opt_status status = opt_spec_init(&change.values, rule->name, error);
+
+    if (status == OPT_OK && set->change[0] != '\0') {
+        status = opt_change_parse(set->change, &change.values, &change.given, error);
+    }
+    if (status == OPT_OK) {
+        status = take_options(&change, set, error);
+    }
+    for (size_t i = 0; status == OPT_OK && i < set->group_count; i++) {
+        status = opt_spec_group(&change.values, &set->groups[i], error);
+    }
+    if (status == OPT_OK) {
+        *out = change;
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------ applying */
+
+/* Add what is given for a pattern to its group, or make one at the given place. */
+static enum opt_status merge_group(struct opt_spec *spec, const struct opt_group *from,
+                                   size_t *place, struct opt_error *error)
+{
+    struct opt_group *to = NULL;
+
+    for (size_t i = 0; i < spec->group_count && to == NULL; i++) {
+        if (strcmp(spec->groups[i].pattern, from->pattern) == 0) {
+            to = &spec->groups[i];
+        }
+    }
+    if (to == NULL) {
+        enum opt_status status = opt_group_add(spec, from->pattern, &to, error);
+        if (status != OPT_OK) {
+            return status;
+        }
+        to = &spec->groups[*place];
+        memmove(to + 1, to, (spec->group_count - 1 - *place) * sizeof *to);
+        *to = *from;
+        ++*place;
+        return OPT_OK;
+    }
+    if (from->has_weight_decay) {
+        to->has_weight_decay = true;
+        to->weight_decay = from->weight_decay;
+    }
+    if (from->has_lr_scale) {
+        to->has_lr_scale = true;
+        to->lr_scale = from->lr_scale;
+    }
+    to->layerwise_none |= from->layerwise_none;
+    return OPT_OK;
+}
+
+/* What the change leaves without effect. An option may need one that needs another. */
+static void drop_inactive(struct opt_spec *spec, uint64_t given)
+{
+    enum { DEEPEST = 2 };
+    size_t count;
+    const struct opt_option *table = opt_options_table(&count);
+
+    for (size_t i = 0; i < DEEPEST * count; i++) {
+        const struct opt_option *option = &table[i % count];
+        if ((given >> i % count & 1u) == 0 && opt_option_applies(option, spec->rule) &&
+            !opt_option_active(option, &spec->options)) {
+            opt_option_put(option, &spec->options,
+                           opt_option_default(option, spec->rule));
+        }
+    }
+}
+
+enum opt_status opt_change_apply(const struct opt_change *change, struct opt_spec *spec,
+                                 struct opt_error *error)
+{
+    struct opt_spec result = *spec;
+    enum opt_status status = OPT_OK;
+    size_t count, place = 0;
+    const struct opt_option *table = opt_options_table(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        if ((change->given >> i & 1u) != 0) {
+            opt_option_put(&table[i], &result.options,
+                           opt_option_get(&table[i], &change->values.options));
+        }
+    }
+    for (size_t i = 0; status == OPT_OK && i < change->values.group_count; i++) {
+        status = merge_group(&result, &change->values.groups[i], &place, error);
+    }
+    drop_inactive(&result, change->given);
+    if (status == OPT_OK) {
+        status = opt_spec_check(&result, error);
+    }
+    if (status == OPT_OK) {
+        *spec = result;
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------ fitting */
+
+static void join(const char *const *names, size_t count, char *out, size_t capacity)
+{
+    size_t used = 0;
+
+    snprintf(out, capacity, "none");
+    for (size_t i = 0; i < count && used < capacity; i++) {
+        used += (size_t)snprintf(out + used, capacity - used, "%s%s", i > 0 ? ", " : "",
+                                 names[i]);
+    }
+}
+
+static enum opt_status check_slots(const struct opt_spec *before,
+                                   const struct opt_spec *after,
+                                   struct opt_error *error)
+{
+    const char *has[OPT_SLOTS_MAX], *needs[OPT_SLOTS_MAX];
+    size_t has_count = opt_spec_slots(before, has);
+    size_t needs_count = opt_spec_slots(after, needs);
+    bool same = has_count == needs_count;
+
+    for (size_t i = 0; same && i < has_count; i++) {
+        same = strcmp(has[i], needs[i]) == 0;
+    }
+    if (same) {
+        return OPT_OK;
+    }
+    char has_text[160], needs_text[160];
+    join(has, has_count, has_text, sizeof has_text);
+    join(needs, needs_count, needs_text, sizeof needs_text);
+    return opt_fail(error, OPT_FAILED_PRECONDITION,
+                    "the model has the slots %s, and the change would need %s; create "
+                    "another model for that",
+                    has_text, needs_text);
+}
+
+enum opt_status opt_change_fits(const struct opt_spec *before,
+                                const struct opt_spec *after, struct opt_error *error)
+{
+    /* What the slots hold, or started from, depends on these. */
+    static const char *const fixed[] = { "momentum_form", "initial_accumulator",
+                                         "max_of", "nadam_form" };
+    enum opt_status status = check_slots(before, after, error);
+
+    for (size_t i = 0; status == OPT_OK && i < sizeof fixed / sizeof fixed[0]; i++) {
+        const struct opt_option *option = opt_option_find(fixed[i], strlen(fixed[i]));
+        if (opt_option_get(option, &before->options) !=
+            opt_option_get(option, &after->options)) {
+            return opt_fail(error, OPT_FAILED_PRECONDITION,
+                            "%s of a model that runs cannot change: its slots hold "
+                            "what the present one made",
+                            option->name);
+        }
+    }
+    if (status == OPT_OK &&
+        opt_view_train_differs(before) != opt_view_train_differs(after)) {
+        return opt_fail(error, OPT_FAILED_PRECONDITION,
+                        "nesterov_form of a model that runs cannot change, nor its "
+                        "momentum become or cease to be 0: its workers would take "
+                        "gradients at another point");
+    }
+    return status;
+}
