@@ -229,8 +229,11 @@ static int add_tensor(struct creation *creation, const char *text)
         creation->tensors = more;
         struct optclient_tensor *tensor = &more[creation->count++];
         uint64_t *copy = malloc(sizeof(shape));
-        *tensor = (struct optclient_tensor){ strndup(text, (size_t)(colon - text)),
-                                             copy, rank };
+        *tensor = (struct optclient_tensor){
+            .name = strndup(text, (size_t)(colon - text)),
+            .shape = copy,
+            .rank = rank,
+        };
         if (copy != NULL && tensor->name != NULL) {
             memcpy(copy, shape, sizeof(shape));
             return EXIT_SUCCESS;
