@@ -145,7 +145,8 @@ Test(optctl, changes_what_a_worker_trains_with, .init = start, .fini = stop)
     float gradient = 1, weight = 0;
     static const float expected[] = { -1, -1.5F, -2 };
     for (size_t i = 0; i < 3; i++) {
-        struct optclient_values push = { 2, &gradient }, pull = { 2, &weight };
+        struct optclient_values push = { .tensor = 2, .values = &gradient },
+                                pull = { .tensor = 2, .values = &weight };
         cr_assert_eq(optclient_push_pull(model, &push, 1, NULL, &pull, 1, NULL, NULL),
                      OPTCLIENT_OK, "%s", optclient_error());
         cr_expect_eq(weight, expected[i], "%g", (double)weight);
