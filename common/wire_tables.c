@@ -46,10 +46,12 @@ struct walk {
 static bool walk_next(struct walk *walk)
 {
     const char *reason = NULL;
+    if (walk->at >= walk->size) {
+        return false;
+    }
     walk->start = walk->bytes + walk->at;
-    if (walk->at >= walk->size ||
-        opt_field_read(walk->start, walk->size - walk->at, &walk->field, &reason) !=
-            OPT_FIELD_READ) {
+    if (opt_field_read(walk->start, walk->size - walk->at, &walk->field, &reason) !=
+        OPT_FIELD_READ) {
         return false;
     }
     walk->value = walk->start + walk->field.head;

@@ -326,8 +326,9 @@ static bool tensor_differs(const struct model *model, const struct model_plan *p
         const struct tensor *has = &model->tensors[i];
         const struct opt_tensor_entry *asked = &plan->tensors[i];
         if (strcmp(has->name, asked->name) == 0 && has->rank == asked->rank &&
-            memcmp(has->shape, asked->shape, has->rank * sizeof *has->shape) == 0 &&
-            (has->width > 0) == asked->sparse) {
+            (has->width > 0) == asked->sparse &&
+            (has->rank == 0 ||
+             memcmp(has->shape, asked->shape, has->rank * sizeof *has->shape) == 0)) {
             continue;
         }
         char was[160], wanted[160];
