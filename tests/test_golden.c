@@ -3,7 +3,10 @@
  */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/golden_cases.h"
 
@@ -52,9 +55,31 @@ Test(golden, reads_options_through_the_setters)
 
 Test(golden, says_why_a_case_cannot_be_run)
 {
-    struct golden_case *golden = load("sparse_adam");
+    static const char text[] = "{\"format\": \"optimd-golden/1\", \"case\": \"odd\", "
+                               "\"kind\": \"dreamt\", \"problem\": \"p1\"}\n";
+    static const char nothing[] = "\x08\0\0\0\0\0\0\0{}      "; /* no tensors */
+    char place[] = "/tmp/optimd-golden-XXXXXX", path[64], data[64];
+    struct golden_case *golden = NULL;
+    struct opt_error error = { .text = "" };
 
-    cr_assert_str_eq(golden->unsupported, "kind sparse");
+    cr_assert_not_null(mkdtemp(place));
+    snprintf(path, sizeof path, "%s/odd.json", place);
+    FILE *file = fopen(path, "w");
+    cr_assert_not_null(file);
+    cr_assert_gt(fputs(text, file), 0);
+    cr_assert_eq(fclose(file), 0);
+    snprintf(data, sizeof data, "%s/odd.safetensors", place);
+    file = fopen(data, "w");
+    cr_assert_not_null(file);
+    cr_assert_eq(fwrite(nothing, 1, 16, file), 16);
+    cr_assert_eq(fclose(file), 0);
+    cr_expect_eq(golden_case_load(place, "odd", &golden, &error), OPT_OK, "%s",
+                 error.text);
+    unlink(path);
+    unlink(data);
+    rmdir(place);
+    cr_assert_not_null(golden);
+    cr_expect_str_eq(golden->unsupported, "kind dreamt");
     golden_case_free(golden);
 }
 
