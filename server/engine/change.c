@@ -52,6 +52,13 @@ static enum opt_status advance(struct engine *engine, struct model *model,
     if (status == OPT_OK) {
         status = opt_change_fits(&course->spec, &course->next, error);
     }
+    for (size_t i = 0; status == OPT_OK && i < model->tensor_count; i++) {
+        const struct tensor *tensor = &model->tensors[i];
+        if (tensor->width > 0) {
+            status =
+                opt_spec_check_sparse(&course->next, tensor->name, tensor->rank, error);
+        }
+    }
     if (status == OPT_OK && !update_reserve(engine, model, &course->next)) {
         status = opt_fail(error, OPT_RESOURCE_EXHAUSTED,
                           "the scratch memory that layerwise needs does not fit the "
