@@ -231,7 +231,9 @@ enum opt_status push_take(struct engine *engine, struct push *push,
         status = push->model->tensors[segments[i].tensor].width > 0
                      ? add_rows(engine, push, letter, &segments[i], values, error)
                      : cover(push, &segments[i], values, error);
-        values += segments[i].count * opt_dtype_size(head->dtype);
+        if (segments[i].count > 0) { /* without rows there may be no data at all */
+            values += segments[i].count * opt_dtype_size(head->dtype);
+        }
     }
     return status;
 }
