@@ -1,6 +1,7 @@
 #include "common/wire.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "common/field.h"
@@ -25,6 +26,8 @@ static const char *const message_names[] = {
     [OPT_MESSAGE_GOODBYE] = "goodbye",
     [OPT_MESSAGE_DELETE] = "delete",
     [OPT_MESSAGE_SET] = "set",
+    [OPT_MESSAGE_BARRIER] = "barrier",
+    [OPT_MESSAGE_REST] = "rest",
 };
 _Static_assert(sizeof(message_names) / sizeof(message_names[0]) == OPT_MESSAGE_LIMIT,
                "every message has a name");
@@ -213,24 +216,41 @@ enum opt_status opt_wire_consistency_read(const Optimd__V1__Consistency *consist
                                           struct opt_consistency *out,
                                           struct opt_error *error)
 {
-    struct opt_consistency read = { .min_workers = 1 };
-    if (consistency != NULL) {
-        enum opt_status status = opt_wire_enum((int)consistency->mode, OPT_ASYNC + 1,
-                                               "Consistency.mode", error);
-        if (status == OPT_OK) {
-            status = opt_wire_enum((int)consistency->loss, OPT_LOSS_FAIL + 1,
-                                   "Consistency.loss", error);
-        }
-        if (status != OPT_OK) {
-            return status;
-        }
-        read.mode = (enum opt_mode)consistency->mode;
-        read.loss = (enum opt_loss)consistency->loss;
-        if (consistency->min_workers > 0) {
-            read.min_workers = consistency->min_workers;
-        }
+    if (consistency == NULL) {
+        *out = (struct opt_consistency){ .min_workers = 1 };
+        return OPT_OK;
     }
-    *out = read;
+    enum opt_status status = opt_wire_enum((int)consistency->mode, OPT_BOUNDED + 1,
+                                           "Consistency.mode", error);
+    if (status == OPT_OK) {
+        status = opt_wire_enum((int)consistency->loss, OPT_LOSS_FAIL + 1,
+                               "Consistency.loss", error);
+    }
+    if (status == OPT_OK) {
+        status = opt_wire_enum((int)consistency->atomic, OPT_ATOMIC_SHARD + 1,
+                               "Consistency.atomic", error);
+    }
+    if (status != OPT_OK) {
+        return status;
+    }
+    double lambda = consistency->delay_compensation;
+    if (!isfinite(lambda) || lambda < 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "Consistency.delay_compensation is %g; it must be a number of at "
+                        "least 0",
+                        lambda);
+    }
+    *out = (struct opt_consistency){
+        .mode = (enum opt_mode)consistency->mode,
+        .loss = (enum opt_loss)consistency->loss,
+        .min_workers = consistency->min_workers > 0 ? consistency->min_workers : 1,
+        .samples = consistency->samples,
+        .backup = consistency->backup,
+        .staleness = consistency->staleness,
+        .damping = consistency->damping,
+        .delay_compensation = lambda,
+        .atomic = (enum opt_atomic)consistency->atomic,
+    };
     return OPT_OK;
 }
 
@@ -321,6 +341,12 @@ void opt_write_consistency(struct opt_writer *writer, const void *what)
     message.mode = (Optimd__V1__Consistency__Mode)consistency->mode;
     message.loss = (Optimd__V1__Consistency__Loss)consistency->loss;
     message.min_workers = consistency->min_workers;
+    message.samples = consistency->samples;
+    message.backup = consistency->backup;
+    message.staleness = consistency->staleness;
+    message.damping = consistency->damping;
+    message.delay_compensation = consistency->delay_compensation;
+    message.atomic = (Optimd__V1__Consistency__Atomic)consistency->atomic;
     opt_write_fields(writer, &message.base);
 }
 

@@ -27,6 +27,8 @@ enum {
     OPT_BLOCK = 16384,           /* elements of a block */
     OPT_SHARD = 1 << 20,         /* most elements of a shard, and of a sparse row */
     OPT_ROWS_MAX = 8192,         /* rows of a frame, whatever their numbers */
+    OPT_LOST_MAX = 8,            /* names of lost workers in one reply */
+    OPT_STALENESS_BUCKETS = 15,  /* 0, 1, 2-3, 4-7, ..., 8192 and more */
     OPT_HEADER_BYTES = 64 << 10, /* default limit of a header part */
     OPT_FRAME_BYTES = 64 << 20,  /* default limit of a frame */
     OPT_ARENA_BYTES = 3 << 20    /* enough to read any message whose header part is
@@ -69,6 +71,8 @@ enum opt_message {
     OPT_MESSAGE_GOODBYE = 23,
     OPT_MESSAGE_DELETE = 24,
     OPT_MESSAGE_SET = 25,
+    OPT_MESSAGE_BARRIER = 26,
+    OPT_MESSAGE_REST = 27,
     OPT_MESSAGE_LIMIT
 };
 
@@ -76,8 +80,9 @@ enum opt_message {
 const char *opt_message_name(enum opt_message message);
 
 enum opt_view { OPT_VIEW_TRAIN = 0, OPT_VIEW_EVAL = 1, OPT_VIEW_SLOT = 2 };
-enum opt_mode { OPT_SYNC = 0, OPT_ASYNC = 1 };
+enum opt_mode { OPT_SYNC = 0, OPT_ASYNC = 1, OPT_BOUNDED = 2 };
 enum opt_loss { OPT_LOSS_SHRINK = 0, OPT_LOSS_WAIT = 1, OPT_LOSS_FAIL = 2 };
+enum opt_atomic { OPT_ATOMIC_DEFAULT = 0, OPT_ATOMIC_ROUND = 1, OPT_ATOMIC_SHARD = 2 };
 enum opt_form { OPT_FORM_MEAN = 0, OPT_FORM_SUM = 1 };
 enum opt_fate {
     OPT_FATE_UNKNOWN = 0,
@@ -120,7 +125,13 @@ struct opt_wire_spec { /* either expression is not "" or rule is not "" */
 struct opt_consistency {
     enum opt_mode mode;
     enum opt_loss loss;
-    uint32_t min_workers; /* at least 1 */
+    uint32_t min_workers;      /* at least 1 */
+    uint64_t samples;          /* sync: that a round must cover; 0: one push of each */
+    uint32_t backup;           /* sync: workers that a round does without */
+    uint32_t staleness;        /* bounded */
+    bool damping;              /* async, bounded */
+    double delay_compensation; /* async, bounded: finite, at least 0 */
+    enum opt_atomic atomic;
 };
 
 /* Strings are NUL-terminated, never NULL, and checked to be UTF-8 without NUL or other
@@ -183,6 +194,10 @@ struct opt_wait {
     uint64_t step;
     uint64_t epoch;
 };
+struct opt_barrier {
+    uint32_t model;
+    uint64_t sequence; /* at least 1 */
+};
 struct opt_set {
     const char *model;
     const char *change; /* may be "" */
@@ -211,6 +226,8 @@ struct opt_request {
         struct opt_push_pull push_pull;
         struct opt_wait wait;
         uint32_t leave; /* model number */
+        uint32_t rest;  /* model number */
+        struct opt_barrier barrier;
         struct opt_set set;
     } body;
 };
@@ -242,12 +259,18 @@ struct opt_model_reply {
     uint32_t workers;
     const char *specification;
 };
+/* Workers that were lost since the asker was last told, oldest first. */
+struct opt_lost {
+    const char *const *names;
+    size_t count; /* at most OPT_LOST_MAX when packed */
+};
 struct opt_push_reply {
     enum opt_fate fate;
     uint64_t step;
     uint64_t staleness;
     const char *reason;
     uint64_t epoch;
+    struct opt_lost lost;
 };
 struct opt_pull_reply {
     uint64_t step;
@@ -262,9 +285,10 @@ struct opt_push_pull_reply {
     struct opt_push_reply push;
     struct opt_pull_reply pull;
 };
-struct opt_wait_reply {
+struct opt_wait_reply { /* to wait and to barrier */
     uint64_t step;
     uint64_t epoch;
+    struct opt_lost lost;
 };
 struct opt_set_reply {
     uint64_t step;
@@ -292,6 +316,7 @@ struct opt_reply {
         struct opt_pull_reply pull;
         struct opt_push_pull_reply push_pull;
         struct opt_wait_reply wait;
+        struct opt_wait_reply barrier;
         struct opt_statistics_reply statistics;
         struct opt_set_reply set;
     } body;
@@ -325,6 +350,11 @@ struct opt_worker_entry {
     uint64_t applied;
     uint64_t duplicates;
     uint64_t refused;
+    uint64_t dropped;
+    uint64_t waits, waited_us; /* of others for it */
+    uint64_t staleness[OPT_STALENESS_BUCKETS];
+    bool resting;
+    bool away;
 };
 struct opt_change_entry {
     uint64_t step; /* number of the first update with it */
@@ -338,6 +368,8 @@ struct opt_description {
     double lr;
     uint64_t bytes;
     uint64_t rounds_skipped;
+    uint64_t rounds, dropped;
+    double mean_staleness;
     const char *const *slots;
     size_t slot_count;
     const struct opt_tensor_entry *tensors;

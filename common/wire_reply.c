@@ -52,6 +52,20 @@ static void read_model(const Optimd__V1__ModelReply *from, struct opt_model_repl
                                     .specification = from->specification };
 }
 
+static enum opt_status read_lost(const struct context *c, char *const *names,
+                                 size_t count, struct opt_lost *to)
+{
+    for (size_t i = 0; i < count; i++) {
+        enum opt_status status = opt_wire_name(names[i], "the name of a lost worker",
+                                               c->error);
+        if (status != OPT_OK) {
+            return status;
+        }
+    }
+    *to = (struct opt_lost){ .names = (const char *const *)names, .count = count };
+    return OPT_OK;
+}
+
 static enum opt_status read_push(const struct context *c,
                                  const Optimd__V1__PushReply *from,
                                  struct opt_push_reply *to)
@@ -61,8 +75,10 @@ static enum opt_status read_push(const struct context *c,
                                    .staleness = from->staleness,
                                    .reason = from->reason,
                                    .epoch = from->epoch };
-    return opt_wire_enum((int)from->fate, OPT_FATE_SKIPPED + 1, "PushReply.fate",
-                         c->error);
+    enum opt_status status = opt_wire_enum((int)from->fate, OPT_FATE_SKIPPED + 1,
+                                           "PushReply.fate", c->error);
+    return status == OPT_OK ? read_lost(c, from->lost, from->n_lost, &to->lost)
+                            : status;
 }
 
 static enum opt_status read_pull(const struct context *c,
@@ -162,7 +178,12 @@ static enum opt_status read_body(const struct context *c, const Optimd__V1__Repl
     case OPTIMD__V1__REPLY__BODY_WAIT:
         to->body.wait = (struct opt_wait_reply){ .step = from->wait->step,
                                                  .epoch = from->wait->epoch };
-        return OPT_OK;
+        return read_lost(c, from->wait->lost, from->wait->n_lost, &to->body.wait.lost);
+    case OPTIMD__V1__REPLY__BODY_BARRIER:
+        to->body.barrier = (struct opt_wait_reply){ .step = from->barrier->step,
+                                                    .epoch = from->barrier->epoch };
+        return read_lost(c, from->barrier->lost, from->barrier->n_lost,
+                         &to->body.barrier.lost);
     case OPTIMD__V1__REPLY__BODY_STATISTICS:
         return read_statistics(c, from->statistics, &to->body.statistics);
     case OPTIMD__V1__REPLY__BODY_SET:
@@ -174,6 +195,7 @@ static enum opt_status read_body(const struct context *c, const Optimd__V1__Repl
     case OPTIMD__V1__REPLY__BODY_LIST:
     case OPTIMD__V1__REPLY__BODY_DESCRIBE:
     case OPTIMD__V1__REPLY__BODY_LEAVE:
+    case OPTIMD__V1__REPLY__BODY_REST:
     case OPTIMD__V1__REPLY__BODY_HEARTBEAT:
     case OPTIMD__V1__REPLY__BODY_GOODBYE:
     case OPTIMD__V1__REPLY__BODY_DELETE:
@@ -304,6 +326,8 @@ static void write_push(struct opt_writer *writer, const void *what)
     message.staleness = push->staleness;
     message.reason = sentence(push->reason, room);
     message.epoch = push->epoch;
+    message.lost = (char **)(uintptr_t)push->lost.names;
+    message.n_lost = push->lost.count;
     opt_write_fields(writer, &message.base);
 }
 
@@ -336,6 +360,19 @@ static void write_wait(struct opt_writer *writer, const void *what)
     Optimd__V1__WaitReply message = OPTIMD__V1__WAIT_REPLY__INIT;
     message.step = wait->step;
     message.epoch = wait->epoch;
+    message.lost = (char **)(uintptr_t)wait->lost.names;
+    message.n_lost = wait->lost.count;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_barrier(struct opt_writer *writer, const void *what)
+{
+    const struct opt_wait_reply *barrier = what;
+    Optimd__V1__BarrierReply message = OPTIMD__V1__BARRIER_REPLY__INIT;
+    message.step = barrier->step;
+    message.epoch = barrier->epoch;
+    message.lost = (char **)(uintptr_t)barrier->lost.names;
+    message.n_lost = barrier->lost.count;
     opt_write_fields(writer, &message.base);
 }
 
@@ -405,6 +442,9 @@ static void write_reply(struct opt_writer *writer, const void *what)
     case OPT_MESSAGE_WAIT:
         write = write_wait;
         break;
+    case OPT_MESSAGE_BARRIER:
+        write = write_barrier;
+        break;
     case OPT_MESSAGE_STATISTICS:
         write = write_statistics;
         break;
@@ -415,6 +455,7 @@ static void write_reply(struct opt_writer *writer, const void *what)
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_DESCRIBE:
     case OPT_MESSAGE_LEAVE:
+    case OPT_MESSAGE_REST:
     case OPT_MESSAGE_HEARTBEAT:
     case OPT_MESSAGE_GOODBYE:
     case OPT_MESSAGE_DELETE:

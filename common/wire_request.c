@@ -317,6 +317,18 @@ static enum opt_status read_set(const struct context *c,
     return status;
 }
 
+static enum opt_status read_barrier(const struct context *c,
+                                    const Optimd__V1__Barrier *from,
+                                    struct opt_barrier *to)
+{
+    if (from->sequence == 0) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "barrier: the sequence is 0; sequences count from 1");
+    }
+    *to = (struct opt_barrier){ .model = from->model, .sequence = from->sequence };
+    return OPT_OK;
+}
+
 static enum opt_status read_body(const struct context *c,
                                  const Optimd__V1__Request *from,
                                  struct opt_request *to)
@@ -349,6 +361,11 @@ static enum opt_status read_body(const struct context *c,
     case OPTIMD__V1__REQUEST__BODY_LEAVE:
         to->body.leave = from->leave->model;
         return OPT_OK;
+    case OPTIMD__V1__REQUEST__BODY_REST:
+        to->body.rest = from->rest->model;
+        return OPT_OK;
+    case OPTIMD__V1__REQUEST__BODY_BARRIER:
+        return read_barrier(c, from->barrier, &to->body.barrier);
     case OPTIMD__V1__REQUEST__BODY_DELETE:
         to->body.delete_ = from->delete_->model;
         return opt_wire_name(from->delete_->model, "model name", c->error);

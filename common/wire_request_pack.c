@@ -195,6 +195,23 @@ static void write_leave(struct opt_writer *writer, const void *what)
     opt_write_fields(writer, &message.base);
 }
 
+static void write_rest(struct opt_writer *writer, const void *what)
+{
+    const uint32_t *model = what;
+    Optimd__V1__Rest message = OPTIMD__V1__REST__INIT;
+    message.model = *model;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_barrier(struct opt_writer *writer, const void *what)
+{
+    const struct opt_barrier *barrier = what;
+    Optimd__V1__Barrier message = OPTIMD__V1__BARRIER__INIT;
+    message.model = barrier->model;
+    message.sequence = barrier->sequence;
+    opt_write_fields(writer, &message.base);
+}
+
 static void write_set(struct opt_writer *writer, const void *what)
 {
     const struct opt_set *set = what;
@@ -263,6 +280,12 @@ static void write_request(struct opt_writer *writer, const void *what)
         break;
     case OPT_MESSAGE_LEAVE:
         write = write_leave;
+        break;
+    case OPT_MESSAGE_REST:
+        write = write_rest;
+        break;
+    case OPT_MESSAGE_BARRIER:
+        write = write_barrier;
         break;
     case OPT_MESSAGE_DELETE:
         write = write_delete;

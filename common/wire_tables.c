@@ -419,7 +419,16 @@ static enum opt_status read_worker(const struct context *c,
                                      .last_step = from->last_step,
                                      .applied = from->applied,
                                      .duplicates = from->duplicates,
-                                     .refused = from->refused };
+                                     .refused = from->refused,
+                                     .dropped = from->dropped,
+                                     .waits = from->waits,
+                                     .waited_us = from->waited_us,
+                                     .resting = from->resting,
+                                     .away = from->away };
+    for (size_t i = 0; i < from->n_staleness; i++) {
+        size_t last = OPT_STALENESS_BUCKETS - 1;
+        to->staleness[i < last ? i : last] += from->staleness[i];
+    }
     return copy_text(c->arena, from->name, &to->name, c->error);
 }
 
@@ -489,6 +498,9 @@ static enum opt_status read_rest(const struct context *c, const uint8_t *data,
     to->lr = from->lr;
     to->bytes = from->bytes;
     to->rounds_skipped = from->rounds_skipped;
+    to->rounds = from->rounds;
+    to->dropped = from->dropped;
+    to->mean_staleness = from->mean_staleness;
     to->slots = (const char *const *)from->slots;
     to->slot_count = from->n_slots;
     return status;
@@ -546,6 +558,16 @@ static void write_worker(struct opt_writer *writer, const void *what)
     message.applied = worker->applied;
     message.duplicates = worker->duplicates;
     message.refused = worker->refused;
+    message.dropped = worker->dropped;
+    message.waits = worker->waits;
+    message.waited_us = worker->waited_us;
+    message.staleness = (uint64_t *)(uintptr_t)worker->staleness;
+    message.n_staleness = OPT_STALENESS_BUCKETS;
+    while (message.n_staleness > 0 && worker->staleness[message.n_staleness - 1] == 0) {
+        message.n_staleness--;
+    }
+    message.resting = worker->resting;
+    message.away = worker->away;
     opt_write_fields(writer, &message.base);
 }
 
@@ -588,6 +610,11 @@ static void write_description(struct opt_writer *writer, const void *what)
         opt_write_nested(writer, DESCRIPTION_CHANGES, write_change,
                          &description->changes[i]);
     }
+    Optimd__V1__ModelDescription end = OPTIMD__V1__MODEL_DESCRIPTION__INIT;
+    end.rounds = description->rounds;
+    end.dropped = description->dropped;
+    end.mean_staleness = description->mean_staleness;
+    opt_write_fields(writer, &end.base);
 }
 
 size_t opt_description_pack(const struct opt_description *description, uint8_t *out,

@@ -239,8 +239,16 @@ Test(wire, bad_specifications_are_refused)
         (struct opt_wire_option){ .name = "lr", .kind = OPT_VALUE_WORD, .word = "" };
     expect_refused(&create, 0, "Option.word is empty");
     create = a_create();
-    create.body.create.consistency.mode = (enum opt_mode)2;
-    expect_refused(&create, 0, "Consistency.mode is 2");
+    create.body.create.consistency.mode = (enum opt_mode)3;
+    expect_refused(&create, 0, "Consistency.mode is 3");
+    create = a_create();
+    create.body.create.consistency.atomic = (enum opt_atomic)3;
+    expect_refused(&create, 0, "Consistency.atomic is 3");
+    create = a_create();
+    create.body.create.consistency.delay_compensation = -1;
+    expect_refused(&create, 0, "Consistency.delay_compensation is -1");
+    create.body.create.consistency.delay_compensation = (double)INFINITY;
+    expect_refused(&create, 0, "Consistency.delay_compensation is inf");
     create = a_create();
     create.body.create.consistency.loss = (enum opt_loss)3;
     expect_refused(&create, 0, "Consistency.loss is 3");

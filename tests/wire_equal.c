@@ -78,7 +78,12 @@ static bool same_specification(const struct opt_wire_spec *a,
 static bool same_consistency(const struct opt_consistency *a,
                              const struct opt_consistency *b)
 {
-    return a->mode == b->mode && a->loss == b->loss && a->min_workers == b->min_workers;
+    return a->mode == b->mode && a->loss == b->loss &&
+           a->min_workers == b->min_workers && a->samples == b->samples &&
+           a->backup == b->backup && a->staleness == b->staleness &&
+           a->damping == b->damping &&
+           same_double(a->delay_compensation, b->delay_compensation) &&
+           a->atomic == b->atomic;
 }
 
 static bool same_push(const struct opt_push *a, const struct opt_push *b)
@@ -156,6 +161,11 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
     }
     case OPT_MESSAGE_LEAVE:
         return a->body.leave == b->body.leave;
+    case OPT_MESSAGE_REST:
+        return a->body.rest == b->body.rest;
+    case OPT_MESSAGE_BARRIER:
+        return a->body.barrier.model == b->body.barrier.model &&
+               a->body.barrier.sequence == b->body.barrier.sequence;
     default:
         return true;
     }
@@ -165,7 +175,15 @@ static bool same_push_reply(const struct opt_push_reply *a,
                             const struct opt_push_reply *b)
 {
     return a->fate == b->fate && a->step == b->step && a->staleness == b->staleness &&
-           same_text(a->reason, b->reason) && a->epoch == b->epoch;
+           same_text(a->reason, b->reason) && a->epoch == b->epoch &&
+           same_texts(a->lost.names, a->lost.count, b->lost.names, b->lost.count);
+}
+
+static bool same_wait_reply(const struct opt_wait_reply *a,
+                            const struct opt_wait_reply *b)
+{
+    return a->step == b->step && a->epoch == b->epoch &&
+           same_texts(a->lost.names, a->lost.count, b->lost.names, b->lost.count);
 }
 
 static bool same_pull_reply(const struct opt_pull_reply *a,
@@ -218,8 +236,9 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
                same_push_reply(&a->body.push_pull.push, &b->body.push_pull.push) &&
                same_pull_reply(&a->body.push_pull.pull, &b->body.push_pull.pull);
     case OPT_MESSAGE_WAIT:
-        return a->body.wait.step == b->body.wait.step &&
-               a->body.wait.epoch == b->body.wait.epoch;
+        return same_wait_reply(&a->body.wait, &b->body.wait);
+    case OPT_MESSAGE_BARRIER:
+        return same_wait_reply(&a->body.barrier, &b->body.barrier);
     case OPT_MESSAGE_SET:
         return a->body.set.step == b->body.set.step &&
                same_text(a->body.set.specification, b->body.set.specification);
@@ -266,7 +285,10 @@ static bool same_worker(const struct opt_worker_entry *a,
            a->connected == b->connected && a->pushed == b->pushed &&
            a->last_sequence == b->last_sequence && a->last_step == b->last_step &&
            a->applied == b->applied && a->duplicates == b->duplicates &&
-           a->refused == b->refused;
+           a->refused == b->refused && a->dropped == b->dropped &&
+           a->waits == b->waits && a->waited_us == b->waited_us &&
+           a->resting == b->resting && a->away == b->away &&
+           memcmp(a->staleness, b->staleness, sizeof(a->staleness)) == 0;
 }
 
 static bool same_description(const struct opt_description *a,
@@ -276,7 +298,8 @@ static bool same_description(const struct opt_description *a,
         same_model(&a->summary, &b->summary) &&
         same_consistency(&a->consistency, &b->consistency) && a->ready == b->ready &&
         a->epoch == b->epoch && same_double(a->lr, b->lr) && a->bytes == b->bytes &&
-        a->rounds_skipped == b->rounds_skipped &&
+        a->rounds_skipped == b->rounds_skipped && a->rounds == b->rounds &&
+        a->dropped == b->dropped && same_double(a->mean_staleness, b->mean_staleness) &&
         same_texts(a->slots, a->slot_count, b->slots, b->slot_count) &&
         same_tensors(a->tensors, a->tensor_count, b->tensors, b->tensor_count) &&
         a->worker_count == b->worker_count && a->change_count == b->change_count;

@@ -142,8 +142,10 @@ static const char *violation_of_pull(const struct opt_pull *pull)
 
 static const char *violation_of_consistency(const struct opt_consistency *consistency)
 {
-    return (unsigned)consistency->mode > 1 || (unsigned)consistency->loss > 2 ||
-                   consistency->min_workers == 0
+    return (unsigned)consistency->mode > 2 || (unsigned)consistency->loss > 2 ||
+                   (unsigned)consistency->atomic > 2 || consistency->min_workers == 0 ||
+                   !isfinite(consistency->delay_compensation) ||
+                   consistency->delay_compensation < 0
                ? "consistency"
                : NULL;
 }
@@ -208,8 +210,11 @@ static const char *violation_of_request(const struct opt_request *request,
         }
         return is_name(set->model) && is_text(set->change) ? why : "text of a change";
     }
+    case OPT_MESSAGE_BARRIER:
+        return request->body.barrier.sequence > 0 ? NULL : "a barrier's number";
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_WAIT:
+    case OPT_MESSAGE_REST:
     case OPT_MESSAGE_STATISTICS:
     case OPT_MESSAGE_LEAVE:
     case OPT_MESSAGE_HEARTBEAT:
@@ -227,11 +232,21 @@ static const char *violation_of_pull_reply(const struct opt_pull_reply *pull,
                                  true, data_size);
 }
 
+static const char *violation_of_lost(const struct opt_lost *lost)
+{
+    for (size_t i = 0; i < lost->count; i++) {
+        if (!is_name(lost->names[i])) {
+            return "a lost worker's name";
+        }
+    }
+    return NULL;
+}
+
 static const char *violation_of_push_reply(const struct opt_push_reply *push)
 {
     return (unsigned)push->fate > OPT_FATE_SKIPPED || !is_text(push->reason)
                ? "a push's fate"
-               : NULL;
+               : violation_of_lost(&push->lost);
 }
 
 static const char *violation_of_reply(const struct opt_reply *reply, size_t data_size)
@@ -283,9 +298,15 @@ static const char *violation_of_reply(const struct opt_reply *reply, size_t data
     case OPT_MESSAGE_DESCRIBE:
         data = true;
         break;
-    case OPT_MESSAGE_ASSIGN:
     case OPT_MESSAGE_WAIT:
+        why = violation_of_lost(&reply->body.wait.lost);
+        break;
+    case OPT_MESSAGE_BARRIER:
+        why = violation_of_lost(&reply->body.barrier.lost);
+        break;
+    case OPT_MESSAGE_ASSIGN:
     case OPT_MESSAGE_LEAVE:
+    case OPT_MESSAGE_REST:
     case OPT_MESSAGE_HEARTBEAT:
     case OPT_MESSAGE_GOODBYE:
     case OPT_MESSAGE_DELETE:
