@@ -235,10 +235,11 @@ enum opt_status opt_wire_consistency_read(const Optimd__V1__Consistency *consist
     }
     double lambda = consistency->delay_compensation;
     if (!isfinite(lambda) || lambda < 0) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "Consistency.delay_compensation is %g; it must be a number of at "
-                        "least 0",
-                        lambda);
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT,
+            "Consistency.delay_compensation is %g; it must be a number of at "
+            "least 0",
+            lambda);
     }
     *out = (struct opt_consistency){
         .mode = (enum opt_mode)consistency->mode,

@@ -56,8 +56,8 @@ static enum opt_status read_lost(const struct context *c, char *const *names,
                                  size_t count, struct opt_lost *to)
 {
     for (size_t i = 0; i < count; i++) {
-        enum opt_status status = opt_wire_name(names[i], "the name of a lost worker",
-                                               c->error);
+        enum opt_status status =
+            opt_wire_name(names[i], "the name of a lost worker", c->error);
         if (status != OPT_OK) {
             return status;
         }

@@ -173,6 +173,16 @@ static void interpolate(const float *from, const float *to, float share, float *
     }
 }
 
+static void compensate(float lambda, const float *now, const float *then, float *g,
+                       size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        float moved = g[i] + lambda * g[i] * g[i] * (now[i] - then[i]);
+        g[i] = moved - moved == 0.0f ? moved : g[i];
+    }
+}
+
 static void subtract(const float *a, float factor, const float *b, float *out, size_t n)
 {
 #pragma omp simd
@@ -286,6 +296,7 @@ const struct opt_kernels TABLE(OPT_KERNEL_ISA) = {
     .squares = squares,
     .interpolate = interpolate,
     .subtract = subtract,
+    .compensate = compensate,
     .widen = widen,
     .narrow = narrow,
     .all_finite = all_finite,

@@ -77,6 +77,9 @@ struct opt_kernels {
     /* out = from + share (to - from); all may be the same array. */
     void (*interpolate)(const float *from, const float *to, float share, float *out,
                         size_t n);
+    /* g = g + ((lambda g) g) (now - then) where that is finite */
+    void (*compensate)(float lambda, const float *now, const float *then, float *g,
+                       size_t n);
     /* out = a - factor b */
     void (*subtract)(const float *a, float factor, const float *b, float *out,
                      size_t n);

@@ -8,8 +8,11 @@
 #include <stdlib.h>
 
 #include "common/optim/update.h"
+#include "server/engine/barrier.h"
+#include "server/engine/closing.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
+#include "server/engine/recall.h"
 #include "server/engine/round.h"
 #include "server/engine/view.h"
 
@@ -92,7 +95,7 @@ static void on_deadline(struct engine *engine, struct alarm *alarm)
         return;
     }
     char missing[OPT_ERROR_TEXT / 2];
-    round_missing(model, missing, sizeof missing);
+    closing_missing(model, missing, sizeof missing);
     if (letter->request.message == OPT_MESSAGE_WAIT &&
         letter->request.body.wait.epoch > model_epoch(model)) {
         engine_fail(
@@ -195,7 +198,7 @@ void flow_settle(struct engine *engine, struct model *model)
             wake(engine, model);
             continue;
         }
-        if (round_try(engine, model)) {
+        if (round_try(engine, model) || barrier_try(engine, model)) {
             continue;
         }
         struct letter *letter = next_queued(model);
@@ -240,6 +243,22 @@ static void answer_pull(struct engine *engine, struct model *model,
     engine_return(engine, letter);
 }
 
+/* Give the pieces of a pull their values, and remember what a worker sees of the
+ * weights if its gradients will be compared with them. */
+static enum view_progress fill(struct engine *engine, struct model *model,
+                               struct letter *letter)
+{
+    const struct opt_pull *pull = pull_of(letter);
+    enum view_progress progress =
+        view_fill(engine, model, letter, pull, can_fail(letter));
+    struct member *member = lease_member(model, letter->peer);
+    if (progress != VIEW_FILLED || pull->view != OPT_VIEW_TRAIN || member == NULL ||
+        recall_note(model, member, letter)) {
+        return progress;
+    }
+    return VIEW_MORE;
+}
+
 static void refuse_pull(struct engine *engine, struct model *model,
                         struct letter *letter)
 {
@@ -271,7 +290,7 @@ static void list(struct engine *engine, struct model *model)
 void flow_pull(struct engine *engine, struct model *model, struct letter *letter)
 {
     if (model->copying_first == NULL) {
-        switch (view_fill(engine, model, letter, pull_of(letter), can_fail(letter))) {
+        switch (fill(engine, model, letter)) {
         case VIEW_FILLED:
             answer_pull(engine, model, letter);
             return;
@@ -336,7 +355,7 @@ void flow_update(struct engine *engine, struct model *model)
 static bool copy_piece(struct engine *engine, struct model *model)
 {
     struct letter *letter = model->copying_first;
-    switch (view_fill(engine, model, letter, pull_of(letter), can_fail(letter))) {
+    switch (fill(engine, model, letter)) {
     case VIEW_MORE:
         return true;
     case VIEW_STALLED:
@@ -388,6 +407,7 @@ void flow_refuse(struct engine *engine, struct model *model, enum opt_status sta
         engine_fail(engine, letter, status, "%s", why);
         waiting = next;
     }
+    barrier_refuse(engine, model, status, why);
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
         if (member->gathering != NULL) {

@@ -34,6 +34,8 @@ struct engine_counters {
     uint64_t pushes_refused;
     uint64_t pushes_skipped;
     uint64_t pushes_withdrawn;
+    uint64_t pushes_dropped;
+    uint64_t barriers;
     uint64_t pulls;
     uint64_t updates;
     uint64_t rounds_skipped;

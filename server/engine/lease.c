@@ -7,8 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/engine/closing.h"
 #include "server/engine/flow.h"
+#include "server/engine/frames.h"
 #include "server/engine/inside.h"
+#include "server/engine/losses.h"
 #include "server/engine/model.h"
 #include "server/engine/push.h"
 #include "server/engine/round.h"
@@ -67,7 +70,7 @@ static void detach(struct engine *engine, struct worker *worker, bool continued)
     for (struct member *member = worker->members; member != NULL;
          member = member->next_of_worker) {
         if (member->gathering != NULL && member->gathering->peer == peer) {
-            round_drop_gathering(engine, member);
+            frames_drop(engine, member);
         }
     }
     peer->worker = NULL;
@@ -173,7 +176,8 @@ static bool make_room(struct model *model)
         return false;
     }
     model->members = members;
-    struct push **round = realloc(model->round, capacity * sizeof(struct push *));
+    struct push **round =
+        realloc(model->round, capacity * round_reserved(model) * sizeof(struct push *));
     if (round == NULL) {
         return false;
     }
@@ -185,7 +189,8 @@ static bool make_room(struct model *model)
 static struct member *member_new(struct engine *engine, struct model *model,
                                  struct worker *worker)
 {
-    if (!make_room(model) || !team_reserve(engine->team, model->member_count + 1)) {
+    size_t pushes = (model->member_count + 1) * round_reserved(model);
+    if (!make_room(model) || !team_reserve(engine->team, pushes)) {
         return NULL;
     }
     struct member *member = calloc(1, sizeof *member);
@@ -209,7 +214,8 @@ void lease_forget(struct engine *engine, struct member *member)
     struct model *model = member->model;
     struct worker *worker = member->worker;
     alarm_cancel(&engine->alarms, &member->alarm);
-    round_drop_gathering(engine, member);
+    frames_drop(engine, member);
+    recall_close(model, &member->recall);
     budget_give(&engine->budget, member->reserved);
     size_t place = place_of(model, worker->name);
     model->member_count--;
@@ -271,15 +277,22 @@ static void forget_oldest(struct engine *engine, struct model *model)
 static enum opt_status reserve(struct engine *engine, const struct model *model,
                                struct member *member, struct opt_error *error)
 {
-    size_t need = (size_t)model->parameters * sizeof(float) + push_bytes(model);
+    size_t pushes = round_reserved(model);
+    size_t need =
+        pushes * ((size_t)model->parameters * sizeof(float) + push_bytes(model)) +
+        recall_bytes(model);
     if (!budget_take(&engine->budget, need)) {
         models_trim(engine);
         if (!budget_take(&engine->budget, need)) {
             return opt_fail(
                 error, OPT_RESOURCE_EXHAUSTED,
-                "a worker of model \"%s\" needs %zu bytes for its gradient, "
+                "a worker of model \"%s\" needs %zu bytes for its gradient%s, "
                 "but %zu of the %zu bytes that --memory allows are left",
-                model->name, need, budget_left(&engine->budget), engine->budget.limit);
+                model->name, need,
+                pushes > 1                ? "s of one round"
+                : recall_bytes(model) > 0 ? " and the weights it has pulled"
+                                          : "",
+                budget_left(&engine->budget), engine->budget.limit);
         }
     }
     member->reserved = need;
@@ -301,12 +314,22 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
     }
     if (!member->joined) {
         enum opt_status status = reserve(engine, model, member, error);
+        if (status == OPT_OK && !recall_open(model, &member->recall)) {
+            budget_give(&engine->budget, member->reserved);
+            member->reserved = 0;
+            status = opt_fail(error, OPT_UNAVAILABLE,
+                              "no memory for a worker of model \"%s\"", model->name);
+        }
         if (status != OPT_OK) {
             if (made) {
                 lease_forget(engine, member);
             }
             return status;
         }
+        uint64_t slowest = closing_slowest(model);
+        member->clock = member->clock > slowest ? member->clock : slowest;
+        member->told = model->losses.count;
+        member->resting = false;
     }
     alarm_cancel(&engine->alarms, &member->alarm);
     member->joined = true;
@@ -329,7 +352,8 @@ size_t lease_allowance(const struct peer *peer)
     for (const struct member *member = peer->worker->members; member != NULL;
          member = member->next_of_worker) {
         if (member->joined) {
-            allowance += (size_t)member->model->parameters * sizeof(float);
+            allowance += round_reserved(member->model) *
+                         (size_t)member->model->parameters * sizeof(float);
         }
     }
     return allowance;
@@ -343,6 +367,7 @@ static void leave_rounds(struct engine *engine, struct member *member)
     struct model *model = member->model;
     member->joined = false;
     member->away = false;
+    member->resting = false;
     member->loss_pending = false;
     member->left_ns = engine->now_ns;
     budget_give(&engine->budget, member->reserved);
@@ -375,8 +400,17 @@ void lease_leave(struct engine *engine, struct member *member)
         round_withdraw(engine, member->gathering, OPT_ABORTED, why);
     }
     withdraw(engine, member, 0, why);
+    barrier_withdraw(engine, member, OPT_ABORTED,
+                     "the worker has left the model while it waited at the barrier");
     leave_rounds(engine, member);
     flow_settle(engine, model);
+}
+
+void lease_rest(struct engine *engine, struct member *member)
+{
+    member->resting = true;
+    round_recount(member->model);
+    flow_settle(engine, member->model);
 }
 
 static void fail_round(struct engine *engine, struct model *model, const char *name)
@@ -388,6 +422,10 @@ static void fail_round(struct engine *engine, struct model *model, const char *n
     for (size_t i = 0; i < model->member_count; i++) {
         withdraw(engine, model->members[i], 0, why);
     }
+    snprintf(why, sizeof why,
+             "the barrier of model \"%.100s\" failed: worker \"%s\" was lost",
+             model->name, name);
+    barrier_refuse(engine, model, OPT_ABORTED, why);
 }
 
 void lease_lost(struct engine *engine, struct member *member)
@@ -403,17 +441,18 @@ void lease_lost(struct engine *engine, struct member *member)
     engine->counters.workers_lost++;
     member->loss_pending = false;
     alarm_cancel(&engine->alarms, &member->alarm);
-    round_drop_gathering(engine, member);
-    enum opt_loss policy = model->consistency.mode == OPT_ASYNC
-                               ? OPT_LOSS_SHRINK
-                               : model->consistency.loss;
-    if (policy == OPT_LOSS_WAIT) {
+    frames_drop(engine, member);
+    losses_note(model, member->worker->name);
+    barrier_withdraw(engine, member, OPT_ABORTED,
+                     "the worker was lost while it waited at the barrier");
+    if (model->consistency.loss == OPT_LOSS_WAIT) {
         member->away = true;
         return;
     }
-    /* A complete push of the open round stays and counts; later ones do not. */
-    withdraw(engine, member, 1, "the worker was lost before the push was applied");
-    if (policy == OPT_LOSS_FAIL) {
+    /* Complete pushes of the open round stay and count; later ones do not. */
+    withdraw(engine, member, round_reserved(model),
+             "the worker was lost before the push was applied");
+    if (model->consistency.loss == OPT_LOSS_FAIL) {
         fail_round(engine, model, member->worker->name);
     }
     leave_rounds(engine, member);
@@ -423,9 +462,13 @@ void lease_lost(struct engine *engine, struct member *member)
 bool lease_settle(struct engine *engine, struct model *model)
 {
     for (size_t i = 0; i < model->member_count; i++) {
-        if (model->members[i]->loss_pending) {
-            lease_lost(engine, model->members[i]);
+        struct member *member = model->members[i];
+        if (member->loss_pending) {
+            lease_lost(engine, member);
             return true;
+        }
+        if (!member->joined) { /* an update in progress may have needed it */
+            recall_close(model, &member->recall);
         }
     }
     return false;
@@ -452,6 +495,7 @@ static void start_grace(struct engine *engine, struct member *member)
 void lease_closed(struct engine *engine, struct peer *peer, bool expired)
 {
     flow_closed(engine, peer);
+    barrier_closed(engine, peer);
     for (size_t i = engine->model_count; i-- > 0;) {
         struct model *model = engine->numbered[i];
         if (model->creator == peer) {

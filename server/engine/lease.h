@@ -24,6 +24,10 @@
 
 #include "common/status.h"
 #include "server/engine/alarm.h"
+#include "server/engine/barrier.h"
+#include "server/engine/conduct.h"
+#include "server/engine/recall.h"
+#include "server/engine/round.h"
 
 struct engine;
 struct letter;
@@ -50,7 +54,8 @@ struct member {
     struct member *next_of_worker;
     struct model *model;
     struct alarm alarm; /* away: end of grace; left: end of memory */
-    bool joined;        /* rounds wait for it */
+    bool joined;        /* registered: rounds wait for it */
+    bool resting;       /* but not until its next push */
     bool away;          /* joined, but nobody speaks for it */
     bool loss_pending;  /* lost while the model was busy */
     uint64_t left_ns;
@@ -61,6 +66,13 @@ struct member {
     struct push *gathering;    /* the push whose frames are arriving */
     struct push *first, *last; /* complete ones, ascending sequence */
     size_t waiting;            /* how many */
+    uint64_t clock;            /* pushes settled, or as many as the slowest had when it
+                                  joined: what `staleness` compares */
+    uint64_t told;             /* losses of the model that it knows of */
+    struct conduct conduct;
+    struct drops drops;
+    struct arrival arrival; /* at the barrier */
+    struct recall recall;
 };
 
 /* The connection says who it is. Finds or makes the worker, detaches whoever spoke for
@@ -83,6 +95,8 @@ uint64_t lease_last_sequence(const struct member *member);
 /* Bytes of data that the peer's connection may have in flight for the models its worker
  * has joined. */
 size_t lease_allowance(const struct peer *peer);
+/* Rest: rounds do not wait for it until its next push. */
+void lease_rest(struct engine *engine, struct member *member);
 /* Leave by its own will: pushes not applied are answered ABORTED, nobody is told. */
 void lease_leave(struct engine *engine, struct member *member);
 /* The worker is gone for good: what that means to the round is the model's policy. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/engine/consistency.h"
 #include "server/engine/inside.h"
 #include "server/engine/published.h"
 #include "server/engine/push.h"
@@ -287,6 +288,7 @@ void model_free(struct engine *engine, struct model *model)
         model->spare_pushes = next;
     }
     budget_give(&engine->budget, model->reserved);
+    losses_free(model);
     free(model->members);
     free(model->round);
     free(model->shards);
@@ -344,10 +346,6 @@ static bool tensor_differs(const struct model *model, const struct model_plan *p
 bool model_differs(const struct model *model, const struct model_plan *plan, char *text,
                    size_t capacity)
 {
-    static const char *const modes[] = { "sync", "async" };
-    static const char *const losses[] = { "shrink", "wait", "fail" };
-    const struct opt_consistency *has = &model->consistency;
-    const struct opt_consistency *asked = &plan->consistency;
     char *canonical = model_print_spec(plan->spec);
     bool same = canonical != NULL && (strcmp(canonical, model->canonical) == 0 ||
                                       strcmp(canonical, model->created) == 0);
@@ -359,19 +357,7 @@ bool model_differs(const struct model *model, const struct model_plan *plan, cha
     if (!same) {
         return true;
     }
-    if (has->mode != asked->mode) {
-        snprintf(text, capacity, "its mode is %s, not %s", modes[has->mode],
-                 modes[asked->mode]);
-        return true;
-    }
-    if (has->loss != asked->loss) {
-        snprintf(text, capacity, "its policy for lost workers is %s, not %s",
-                 losses[has->loss], losses[asked->loss]);
-        return true;
-    }
-    if (has->min_workers != asked->min_workers) {
-        snprintf(text, capacity, "its min_workers is %" PRIu32 ", not %" PRIu32,
-                 has->min_workers, asked->min_workers);
+    if (consistency_differs(&model->consistency, &plan->consistency, text, capacity)) {
         return true;
     }
     return tensor_differs(model, plan, text, capacity);

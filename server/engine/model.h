@@ -25,6 +25,7 @@
 #include "common/wire.h"
 #include "server/engine/alarm.h"
 #include "server/engine/change.h"
+#include "server/engine/losses.h"
 #include "server/engine/update.h"
 
 struct engine;
@@ -108,15 +109,21 @@ struct model {
      * would be if it had always been that. */
     uint64_t epochs_before, epochs_from;
     uint64_t rounds_skipped;
+    uint64_t pushes_applied, dropped;
+    double staleness_sum; /* of those applied */
+    struct losses losses;
     bool ready;           /* weights are there */
     struct peer *creator; /* who must assign them; NULL once ready */
 
     struct member **members; /* everybody known, in ascending byte order of names */
     size_t member_count, member_capacity;
-    size_t joined;       /* of them, in the rounds */
+    size_t joined;       /* of them, registered */
+    size_t active;       /* of those, not resting */
     size_t missing;      /* of those, without a complete push */
+    size_t present;      /* of all, with one */
+    size_t arrived;      /* at the barrier */
     bool gathered;       /* min_workers have come together since there was nobody */
-    struct push **round; /* the pushes being applied, room for all members */
+    struct push **round; /* the pushes being applied, room for all that can be */
     size_t round_count;
     struct push *spare_pushes;
     size_t rows_held; /* of sparse tensors, in all pushes that are here */

@@ -79,6 +79,11 @@ void push_recycle(struct engine *engine, struct push *push)
     model->spare_pushes = push;
 }
 
+uint64_t push_staleness(const struct push *push, uint64_t step)
+{
+    return step > push->head.basis ? step - push->head.basis : 0;
+}
+
 /* ---------------------------------------------------------------- frames */
 
 enum opt_status push_continues(const struct push *push, const struct opt_push *head,

@@ -44,6 +44,7 @@ struct push {
     struct peer *peer;   /* from which it comes; only compared */
     uint64_t request_id; /* of its frames */
     uint64_t session;
+    uint64_t complete_ns; /* when its last frame came */
     uint32_t frame_count;
     bool echo;         /* sent again while the first copy waits: data is not used */
     bool skip;         /* not finite: its round will be skipped */
@@ -64,6 +65,9 @@ void push_free(struct push *push);
 /* Its frames are given back without an answer, but for the letter in answer, which is
  * the caller's; it becomes a spare. */
 void push_recycle(struct engine *engine, struct push *push);
+
+/* Updates that the model had between the push's basis and a step. */
+uint64_t push_staleness(const struct push *push, uint64_t step);
 
 /* Whether a later frame belongs to the push that was begun. */
 enum opt_status push_continues(const struct push *push, const struct opt_push *head,

@@ -1,23 +1,46 @@
 /* round — see round.h. */
 #include "server/engine/round.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
+#include "server/engine/closing.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
+#include "server/engine/losses.h"
 #include "server/engine/model.h"
 #include "server/engine/push.h"
 #include "server/engine/view.h"
 
+enum {
+    PUSHES_WAITING = 16,           /* of one worker, at most */
+    SAMPLE_PUSHES = 64,            /* the same where a round may have several of it, */
+    SAMPLE_PUSHES_LEAST = 2,       /* unless they take too much memory, */
+    SAMPLE_PUSHES_BYTES = 64 << 20 /* which is this */
+};
+
+size_t round_pushes(const struct model *model)
+{
+    return model->consistency.samples > 0 ? round_reserved(model) : PUSHES_WAITING;
+}
+
+size_t round_reserved(const struct model *model)
+{
+    if (model->consistency.samples == 0) {
+        return 1;
+    }
+    size_t most = SAMPLE_PUSHES_BYTES /
+                  ((size_t)model->parameters * sizeof(float) + push_bytes(model));
+    return most < SAMPLE_PUSHES_LEAST ? SAMPLE_PUSHES_LEAST
+           : most < SAMPLE_PUSHES     ? most
+                                      : SAMPLE_PUSHES;
+}
+
 /* ---------------------------------------------------------------- answers */
 
-static void unpin(struct model *model, const struct letter *answer)
+void round_unpin(struct model *model, const struct letter *answer)
 {
     if (answer != NULL && answer->request.message == OPT_MESSAGE_PUSH_PULL &&
         answer->request.body.push_pull.has_pull) {
@@ -25,11 +48,11 @@ static void unpin(struct model *model, const struct letter *answer)
     }
 }
 
-/* Answer a push, and the pull that goes with it. */
-static void answer_push(struct engine *engine, struct model *model,
-                        struct letter *letter, struct opt_push_reply fate)
+void round_answer(struct engine *engine, struct model *model, struct letter *letter,
+                  struct opt_push_reply fate)
 {
     fate.epoch = model_epoch(model);
+    fate.lost = losses_tell(model, lease_member(model, letter->peer), letter);
     if (letter->request.message == OPT_MESSAGE_PUSH) {
         engine_reply(letter, OPT_MESSAGE_PUSH)->body.push = fate;
         engine_return(engine, letter);
@@ -41,36 +64,16 @@ static void answer_push(struct engine *engine, struct model *model,
     flow_pull(engine, model, letter);
 }
 
-/* An error in a frame: it answers the whole push. */
-static void refuse_frame(struct engine *engine, struct member *member,
-                         struct letter *letter, const struct opt_error *error)
-{
-    if (member != NULL) {
-        member->refused++;
-    }
-    engine->counters.pushes_refused++;
-    engine_fail(engine, letter, error->status, "%s", error->text);
-}
-
-void round_drop_gathering(struct engine *engine, struct member *member)
-{
-    struct push *push = member->gathering;
-    if (push != NULL) {
-        member->gathering = NULL;
-        push_recycle(engine, push);
-    }
-}
-
 /* ---------------------------------------------------------------- the queue */
 
-static void enqueue(struct member *member, struct push *push)
+static void enqueue(struct member *member, struct push *push, uint64_t now_ns)
 {
     push->next = NULL;
+    push->complete_ns = now_ns;
     if (member->last == NULL) {
         member->first = push;
-        if (member->joined) {
-            member->model->missing--;
-        }
+        member->model->present++;
+        member->model->missing -= member->joined && !member->resting;
     } else {
         member->last->next = push;
     }
@@ -94,25 +97,41 @@ static void unqueue(struct push *push)
         member->last = before;
     }
     member->waiting--;
-    if (member->first == NULL && member->joined) {
-        member->model->missing++;
+    if (member->first == NULL) {
+        member->model->present--;
+        member->model->missing += member->joined && !member->resting;
     }
 }
 
 void round_recount(struct model *model)
 {
     model->joined = 0;
+    model->active = 0;
     model->missing = 0;
+    model->present = 0;
     for (size_t i = 0; i < model->member_count; i++) {
         const struct member *member = model->members[i];
+        bool active = member->joined && !member->resting;
         model->joined += member->joined;
-        model->missing += member->joined && member->first == NULL;
+        model->active += active;
+        model->missing += active && member->first == NULL;
+        model->present += member->first != NULL;
     }
     if (model->joined == 0) {
         model->gathered = false;
     } else if (model->joined >= model->consistency.min_workers) {
         model->gathered = true;
     }
+}
+
+struct push *round_waiting(const struct member *member, uint64_t sequence)
+{
+    for (struct push *push = member->first; push != NULL; push = push->next) {
+        if (push->head.sequence == sequence) {
+            return push;
+        }
+    }
+    return NULL;
 }
 
 void round_withdraw(struct engine *engine, struct push *push, enum opt_status status,
@@ -130,40 +149,12 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
         push->answer = answer;
     } else {
         unqueue(push);
-        unpin(push->model, answer);
+        round_unpin(push->model, answer);
     }
     push_recycle(engine, push);
     engine->counters.pushes_withdrawn++;
     if (answer != NULL) {
         engine_fail(engine, answer, status, "%s", text);
-    }
-}
-
-void round_missing(const struct model *model, char *text, size_t capacity)
-{
-    if (model->consistency.mode == OPT_SYNC && !model->gathered) {
-        snprintf(text, capacity,
-                 "the first round waits for %" PRIu32 " workers, %zu have joined",
-                 model->consistency.min_workers, model->joined);
-        return;
-    }
-    size_t used = (size_t)snprintf(text, capacity, "%zu of %zu workers have not pushed",
-                                   model->missing, model->joined);
-    size_t named = 0;
-    for (size_t i = 0; i < model->member_count && used < capacity; i++) {
-        const struct member *member = model->members[i];
-        if (!member->joined || member->first != NULL) {
-            continue;
-        }
-        if (named == 8) {
-            snprintf(text + used, capacity - used, ", and %zu more",
-                     model->missing - named);
-            return;
-        }
-        used += (size_t)snprintf(text + used, capacity - used, "%s\"%.40s\"%s",
-                                 named == 0 ? ": " : ", ", member->worker->name,
-                                 member->away ? " (not connected)" : "");
-        named++;
     }
 }
 
@@ -179,13 +170,104 @@ static void on_push_deadline(struct engine *engine, struct alarm *alarm)
                  " was not complete in time: its last frame has not come",
                  push->head.sequence);
     } else {
-        char missing[OPT_ERROR_TEXT - 64];
-        round_missing(model, missing, sizeof missing);
-        snprintf(text, sizeof text, "the round of step %" PRIu64 " did not close: %s",
-                 model->step + 1, missing);
+        closing_explain(model, push, text, sizeof text);
     }
     engine->counters.deadlines_exceeded++;
     round_withdraw(engine, push, OPT_DEADLINE_EXCEEDED, text);
+    flow_settle(engine, model);
+}
+
+bool round_limit(struct engine *engine, struct push *push, const struct letter *letter)
+{
+    return alarm_set(&engine->alarms, &push->deadline, engine_deadline(engine, letter),
+                     on_push_deadline);
+}
+
+/* ---------------------------------------------------------------- too late */
+
+/* The place of a push among those dropped, or PUSHES_DROPPED. */
+static size_t find_dropped(const struct member *member, uint64_t sequence)
+{
+    const struct drops *drops = &member->drops;
+    size_t count =
+        drops->count < PUSHES_DROPPED ? (size_t)drops->count : PUSHES_DROPPED;
+    if (drops->session == member->worker->session) {
+        for (size_t i = 0; i < count; i++) {
+            if (drops->sequences[i] == sequence) {
+                return i;
+            }
+        }
+    }
+    return PUSHES_DROPPED;
+}
+
+bool round_was_dropped(const struct member *member, uint64_t sequence)
+{
+    return find_dropped(member, sequence) < PUSHES_DROPPED;
+}
+
+bool round_answer_dropped(struct engine *engine, struct member *member,
+                          struct letter *letter, uint64_t sequence)
+{
+    size_t place = find_dropped(member, sequence);
+    if (place == PUSHES_DROPPED) {
+        return false;
+    }
+    char reason[64];
+    snprintf(reason, sizeof reason, "round %" PRIu64 " closed",
+             member->drops.rounds[place]);
+    round_answer(engine, member->model, letter,
+                 (struct opt_push_reply){ .fate = OPT_FATE_DROPPED,
+                                          .step = member->model->step,
+                                          .reason = letter_text(letter, reason) });
+    return true;
+}
+
+/* The round of the push has closed without it. It is in no queue any more. */
+static void drop(struct engine *engine, struct push *push)
+{
+    struct member *member = push->member;
+    struct drops *drops = &member->drops;
+    struct letter *answer = push->answer;
+    uint64_t sequence = push->head.sequence;
+    if (drops->session != push->session) {
+        *drops = (struct drops){ .session = push->session };
+    }
+    drops->sequences[drops->count % PUSHES_DROPPED] = sequence;
+    drops->rounds[drops->count % PUSHES_DROPPED] = push->head.basis + 1;
+    drops->count++;
+    member->conduct.dropped++;
+    member->model->dropped++;
+    engine->counters.pushes_dropped++;
+    push_recycle(engine, push);
+    round_answer_dropped(engine, member, answer, sequence);
+}
+
+/* What waits for a round that has closed. */
+static void drop_late(struct engine *engine, struct model *model)
+{
+    for (size_t i = 0; i < model->member_count; i++) {
+        struct push *next;
+        for (struct push *push = model->members[i]->first; push != NULL; push = next) {
+            next = push->next;
+            if (closing_too_late(model, push)) {
+                unqueue(push);
+                drop(engine, push);
+            }
+        }
+    }
+}
+
+void round_add(struct engine *engine, struct push *push, struct letter *letter)
+{
+    struct model *model = push->model;
+    push->answer = letter;
+    if (closing_too_late(model, push)) {
+        drop(engine, push);
+        return;
+    }
+    push->answer_is_frame = true;
+    enqueue(push->member, push, engine->now_ns);
     flow_settle(engine, model);
 }
 
@@ -213,9 +295,12 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
                                         .step = model->step,
                                         .reason = "" };
         member->last_sequence = push->head.sequence;
+        member->clock++;
         if (fate == OPT_FATE_APPLIED) {
-            uint64_t before = model->step - 1;
-            reply.staleness = before > push->head.basis ? before - push->head.basis : 0;
+            reply.staleness = push_staleness(push, model->step - 1);
+            member->conduct.staleness[conduct_bucket(reply.staleness)]++;
+            model->staleness_sum += (double)reply.staleness;
+            model->pushes_applied++;
             member->last_step = model->step;
             member->applied++;
             engine->counters.pushes_applied++;
@@ -224,13 +309,14 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
             engine->counters.pushes_skipped++;
         }
         push_recycle(engine, push);
-        answer_push(engine, model, answer, reply);
+        round_answer(engine, model, answer, reply);
     }
 }
 
 void round_applied(struct engine *engine, struct model *model)
 {
     resolve(engine, model, OPT_FATE_APPLIED);
+    drop_late(engine, model);
 }
 
 static void skip(struct engine *engine, struct model *model)
@@ -254,7 +340,7 @@ void round_overflowed(struct engine *engine, struct model *model, uint32_t tenso
         struct letter *answer = push->answer;
         push->member->refused++;
         engine->counters.pushes_refused++;
-        unpin(model, answer);
+        round_unpin(model, answer);
         push_recycle(engine, push);
         engine_fail(engine, answer, OPT_INVALID_ARGUMENT,
                     "the sum of the %zu gradients of this round is not finite at "
@@ -274,247 +360,63 @@ static void close_round(struct engine *engine, struct model *model)
     flow_update(engine, model);
 }
 
+/* Others waited for the push that closes the round, if it is the one that came just
+ * now: since the last of theirs, or in bounded mode, where it is a round of its own,
+ * since the first of those that it lets go on. */
+static void count_waiting(const struct engine *engine, struct model *model)
+{
+    const struct push *last = model->round[0];
+    uint64_t before_ns = 0;
+    for (size_t i = 1; i < model->round_count; i++) {
+        const struct push *push = model->round[i];
+        bool later = push->complete_ns > last->complete_ns;
+        uint64_t earlier_ns = later ? last->complete_ns : push->complete_ns;
+        before_ns = earlier_ns > before_ns ? earlier_ns : before_ns;
+        last = later ? push : last;
+    }
+    for (size_t i = 0;
+         model->consistency.mode == OPT_BOUNDED && i < model->member_count; i++) {
+        const struct push *waits = model->members[i]->first;
+        if (waits != NULL && (before_ns == 0 || waits->complete_ns < before_ns)) {
+            before_ns = waits->complete_ns;
+        }
+    }
+    if (before_ns > 0 && last->complete_ns == engine->now_ns &&
+        before_ns < last->complete_ns) {
+        conduct_waited(&last->member->conduct, before_ns, engine->now_ns);
+    }
+}
+
+/* Take what is due into the round. Members stand in ascending order of their names, and
+ * pushes in their queues in that of their sequences, so the round does. */
+static void gather(struct engine *engine, struct model *model, enum closing closing,
+                   struct member *one)
+{
+    if (closing == CLOSING_ONE) {
+        take(engine, model, one);
+        return;
+    }
+    for (size_t i = 0; i < model->member_count; i++) {
+        struct member *member = model->members[i];
+        size_t due = closing == CLOSING_ALL ? member->waiting : member->first != NULL;
+        for (size_t k = 0; k < due; k++) {
+            take(engine, model, member);
+        }
+    }
+}
+
 bool round_try(struct engine *engine, struct model *model)
 {
+    struct member *one = NULL;
     if (model->activity != MODEL_IDLE || model->deleted || engine->stopping) {
         return false;
     }
-    if (model->consistency.mode == OPT_ASYNC) {
-        for (size_t i = 0; i < model->member_count; i++) {
-            if (model->members[i]->first != NULL) {
-                take(engine, model, model->members[i]);
-                close_round(engine, model);
-                return true;
-            }
-        }
+    enum closing closing = closing_due(model, &one);
+    if (closing == CLOSING_NOT) {
         return false;
     }
-    if (!model->gathered || model->joined == 0 || model->missing > 0) {
-        return false;
-    }
-    /* Members stand in ascending order of their names, so the round does. */
-    for (size_t i = 0; i < model->member_count; i++) {
-        if (model->members[i]->first != NULL) {
-            take(engine, model, model->members[i]);
-        }
-    }
+    gather(engine, model, closing, one);
+    count_waiting(engine, model);
     close_round(engine, model);
     return true;
-}
-
-/* ---------------------------------------------------------------- frames */
-
-static struct push *waiting_with(const struct member *member, uint64_t sequence)
-{
-    for (struct push *push = member->first; push != NULL; push = push->next) {
-        if (push->head.sequence == sequence) {
-            return push;
-        }
-    }
-    return NULL;
-}
-
-/* What a first frame must satisfy before anything is kept. */
-static enum opt_status check_first(const struct model *model,
-                                   const struct member *member,
-                                   const struct opt_push *head, bool *echo,
-                                   struct opt_error *error)
-{
-    const struct push *same = waiting_with(member, head->sequence);
-    *echo = head->sequence <= member->last_sequence ||
-            (same != NULL && same->session == member->worker->session);
-    if (*echo) {
-        return OPT_OK;
-    }
-    if (member->last != NULL && head->sequence <= member->last->head.sequence) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "sequence %" PRIu64 " follows %" PRIu64
-                        ", which is still waiting; sequences must ascend",
-                        head->sequence, member->last->head.sequence);
-    }
-    if (member->waiting >= PUSHES_WAITING) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "%d pushes of worker \"%s\" are waiting for rounds of model "
-                        "\"%s\" already",
-                        PUSHES_WAITING, member->worker->name, model->name);
-    }
-    return OPT_OK;
-}
-
-/* The answer of a push that had arrived before goes to the letter that asks again. */
-static void finish_echo(struct engine *engine, struct model *model,
-                        struct member *member, struct letter *letter, uint64_t sequence)
-{
-    struct push *first = waiting_with(member, sequence);
-    if (first == NULL) {
-        unpin(model, letter);
-        engine_fail(engine, letter, OPT_ABORTED,
-                    "the push of sequence %" PRIu64
-                    " was given up while it was sent again; send it once more",
-                    sequence);
-        return;
-    }
-    struct letter *old = first->answer;
-    unpin(model, old);
-    first->answer = letter;
-    /* The letter that held the answer goes home now, unless it holds values too. */
-    if (!first->answer_is_frame) {
-        engine_silence(engine, old);
-    }
-    first->answer_is_frame = false;
-    first->peer = letter->peer;
-    first->request_id = letter->request.id;
-    alarm_set(&engine->alarms, &first->deadline, engine_deadline(engine, letter),
-              on_push_deadline);
-}
-
-static void answer_duplicate(struct engine *engine, struct model *model,
-                             struct member *member, struct letter *letter)
-{
-    member->duplicates++;
-    engine->counters.pushes_duplicate++;
-    answer_push(engine, model, letter,
-                (struct opt_push_reply){
-                    .fate = OPT_FATE_DUPLICATE, .step = model->step, .reason = "" });
-}
-
-/* The last frame is here. */
-static void complete(struct engine *engine, struct model *model, struct push *push,
-                     struct letter *letter)
-{
-    struct member *member = push->member;
-    member->gathering = NULL;
-    if (push->echo) {
-        uint64_t sequence = push->head.sequence;
-        push->answer = letter;
-        push_recycle(engine, push);
-        if (sequence <= member->last_sequence) {
-            answer_duplicate(engine, model, member, letter);
-        } else {
-            finish_echo(engine, model, member, letter, sequence);
-        }
-        return;
-    }
-    push->answer = letter;
-    push->answer_is_frame = true;
-    enqueue(member, push);
-    flow_settle(engine, model);
-}
-
-/* Begin the push of a first frame. NULL: error tells. */
-static struct push *begin(struct engine *engine, struct model *model,
-                          struct member *member, const struct letter *letter,
-                          const struct opt_push *head, struct opt_error *error)
-{
-    bool echo;
-    if (check_first(model, member, head, &echo, error) != OPT_OK) {
-        return NULL;
-    }
-    struct push *push = push_new(model);
-    if (push == NULL || !alarm_set(&engine->alarms, &push->deadline,
-                                   engine_deadline(engine, letter), on_push_deadline)) {
-        push_free(push);
-        opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the tables of a push");
-        return NULL;
-    }
-    push->member = member;
-    push->head = *head;
-    push->head.segments = NULL;
-    push->head.segment_count = 0;
-    push->peer = letter->peer;
-    push->request_id = letter->request.id;
-    push->session = member->worker->session;
-    push->echo = echo;
-    member->gathering = push;
-    return push;
-}
-
-/* The push that a frame belongs to, begun if it is the first. NULL: error tells. */
-static struct push *push_of(struct engine *engine, struct model *model,
-                            struct member *member, const struct letter *letter,
-                            const struct opt_push *head, struct opt_error *error)
-{
-    struct push *push = member->gathering;
-    bool same = push != NULL && push->peer == letter->peer &&
-                push->request_id == letter->request.id;
-    if (same) {
-        return push_continues(push, head, error) == OPT_OK ? push : NULL;
-    }
-    if (head->frame != 0) {
-        opt_fail(error, OPT_INVALID_ARGUMENT,
-                 "frame %" PRIu32 " of a push came before its first", head->frame);
-        return NULL;
-    }
-    if (push != NULL) {
-        opt_fail(error, OPT_INVALID_ARGUMENT,
-                 "the push of sequence %" PRIu64 " begins before that of %" PRIu64
-                 " has ended; frames of one worker's pushes on a model may not mix",
-                 head->sequence, push->head.sequence);
-        return NULL;
-    }
-    return begin(engine, model, member, letter, head, error);
-}
-
-/* The frame cannot be used: answer the push, forget what had come of it. */
-static void fail_push(struct engine *engine, struct member *member,
-                      struct letter *letter, const struct opt_error *error)
-{
-    struct push *push = member->gathering;
-    if (push != NULL && push->peer == letter->peer &&
-        push->request_id == letter->request.id) {
-        round_drop_gathering(engine, member);
-    }
-    refuse_frame(engine, member, letter, error);
-}
-
-/* Check and pin what the push_pull will pull, while it can still be refused. */
-static enum opt_status plan_pull(struct engine *engine, struct model *model,
-                                 struct letter *letter, const struct opt_pull *pull,
-                                 struct opt_error *error)
-{
-    if (letter->request.message != OPT_MESSAGE_PUSH_PULL) {
-        return OPT_OK;
-    }
-    if (pull == NULL) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "the last frame of a push_pull must say what to pull");
-    }
-    return view_plan(engine, model, letter, pull, true, error);
-}
-
-void round_frame(struct engine *engine, struct model *model, struct letter *letter,
-                 const struct opt_push *head, const struct opt_pull *pull)
-{
-    struct opt_error error;
-    struct peer *peer = letter->peer;
-    struct member *member = lease_member(model, peer);
-    if (member == NULL || !member->joined) {
-        opt_fail(
-            &error, OPT_FAILED_PRECONDITION,
-            "worker \"%s\" has not joined model \"%s\"; create or open it with join "
-            "before pushing",
-            peer->name, model->name);
-        refuse_frame(engine, member, letter, &error);
-        return;
-    }
-    /* A push that is known to have been applied needs no second look at its frames; a
-     * push_pull's last frame says what to pull all the same. */
-    if (head->frame == 0 && head->sequence <= member->last_sequence &&
-        letter->request.message == OPT_MESSAGE_PUSH) {
-        answer_duplicate(engine, model, member, letter);
-        return;
-    }
-    struct push *push = push_of(engine, model, member, letter, head, &error);
-    if (push == NULL || push_take(engine, push, letter, head, &error) != OPT_OK ||
-        (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||
-        (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {
-        fail_push(engine, member, letter, &error);
-        return;
-    }
-    push->frame_count++;
-    letter->next = push->frames;
-    push->frames = letter;
-    if (head->last) {
-        complete(engine, model, push, letter);
-    }
 }

@@ -1,15 +1,15 @@
-/* round — who has pushed what for which step, and when that becomes an update.
+/* round — complete pushes that wait, and when they become an update.
  *
- * The frames of one push are gathered until the last; then the push is complete and
- * waits in its worker's queue. In synchronous mode a round closes when every joined
- * worker has a complete push at the head of its queue; its pushes, in ascending byte
- * order of the workers' names, are one update. In asynchronous mode every complete push
- * is a round. A push is answered once, by the letter of its last frame, or by the one
- * that was wrong; an error always means that nothing of it was applied.
+ * The frames of one push are gathered until the last (frames.h); then the push is
+ * complete and waits in its worker's queue. When the policy says so (closing.h) some of
+ * those that wait are a round: in ascending byte order of the workers' names, and for
+ * one worker of sequences, they are one update. A push is answered once, by the letter
+ * of its last frame, or by the one that was wrong; an error always means that nothing
+ * of it was applied.
  *
  *   frames -> gathering -> complete (queue of the member) -> round -> applied
  *                 \              \ deadline, leave, policy fail \
- *                  \ error        -> withdrawn                   skipped, refused
+ *                  \ error        -> withdrawn, dropped          skipped, refused
  *
  * Engine thread.
  */
@@ -29,16 +29,43 @@ struct member;
 struct model;
 struct push;
 
-enum { PUSHES_WAITING = 16 }; /* complete pushes that one worker may have waiting */
+enum { PUSHES_DROPPED = 16 }; /* that are remembered of a worker */
 
-/* Take one frame of a push or push_pull: checks it, keeps or answers the letter, closes
- * the round if it can be closed. */
-void round_frame(struct engine *engine, struct model *model, struct letter *letter,
-                 const struct opt_push *push, const struct opt_pull *pull);
+/* Pushes of one worker that came too late: they are settled, and sent again they are
+ * answered as they were. A ring. */
+struct drops {
+    uint64_t session; /* whose sequences these are */
+    uint64_t sequences[PUSHES_DROPPED], rounds[PUSHES_DROPPED];
+    uint64_t count;
+};
+
+/* Complete pushes that one worker may have waiting, and for how many of them memory is
+ * reserved when it joins. */
+size_t round_pushes(const struct model *model);
+size_t round_reserved(const struct model *model);
+
+/* A push is complete and answers by its last letter: keep it in its member's queue, or
+ * drop it if its round has closed, and close what can be closed. */
+void round_add(struct engine *engine, struct push *push, struct letter *letter);
+/* Answer a push, and the pull that goes with it. */
+void round_answer(struct engine *engine, struct model *model, struct letter *letter,
+                  struct opt_push_reply fate);
+/* The complete push of that number, or NULL. */
+struct push *round_waiting(const struct member *member, uint64_t sequence);
+/* Answer a push that was dropped before: false if it was not. */
+bool round_answer_dropped(struct engine *engine, struct member *member,
+                          struct letter *letter, uint64_t sequence);
+/* Whether it was. */
+bool round_was_dropped(const struct member *member, uint64_t sequence);
+/* Give up the pull that goes with a push. */
+void round_unpin(struct model *model, const struct letter *answer);
+/* The push is to be answered by the deadline of this letter. False: no memory. */
+bool round_limit(struct engine *engine, struct push *push, const struct letter *letter);
 
 /* Whether a round can be closed; if so it becomes the update in progress. */
 bool round_try(struct engine *engine, struct model *model);
-/* Bring the counts up to date after somebody has joined or left. */
+/* Bring the counts up to date after somebody has joined, left, or begun or ended a
+ * rest. */
 void round_recount(struct model *model);
 /* The update of the round is over: answer everybody. */
 void round_applied(struct engine *engine, struct model *model);
@@ -49,10 +76,5 @@ void round_overflowed(struct engine *engine, struct model *model, uint32_t tenso
 /* Take a push away unapplied and answer it with the error. */
 void round_withdraw(struct engine *engine, struct push *push, enum opt_status status,
                     const char *text);
-/* The frames of an unfinished push are dropped without an answer. */
-void round_drop_gathering(struct engine *engine, struct member *member);
-
-/* Who has not pushed, or how many workers are missing, for people. */
-void round_missing(const struct model *model, char *text, size_t capacity);
 
 #endif

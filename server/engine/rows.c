@@ -146,7 +146,7 @@ void rows_begin(struct model *model, struct seat *seat)
         rows->contributions[i] = (struct opt_contribution){
             .values = source->values,
             .dtype = push->head.dtype,
-            .factor = seat->factors[source->push],
+            .factor = seat->factors[source->push] * update->damping,
         };
     }
     rows->groups[rows->group_count].first = count;

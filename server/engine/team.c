@@ -15,6 +15,7 @@ static void seat_fini(struct seat *seat)
     free(seat->samples);
     free(seat->forms);
     memory_free(seat->direction, TEAM_DIRECTION * sizeof(float));
+    memory_free(seat->compensated, OPT_BLOCK * sizeof(float));
 }
 
 static bool seat_init(struct seat *seat, size_t contributions)
@@ -24,8 +25,10 @@ static bool seat_init(struct seat *seat, size_t contributions)
     seat->samples = calloc(contributions, sizeof *seat->samples);
     seat->forms = calloc(contributions, sizeof *seat->forms);
     seat->direction = memory_new(TEAM_DIRECTION * sizeof(float));
+    seat->compensated = memory_new(OPT_BLOCK * sizeof(float));
     return seat->contributions != NULL && seat->factors != NULL &&
-           seat->samples != NULL && seat->forms != NULL && seat->direction != NULL;
+           seat->samples != NULL && seat->forms != NULL && seat->direction != NULL &&
+           seat->compensated != NULL;
 }
 
 bool team_reserve(struct team *team, size_t contributions)

@@ -31,7 +31,8 @@ struct seat {
     double *factors;
     uint64_t *samples;
     enum opt_form *forms;
-    float *direction; /* TEAM_DIRECTION */
+    float *direction;   /* TEAM_DIRECTION */
+    float *compensated; /* a block of a gradient */
 };
 
 struct team {

@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/optim/compensate.h"
 #include "server/engine/inside.h"
+#include "server/engine/lease.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
 #include "server/engine/push.h"
@@ -139,9 +141,34 @@ static size_t gather(const struct model *model, const struct work *work,
     opt_aggregate_factors((enum opt_aggregate)model->spec.options.aggregate,
                           seat->samples, seat->forms, count, seat->factors);
     for (size_t i = 0; i < count; i++) {
-        seat->contributions[i].factor = seat->factors[i];
+        seat->contributions[i].factor = seat->factors[i] * update->damping;
     }
     return count;
+}
+
+/* Delay compensation, of the one gradient of the update: where the weights are known
+ * that it was computed from, and are others than now, it is replaced by what it would
+ * be about now. */
+static void compensate(const struct model *model, const struct work *work,
+                       const struct opt_block_memory *memory, struct seat *seat)
+{
+    const struct push *push = model->update.pushes[0];
+    const struct tensor *tensor = &model->tensors[work->tensor];
+    size_t block = tensor->first_block + work->block;
+    const float *then =
+        push->head.basis == model->step
+            ? NULL
+            : recall_of(&push->member->recall, block,
+                        tensor->at + (size_t)work->block * OPT_BLOCK, push->head.basis);
+    if (then == NULL || memory->contribution_count == 0) {
+        return;
+    }
+    struct opt_contribution *gradient = &seat->contributions[0];
+    opt_compensate(gradient->dtype, gradient->values,
+                   (float)model->consistency.delay_compensation, memory->w, then,
+                   seat->compensated, memory->n);
+    gradient->values = seat->compensated;
+    gradient->dtype = OPT_FP32;
 }
 
 /* Where the directions of a block are kept between its two passes: in its gradient,
@@ -185,6 +212,11 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
     }
     if (scalars->two_passes && (pass == OPT_PASS_DIRECTION || pass == OPT_PASS_STEP)) {
         memory.direction = direction_of(model, work, seat);
+    }
+    /* In the second of two passes the direction stands where the gradient was. */
+    if (model->consistency.delay_compensation > 0 && pass != OPT_PASS_LOOKAHEAD &&
+        !(scalars->two_passes && pass == OPT_PASS_STEP)) {
+        compensate(model, work, &memory, seat);
     }
     opt_block_run(scalars, pass, &memory,
                   &update->sums[tensor->first_block + work->block]);
@@ -474,6 +506,11 @@ void update_start(struct engine *engine, struct model *model)
         for (size_t k = 0; k < push->tensor_count; k++) {
             update->is_touched[push->tensors[k]] = 1;
         }
+    }
+    update->damping = 1;
+    if (model->consistency.damping) { /* such rounds have one push */
+        update->damping =
+            1 / (1 + (double)push_staleness(update->pushes[0], model->step));
     }
     opt_update_begin(&update->scalars, &model->spec, model->step + 1);
     update->touched_count = 0;

@@ -52,6 +52,7 @@ struct update {
     size_t touched_count;
     uint8_t *is_touched;
     uint64_t elements; /* in this update */
+    double damping;    /* of its gradients; 1: none */
     uint64_t started_ns;
     enum update_phase phase;
     size_t cursor, cursor_block;   /* next tensor (place in touched) and block */

@@ -1,4 +1,5 @@
 /* create — a new model, or the one that is there with the same definition. */
+#include "server/engine/consistency.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -36,6 +37,10 @@ static enum opt_status read_plan(const struct engine *engine,
                 opt_spec_check_sparse(spec, tensors[i].name, tensors[i].rank, error);
         }
     }
+    if (status != OPT_OK) {
+        return status;
+    }
+    status = consistency_check(&create->consistency, spec, tensors, count, error);
     if (status != OPT_OK) {
         return status;
     }

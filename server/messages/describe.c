@@ -1,5 +1,6 @@
 /* describe — one model with its tensors and workers. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/optim/update.h"
 #include "server/engine/flow.h"
@@ -22,7 +23,7 @@ static struct opt_tensor_entry describe_tensor(const struct tensor *tensor)
 
 static struct opt_worker_entry describe_worker(const struct member *member)
 {
-    return (struct opt_worker_entry){
+    struct opt_worker_entry entry = {
         .name = member->worker->name,
         .incarnation = member->worker->incarnation,
         .connected = member->worker->peer != NULL,
@@ -32,7 +33,14 @@ static struct opt_worker_entry describe_worker(const struct member *member)
         .applied = member->applied,
         .duplicates = member->duplicates,
         .refused = member->refused,
+        .dropped = member->conduct.dropped,
+        .waits = member->conduct.waits,
+        .waited_us = member->conduct.waited_ns / 1000,
+        .resting = member->resting,
+        .away = member->away,
     };
+    memcpy(entry.staleness, member->conduct.staleness, sizeof entry.staleness);
+    return entry;
 }
 
 static bool make_table(struct letter *letter, const struct model *model)
@@ -67,6 +75,11 @@ static bool make_table(struct letter *letter, const struct model *model)
         .lr = opt_schedule_lr(&model->spec.options, model->step + 1),
         .bytes = (1 + model->slot_count) * model->floats * sizeof(float),
         .rounds_skipped = model->rounds_skipped,
+        .rounds = model->step + model->rounds_skipped,
+        .dropped = model->dropped,
+        .mean_staleness = model->pushes_applied == 0
+                              ? 0
+                              : model->staleness_sum / (double)model->pushes_applied,
         .slots = model->slot_names,
         .slot_count = model->slot_count,
         .tensors = tensors,

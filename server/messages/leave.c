@@ -1,4 +1,5 @@
-/* leave — out of one model's rounds; goodbye — out of everything. */
+/* leave — out of one model's rounds; rest — out of them until the next push; goodbye —
+ * out of everything. */
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -20,6 +21,25 @@ void serve_leave(struct engine *engine, struct letter *letter)
     }
     engine_reply(letter, OPT_MESSAGE_LEAVE);
     engine_return(engine, letter);
+}
+
+void serve_rest(struct engine *engine, struct letter *letter)
+{
+    struct model *model = engine_model(engine, letter, letter->request.body.rest);
+    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+        return;
+    }
+    struct member *member = lease_member(model, letter->peer);
+    if (member == NULL || !member->joined) {
+        engine_fail(
+            engine, letter, OPT_FAILED_PRECONDITION,
+            "worker \"%s\" has not joined model \"%s\", so no round waits for it",
+            letter->peer->name, model->name);
+        return;
+    }
+    engine_reply(letter, OPT_MESSAGE_REST);
+    engine_return(engine, letter);
+    lease_rest(engine, member);
 }
 
 static struct member *joined_one(const struct worker *worker)

@@ -22,6 +22,8 @@ static const struct message_row rows[OPT_MESSAGE_LIMIT] = {
     [OPT_MESSAGE_GOODBYE]    = { true,  false, DATA_NONE,     serve_goodbye },
     [OPT_MESSAGE_DELETE]     = { true,  false, DATA_NONE,     serve_delete },
     [OPT_MESSAGE_SET]        = { true,  false, DATA_NONE,     serve_set },
+    [OPT_MESSAGE_BARRIER]    = { true,  true,  DATA_NONE,     serve_barrier },
+    [OPT_MESSAGE_REST]       = { true,  true,  DATA_NONE,     serve_rest },
 };
 /* clang-format on */
 

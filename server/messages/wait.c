@@ -1,6 +1,8 @@
 /* wait — until a model has had so many updates or Lookahead sync epochs. */
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/losses.h"
 #include "server/engine/model.h"
 #include "server/messages/serve.h"
 
@@ -29,6 +31,7 @@ void serve_wait(struct engine *engine, struct letter *letter)
     engine_reply(letter, OPT_MESSAGE_WAIT)->body.wait = (struct opt_wait_reply){
         .step = model->step,
         .epoch = model_epoch(model),
+        .lost = losses_tell(model, lease_member(model, letter->peer), letter),
     };
     engine_return(engine, letter);
 }

@@ -1,0 +1,190 @@
+/* barrier — see barrier.h. */
+#include "server/engine/barrier.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/losses.h"
+#include "server/engine/model.h"
+
+enum { NAMES_SHOWN = 8 };
+
+/* Who has not come, for people. */
+static void print_missing(const struct model *model, char *text, size_t capacity)
+{
+    if (!model->gathered) {
+        snprintf(text, capacity, "it waits for %" PRIu32 " workers, %zu have joined",
+                 model->consistency.min_workers, model->joined);
+        return;
+    }
+    size_t missing = model->joined - model->arrived, named = 0;
+    size_t used = (size_t)snprintf(text, capacity, "%zu of %zu workers have not come",
+                                   missing, model->joined);
+    for (size_t i = 0; i < model->member_count && used < capacity; i++) {
+        const struct member *member = model->members[i];
+        if (!member->joined || member->arrival.here) {
+            continue;
+        }
+        if (named == NAMES_SHOWN) {
+            snprintf(text + used, capacity - used, ", and %zu more", missing - named);
+            return;
+        }
+        used += (size_t)snprintf(text + used, capacity - used, "%s\"%.40s\"%s",
+                                 named == 0 ? ": " : ", ", member->worker->name,
+                                 member->away ? " (not connected)" : "");
+        named++;
+    }
+}
+
+/* The member is not waited with any more; its letter, or NULL, is the caller's. */
+static struct letter *go(struct engine *engine, struct member *member)
+{
+    struct arrival *arrival = &member->arrival;
+    struct letter *letter = arrival->letter;
+    member->model->arrived -= arrival->here;
+    alarm_cancel(&engine->alarms, &arrival->deadline);
+    arrival->here = false;
+    arrival->letter = NULL;
+    return letter;
+}
+
+static void answer(struct engine *engine, const struct model *model,
+                   struct member *member, struct letter *letter)
+{
+    engine_reply(letter, OPT_MESSAGE_BARRIER)->body.barrier = (struct opt_wait_reply){
+        .step = model->step,
+        .epoch = model_epoch(model),
+        .lost = losses_tell(model, member, letter),
+    };
+    engine_return(engine, letter);
+}
+
+void barrier_withdraw(struct engine *engine, struct member *member,
+                      enum opt_status status, const char *why)
+{
+    struct letter *letter = go(engine, member);
+    if (letter != NULL) {
+        engine_fail(engine, letter, status, "%s", why);
+    }
+}
+
+void barrier_refuse(struct engine *engine, struct model *model, enum opt_status status,
+                    const char *why)
+{
+    for (size_t i = 0; i < model->member_count; i++) {
+        barrier_withdraw(engine, model->members[i], status, why);
+    }
+}
+
+void barrier_closed(struct engine *engine, const struct peer *peer)
+{
+    for (size_t i = 0; i < engine->model_count; i++) {
+        struct model *model = engine->numbered[i];
+        for (size_t k = 0; model->arrived > 0 && k < model->member_count; k++) {
+            struct arrival *arrival = &model->members[k]->arrival;
+            if (arrival->letter != NULL && arrival->letter->peer == peer) {
+                alarm_cancel(&engine->alarms, &arrival->deadline);
+                engine_silence(engine, arrival->letter);
+                arrival->letter = NULL;
+            }
+        }
+    }
+}
+
+static void on_deadline(struct engine *engine, struct alarm *alarm)
+{
+    struct member *member =
+        (struct member *)(void *)((char *)alarm -
+                                  offsetof(struct member, arrival.deadline));
+    struct model *model = member->model;
+    char missing[OPT_ERROR_TEXT / 2], text[OPT_ERROR_TEXT];
+    print_missing(model, missing, sizeof missing);
+    snprintf(text, sizeof text, "the barrier of model \"%.100s\" was not passed: %s",
+             model->name, missing);
+    engine->counters.deadlines_exceeded++;
+    barrier_withdraw(engine, member, OPT_DEADLINE_EXCEEDED, text);
+}
+
+/* Whether the worker may wait for a barrier of this number now. */
+static enum opt_status check(const struct member *member, uint64_t sequence,
+                             struct opt_error *error)
+{
+    const struct arrival *arrival = &member->arrival;
+    if (arrival->here && arrival->sequence != sequence) {
+        return opt_fail(
+            error, OPT_FAILED_PRECONDITION,
+            "worker \"%s\" waits at barrier %" PRIu64 " of model \"%s\"; it "
+            "cannot wait at barrier %" PRIu64 " too",
+            member->worker->name, arrival->sequence, member->model->name, sequence);
+    }
+    return OPT_OK;
+}
+
+void barrier_arrive(struct engine *engine, struct model *model, struct letter *letter)
+{
+    uint64_t sequence = letter->request.body.barrier.sequence;
+    struct member *member = lease_member(model, letter->peer);
+    struct opt_error error;
+    if (member == NULL || !member->joined) {
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+                    "worker \"%s\" has not joined model \"%s\"; create or open it with "
+                    "join before its barrier",
+                    letter->peer->name, model->name);
+        return;
+    }
+    struct arrival *arrival = &member->arrival;
+    if (arrival->session != member->worker->session) {
+        arrival->session = member->worker->session;
+        arrival->passed = 0;
+    }
+    if (sequence <= arrival->passed) {
+        answer(engine, model, member, letter);
+        return;
+    }
+    if (check(member, sequence, &error) != OPT_OK) {
+        engine_fail(engine, letter, error.status, "%s", error.text);
+        return;
+    }
+    struct letter *before = go(engine, member);
+    if (before != NULL) {
+        engine_silence(engine, before); /* asked again on another connection */
+    }
+    if (!alarm_set(&engine->alarms, &arrival->deadline, engine_deadline(engine, letter),
+                   on_deadline)) {
+        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
+                    "no memory to let a request wait");
+        return;
+    }
+    arrival->here = true;
+    arrival->letter = letter;
+    arrival->sequence = sequence;
+    model->arrived++;
+    flow_settle(engine, model);
+}
+
+bool barrier_try(struct engine *engine, struct model *model)
+{
+    if (model->arrived == 0 || model->arrived < model->joined || !model->gathered) {
+        return false;
+    }
+    /* All are let go before anybody is answered. */
+    for (size_t i = 0; i < model->member_count; i++) {
+        struct member *member = model->members[i];
+        if (member->arrival.here) {
+            member->arrival.passed = member->arrival.sequence;
+        }
+    }
+    for (size_t i = 0; i < model->member_count; i++) {
+        struct member *member = model->members[i];
+        struct letter *letter = member->arrival.here ? go(engine, member) : NULL;
+        if (letter != NULL) {
+            answer(engine, model, member, letter);
+        }
+    }
+    engine->counters.barriers++;
+    return true;
+}

@@ -1,0 +1,127 @@
+/* consistency — see consistency.h. */
+#include "server/engine/consistency.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "common/optim/update.h"
+
+static const char *const modes[] = { "sync", "async", "bounded" };
+static const char *const losses[] = { "shrink", "wait", "fail" };
+
+static enum opt_status check_compensation(const struct opt_spec *spec,
+                                          const struct opt_tensor_entry *tensors,
+                                          size_t count, struct opt_error *error)
+{
+    if (opt_view_train_differs(spec)) {
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT,
+            "delay_compensation needs a rule whose gradients are taken at the "
+            "weights themselves, not ahead of them");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (tensors[i].sparse) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "tensor \"%s\" is sparse; delay_compensation is for dense "
+                            "tensors only",
+                            tensors[i].name);
+        }
+    }
+    return OPT_OK;
+}
+
+/* A field that only some modes know. */
+struct field {
+    const char *name;
+    bool given;
+    bool known[OPT_BOUNDED + 1]; /* by which modes */
+    const char *home;            /* those, for people */
+};
+
+enum opt_status consistency_check(const struct opt_consistency *consistency,
+                                  const struct opt_spec *spec,
+                                  const struct opt_tensor_entry *tensors, size_t count,
+                                  struct opt_error *error)
+{
+    const struct opt_consistency *c = consistency;
+    const struct field fields[] = {
+        { "samples", c->samples > 0, { [OPT_SYNC] = true }, "sync" },
+        { "backup", c->backup > 0, { [OPT_SYNC] = true }, "sync" },
+        { "staleness", c->staleness > 0, { [OPT_BOUNDED] = true }, "bounded" },
+        { "damping",
+          c->damping,
+          { [OPT_ASYNC] = true, [OPT_BOUNDED] = true },
+          "async and bounded" },
+        { "delay_compensation",
+          c->delay_compensation > 0,
+          { [OPT_ASYNC] = true, [OPT_BOUNDED] = true },
+          "async and bounded" },
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (fields[i].given && !fields[i].known[c->mode]) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "%s is given, but the mode is %s; it is for %s",
+                            fields[i].name, modes[c->mode], fields[i].home);
+        }
+    }
+    if (c->samples > 0 && c->backup > 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "samples is %" PRIu64 " and backup is %" PRIu32
+                        "; a round closes by one of them",
+                        c->samples, c->backup);
+    }
+    if (c->mode == OPT_BOUNDED && c->staleness == 0) {
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT,
+            "the mode is bounded and staleness is 0; it must be at least 1, "
+            "or nobody could push first");
+    }
+    if (c->atomic == OPT_ATOMIC_SHARD) {
+        return opt_fail(error, OPT_UNIMPLEMENTED,
+                        "atomic is SHARD, which this daemon does not have; it applies "
+                        "rounds as a whole (ROUND)");
+    }
+    return c->delay_compensation > 0 ? check_compensation(spec, tensors, count, error)
+                                     : OPT_OK;
+}
+
+bool consistency_differs(const struct opt_consistency *has,
+                         const struct opt_consistency *asked, char *text,
+                         size_t capacity)
+{
+    const struct {
+        const char *name;
+        uint64_t has, asked;
+    } numbers[] = {
+        { "min_workers", has->min_workers, asked->min_workers },
+        { "samples", has->samples, asked->samples },
+        { "backup", has->backup, asked->backup },
+        { "staleness", has->staleness, asked->staleness },
+        { "damping", has->damping, asked->damping },
+    };
+    if (has->mode != asked->mode) {
+        snprintf(text, capacity, "its mode is %s, not %s", modes[has->mode],
+                 modes[asked->mode]);
+        return true;
+    }
+    if (has->loss != asked->loss) {
+        snprintf(text, capacity, "its policy for lost workers is %s, not %s",
+                 losses[has->loss], losses[asked->loss]);
+        return true;
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (numbers[i].has != numbers[i].asked) {
+            snprintf(text, capacity, "its %s is %" PRIu64 ", not %" PRIu64,
+                     numbers[i].name, numbers[i].has, numbers[i].asked);
+            return true;
+        }
+    }
+    /* Both are finite and at least 0, so they differ or are the same number. */
+    if (has->delay_compensation < asked->delay_compensation ||
+        has->delay_compensation > asked->delay_compensation) {
+        snprintf(text, capacity, "its delay_compensation is %g, not %g",
+                 has->delay_compensation, asked->delay_compensation);
+        return true;
+    }
+    return false;
+}

@@ -1,0 +1,30 @@
+/* consistency — what a model's policy may say, and how two of them differ.
+ *
+ * Asked when a model is created. Engine thread.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_CONSISTENCY_H
+#define OPTIMD_SERVER_ENGINE_CONSISTENCY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/status.h"
+#include "common/wire.h"
+
+struct opt_spec;
+
+/* Whether a model of this specification and these tensors can have the policy.
+ * OPT_INVALID_ARGUMENT: a field that the mode does not know, or one that is missing;
+ * delay compensation where it cannot be. OPT_UNIMPLEMENTED: atomic SHARD. */
+enum opt_status consistency_check(const struct opt_consistency *consistency,
+                                  const struct opt_spec *spec,
+                                  const struct opt_tensor_entry *tensors, size_t count,
+                                  struct opt_error *error);
+
+/* The first difference, as a sentence part ("its mode is sync, not async"); false if
+ * there is none. */
+bool consistency_differs(const struct opt_consistency *has,
+                         const struct opt_consistency *asked, char *text,
+                         size_t capacity);
+
+#endif

@@ -1,0 +1,264 @@
+/* frames — see frames.h. */
+#include "server/engine/frames.h"
+
+#include <inttypes.h>
+
+#include "server/engine/closing.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/model.h"
+#include "server/engine/push.h"
+#include "server/engine/round.h"
+#include "server/engine/view.h"
+
+/* An error in a frame: it answers the whole push. */
+static void refuse_frame(struct engine *engine, struct member *member,
+                         struct letter *letter, const struct opt_error *error)
+{
+    if (member != NULL) {
+        member->refused++;
+    }
+    engine->counters.pushes_refused++;
+    engine_fail(engine, letter, error->status, "%s", error->text);
+}
+
+void frames_drop(struct engine *engine, struct member *member)
+{
+    struct push *push = member->gathering;
+    if (push != NULL) {
+        member->gathering = NULL;
+        push_recycle(engine, push);
+    }
+}
+
+/* Its next push ends a worker's rest. */
+static void end_rest(struct model *model, struct member *member)
+{
+    if (member->resting) {
+        uint64_t slowest = closing_slowest(model);
+        member->clock = member->clock > slowest ? member->clock : slowest;
+        member->resting = false;
+        round_recount(model);
+    }
+}
+
+/* What a first frame must satisfy before anything is kept. */
+static enum opt_status check_first(const struct model *model,
+                                   const struct member *member,
+                                   const struct opt_push *head, bool *echo,
+                                   struct opt_error *error)
+{
+    const struct push *same = round_waiting(member, head->sequence);
+    *echo = head->sequence <= member->last_sequence ||
+            round_was_dropped(member, head->sequence) ||
+            (same != NULL && same->session == member->worker->session);
+    if (*echo) {
+        return OPT_OK;
+    }
+    if (member->last != NULL && head->sequence <= member->last->head.sequence) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "sequence %" PRIu64 " follows %" PRIu64
+                        ", which is still waiting; sequences must ascend",
+                        head->sequence, member->last->head.sequence);
+    }
+    size_t most = round_pushes(model);
+    if (member->waiting < most) {
+        return OPT_OK;
+    }
+    if (model->consistency.samples > 0) {
+        char missing[OPT_ERROR_TEXT / 2];
+        closing_missing(model, missing, sizeof missing);
+        return opt_fail(
+            error, OPT_RESOURCE_EXHAUSTED,
+            "%zu pushes of worker \"%.40s\" wait for a round, for more there "
+            "is no memory: %s; a push must cover more of them",
+            most, member->worker->name, missing);
+    }
+    return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                    "%zu pushes of worker \"%s\" are waiting for rounds of model "
+                    "\"%s\" already",
+                    most, member->worker->name, model->name);
+}
+
+/* The answer of a push that had arrived before goes to the letter that asks again. */
+static void finish_echo(struct engine *engine, struct model *model,
+                        struct member *member, struct letter *letter, uint64_t sequence)
+{
+    struct push *first = round_waiting(member, sequence);
+    if (first == NULL) {
+        round_unpin(model, letter);
+        engine_fail(engine, letter, OPT_ABORTED,
+                    "the push of sequence %" PRIu64
+                    " was given up while it was sent again; send it once more",
+                    sequence);
+        return;
+    }
+    struct letter *old = first->answer;
+    round_unpin(model, old);
+    first->answer = letter;
+    /* The letter that held the answer goes home now, unless it holds values too. */
+    if (!first->answer_is_frame) {
+        engine_silence(engine, old);
+    }
+    first->answer_is_frame = false;
+    first->peer = letter->peer;
+    first->request_id = letter->request.id;
+    round_limit(engine, first, letter);
+}
+
+static void answer_duplicate(struct engine *engine, struct model *model,
+                             struct member *member, struct letter *letter)
+{
+    member->duplicates++;
+    engine->counters.pushes_duplicate++;
+    round_answer(engine, model, letter,
+                 (struct opt_push_reply){
+                     .fate = OPT_FATE_DUPLICATE, .step = model->step, .reason = "" });
+}
+
+/* The last frame is here. */
+static void complete(struct engine *engine, struct model *model, struct push *push,
+                     struct letter *letter)
+{
+    struct member *member = push->member;
+    member->gathering = NULL;
+    if (push->echo) {
+        uint64_t sequence = push->head.sequence;
+        push->answer = letter;
+        push_recycle(engine, push);
+        if (round_answer_dropped(engine, member, letter, sequence)) {
+            return;
+        }
+        if (sequence <= member->last_sequence) {
+            answer_duplicate(engine, model, member, letter);
+        } else {
+            finish_echo(engine, model, member, letter, sequence);
+        }
+        return;
+    }
+    round_add(engine, push, letter);
+}
+
+/* Begin the push of a first frame. NULL: error tells. */
+static struct push *begin(struct engine *engine, struct model *model,
+                          struct member *member, const struct letter *letter,
+                          const struct opt_push *head, struct opt_error *error)
+{
+    bool echo;
+    if (check_first(model, member, head, &echo, error) != OPT_OK) {
+        return NULL;
+    }
+    struct push *push = push_new(model);
+    if (push == NULL || !round_limit(engine, push, letter)) {
+        push_free(push);
+        opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the tables of a push");
+        return NULL;
+    }
+    push->member = member;
+    push->head = *head;
+    push->head.segments = NULL;
+    push->head.segment_count = 0;
+    push->peer = letter->peer;
+    push->request_id = letter->request.id;
+    push->session = member->worker->session;
+    push->echo = echo;
+    member->gathering = push;
+    if (!echo) {
+        end_rest(model, member);
+    }
+    return push;
+}
+
+/* The push that a frame belongs to, begun if it is the first. NULL: error tells. */
+static struct push *push_of(struct engine *engine, struct model *model,
+                            struct member *member, const struct letter *letter,
+                            const struct opt_push *head, struct opt_error *error)
+{
+    struct push *push = member->gathering;
+    bool same = push != NULL && push->peer == letter->peer &&
+                push->request_id == letter->request.id;
+    if (same) {
+        return push_continues(push, head, error) == OPT_OK ? push : NULL;
+    }
+    if (head->frame != 0) {
+        opt_fail(error, OPT_INVALID_ARGUMENT,
+                 "frame %" PRIu32 " of a push came before its first", head->frame);
+        return NULL;
+    }
+    if (push != NULL) {
+        opt_fail(error, OPT_INVALID_ARGUMENT,
+                 "the push of sequence %" PRIu64 " begins before that of %" PRIu64
+                 " has ended; frames of one worker's pushes on a model may not mix",
+                 head->sequence, push->head.sequence);
+        return NULL;
+    }
+    return begin(engine, model, member, letter, head, error);
+}
+
+/* The frame cannot be used: answer the push, forget what had come of it. */
+static void fail_push(struct engine *engine, struct member *member,
+                      struct letter *letter, const struct opt_error *error)
+{
+    struct push *push = member->gathering;
+    if (push != NULL && push->peer == letter->peer &&
+        push->request_id == letter->request.id) {
+        frames_drop(engine, member);
+    }
+    refuse_frame(engine, member, letter, error);
+}
+
+/* Check and pin what the push_pull will pull, while it can still be refused. */
+static enum opt_status plan_pull(struct engine *engine, struct model *model,
+                                 struct letter *letter, const struct opt_pull *pull,
+                                 struct opt_error *error)
+{
+    if (letter->request.message != OPT_MESSAGE_PUSH_PULL) {
+        return OPT_OK;
+    }
+    if (pull == NULL) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "the last frame of a push_pull must say what to pull");
+    }
+    return view_plan(engine, model, letter, pull, true, error);
+}
+
+void frames_take(struct engine *engine, struct model *model, struct letter *letter,
+                 const struct opt_push *head, const struct opt_pull *pull)
+{
+    struct opt_error error;
+    struct peer *peer = letter->peer;
+    struct member *member = lease_member(model, peer);
+    if (member == NULL || !member->joined) {
+        opt_fail(
+            &error, OPT_FAILED_PRECONDITION,
+            "worker \"%s\" has not joined model \"%s\"; create or open it with join "
+            "before pushing",
+            peer->name, model->name);
+        refuse_frame(engine, member, letter, &error);
+        return;
+    }
+    /* A push whose fate is known needs no second look at its frames; a
+     * push_pull's last frame says what to pull all the same. */
+    if (head->frame == 0 && letter->request.message == OPT_MESSAGE_PUSH) {
+        if (round_answer_dropped(engine, member, letter, head->sequence)) {
+            return;
+        }
+        if (head->sequence <= member->last_sequence) {
+            answer_duplicate(engine, model, member, letter);
+            return;
+        }
+    }
+    struct push *push = push_of(engine, model, member, letter, head, &error);
+    if (push == NULL || push_take(engine, push, letter, head, &error) != OPT_OK ||
+        (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||
+        (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {
+        fail_push(engine, member, letter, &error);
+        return;
+    }
+    push->frame_count++;
+    letter->next = push->frames;
+    push->frames = letter;
+    if (head->last) {
+        complete(engine, model, push, letter);
+    }
+}

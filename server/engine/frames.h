@@ -1,0 +1,25 @@
+/* frames — the frames of a push as they come, until it is complete.
+ *
+ * Each is checked before it is kept; one that is wrong answers the whole push, of which
+ * nothing stays. A push that was settled before, or that waits already, is recognised
+ * by its sequence: the second copy's data is not used. Engine thread.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_FRAMES_H
+#define OPTIMD_SERVER_ENGINE_FRAMES_H
+
+#include "common/wire.h"
+
+struct engine;
+struct letter;
+struct member;
+struct model;
+
+/* Take one frame of a push or push_pull: checks it, keeps or answers the letter, closes
+ * the round if it can be closed. pull: of a push_pull's last frame. */
+void frames_take(struct engine *engine, struct model *model, struct letter *letter,
+                 const struct opt_push *push, const struct opt_pull *pull);
+
+/* The frames of an unfinished push are dropped without an answer. */
+void frames_drop(struct engine *engine, struct member *member);
+
+#endif

@@ -1,0 +1,81 @@
+/* recall — see recall.h. */
+#include "server/engine/recall.h"
+
+#include <string.h>
+
+#include "server/engine/lease.h"
+#include "server/engine/memory.h"
+#include "server/engine/model.h"
+#include "server/letter.h"
+
+enum { NOTE_ELEMENTS = 1 << 20 /* copied at a time: about a millisecond */ };
+
+static bool is_needed(const struct model *model)
+{
+    return model->consistency.delay_compensation > 0;
+}
+
+size_t recall_bytes(const struct model *model)
+{
+    return is_needed(model)
+               ? model->floats * sizeof(float) + model->blocks * sizeof(uint64_t)
+               : 0;
+}
+
+bool recall_open(const struct model *model, struct recall *recall)
+{
+    if (!is_needed(model) || recall->values != NULL) {
+        return true;
+    }
+    recall->values = memory_new(model->floats * sizeof(float));
+    recall->steps = memory_new(model->blocks * sizeof(uint64_t));
+    if (recall->values == NULL || recall->steps == NULL) {
+        recall_close(model, recall);
+        return false;
+    }
+    for (size_t i = 0; i < model->blocks; i++) {
+        recall->steps[i] = UINT64_MAX;
+    }
+    return true;
+}
+
+void recall_close(const struct model *model, struct recall *recall)
+{
+    memory_free(recall->values, model->floats * sizeof(float));
+    memory_free(recall->steps, model->blocks * sizeof(uint64_t));
+    *recall = (struct recall){ 0 };
+}
+
+bool recall_note(const struct model *model, struct member *member,
+                 const struct letter *letter)
+{
+    struct recall *recall = &member->recall;
+    size_t copied = 0;
+    if (recall->values == NULL) {
+        return true;
+    }
+    for (; recall->noted < letter->piece_count; recall->noted++) {
+        const struct piece *piece = &letter->pieces[recall->noted];
+        const struct tensor *tensor = &model->tensors[piece->segment.tensor];
+        size_t first = (size_t)piece->segment.offset / OPT_BLOCK;
+        size_t count = (size_t)piece->segment.count;
+        if (copied >= NOTE_ELEMENTS) {
+            return false;
+        }
+        memcpy(recall->values + tensor->at + piece->segment.offset, piece->values,
+               count * sizeof(float));
+        for (size_t i = 0; i * OPT_BLOCK < count; i++) {
+            recall->steps[tensor->first_block + first + i] = model->step;
+        }
+        copied += count;
+    }
+    recall->noted = 0;
+    return true;
+}
+
+const float *recall_of(const struct recall *recall, size_t block, size_t at,
+                       uint64_t step)
+{
+    return recall->values != NULL && recall->steps[block] == step ? recall->values + at
+                                                                  : NULL;
+}

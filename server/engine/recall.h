@@ -1,0 +1,41 @@
+/* recall — the weights that a worker has last pulled, for delay compensation.
+ *
+ * A worker of a model with delay_compensation has a copy of the training view it last
+ * pulled, block by block, with the step it was of. The memory is the member's, from the
+ * budget, while it is joined. The copy is made when the pull is answered, about a
+ * millisecond at a time. Engine thread, but for recall_of, which the team calls.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_RECALL_H
+#define OPTIMD_SERVER_ENGINE_RECALL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct letter;
+struct member;
+struct model;
+
+struct recall {
+    float *values;   /* as the model's flat range; NULL: nothing is kept */
+    uint64_t *steps; /* per block of the model: which it is of; UINT64_MAX: of none */
+    size_t noted;    /* pieces of the pull in progress that have been copied */
+};
+
+/* Bytes that a worker of the model needs. */
+size_t recall_bytes(const struct model *model);
+/* Make it, if the model needs it and it is not there. False: no memory. */
+bool recall_open(const struct model *model, struct recall *recall);
+void recall_close(const struct model *model, struct recall *recall);
+
+/* Copy what the letter's pieces, which have their values, show of the training view.
+ * False if there is more to do: call again. */
+bool recall_note(const struct model *model, struct member *member,
+                 const struct letter *letter);
+
+/* The values of a block of the model as they were at that step, or NULL. at is where
+ * the block begins in the flat range. */
+const float *recall_of(const struct recall *recall, size_t block, size_t at,
+                       uint64_t step);
+
+#endif
