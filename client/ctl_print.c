@@ -67,9 +67,6 @@ bool ctl_print_counters(const struct optclient_counter *counters, size_t count,
 
 /* ---------------------------------------------------------------- one model */
 
-static const char *const modes[] = { "sync", "async" };
-static const char *const losses[] = { "shrink", "wait", "fail" };
-
 static json_t *json_tensors(const struct optclient_description *model)
 {
     json_t *all = json_array();
@@ -86,6 +83,16 @@ static json_t *json_tensors(const struct optclient_description *model)
     return all;
 }
 
+static json_t *json_staleness(const struct optclient_worker_info *worker)
+{
+    enum { BUCKETS = sizeof(worker->staleness) / sizeof(worker->staleness[0]) };
+    json_t *all = json_array();
+    for (size_t i = 0; i < BUCKETS; i++) {
+        json_array_append_new(all, json_integer(integer(worker->staleness[i])));
+    }
+    return all;
+}
+
 static json_t *json_workers(const struct optclient_description *model)
 {
     json_t *all = json_array();
@@ -93,12 +100,16 @@ static json_t *json_workers(const struct optclient_description *model)
         const struct optclient_worker_info *w = &model->workers[i];
         json_array_append_new(
             all,
-            json_pack("{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "name", w->name,
-                      "connected", w->connected, "pushed", w->pushed, "incarnation",
+            json_pack("{s:s, s:b, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, "
+                      "s:I, s:I, s:f, s:o}",
+                      "name", w->name, "connected", w->connected, "pushed", w->pushed,
+                      "resting", w->resting, "away", w->away, "incarnation",
                       integer(w->incarnation), "last_sequence",
                       integer(w->last_sequence), "last_step", integer(w->last_step),
                       "applied", integer(w->applied), "duplicates",
-                      integer(w->duplicates), "refused", integer(w->refused)));
+                      integer(w->duplicates), "refused", integer(w->refused), "dropped",
+                      integer(w->dropped), "waits", integer(w->waits), "waited_s",
+                      (double)w->waited_us / 1e6, "staleness", json_staleness(w)));
     }
     return all;
 }
@@ -126,16 +137,24 @@ static json_t *json_slots(const struct optclient_description *model)
 
 static bool print_description_json(const struct optclient_description *m)
 {
-    return ctl_print_json(json_pack(
-        "{s:s, s:s, s:b, s:s, s:s, s:i, s:I, s:I, s:f, s:I, s:I, s:I, s:o, s:o, s:o, "
+    json_t *all = ctl_json_policy(&m->policy);
+    json_t *rest = json_pack(
+        "{s:s, s:s, s:b, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:o, s:o, "
         "s:o}",
-        "name", m->name, "specification", m->specification, "ready", m->ready, "mode",
-        modes[m->policy.mode], "loss", losses[m->policy.loss], "min_workers",
-        (int)m->policy.min_workers, "step", integer(m->step), "epoch",
-        integer(m->epoch), "lr", m->lr, "parameters", integer(m->parameters), "bytes",
-        integer(m->bytes), "rounds_skipped", integer(m->rounds_skipped), "slots",
+        "name", m->name, "specification", m->specification, "ready", m->ready, "step",
+        integer(m->step), "epoch", integer(m->epoch), "lr", m->lr, "parameters",
+        integer(m->parameters), "bytes", integer(m->bytes), "rounds",
+        integer(m->rounds), "rounds_skipped", integer(m->rounds_skipped), "dropped",
+        integer(m->dropped), "mean_staleness", m->mean_staleness, "slots",
         json_slots(m), "tensors", json_tensors(m), "workers", json_workers(m),
-        "changes", json_changes(m)));
+        "changes", json_changes(m));
+    bool well = all != NULL && rest != NULL && json_object_update(all, rest) == 0;
+    json_decref(rest);
+    if (!well) {
+        json_decref(all);
+        return false;
+    }
+    return ctl_print_json(all);
 }
 
 static void print_shape(const struct optclient_tensor *tensor)
@@ -145,18 +164,57 @@ static void print_shape(const struct optclient_tensor *tensor)
     }
 }
 
+/* Staleness as "0:12 1:3 2-3:1". */
+static void print_staleness(const struct optclient_worker_info *w)
+{
+    enum { BUCKETS = sizeof(w->staleness) / sizeof(w->staleness[0]) };
+    for (size_t i = 0; i < BUCKETS; i++) {
+        uint64_t low = i == 0 ? 0 : UINT64_C(1) << (i - 1);
+        uint64_t high = i == 0 ? 0 : 2 * low - 1;
+        if (w->staleness[i] == 0) {
+            continue;
+        }
+        printf(" %" PRIu64, low);
+        if (i == BUCKETS - 1) {
+            putchar('+');
+        } else if (high > low) {
+            printf("-%" PRIu64, high);
+        }
+        printf(":%" PRIu64, w->staleness[i]);
+    }
+}
+
+static void print_worker(const struct optclient_worker_info *w)
+{
+    printf("worker         %s (%s%s%s), %" PRIu64 " applied, last at step %" PRIu64
+           ", %" PRIu64 " duplicates, %" PRIu64 " refused, %" PRIu64 " dropped\n",
+           w->name, w->connected ? "connected" : "away", w->resting ? ", resting" : "",
+           w->pushed ? ", has pushed" : "", w->applied, w->last_step, w->duplicates,
+           w->refused, w->dropped);
+    if (w->waits > 0) {
+        printf("                 waited for %" PRIu64 " times, %.3g s in all\n",
+               w->waits, (double)w->waited_us / 1e6);
+    }
+    if (w->applied > 0) {
+        fputs("                 staleness", stdout);
+        print_staleness(w);
+        putchar('\n');
+    }
+}
+
 bool ctl_print_description(const struct optclient_description *m, bool json)
 {
     if (json) {
         return print_description_json(m);
     }
     printf("model          %s\nspecification  %s\n", m->name, m->specification);
-    printf("rounds         %s, lost workers: %s, at least %" PRIu32 " workers\n",
-           modes[m->policy.mode], losses[m->policy.loss], m->policy.min_workers);
-    printf("state          %s, step %" PRIu64 ", epoch %" PRIu64 ", %" PRIu64
-           " rounds skipped\n",
-           m->ready ? "ready" : "waits for its weights", m->step, m->epoch,
-           m->rounds_skipped);
+    fputs("policy         ", stdout);
+    ctl_print_policy(&m->policy);
+    printf("\nstate          %s, step %" PRIu64 ", epoch %" PRIu64 "\n",
+           m->ready ? "ready" : "waits for its weights", m->step, m->epoch);
+    printf("rounds         %" PRIu64 ", %" PRIu64 " of them skipped; %" PRIu64
+           " pushes dropped, mean staleness %.3g\n",
+           m->rounds, m->rounds_skipped, m->dropped, m->mean_staleness);
     printf("next update    lr %g\n", m->lr);
     printf("size           %" PRIu64 " parameters, %" PRIu64 " bytes\n", m->parameters,
            m->bytes);
@@ -178,11 +236,7 @@ bool ctl_print_description(const struct optclient_description *m, bool json)
     }
     for (size_t i = 0; i < m->worker_count; i++) {
         const struct optclient_worker_info *w = &m->workers[i];
-        printf("worker         %s (%s%s), %" PRIu64 " applied, last at step %" PRIu64
-               ", %" PRIu64 " duplicates, %" PRIu64 " refused\n",
-               w->name, w->connected ? "connected" : "away",
-               w->pushed ? ", has pushed" : "", w->applied, w->last_step, w->duplicates,
-               w->refused);
+        print_worker(w);
     }
     return true;
 }

@@ -215,8 +215,17 @@ static void on_error(struct optclient *client, struct optclient_call *call,
     }
 }
 
+static void take_lost(struct optclient_call *call, const struct opt_lost *lost)
+{
+    for (size_t i = 0; i < lost->count; i++) {
+        opened_note_lost(call->model, lost->names[i]);
+    }
+    call->result.lost += lost->count;
+}
+
 static void take_push(struct optclient_call *call, const struct opt_push_reply *reply)
 {
+    take_lost(call, &reply->lost);
     call->result.fate = (enum optclient_fate)reply->fate;
     call->result.step = reply->step;
     call->result.staleness = reply->staleness;
@@ -260,6 +269,16 @@ static void finish_pull(struct optclient *client, struct optclient_call *call,
     if (call_pull_of(&call->request)->view != OPT_VIEW_SLOT) {
         call->model->pulled_step = reply->step;
     }
+    session_end(client, call, OPT_OK);
+}
+
+static void finish_wait(struct optclient *client, struct optclient_call *call,
+                        const struct opt_wait_reply *reply)
+{
+    take_lost(call, &reply->lost);
+    call->result.step = reply->step;
+    call->result.epoch = reply->epoch;
+    see_step(call->model, reply->step);
     session_end(client, call, OPT_OK);
 }
 
@@ -315,10 +334,10 @@ static void on_answer(struct optclient *client, struct optclient_call *call,
         }
         break;
     case OPT_MESSAGE_WAIT:
-        call->result.step = reply->body.wait.step;
-        call->result.epoch = reply->body.wait.epoch;
-        see_step(call->model, reply->body.wait.step);
-        session_end(client, call, OPT_OK);
+        finish_wait(client, call, &reply->body.wait);
+        break;
+    case OPT_MESSAGE_BARRIER:
+        finish_wait(client, call, &reply->body.barrier);
         break;
     case OPT_MESSAGE_MODEL:
     case OPT_MESSAGE_STATISTICS:

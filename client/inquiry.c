@@ -62,6 +62,25 @@ static enum optclient_status unreadable(const struct opt_error *error)
 
 /* --------------------------------------------------------------------- descriptions */
 
+static struct optclient_policy policy_of(const struct opt_consistency *from)
+{
+    return (struct optclient_policy){
+        .mode = (enum optclient_mode)from->mode,
+        .loss = (enum optclient_loss)from->loss,
+        .min_workers = from->min_workers,
+        .samples = from->samples,
+        .backup = from->backup,
+        .staleness = from->staleness,
+        .damping = from->damping,
+        .delay_compensation = from->delay_compensation,
+        .atomic = (enum optclient_atomic)from->atomic,
+    };
+}
+
+_Static_assert(sizeof(((struct optclient_worker_info *)NULL)->staleness) ==
+                   OPT_STALENESS_BUCKETS * sizeof(uint64_t),
+               "as many buckets");
+
 /* The wire's structs as public ones, in the same arena. */
 static bool publish(const struct opt_description *from, struct description *to)
 {
@@ -96,7 +115,13 @@ static bool publish(const struct opt_description *from, struct description *to)
             .refused = entry->refused,
             .connected = entry->connected,
             .pushed = entry->pushed,
+            .resting = entry->resting,
+            .away = entry->away,
+            .dropped = entry->dropped,
+            .waits = entry->waits,
+            .waited_us = entry->waited_us,
         };
+        memcpy(workers[i].staleness, entry->staleness, sizeof(entry->staleness));
     }
     for (size_t i = 0; i < from->change_count; i++) {
         const struct opt_change_entry *entry = &from->changes[i];
@@ -106,15 +131,16 @@ static bool publish(const struct opt_description *from, struct description *to)
     to->public = (struct optclient_description){
         .name = from->summary.name,
         .specification = from->summary.specification,
-        .policy = { .mode = (enum optclient_mode)from->consistency.mode,
-                    .loss = (enum optclient_loss)from->consistency.loss,
-                    .min_workers = from->consistency.min_workers },
+        .policy = policy_of(&from->consistency),
         .ready = from->ready,
         .step = from->summary.step,
         .epoch = from->epoch,
         .parameters = from->summary.parameters,
         .bytes = from->bytes,
         .rounds_skipped = from->rounds_skipped,
+        .rounds = from->rounds,
+        .dropped = from->dropped,
+        .mean_staleness = from->mean_staleness,
         .lr = from->lr,
         .slot_count = from->slot_count,
         .tensor_count = from->tensor_count,

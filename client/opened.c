@@ -22,6 +22,9 @@ static void opened_free(struct optclient_model *model)
     free(model->elements);
     free(model->widths);
     free(model->names);
+    for (size_t i = 0; i < OPENED_LOST_KEPT; i++) {
+        free(model->lost[i]);
+    }
     free(model);
 }
 

@@ -24,6 +24,8 @@ enum opened_stage {
     OPENED_READY
 };
 
+enum { OPENED_LOST_KEPT = 64 };
+
 /* What of a restore_id is not an id. */
 #define OPENED_NOT_RESTORED UINT64_C(0)
 #define OPENED_RESTORED UINT64_MAX
@@ -49,8 +51,15 @@ struct optclient_model {
     uint64_t last_sequence; /* given to a push */
     uint64_t step;          /* highest seen */
     uint64_t pulled_step;   /* of the last completed pull */
+    uint64_t last_barrier;  /* number given to a barrier */
+    char *lost[OPENED_LOST_KEPT]; /* names of workers, a ring */
+    uint64_t lost_count;          /* that were told of, */
+    uint64_t lost_given;          /* and given by optclient_lost, or overwritten */
     struct optclient_call leave;
 };
+
+/* Lock held. A worker of the model was lost. */
+void opened_note_lost(struct optclient_model *model, const char *name);
 
 /* A model without tensors, in the client's list; NULL if there is no memory. */
 struct optclient_model *opened_new(struct optclient *client, const char *name,

@@ -135,6 +135,21 @@ static void withdraw(struct optclient_model *model)
     pthread_mutex_unlock(&client->lock);
 }
 
+static struct opt_consistency consistency_of(const struct optclient_policy *policy)
+{
+    return (struct opt_consistency){
+        .mode = (enum opt_mode)policy->mode,
+        .loss = (enum opt_loss)policy->loss,
+        .min_workers = policy->min_workers == 0 ? 1 : policy->min_workers,
+        .samples = policy->samples,
+        .backup = policy->backup,
+        .staleness = policy->staleness,
+        .damping = policy->damping != 0,
+        .delay_compensation = policy->delay_compensation,
+        .atomic = (enum opt_atomic)policy->atomic,
+    };
+}
+
 static enum optclient_status create_once(const struct creation *creation)
 {
     struct optclient_model *model = creation->model;
@@ -146,11 +161,7 @@ static enum optclient_status create_once(const struct creation *creation)
     call.request.body.create = (struct opt_create){
         .model = model->name,
         .specification = { .expression = creation->specification, .rule = "" },
-        .consistency = { .mode = (enum opt_mode)creation->policy.mode,
-                         .loss = (enum opt_loss)creation->policy.loss,
-                         .min_workers = creation->policy.min_workers == 0
-                                            ? 1
-                                            : creation->policy.min_workers },
+        .consistency = consistency_of(&creation->policy),
         .assigned = creation->initial != NULL,
         .join = true,
     };

@@ -138,14 +138,40 @@ struct optclient_tensor {
                    momentum, adagrad, rmsprop and adam */
 };
 
-enum optclient_mode { OPTCLIENT_SYNC = 0, OPTCLIENT_ASYNC = 1 };
+enum optclient_mode { OPTCLIENT_SYNC = 0, OPTCLIENT_ASYNC = 1, OPTCLIENT_BOUNDED = 2 };
 enum optclient_loss { OPTCLIENT_SHRINK = 0, OPTCLIENT_WAIT = 1, OPTCLIENT_FAIL = 2 };
 
+enum optclient_atomic {
+    OPTCLIENT_ATOMIC_DEFAULT = 0, /* ROUND */
+    OPTCLIENT_ATOMIC_ROUND = 1,   /* a push counts whole or not at all */
+    OPTCLIENT_ATOMIC_SHARD = 2    /* shard by shard: no daemon has it yet */
+};
+
+/* When pushes become updates. Fields that are 0 mean the default; one that the mode
+ * does not know must be 0. README has a table of what each guarantees. */
 struct optclient_policy {
-    enum optclient_mode
-        mode; /* SYNC: a round closes when all registered workers have pushed */
-    enum optclient_loss loss; /* SYNC: what a lost worker does to the round */
-    uint32_t min_workers; /* SYNC: no round closes with fewer registered; 0 means 1 */
+    /* SYNC: a round closes when all registered workers have pushed, unless samples or
+     * backup say otherwise. ASYNC: every push is an update. BOUNDED: the same, but no
+     * worker gets more than staleness pushes ahead of the slowest: its push waits. */
+    enum optclient_mode mode;
+    /* A lost worker. SHRINK: the others go on without it. WAIT: they wait for it, until
+     * their deadlines. FAIL: what they wait for, a round or a barrier, ends with
+     * OPTCLIENT_ABORTED; then as SHRINK. */
+    enum optclient_loss loss;
+    uint32_t min_workers; /* SYNC, BOUNDED, barriers: nothing happens before so many
+                             have come together; 0 means 1 */
+    uint64_t samples;   /* SYNC: a round closes when its pushes together cover so many,
+                           whoever they came from; 0: it is one push of every worker */
+    uint32_t backup;    /* SYNC: a round closes without so many of the slowest, whose
+                           pushes    for it are OPTCLIENT_DROPPED when they come */
+    uint32_t staleness; /* BOUNDED: at least 1 */
+    int damping; /* ASYNC, BOUNDED: not 0: a gradient of staleness t is multiplied by
+                    1/(1 + t) */
+    double delay_compensation; /* ASYNC, BOUNDED: lambda of DC-ASGD: a gradient g
+                                  becomes g + lambda g g (w now - w then), where w then
+                                  are the weights that this worker last pulled, if they
+                                  are of the push's basis. Dense tensors only */
+    enum optclient_atomic atomic;
 };
 
 /* Create a model, or open it if it is there with the same definition, and join its
@@ -229,6 +255,8 @@ struct optclient_result {
     uint64_t step;            /* updates of the model after the call */
     uint64_t staleness;       /* pushes: updates between the weights and the push */
     uint64_t epoch;           /* Lookahead sync epochs so far */
+    uint64_t lost; /* pushes, waits, barriers: workers whose loss the answer told of,
+                      for optclient_lost */
 };
 
 enum optclient_form { OPTCLIENT_MEAN = 0, OPTCLIENT_SUM = 1 };
@@ -296,6 +324,33 @@ OPTCLIENT_API enum optclient_status
 optclient_wait_epoch(struct optclient_model *model, uint64_t epoch, uint32_t timeout_ms,
                      struct optclient_result *result);
 
+/* Wait until every registered worker of the model is in this function, those that rest
+ * too; all go on together. One that is lost meanwhile is not waited for, or makes it
+ * fail (OPTCLIENT_ABORTED, naming it), as the policy's loss says; result->lost and
+ * optclient_lost tell. timeout_ms 0: the client's. After a lost connection it is asked
+ * for again: nobody is counted twice, nor waits for a barrier that was passed
+ * meanwhile.
+ *
+ * Who leaves a round open must not wait here, or the others, who wait for that round,
+ * never come: rest first (optclient_rest). OPTCLIENT_DEADLINE_EXCEEDED names those who
+ * have not come. OPTCLIENT_FAILED_PRECONDITION: this worker has not joined, or waits at
+ * another barrier of the model already. */
+OPTCLIENT_API enum optclient_status optclient_barrier(struct optclient_model *model,
+                                                      uint32_t timeout_ms,
+                                                      struct optclient_result *result);
+
+/* Rest: rounds do not wait for this worker until it pushes again, but it stays
+ * registered and barriers wait for it. For workers with fewer batches than the others,
+ * at an epoch's end. What it has pushed before still counts.
+ * OPTCLIENT_FAILED_PRECONDITION: it has not joined. */
+OPTCLIENT_API enum optclient_status optclient_rest(struct optclient_model *model);
+
+/* The name of the next worker of the model whose loss was told by an answer to a push,
+ * a wait or a barrier, oldest first; not 0 if there was one. Each is given once; the
+ * last 64 are kept. name has capacity bytes; 256 are always enough. Never waits. */
+OPTCLIENT_API int optclient_lost(struct optclient_model *model, char *name,
+                                 size_t capacity);
+
 /* The same, asynchronous: returns at once, and the call ends by itself, at its deadline
  * at the latest. Calls on one model take effect in the order in which they were
  * started.
@@ -339,6 +394,13 @@ struct optclient_worker_info {
     const char *name;
     uint64_t incarnation, last_sequence, last_step, applied, duplicates, refused;
     int connected, pushed;
+    int resting;            /* no round waits for it until it pushes */
+    int away;               /* not connected, but waited for */
+    uint64_t dropped;       /* pushes that came when their round had closed */
+    uint64_t waits;         /* how often the others waited for it alone, */
+    uint64_t waited_us;     /* and how long, in all */
+    uint64_t staleness[15]; /* applied pushes of staleness 0, 1, 2-3, 4-7, ..., 8192 and
+                               more */
 };
 /* A change of options. It has taken effect if its step is at most the model's plus one.
  */
@@ -351,7 +413,10 @@ struct optclient_description {
     struct optclient_policy policy;
     int ready;
     uint64_t step, epoch, parameters, bytes, rounds_skipped;
-    double lr; /* of the next update */
+    uint64_t rounds;       /* closed: applied or skipped */
+    uint64_t dropped;      /* pushes that came when their round had closed */
+    double mean_staleness; /* of all applied pushes */
+    double lr;             /* of the next update */
     size_t slot_count, tensor_count, worker_count;
     const char *const *slots;
     const struct optclient_tensor *tensors;

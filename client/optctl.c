@@ -248,11 +248,14 @@ static int read_creation(struct ctl *ctl, struct creation *creation)
     static const struct option options[] = { { "spec", required_argument, NULL, 's' },
                                              { "tensor", required_argument, NULL, 't' },
                                              { "async", no_argument, NULL, 'a' },
+                                             { "policy", required_argument, NULL, 'p' },
                                              { "min-workers", required_argument, NULL,
                                                'w' },
                                              { 0 } };
     int option, status = EXIT_SUCCESS;
     uint64_t workers;
+    const char *part;
+    size_t size;
     optind = 0;
     while (status == EXIT_SUCCESS &&
            (option = getopt_long(ctl->argc, ctl->argv, "", options, NULL)) != -1) {
@@ -265,6 +268,14 @@ static int read_creation(struct ctl *ctl, struct creation *creation)
             break;
         case 'a':
             creation->policy.mode = OPTCLIENT_ASYNC;
+            break;
+        case 'p':
+            if (!ctl_read_policy(optarg, &creation->policy, &part, &size)) {
+                return wrong("--policy is a mode (sync, async or bounded) and then "
+                             "fields such as samples=1000, backup=1, staleness=4, "
+                             "damping or loss=fail; '%.*s' is not one",
+                             (int)size, part);
+            }
             break;
         case 'w':
             if (!read_number(optarg, UINT32_MAX, &workers)) {
@@ -313,8 +324,8 @@ static const struct command {
     { "list", 0, 0, run_list, "list" },
     { "show", 1, 1, run_show, "show MODEL" },
     { "create", 0, -1, run_create,
-      "create MODEL --spec EXPRESSION --tensor NAME:SHAPE ... [--async] "
-      "[--min-workers N]" },
+      "create MODEL --spec EXPRESSION --tensor NAME:SHAPE ... [--policy POLICY] "
+      "[--async] [--min-workers N]" },
     { "set", 0, -1, run_set, "set MODEL NAME=VALUE ... [--at-step N]" },
     { "delete", 1, 1, run_delete, "delete MODEL" },
     { "stats", 0, 0, run_stats, "stats" },

@@ -144,6 +144,12 @@ static size_t fill_request(struct optclient *client, struct optclient_call *call
     case OPT_MESSAGE_WAIT:
         request->body.wait.model = call->model->number;
         break;
+    case OPT_MESSAGE_BARRIER:
+        request->body.barrier.model = call->model->number;
+        break;
+    case OPT_MESSAGE_REST:
+        request->body.rest = call->model->number;
+        break;
     case OPT_MESSAGE_LEAVE:
         request->body.leave = call->model->number;
         break;

@@ -436,6 +436,10 @@ static struct fake_model *model_asked(struct fake_server *server,
         return model_by_number(server, request->body.wait.model);
     case OPT_MESSAGE_LEAVE:
         return model_by_number(server, request->body.leave);
+    case OPT_MESSAGE_REST:
+        return model_by_number(server, request->body.rest);
+    case OPT_MESSAGE_BARRIER:
+        return model_by_number(server, request->body.barrier.model);
     default:
         return NULL;
     }

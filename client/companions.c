@@ -1,0 +1,73 @@
+/* The other workers of a model: meeting them, not holding them up, and learning that
+ * one of them is lost. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/entry.h"
+#include "client/opened.h"
+#include "client/session.h"
+
+enum optclient_status optclient_barrier(struct optclient_model *model,
+                                        uint32_t timeout_ms,
+                                        struct optclient_result *result)
+{
+    struct optclient *client = model->client;
+    struct optclient_call call;
+    enum optclient_status status = entry_check(client);
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    call_init(&call, client, model, OPT_MESSAGE_BARRIER, timeout_ms);
+    pthread_mutex_lock(&client->lock);
+    call.request.body.barrier.sequence = ++model->last_barrier;
+    pthread_mutex_unlock(&client->lock);
+    status = entry_run(&call);
+    if (status == OPTCLIENT_OK && result != NULL) {
+        *result = call.result;
+    }
+    call_fini(&call);
+    return status;
+}
+
+enum optclient_status optclient_rest(struct optclient_model *model)
+{
+    struct optclient_call call;
+    enum optclient_status status = entry_check(model->client);
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    call_init(&call, model->client, model, OPT_MESSAGE_REST, 0);
+    status = entry_run(&call);
+    call_fini(&call);
+    return status;
+}
+
+void opened_note_lost(struct optclient_model *model, const char *name)
+{
+    char **place = &model->lost[model->lost_count % OPENED_LOST_KEPT];
+    free(*place);
+    *place = strdup(name);
+    model->lost_count++;
+    if (model->lost_count - model->lost_given > OPENED_LOST_KEPT) {
+        model->lost_given = model->lost_count - OPENED_LOST_KEPT;
+    }
+}
+
+int optclient_lost(struct optclient_model *model, char *name, size_t capacity)
+{
+    int found = 0;
+    pthread_mutex_lock(&model->client->lock);
+    while (found == 0 && model->lost_given < model->lost_count) {
+        char **place = &model->lost[model->lost_given++ % OPENED_LOST_KEPT];
+        if (*place != NULL) {
+            snprintf(name, capacity, "%s", *place);
+            found = 1;
+        }
+        free(*place);
+        *place = NULL;
+    }
+    pthread_mutex_unlock(&model->client->lock);
+    return found;
+}

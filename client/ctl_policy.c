@@ -1,0 +1,177 @@
+/* ctl_policy — consistency policies on the command line: "bounded,staleness=4,damping";
+ * see ctl.h. What is read is what is printed.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/ctl.h"
+
+static const char *const modes[] = { "sync", "async", "bounded", NULL };
+static const char *const losses[] = { "shrink", "wait", "fail", NULL };
+
+/* What may follow the mode. */
+enum kind { COUNT, COUNT_64, NUMBER, FLAG, LOSS };
+static const struct field {
+    const char *name;
+    enum kind kind;
+    size_t at; /* in struct optclient_policy */
+} fields[] = {
+    { "loss", LOSS, offsetof(struct optclient_policy, loss) },
+    { "min_workers", COUNT, offsetof(struct optclient_policy, min_workers) },
+    { "samples", COUNT_64, offsetof(struct optclient_policy, samples) },
+    { "backup", COUNT, offsetof(struct optclient_policy, backup) },
+    { "staleness", COUNT, offsetof(struct optclient_policy, staleness) },
+    { "damping", FLAG, offsetof(struct optclient_policy, damping) },
+    { "delay_compensation", NUMBER,
+      offsetof(struct optclient_policy, delay_compensation) },
+};
+enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
+
+static bool find_word(const char *const *words, const char *text, size_t size, int *out)
+{
+    for (int i = 0; words[i] != NULL; i++) {
+        if (strlen(words[i]) == size && memcmp(words[i], text, size) == 0) {
+            *out = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A whole decimal number, or NULL: none. */
+static bool read_count(const char *text, size_t size, uint64_t most, uint64_t *out)
+{
+    char digits[24] = "";
+    if (text == NULL || size == 0 || size >= sizeof(digits) ||
+        strspn(text, "0123456789") < size) {
+        return false;
+    }
+    memcpy(digits, text, size);
+    errno = 0;
+    *out = strtoull(digits, NULL, 10);
+    return errno == 0 && *out <= most;
+}
+
+static bool read_real(const char *text, size_t size, double *out)
+{
+    char copy[64] = "", *end = copy;
+    if (text == NULL || size == 0 || size >= sizeof(copy)) {
+        return false;
+    }
+    memcpy(copy, text, size);
+    *out = strtod(copy, &end);
+    return *end == '\0' && *out >= 0;
+}
+
+/* value NULL: there is no "=". */
+static bool read_field(const struct field *field, const char *value, size_t size,
+                       struct optclient_policy *out)
+{
+    void *to = (char *)out + field->at;
+    uint64_t count;
+    int word;
+    switch (field->kind) {
+    case COUNT:
+        if (!read_count(value, size, UINT32_MAX, &count)) {
+            return false;
+        }
+        *(uint32_t *)to = (uint32_t)count;
+        return true;
+    case COUNT_64:
+        return read_count(value, size, UINT64_MAX, to);
+    case NUMBER:
+        return read_real(value, size, to);
+    case LOSS:
+        if (value == NULL || !find_word(losses, value, size, &word)) {
+            return false;
+        }
+        out->loss = (enum optclient_loss)word;
+        return true;
+    case FLAG:
+        *(int *)to = 1;
+        return value == NULL;
+    }
+    return false;
+}
+
+static bool read_item(const char *item, size_t size, struct optclient_policy *out)
+{
+    const char *equals = memchr(item, '=', size);
+    size_t name = equals == NULL ? size : (size_t)(equals - item);
+    for (size_t i = 0; i < FIELDS; i++) {
+        if (strlen(fields[i].name) == name && memcmp(fields[i].name, item, name) == 0) {
+            return read_field(&fields[i], equals == NULL ? NULL : equals + 1,
+                              equals == NULL ? 0 : size - name - 1, out);
+        }
+    }
+    return false;
+}
+
+bool ctl_read_policy(const char *text, struct optclient_policy *out, const char **wrong,
+                     size_t *wrong_size)
+{
+    int mode;
+    size_t size = strcspn(text, ",");
+    *wrong = text;
+    *wrong_size = size;
+    if (!find_word(modes, text, size, &mode)) {
+        return false;
+    }
+    out->mode = (enum optclient_mode)mode;
+    for (const char *at = text + size; *at != '\0'; at += size) {
+        at++;
+        size = strcspn(at, ",");
+        *wrong = at;
+        *wrong_size = size;
+        if (!read_item(at, size, out)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void ctl_print_policy(const struct optclient_policy *policy)
+{
+    fputs(modes[policy->mode], stdout);
+    for (size_t i = 0; i < FIELDS; i++) {
+        const void *from = (const char *)policy + fields[i].at;
+        switch (fields[i].kind) {
+        case COUNT:
+            if (*(const uint32_t *)from > 0) {
+                printf(",%s=%" PRIu32, fields[i].name, *(const uint32_t *)from);
+            }
+            break;
+        case COUNT_64:
+            if (*(const uint64_t *)from > 0) {
+                printf(",%s=%" PRIu64, fields[i].name, *(const uint64_t *)from);
+            }
+            break;
+        case NUMBER:
+            if (*(const double *)from > 0) {
+                printf(",%s=%g", fields[i].name, *(const double *)from);
+            }
+            break;
+        case LOSS:
+            printf(",%s=%s", fields[i].name, losses[policy->loss]);
+            break;
+        case FLAG:
+            printf("%s%s", policy->damping != 0 ? "," : "",
+                   policy->damping != 0 ? fields[i].name : "");
+            break;
+        }
+    }
+}
+
+json_t *ctl_json_policy(const struct optclient_policy *policy)
+{
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f}", "mode",
+                     modes[policy->mode], "loss", losses[policy->loss], "min_workers",
+                     (json_int_t)policy->min_workers, "samples",
+                     (json_int_t)policy->samples, "backup", (json_int_t)policy->backup,
+                     "staleness", (json_int_t)policy->staleness, "damping",
+                     policy->damping, "delay_compensation", policy->delay_compensation);
+}
