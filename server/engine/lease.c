@@ -124,6 +124,7 @@ enum opt_status lease_hello(struct engine *engine, struct peer *peer, const char
          member = member->next_of_worker) {
         if (member->away) {
             member->away = false;
+            member->lost = false;
             alarm_cancel(&engine->alarms, &member->alarm);
         }
     }
@@ -368,6 +369,7 @@ static void leave_rounds(struct engine *engine, struct member *member)
     member->joined = false;
     member->away = false;
     member->resting = false;
+    member->lost = false;
     member->loss_pending = false;
     member->left_ns = engine->now_ns;
     budget_give(&engine->budget, member->reserved);
@@ -438,15 +440,18 @@ void lease_lost(struct engine *engine, struct member *member)
         member->loss_pending = true;
         return;
     }
-    engine->counters.workers_lost++;
     member->loss_pending = false;
     alarm_cancel(&engine->alarms, &member->alarm);
     frames_drop(engine, member);
-    losses_note(model, member->worker->name);
+    if (!member->lost) {
+        engine->counters.workers_lost++;
+        losses_note(model, member->worker->name);
+    }
     barrier_withdraw(engine, member, OPT_ABORTED,
                      "the worker was lost while it waited at the barrier");
     if (model->consistency.loss == OPT_LOSS_WAIT) {
         member->away = true;
+        member->lost = true;
         return;
     }
     /* Complete pushes of the open round stay and count; later ones do not. */

@@ -57,6 +57,7 @@ struct member {
     bool joined;        /* registered: rounds wait for it */
     bool resting;       /* but not until its next push */
     bool away;          /* joined, but nobody speaks for it */
+    bool lost;          /* away, and known to be lost: policy wait */
     bool loss_pending;  /* lost while the model was busy */
     uint64_t left_ns;
     size_t reserved; /* of the budget, while joined */
