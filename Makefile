@@ -219,20 +219,22 @@ $(EXAMPLES)/data/digits.o: client/examples/data/digits.csv.gz
 
 $(EXAMPLES)/worker: $(addprefix $(EXAMPLES)/,worker.o data.o data/digits.o mlp.o options.o \
 		report.o) $(CLIENT_ARCHIVE)
-$(EXAMPLES)/demo: $(addprefix $(EXAMPLES)/,demo.o children.o cluster.o console.o curve.o \
-		options.o report.o)
-$(EXAMPLES)/worker $(EXAMPLES)/demo:
+TRAINING := $(addprefix $(EXAMPLES)/,training.o children.o cluster.o console.o curve.o \
+		drawing.o folder.o options.o report.o)
+$(EXAMPLES)/demo: $(EXAMPLES)/demo.o $(TRAINING)
+$(EXAMPLES)/demo-all: $(addprefix $(EXAMPLES)/,demo_all.o demo_presets.o) $(TRAINING)
+$(EXAMPLES)/worker $(EXAMPLES)/demo $(EXAMPLES)/demo-all:
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
 
 $(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
 $(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
 $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
-$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all)
 
 .PHONY: examples demo-programs
-examples: $(MINIMAL) $(EXAMPLES)/worker $(EXAMPLES)/demo
-demo-programs: $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+examples: $(MINIMAL) $(addprefix $(EXAMPLES)/,worker demo demo-all)
+demo-programs: $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all)
 	@:
 
 WORKERS ?= 4
@@ -246,6 +248,13 @@ demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS
 		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \
 		$(if $(SEED),--seed $(SEED)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
 		$(if $(BATCH),--batch $(BATCH)) $(if $(FLOOR),--floor $(FLOOR))
+
+.PHONY: demo-all
+demo-all: ## the digits with every optimizer, as one table; SEED= FLOOR=
+	@deploy/deps build run
+	@$(submake) demo-programs
+	@$(EXAMPLES)/demo-all --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
+		$(if $(SEED),--seed $(SEED)) $(if $(FLOOR),--floor $(FLOOR))
 
 # ---------------------------------------------------------------- tests
 
