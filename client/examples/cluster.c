@@ -93,12 +93,13 @@ static bool start_worker(struct cluster *cluster, size_t rank)
 
     enum { NUMBER = 24 };
     char ranks[NUMBER], of[NUMBER], seed[NUMBER], epochs[NUMBER], batch[NUMBER],
-        fd[NUMBER];
+        local[NUMBER], fd[NUMBER];
     snprintf(ranks, sizeof ranks, "%zu", rank);
     snprintf(of, sizeof of, "%" PRIu64, s->workers);
     snprintf(seed, sizeof seed, "%" PRIu64, s->seed);
     snprintf(epochs, sizeof epochs, "%" PRIu64, s->epochs);
     snprintf(batch, sizeof batch, "%" PRIu64, s->batch);
+    snprintf(local, sizeof local, "%" PRIu64, s->local);
     snprintf(fd, sizeof fd, "%d", ends[1]);
     const struct {
         const char *option, *value; /* NULL: the worker's default */
@@ -113,6 +114,8 @@ static bool start_worker(struct cluster *cluster, size_t rank)
         { "--optimizer", s->optimizer },
         { "--epochs", s->epochs != 0 ? epochs : NULL },
         { "--batch", s->batch != 0 ? batch : NULL },
+        { "--local", s->local != 0 ? local : NULL },
+        { "--outer", s->outer },
     };
     enum { OPTIONS = sizeof options / sizeof options[0] };
     const char *argv[1 + 2 * OPTIONS + 1] = { s->worker };

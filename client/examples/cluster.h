@@ -22,6 +22,8 @@ struct cluster_settings {
     const char *out; /* folder for the daemon's log and, while it runs, data */
     const char *data, *data_directory,
         *optimizer;         /* the workers'; NULL: their default */
+    const char *outer;      /* of local steps; NULL: the workers' default */
+    uint64_t local;         /* steps from one synchronisation to the next; 0: none */
     uint64_t workers, seed; /* no workers: the daemon alone */
     uint64_t epochs, batch; /* 0: the workers' default */
 };
