@@ -48,22 +48,21 @@ static double pace(const struct training *training)
 static void print_row(const char *what, int digits, const char *unit, double in_step,
                       double local)
 {
-    printf("  %-18s %10.*f%s %12.*f%s\n", what, digits, in_step, unit, digits, local,
-           unit);
+    printf("  %-18s %10.*f %-2s %12.*f%s%s\n", what, digits, in_step, unit, digits,
+           local, unit[0] != '\0' ? " " : "", unit);
 }
 
 static void print_comparison(const struct comparison *comparison)
 {
     const struct training *a = &comparison->runs[0], *b = &comparison->runs[1];
     double kB = 1e3 * (double)a->curve.complete;
-    printf("  %-18s %13s %15s\n", "", "in step", "local");
-    print_row("accuracy", 2, " % ", training_accuracy(a), training_accuracy(b));
-    print_row("loss, last epoch", 4, "   ", curve_loss(&a->curve),
-              curve_loss(&b->curve));
-    print_row("moved", 1, " MB", moved(a) / 1e6, moved(b) / 1e6);
-    print_row("moved, each step", 1, " kB", moved(a) / kB, moved(b) / kB);
-    print_row("steps/s", 0, "   ", pace(a), pace(b));
-    print_row("time", 1, " s ", seconds_of(a), seconds_of(b));
+    printf("  %-18s %10s %15s\n", "", "in step", "local");
+    print_row("accuracy", 2, "%", training_accuracy(a), training_accuracy(b));
+    print_row("loss, last epoch", 4, "", curve_loss(&a->curve), curve_loss(&b->curve));
+    print_row("moved", 1, "MB", moved(a) / 1e6, moved(b) / 1e6);
+    print_row("moved, each step", 1, "kB", moved(a) / kB, moved(b) / kB);
+    print_row("steps/s", 0, "", pace(a), pace(b));
+    print_row("time", 1, "s", seconds_of(a), seconds_of(b));
     printf("\n  model        %s, %" PRIu64 " parameters, %zu steps\n",
            comparison->in_step.data, a->first.parameters, a->curve.complete);
     printf("  in step      %s\n", a->first.text);
