@@ -217,35 +217,50 @@ $(EXAMPLES)/data/digits.o: client/examples/data/digits.csv.gz
 	$(Q)$(LD) -r -b binary -z noexecstack -o $@ $<
 	$(Q)objcopy --rename-section .data=.rodata,alloc,load,readonly,data,contents $@
 
-$(EXAMPLES)/worker: $(addprefix $(EXAMPLES)/,worker.o data.o data/digits.o mlp.o options.o \
-		report.o) $(CLIENT_ARCHIVE)
-$(EXAMPLES)/demo: $(addprefix $(EXAMPLES)/,demo.o children.o cluster.o console.o curve.o \
-		options.o report.o)
-$(EXAMPLES)/worker $(EXAMPLES)/demo:
+$(EXAMPLES)/worker: $(addprefix $(EXAMPLES)/,worker.o worker_local.o worker_task.o data.o \
+		data/digits.o mlp.o options.o report.o) $(CLIENT_ARCHIVE)
+TRAINING := $(addprefix $(EXAMPLES)/,training.o children.o cluster.o console.o curve.o \
+		drawing.o folder.o options.o report.o)
+$(EXAMPLES)/demo: $(EXAMPLES)/demo.o $(TRAINING)
+$(EXAMPLES)/demo-local: $(EXAMPLES)/demo_local.o $(TRAINING)
+$(EXAMPLES)/demo-all: $(addprefix $(EXAMPLES)/,demo_all.o demo_presets.o) $(TRAINING)
+$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local):
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
 
 $(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
 $(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
 $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
-$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
 
 .PHONY: examples demo-programs
-examples: $(MINIMAL) $(EXAMPLES)/worker $(EXAMPLES)/demo
-demo-programs: $(DAEMON) $(EXAMPLES)/worker $(EXAMPLES)/demo
+examples: $(MINIMAL) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
+demo-programs: $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
 	@:
 
 WORKERS ?= 4
 DATA ?= digits
+K ?= 8
+demo_program_sync := demo
+demo_program_local := demo-local
 .PHONY: demo
-demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
+demo: ## train with WORKERS=4 processes; MODE=local K=8 OUTER=... DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
+	$(if $(demo_program_$(or $(MODE),sync)),,$(error MODE=$(MODE): sync and local are known))
 	@deploy/deps build run demo $(filter fashion,$(DATA))
 	+@$(submake) demo-programs
-	@$(EXAMPLES)/demo --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
-		--workers $(WORKERS) --data $(DATA) \
+	@$(EXAMPLES)/$(demo_program_$(or $(MODE),sync)) --daemon $(DAEMON) \
+		--worker $(EXAMPLES)/worker --out $(BUILD)/demo --workers $(WORKERS) --data $(DATA) \
 		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \
 		$(if $(SEED),--seed $(SEED)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
-		$(if $(BATCH),--batch $(BATCH)) $(if $(FLOOR),--floor $(FLOOR))
+		$(if $(BATCH),--batch $(BATCH)) $(if $(FLOOR),--floor $(FLOOR)) \
+		$(if $(filter local,$(MODE)),--local $(K) $(if $(OUTER),--outer $(call quote,$(OUTER))))
+
+.PHONY: demo-all
+demo-all: ## the digits with every optimizer, as one table; SEED= FLOOR=
+	@deploy/deps build run
+	@$(submake) demo-programs
+	@$(EXAMPLES)/demo-all --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
+		$(if $(SEED),--seed $(SEED)) $(if $(FLOOR),--floor $(FLOOR))
 
 # ---------------------------------------------------------------- tests
 

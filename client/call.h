@@ -62,7 +62,8 @@ struct optclient_call {
     uint64_t sequence;      /* push: 0 until it is sent */
     uint64_t not_before_ns; /* LATER: when to try again */
     bool begun;             /* a frame of it is out, or on its way */
-    bool asked;             /* its last frame may have reached the daemon */
+    bool asked;             /* its last frame may have reached the daemon, which has
+                               not refused it */
     bool resent;            /* not for the first time */
     bool pushed;            /* push_pull: applied before; only the pull is left */
 

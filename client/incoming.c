@@ -211,6 +211,7 @@ static void on_error(struct optclient *client, struct optclient_call *call,
         /* The daemon's limit is shorter than this call's. */
         ask_later(client, call, 0);
     } else {
+        call->asked = false; /* and refused: a push has not taken effect */
         session_end(client, call, status);
     }
 }

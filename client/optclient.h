@@ -390,6 +390,141 @@ optclient_call_wait(struct optclient_call *call, struct optclient_result *result
  * NULL is allowed. */
 OPTCLIENT_API void optclient_call_free(struct optclient_call *call);
 
+/* Local steps: worker-held Lookahead, local SGD, DiLoCo.
+ *
+ * The worker keeps fast weights and an optimizer of its own. Every k steps it pushes
+ * how far it has come, as if that were a gradient, and goes on from the weights that
+ * the daemon makes of all workers' ways: k times less traffic than a push for each
+ * step.
+ *
+ *     optclient_create(client, "mlp", "sgd(lr=0.5)", ...);   the outer rule, see below
+ *     struct optclient_local *local;
+ *     struct optclient_local_result at;
+ *     optclient_local_open(model, "adam(lr=1e-3)", 8, NULL, &local);
+ *     for (;;) {
+ *         ... gradient of the mean loss over 32 samples at optclient_local_view ...
+ *         optclient_local_step(local, gradients, n, 32, &at);
+ *     }
+ *     optclient_local_sync(local, &at);
+ *     optclient_local_close(local);
+ *
+ * What is pushed is slow - fast, where slow are the weights (view TRAIN) of the last
+ * synchronisation; the daemon averages it over the workers, with their samples since
+ * then as weights, and applies the model's specification to it, the outer rule. With
+ * sgd(lr=a) that is Lookahead with alpha = a, and of one worker it is the same bits as
+ * the daemon makes of a model with lookahead(k, a); with sgd(lr=1) local SGD (federated
+ * averaging); with nag(momentum_form=heavy_ball, nesterov_form=reformulated, lr=0.7,
+ * momentum=0.9) DiLoCo.
+ *
+ * Steps are made by the calling thread alone, with the daemon's kernels. It takes 12
+ * bytes a parameter besides the optimizer's slots. All tensors of the model must be
+ * dense. Only one thread at a time may be in the functions of one optclient_local, and
+ * as long as it is open nothing else may push to its model.
+ *
+ * With other dtypes than FP32 on the wire the slow weights are those that were pulled,
+ * rounded, and it is the way from there that is pushed, rounded too. */
+struct optclient_local;
+
+/* What a synchronisation does to the first moment (momentum_buffer, exp_avg) of the
+ * worker's optimizer. Its other slots and its step counts stay in any case. */
+enum optclient_momentum {
+    OPTCLIENT_MOMENTUM_KEEP = 0,
+    OPTCLIENT_MOMENTUM_RESET = 1,   /* it becomes 0 */
+    OPTCLIENT_MOMENTUM_PULLBACK = 2 /* it becomes its own slow copy, which before moves
+                                       towards it by alpha */
+};
+
+/* Fields that are 0 mean the defaults, given last. */
+struct optclient_local_options {
+    enum optclient_momentum momentum; /* KEEP */
+    double alpha;        /* PULLBACK: at most 1; as in lookahead(alpha=...) it is the
+                            outer sgd's learning rate; 0.5 */
+    uint64_t steps;      /* local steps made before, by a worker that comes back: where
+                            schedules go on; 0 */
+    uint32_t timeout_ms; /* of each synchronisation; the client's */
+};
+
+struct optclient_local_result {
+    uint64_t steps;  /* local steps so far, with those made before */
+    uint64_t epochs; /* synchronisations so far */
+    int stepped;     /* not 0: the call has made a local step. 0: its gradients were not
+                        finite and the specification says nonfinite(skip), or it has
+                        only made up for a synchronisation that was owed */
+    int synced;      /* not 0: the call has synchronised, and how: */
+    struct optclient_result sync; /* fate of the push; step and epoch of the weights */
+};
+
+/* Begin local steps on a model that has been opened to take part in its rounds, at its
+ * present weights.
+ *
+ * specification  of the worker's own optimizer, as for optclient_create but without
+ *                lookahead. Schedules follow the local steps
+ * k              local steps from one synchronisation to the next, at least 1
+ * options        may be NULL
+ *
+ * OPTCLIENT_INVALID_ARGUMENT names what is wrong in these.
+ * OPTCLIENT_FAILED_PRECONDITION if the model was opened without joining.
+ * OPTCLIENT_UNIMPLEMENTED names a sparse tensor. Fails as optclient_pull, too. *out is
+ * the caller's, to be closed before the model. */
+OPTCLIENT_API enum optclient_status
+optclient_local_open(struct optclient_model *model, const char *specification,
+                     uint64_t k, const struct optclient_local_options *options,
+                     struct optclient_local **out);
+
+/* Forget the local steps since the last synchronisation and free everything. NULL is
+ * allowed. */
+OPTCLIENT_API void optclient_local_close(struct optclient_local *local);
+
+/* Where the next gradient of a tensor (its position in the model) is to be taken: the
+ * fast weights, or the look-ahead point of classical nag. Borrowed until
+ * optclient_local_close, always at the same place; read it only, and not during a call.
+ * Each step changes it. NULL past the last tensor. */
+OPTCLIENT_API const float *optclient_local_view(const struct optclient_local *local,
+                                                size_t tensor);
+
+/* Make one local step from gradients of count tensors (each at most once; those that
+ * are not named stay where they are), and synchronise if it is the k-th since the last
+ * synchronisation: push, wait for the round, pull.
+ *
+ * samples  how many the gradients are the mean over; 0 means 1
+ * result   may be NULL
+ *
+ * OPTCLIENT_INVALID_ARGUMENT: NaN or infinity (names tensor and element), an unknown
+ * tensor; no step was made. Fails as optclient_push_pull, too: the step was made then,
+ * but its synchronisation is owed (optclient_local_owes), and the fast weights wait for
+ * it. In any case the same call is right again: while a synchronisation is owed it
+ * makes up for that and uses no gradients, as they belong to weights that are given up.
+ * However often that fails, the push takes effect at most once.
+ *
+ * A synchronisation succeeds also if the daemon has not used the push
+ * (result->sync.fate DROPPED, SKIPPED): then this worker goes on from the others'
+ * weights. If the fast weights have become NaN or infinite, a daemon that rejects such
+ * gradients says so with OPTCLIENT_INVALID_ARGUMENT each time, and
+ * optclient_local_restart is the way out. */
+OPTCLIENT_API enum optclient_status
+optclient_local_step(struct optclient_local *local,
+                     const struct optclient_values *gradients, size_t count,
+                     uint64_t samples, struct optclient_local_result *result);
+
+/* Synchronise now: what is owed, or before k steps have been made, such as at the end.
+ * Without any step since the last synchronisation it does nothing and succeeds. Fails
+ * as optclient_push_pull, and is owed then. */
+OPTCLIENT_API enum optclient_status
+optclient_local_sync(struct optclient_local *local,
+                     struct optclient_local_result *result);
+
+/* Not 0: a synchronisation has failed and has to be made up for, by any of
+ * optclient_local_step, optclient_local_sync and optclient_local_restart. */
+OPTCLIENT_API int optclient_local_owes(const struct optclient_local *local);
+
+/* Give up the local steps since the last synchronisation, and what is owed: pull the
+ * model's weights and go on from there, with the first moment as after a
+ * synchronisation. (If the fate of a push is not known it may have been applied, or may
+ * still be.) Fails as optclient_pull, and nothing has changed then. */
+OPTCLIENT_API enum optclient_status
+optclient_local_restart(struct optclient_local *local,
+                        struct optclient_local_result *result);
+
 /* A model in words and numbers. */
 struct optclient_worker_info {
     const char *name;

@@ -1,4 +1,6 @@
 /* Pushes, pulls and waits, waiting and asynchronous. */
+#include "client/transfer.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -301,6 +303,38 @@ enum optclient_status optclient_push_pull(
     struct order order = { model,        gradients, gradient_count, push, weights,
                            weight_count, pull };
     return run_order(&order, OPT_MESSAGE_PUSH_PULL, result);
+}
+
+enum optclient_status transfer_push_pull(struct optclient_model *model,
+                                         const struct optclient_values *gradients,
+                                         const struct optclient_push_options *push,
+                                         const struct optclient_values *weights,
+                                         struct transfer_progress *progress,
+                                         struct optclient_result *result)
+{
+    size_t count = model->tensor_count;
+    struct order order = { model, gradients, count, push, weights, count, NULL };
+    enum optclient_status status = entry_check(model->client);
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
+    struct optclient_call call;
+    call.on_heap = false;
+    status = fill(&call, &order, OPT_MESSAGE_PUSH_PULL);
+    if (status == OPTCLIENT_OK) {
+        /* The number by which the daemon knows a push that it has had. */
+        call.sequence = progress->sequence;
+        call.asked = call.sequence != 0;
+        call.resent = call.asked;
+        call.pushed = progress->settled;
+        call.result = progress->result;
+        status = run(&call, result);
+        progress->sequence = call.asked ? call.sequence : 0;
+        progress->settled = call.pushed || call.result.fate != OPTCLIENT_UNKNOWN_FATE;
+        progress->result = call.result;
+    }
+    call_fini(&call);
+    return status;
 }
 
 static enum optclient_status wait_for(struct optclient_model *model, uint64_t step,

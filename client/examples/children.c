@@ -1,8 +1,8 @@
-/* children — start, wait for and stop the demo's daemon, workers and gnuplot.
+/* children — start, wait for and stop a daemon, workers, and programs that draw.
  *
- * Called by demo.c and curve.c on the main thread. Children have process groups of
- * their own, so that a Ctrl-C on the terminal reaches the demo alone, which then stops
- * them in order.
+ * Called by cluster.c and drawing.c on the main thread. Children have process groups of
+ * their own, so that a Ctrl-C on the terminal reaches the parent alone, which then
+ * stops them in order.
  */
 #include "children.h"
 
@@ -77,11 +77,25 @@ static bool all_ended(const struct child *children, size_t count)
     return true;
 }
 
-bool children_wait(struct child *children, size_t count, int timeout_ms)
+static long long now_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    long long end = now.tv_sec * 1000LL + now.tv_nsec / 1000000 + timeout_ms;
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/* Wait for one of these blocked signals: which it was, or -1. One that came before this
+ * call is still pending. */
+static int take_signal(const sigset_t *signals, long long timeout_ms)
+{
+    struct timespec wait = { .tv_sec = timeout_ms / 1000,
+                             .tv_nsec = timeout_ms % 1000 * 1000000 };
+    return sigtimedwait(signals, NULL, &wait);
+}
+
+bool children_wait(struct child *children, size_t count, int timeout_ms)
+{
+    long long end = now_ms() + timeout_ms;
     sigset_t ended;
     sigemptyset(&ended);
     sigaddset(&ended, SIGCHLD);
@@ -90,15 +104,37 @@ bool children_wait(struct child *children, size_t count, int timeout_ms)
         if (all_ended(children, count)) {
             return true;
         }
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        long long left = end - (now.tv_sec * 1000LL + now.tv_nsec / 1000000);
+        long long left = end - now_ms();
         if (left <= 0) {
             return false;
         }
-        /* A child that ends before this call leaves its signal pending. */
-        struct timespec wait = { .tv_sec = left / 1000,
-                                 .tv_nsec = left % 1000 * 1000000 };
-        sigtimedwait(&ended, NULL, &wait);
+        take_signal(&ended, left);
+    }
+}
+
+enum child_end child_attend(struct child *child, int timeout_ms)
+{
+    long long end = now_ms() + timeout_ms;
+    sigset_t reasons;
+    sigemptyset(&reasons);
+    sigaddset(&reasons, SIGCHLD);
+    sigaddset(&reasons, SIGINT);
+    sigaddset(&reasons, SIGTERM);
+    sigaddset(&reasons, SIGHUP);
+    for (;;) {
+        children_collect(child, 1);
+        if (child->pid == 0) {
+            return CHILD_ENDED;
+        }
+        long long left = end - now_ms();
+        if (left <= 0) {
+            return CHILD_LATE;
+        }
+        int signal = take_signal(&reasons, left);
+        if (signal > 0 && signal != SIGCHLD) {
+            raise(signal);
+            return CHILD_INTERRUPTED;
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-/* children — programs that the demo starts and never leaves behind.
+/* children — programs that the examples start and never leaves behind.
  *
- * A child is killed by the kernel when the demo ends without having stopped it, however
- * that comes about. The main thread only, with SIGCHLD blocked.
+ * A child is killed by the kernel when its parent ends without having stopped it,
+ * however that comes about. The main thread only, with SIGCHLD blocked.
  */
 #ifndef OPTIMD_EXAMPLES_CHILDREN_H
 #define OPTIMD_EXAMPLES_CHILDREN_H
@@ -18,7 +18,7 @@ struct child {
 /* Start a program.
  *
  * argv       its path or name (looked for in PATH) and arguments, ended by NULL
- * output     where its standard output and error go; -1: where the demo's go
+ * output     where its standard output and error go; -1: where the parent's go
  * inherited  one more descriptor that it keeps under the same number; -1: none
  * False, with errno, if it could not be started at all; a program that is not there
  * ends at once with status 127. */
@@ -30,6 +30,15 @@ void children_collect(struct child *children, size_t count);
 
 /* Wait until all have ended, at most so long; whether they have. */
 bool children_wait(struct child *children, size_t count, int timeout_ms);
+
+enum child_end {
+    CHILD_ENDED,
+    CHILD_LATE,       /* runs, and the time is over */
+    CHILD_INTERRUPTED /* runs, and SIGINT, SIGTERM or SIGHUP has come, which is left
+                         pending: they must be blocked too */
+};
+/* Wait for one child, or for a reason not to. */
+enum child_end child_attend(struct child *child, int timeout_ms);
 
 /* SIGTERM to those that run; SIGKILL to what is left after the grace time. All have
  * ended when it returns. */

@@ -1,12 +1,11 @@
-/* cluster — starting and stopping what `make demo` runs.
+/* cluster — starting and stopping what the demos and the gallery run.
  *
- * Called by demo.c.
+ * Called by training.c and gallery.c.
  */
 #include "cluster.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <fts.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 
 #include "console.h"
+#include "folder.h"
 
 enum {
     PORT_DEADLINE_MS = 15000,
@@ -30,12 +30,9 @@ enum {
 static bool start_daemon(struct cluster *cluster)
 {
     const struct cluster_settings *s = cluster->settings;
-    char port_file[CLUSTER_PATH_MAX + 8], log_path[CLUSTER_PATH_MAX];
-    snprintf(cluster->daemon_directory, sizeof cluster->daemon_directory,
-             "%s/data-XXXXXX", s->out);
-    if (mkdtemp(cluster->daemon_directory) == NULL) {
-        cluster->daemon_directory[0] = '\0';
-        return console_fail("cannot make a folder in %s: %s", s->out, strerror(errno));
+    char port_file[FOLDER_PATH_MAX + 8], log_path[FOLDER_PATH_MAX];
+    if (!folder_make_temporary(s->out, "data", cluster->daemon_directory)) {
+        return false;
     }
     snprintf(port_file, sizeof port_file, "%s/port", cluster->daemon_directory);
     snprintf(log_path, sizeof log_path, "%s/optimd.log", s->out);
@@ -59,7 +56,7 @@ static bool start_daemon(struct cluster *cluster)
 /* The daemon writes its port into a file once it listens; the file appears whole. */
 static bool wait_for_port(struct cluster *cluster)
 {
-    char path[CLUSTER_PATH_MAX + 8];
+    char path[FOLDER_PATH_MAX + 8];
     snprintf(path, sizeof path, "%s/port", cluster->daemon_directory);
     double deadline = console_seconds() + PORT_DEADLINE_MS / 1e3;
     while (console_seconds() < deadline) {
@@ -96,12 +93,13 @@ static bool start_worker(struct cluster *cluster, size_t rank)
 
     enum { NUMBER = 24 };
     char ranks[NUMBER], of[NUMBER], seed[NUMBER], epochs[NUMBER], batch[NUMBER],
-        fd[NUMBER];
+        local[NUMBER], fd[NUMBER];
     snprintf(ranks, sizeof ranks, "%zu", rank);
     snprintf(of, sizeof of, "%" PRIu64, s->workers);
     snprintf(seed, sizeof seed, "%" PRIu64, s->seed);
     snprintf(epochs, sizeof epochs, "%" PRIu64, s->epochs);
     snprintf(batch, sizeof batch, "%" PRIu64, s->batch);
+    snprintf(local, sizeof local, "%" PRIu64, s->local);
     snprintf(fd, sizeof fd, "%d", ends[1]);
     const struct {
         const char *option, *value; /* NULL: the worker's default */
@@ -116,6 +114,8 @@ static bool start_worker(struct cluster *cluster, size_t rank)
         { "--optimizer", s->optimizer },
         { "--epochs", s->epochs != 0 ? epochs : NULL },
         { "--batch", s->batch != 0 ? batch : NULL },
+        { "--local", s->local != 0 ? local : NULL },
+        { "--outer", s->outer },
     };
     enum { OPTIONS = sizeof options / sizeof options[0] };
     const char *argv[1 + 2 * OPTIONS + 1] = { s->worker };
@@ -197,20 +197,6 @@ void cluster_describe(struct cluster *cluster, size_t rank, char *out, size_t ca
 
 /* ---------------------------------------------------------------- stopping */
 
-static void remove_folder(const char *path)
-{
-    char *const paths[] = { (char *)(uintptr_t)path, NULL }; /* fts only reads it */
-    FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
-    for (FTSENT *entry; tree != NULL && (entry = fts_read(tree)) != NULL;) {
-        if (entry->fts_info != FTS_D) {
-            remove(entry->fts_accpath);
-        }
-    }
-    if (tree != NULL) {
-        fts_close(tree);
-    }
-}
-
 bool cluster_stop(struct cluster *cluster, bool finished)
 {
     struct child *daemon = &cluster->children[0], *workers = &cluster->children[1];
@@ -237,8 +223,6 @@ bool cluster_stop(struct cluster *cluster, bool finished)
     if (cluster->signals >= 0) {
         close(cluster->signals);
     }
-    if (cluster->daemon_directory[0] != '\0') {
-        remove_folder(cluster->daemon_directory);
-    }
+    folder_remove(cluster->daemon_directory);
     return ok;
 }

@@ -12,16 +12,19 @@
 #include <stdint.h>
 
 #include "children.h"
+#include "folder.h"
 
-enum { CLUSTER_WORKERS_MAX = 64, CLUSTER_PATH_MAX = 4096 };
+enum { CLUSTER_WORKERS_MAX = 64 };
 
 /* What is started; the texts are borrowed for the cluster's life. */
 struct cluster_settings {
     const char *daemon, *worker; /* programs */
     const char *out; /* folder for the daemon's log and, while it runs, data */
     const char *data, *data_directory,
-        *optimizer; /* the workers'; NULL: their default */
-    uint64_t workers, seed;
+        *optimizer;         /* the workers'; NULL: their default */
+    const char *outer;      /* of local steps; NULL: the workers' default */
+    uint64_t local;         /* steps from one synchronisation to the next; 0: none */
+    uint64_t workers, seed; /* no workers: the daemon alone */
     uint64_t epochs, batch; /* 0: the workers' default */
 };
 
@@ -30,7 +33,7 @@ struct cluster {
     struct child children[1 + CLUSTER_WORKERS_MAX]; /* the daemon, then the workers */
     int reports[CLUSTER_WORKERS_MAX]; /* pipes from the workers; -1: closed */
     int signals;                      /* signalfd */
-    char daemon_directory[CLUSTER_PATH_MAX];
+    char daemon_directory[FOLDER_PATH_MAX];
     char address[32]; /* of the daemon, once it listens */
 };
 

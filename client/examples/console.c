@@ -1,6 +1,6 @@
 /* console — progress on stdout, sentences about failures on stderr.
  *
- * Called by demo.c and cluster.c.
+ * Called by the demos, the gallery and what they are made of.
  */
 #include "console.h"
 
@@ -12,7 +12,13 @@
 static struct {
     bool line; /* progress is on the screen's last line */
     double shown;
+    const char *program;
 } console;
+
+void console_open(const char *program)
+{
+    console.program = program;
+}
 
 static bool on_terminal(void)
 {
@@ -56,7 +62,7 @@ void console_clear(void)
 bool console_fail(const char *format, ...)
 {
     console_clear();
-    fputs("demo: ", stderr);
+    fprintf(stderr, "%s: ", console.program);
     va_list arguments;
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);

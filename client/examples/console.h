@@ -1,4 +1,4 @@
-/* console — what the demo says while it runs.
+/* console — what the demos and the gallery say while they run.
  *
  * On a terminal the progress rewrites its own line; anywhere else it is a line every
  * two seconds. The main thread only; one console a program.
@@ -7,6 +7,9 @@
 #define OPTIMD_EXAMPLES_CONSOLE_H
 
 #include <stdbool.h>
+
+/* First of all: the name that failures are told by; borrowed for good. */
+void console_open(const char *program);
 
 /* Monotonic, of any origin. */
 double console_seconds(void);
@@ -17,7 +20,8 @@ __attribute__((format(printf, 1, 2))) void console_progress(const char *format, 
 /* Progress is over: its line is taken away. */
 void console_clear(void);
 
-/* "demo: " and a sentence to stderr, on a line of its own. Always false, for returning.
+/* "PROGRAM: " and a sentence to stderr, on a line of its own. Always false, for
+ * returning.
  */
 __attribute__((format(printf, 1, 2))) bool console_fail(const char *format, ...);
 

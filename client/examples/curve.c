@@ -5,15 +5,13 @@
 #include "curve.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "children.h"
+#include "drawing.h"
 
-enum { STEPS_MAX = 1 << 27, DRAWING_MS = 60000, NOT_FOUND = 127 };
+enum { STEPS_MAX = 1 << 27, DRAWING_MS = 60000 };
 
 bool curve_init(struct curve *curve, size_t steps, size_t workers, size_t epoch)
 {
@@ -58,13 +56,13 @@ void curve_add_loss(struct curve *curve, uint64_t step, double loss)
     }
 }
 
-void curve_add_accuracy(struct curve *curve, uint64_t step, double accuracy)
+void curve_add_accuracy(struct curve *curve, uint64_t step, double percent)
 {
     if (step < 1 || step > curve->steps) {
         return;
     }
-    curve->accuracy[step - 1] = accuracy;
-    curve->best = accuracy > curve->best ? accuracy : curve->best;
+    curve->accuracy[step - 1] = percent;
+    curve->best = percent > curve->best ? percent : curve->best;
 }
 
 /* Mean over the epoch's steps that end with this one (from 0). */
@@ -114,7 +112,7 @@ static void write_accuracy(const struct curve *curve, FILE *file)
     fputs("# step, held-out images that are right, in per cent\n", file);
     for (size_t i = 0; i < curve->steps; i++) {
         if (curve->accuracy[i] >= 0) {
-            fprintf(file, "%zu %.9g\n", i + 1, 100 * curve->accuracy[i]);
+            fprintf(file, "%zu %.9g\n", i + 1, curve->accuracy[i]);
         }
     }
 }
@@ -198,30 +196,6 @@ bool curve_draw(const struct curve *curve, const char *directory, const char *ti
         snprintf(why, capacity, "cannot write to %s: %s", directory, strerror(errno));
         return false;
     }
-    char log_path[4096];
-    snprintf(log_path, sizeof log_path, "%s/gnuplot.log", directory);
-    int log = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    struct child gnuplot;
-    /* The script names its files without a folder, so that it can be run by hand. */
-    const char *const argv[] = { "sh", "-c", "cd \"$0\" && exec gnuplot loss.gp",
-                                 directory, NULL };
-    bool started = log >= 0 && child_start(&gnuplot, argv, log, -1);
-    if (log >= 0) {
-        close(log);
-    }
-    if (!started) {
-        snprintf(why, capacity, "cannot start gnuplot: %s", strerror(errno));
-        return false;
-    }
-    children_wait(&gnuplot, 1, DRAWING_MS);
-    children_stop(&gnuplot, 1, 0);
-    if (child_succeeded(&gnuplot)) {
-        return true;
-    }
-    if (gnuplot.status >> 8 == NOT_FOUND) {
-        snprintf(why, capacity, "gnuplot is not installed (package gnuplot-nox)");
-    } else {
-        snprintf(why, capacity, "gnuplot failed, see %s", log_path);
-    }
-    return false;
+    const char *const gnuplot[] = { "gnuplot", "loss.gp", NULL };
+    return drawing_run(directory, gnuplot, "gnuplot-nox", DRAWING_MS, why, capacity);
 }

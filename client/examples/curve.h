@@ -14,7 +14,7 @@ struct curve {
     size_t steps, workers, epoch;
     double *loss;      /* steps: sums over the workers that have reported */
     uint32_t *reports; /* steps: how many have */
-    double *accuracy;  /* steps: of the held-out images; negative: not evaluated then */
+    double *accuracy;  /* steps: in per cent; negative: not evaluated then */
     size_t complete;   /* so many steps, from the first, have all their reports */
     double best;       /* accuracy */
 };
@@ -26,7 +26,7 @@ void curve_fini(struct curve *curve);
 
 /* A step outside 1 .. steps is passed over. */
 void curve_add_loss(struct curve *curve, uint64_t step, double loss);
-void curve_add_accuracy(struct curve *curve, uint64_t step, double accuracy);
+void curve_add_accuracy(struct curve *curve, uint64_t step, double percent);
 
 /* Mean loss over all workers and the last epoch's complete steps; of the first steps
  * while there is no whole epoch; 0 before the first. */

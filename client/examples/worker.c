@@ -9,236 +9,52 @@
  * The first to arrive creates the model, the others find it; the rounds begin when all
  * are there. Each computes the gradient of its part of a mini-batch, pushes it, and
  * gets the weights that all the gradients together have made: connect, create, pull,
- * and then push_pull until done (train, below). The rest is data and reports.
+ * and then push_pull until done (train, below). Data and reports are in worker_task.c;
+ * with --local, worker_local.c trains instead.
  */
-#include <optclient.h>
+#include "worker.h"
 
-#include <errno.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "data.h"
-#include "generator.h"
-#include "mlp.h"
 #include "options.h"
-#include "report.h"
 
-enum { LAYERS = 3, TENSORS = 2 * LAYERS, EVALUATED_AT_ONCE = 256, OF_MAX = 4096 };
+enum { OF_MAX = 4096 };
 
-/* What is trained on which data, unless the command line says otherwise. */
-static const struct problem {
-    const char *name; /* of the data, and of the model */
-    size_t hidden[LAYERS - 1];
-    uint64_t epochs, batch; /* batch: images of a round, over all workers */
-    double lr;
-} problems[] = {
+static const struct problem problems[] = {
     { "digits", { 128, 64 }, 100, 128, 3e-3 },
     { "fashion", { 256, 128 }, 12, 256, 1e-3 },
 };
 
-struct settings {
-    const char *server, *worker, *data_directory, *optimizer;
-    const struct problem *problem;
-    uint64_t rank, of, epochs, batch, seed;
-    int report_fd; /* -1: tell a person */
-};
-
-/* All tensors of the model, as the network and as the client want them. */
-struct parameters {
-    float *tensor[TENSORS];
-    struct optclient_values values[TENSORS];
-};
-
-struct worker {
-    const struct settings *settings;
-    struct data data;
-    struct mlp *mlp;
-    struct parameters weights, gradients;
-    float *inputs; /* of a batch */
-    uint8_t *labels;
-    uint32_t *images; /* this worker's share of the training data, shuffled */
-    size_t image_count, next_image;
-    size_t share; /* images of a batch that are this worker's */
-    struct generator generator;
-    uint64_t steps, epoch; /* of all; in one epoch */
-    struct optclient *client;
-    struct optclient_model *model;
-    struct report report;      /* the last one; the next one changes what is new */
-    double told[REPORT_KINDS]; /* when last */
-};
-
-static volatile sig_atomic_t stopped_by; /* a signal, or 0 */
+volatile sig_atomic_t worker_stopped_by;
 
 static void on_signal(int signal)
 {
-    stopped_by = signal;
-}
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-/* ---------------------------------------------------------------- reports */
-
-static void say(struct worker *worker, enum report_kind kind)
-{
-    int fd = worker->settings->report_fd;
-    double now = seconds();
-    if (fd < 0 && (kind == REPORT_STEP || kind == REPORT_EVALUATED) &&
-        now < worker->told[kind] + 1 && worker->report.step < worker->steps) {
-        return; /* a person reads a line a second, and the last */
-    }
-    worker->told[kind] = now;
-    worker->report.kind = kind;
-    char line[REPORT_LINE_MAX];
-    size_t length = fd >= 0
-                        ? report_print(&worker->report, line)
-                        : report_tell(&worker->report, worker->settings->worker, line);
-    if (fd < 0) {
-        fd = kind == REPORT_FAILED ? STDERR_FILENO : STDOUT_FILENO;
-    }
-    for (size_t at = 0; at < length;) {
-        ssize_t written = write(fd, line + at, length - at);
-        if (written < 0 && errno != EINTR) {
-            return; /* nobody listens; the training is not worse for it */
-        }
-        at += written > 0 ? (size_t)written : 0;
-    }
-}
-
-__attribute__((format(printf, 2, 3))) static bool fail(struct worker *worker,
-                                                       const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(worker->report.text, sizeof worker->report.text, format, arguments);
-    va_end(arguments);
-    say(worker, REPORT_FAILED);
-    return false;
-}
-
-/* A call of the client: whether it worked, and if not, its sentence is passed on. */
-static bool check(struct worker *worker, const char *what, enum optclient_status status)
-{
-    return status == OPTCLIENT_OK ||
-           fail(worker, "cannot %s: %s: %s", what, optclient_status_name(status),
-                optclient_error());
-}
-
-/* ---------------------------------------------------------------- data and network */
-
-static bool parameters_new(struct parameters *out, const struct mlp *mlp)
-{
-    for (size_t i = 0; i < TENSORS; i++) {
-        out->tensor[i] = calloc(mlp_tensor(mlp, i)->elements, sizeof(float));
-        out->values[i] =
-            (struct optclient_values){ .tensor = i, .values = out->tensor[i] };
-        if (out->tensor[i] == NULL) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void parameters_free(struct parameters *parameters)
-{
-    for (size_t i = 0; i < TENSORS; i++) {
-        free(parameters->tensor[i]);
-    }
-}
-
-/* Data, this worker's share of it, the network and the memory of a step. */
-static bool prepare(struct worker *worker)
-{
-    const struct settings *s = worker->settings;
-    struct data_error error;
-    if (!data_load(s->problem->name, s->data_directory, &worker->data, &error)) {
-        return fail(worker, "%s", error.text);
-    }
-    const struct data_set *train = &worker->data.train;
-    if (s->batch > train->count) {
-        return fail(worker,
-                    "a batch of %ju images, but there are only %zu to learn from",
-                    (uintmax_t)s->batch, train->count);
-    }
-    worker->epoch = train->count / s->batch;
-    worker->steps = s->epochs * worker->epoch;
-    worker->share = (size_t)(s->batch / s->of + (s->rank < s->batch % s->of));
-
-    size_t widths[LAYERS + 1] = { train->features, s->problem->hidden[0],
-                                  s->problem->hidden[1], train->classes };
-    size_t at_once =
-        worker->share > EVALUATED_AT_ONCE ? worker->share : EVALUATED_AT_ONCE;
-    worker->mlp = mlp_new(widths, LAYERS, at_once);
-    worker->inputs = malloc(at_once * train->features * sizeof *worker->inputs);
-    worker->labels = malloc(at_once);
-    worker->images = malloc((train->count / s->of + 1) * sizeof *worker->images);
-    if (worker->mlp == NULL || worker->inputs == NULL || worker->labels == NULL ||
-        worker->images == NULL || !parameters_new(&worker->weights, worker->mlp) ||
-        !parameters_new(&worker->gradients, worker->mlp)) {
-        return fail(worker, "no memory");
-    }
-    /* Workers share the seed; each draws from a sequence of its own. */
-    worker->generator.state = s->seed;
-    for (uint64_t r = 0; r <= s->rank; r++) {
-        worker->generator.state = generator_next(&worker->generator);
-    }
-    for (size_t i = (size_t)s->rank; i < train->count; i += (size_t)s->of) {
-        worker->images[worker->image_count++] = (uint32_t)i;
-    }
-    worker->next_image = worker->image_count;
-    return true;
-}
-
-/* This worker's part of the next mini-batch; all its images once, then shuffled anew.
- */
-static void next_batch(struct worker *worker)
-{
-    for (size_t i = 0; i < worker->share; i++) {
-        if (worker->next_image == worker->image_count) {
-            generator_shuffle(&worker->generator, worker->images, worker->image_count);
-            worker->next_image = 0;
-        }
-        data_gather(&worker->data.train, &worker->images[worker->next_image++], 1,
-                    worker->inputs + i * worker->data.train.features,
-                    worker->labels + i);
-    }
-}
-
-/* FNV-1a over the bits of all weights. */
-static uint64_t fingerprint(const struct worker *worker)
-{
-    uint64_t hash = 0xcbf29ce484222325U;
-    for (size_t t = 0; t < TENSORS; t++) {
-        const uint8_t *bytes = (const uint8_t *)worker->weights.tensor[t];
-        size_t size = mlp_tensor(worker->mlp, t)->elements * sizeof(float);
-        for (size_t i = 0; i < size; i++) {
-            hash = (hash ^ bytes[i]) * 0x100000001b3U;
-        }
-    }
-    return hash;
+    worker_stopped_by = signal;
 }
 
 /* ---------------------------------------------------------------- the server's part */
 
-static bool connect_and_join(struct worker *worker)
+void worker_optimizer(const struct worker *worker, char *text, size_t size)
+{
+    const struct settings *s = worker->settings;
+    if (s->optimizer != NULL) {
+        snprintf(text, size, "%s", s->optimizer);
+    } else {
+        snprintf(text, size, "adam(lr=%g) + cosine(%ju)", s->problem->lr,
+                 (uintmax_t)worker->steps);
+    }
+}
+
+bool worker_join(struct worker *worker, const char *specification)
 {
     const struct settings *s = worker->settings;
     struct optclient_options options = optclient_options_default();
     options.worker = s->worker;
-    if (!check(worker, "connect",
-               optclient_connect(s->server, &options, &worker->client))) {
+    if (!worker_check(worker, "connect",
+                      optclient_connect(s->server, &options, &worker->client))) {
         return false;
     }
 
@@ -257,99 +73,105 @@ static bool connect_and_join(struct worker *worker)
     struct optclient_policy policy = { .mode = OPTCLIENT_SYNC,
                                        .loss = OPTCLIENT_SHRINK,
                                        .min_workers = (uint32_t)s->of };
-    char optimizer[128];
-    snprintf(optimizer, sizeof optimizer, "adam(lr=%g) + cosine(%ju)", s->problem->lr,
-             (uintmax_t)worker->steps);
-    return check(worker, "create the model",
-                 optclient_create(worker->client, s->problem->name,
-                                  s->optimizer != NULL ? s->optimizer : optimizer,
-                                  &policy, tensors, TENSORS, initial, &worker->model));
+    return worker_check(worker, "create the model",
+                        optclient_create(worker->client, s->problem->name,
+                                         specification, &policy, tensors, TENSORS,
+                                         initial, &worker->model));
 }
 
-/* The answer so far on images that nobody learns from. It is not always the weights
- * that gradients are taken at (Lookahead's slow ones, for instance): pulled by their
- * view. Leaves them in the memory of the gradients, whose push is over. */
-static bool evaluate(struct worker *worker)
+bool worker_evaluate(struct worker *worker)
 {
+    /* The answer is not always the weights that gradients are taken at (Lookahead's
+     * slow ones, for instance): pulled by its view. */
     struct optclient_pull_options answer = { .view = OPTCLIENT_EVAL };
-    if (!check(worker, "pull the answer",
-               optclient_pull(worker->model, worker->gradients.values, TENSORS, &answer,
-                              NULL))) {
+    if (!worker_check(worker, "pull the answer",
+                      optclient_pull(worker->model, worker->gradients.values, TENSORS,
+                                     &answer, NULL))) {
         return false;
     }
-    const struct data_set *held_out = &worker->data.held_out;
-    uint64_t correct = 0;
-    for (size_t at = 0; at < held_out->count;) {
-        uint32_t images[EVALUATED_AT_ONCE];
-        size_t n = 0;
-        while (n < EVALUATED_AT_ONCE && at < held_out->count) {
-            images[n++] = (uint32_t)at++;
-        }
-        data_gather(held_out, images, n, worker->inputs, worker->labels);
-        correct += mlp_correct(worker->mlp, worker->gradients.tensor, worker->inputs,
-                               worker->labels, n);
-    }
-    worker->report.correct = correct;
-    say(worker, REPORT_EVALUATED);
+    worker->report.correct = worker_correct(worker, worker->gradients.tensor);
+    worker_say(worker, REPORT_EVALUATED);
     return true;
 }
 
-static bool train(struct worker *worker)
+void worker_begin(struct worker *worker, uint64_t step, const char *optimizer)
 {
-    struct optclient_result at;
-    if (!connect_and_join(worker) ||
-        !check(worker, "pull the weights",
-               optclient_pull(worker->model, worker->weights.values, TENSORS, NULL,
-                              &at))) {
-        return false;
-    }
-    worker->report = (struct report){ .step = at.step,
+    worker->report = (struct report){ .step = step,
                                       .steps = worker->steps,
                                       .epoch = worker->epoch,
                                       .images = worker->image_count,
                                       .held_out = worker->data.held_out.count,
                                       .parameters = mlp_parameters(worker->mlp) };
-    snprintf(worker->report.text, sizeof worker->report.text, "%s",
-             optclient_model_specification(worker->model));
-    say(worker, REPORT_STARTED);
+    snprintf(worker->report.text, sizeof worker->report.text, "%s", optimizer);
+    worker_say(worker, REPORT_STARTED);
     worker->report.text[0] = '\0';
+}
+
+double worker_gradient(struct worker *worker, float *const *weights)
+{
+    worker_next_batch(worker);
+    return mlp_gradient(worker->mlp, weights, worker->inputs, worker->labels,
+                        worker->share, worker->gradients.tensor);
+}
+
+void worker_step(struct worker *worker, uint64_t step, double loss)
+{
+    struct optclient_usage usage;
+    optclient_usage(worker->client, &usage);
+    worker->report.loss = loss;
+    worker->report.step = step;
+    worker->report.sent = usage.bytes_sent;
+    worker->report.received = usage.bytes_received;
+    worker_say(worker, REPORT_STEP);
+}
+
+bool worker_end(struct worker *worker, bool evaluated)
+{
+    if (worker_stopped_by != 0) {
+        return worker_fail(worker, "stopped by signal %d at step %ju of %ju",
+                           (int)worker_stopped_by, (uintmax_t)worker->report.step,
+                           (uintmax_t)worker->steps);
+    }
+    if (worker->settings->rank == 0 && !evaluated && !worker_evaluate(worker)) {
+        return false;
+    }
+    worker->report.fingerprint = worker_fingerprint(worker);
+    worker_say(worker, REPORT_FINISHED);
+    return true;
+}
+
+static bool train(struct worker *worker)
+{
+    char optimizer[512];
+    struct optclient_result at;
+    worker_optimizer(worker, optimizer, sizeof optimizer);
+    if (!worker_join(worker, optimizer) ||
+        !worker_check(worker, "pull the weights",
+                      optclient_pull(worker->model, worker->weights.values, TENSORS,
+                                     NULL, &at))) {
+        return false;
+    }
+    worker_begin(worker, at.step, optclient_model_specification(worker->model));
 
     /* Counting the model's steps, not one's own, a worker that comes late or comes back
      * ends with the others. */
     bool evaluated = false;
-    while (at.step < worker->steps && stopped_by == 0) {
-        next_batch(worker);
-        worker->report.loss =
-            mlp_gradient(worker->mlp, worker->weights.tensor, worker->inputs,
-                         worker->labels, worker->share, worker->gradients.tensor);
+    while (at.step < worker->steps && worker_stopped_by == 0) {
+        double loss = worker_gradient(worker, worker->weights.tensor);
         struct optclient_push_options push = { .samples = worker->share };
-        if (!check(worker, "push",
-                   optclient_push_pull(worker->model, worker->gradients.values, TENSORS,
-                                       &push, worker->weights.values, TENSORS, NULL,
-                                       &at))) {
+        if (!worker_check(worker, "push",
+                          optclient_push_pull(worker->model, worker->gradients.values,
+                                              TENSORS, &push, worker->weights.values,
+                                              TENSORS, NULL, &at))) {
             return false;
         }
-        struct optclient_usage usage;
-        optclient_usage(worker->client, &usage);
-        worker->report.step = at.step;
-        worker->report.sent = usage.bytes_sent;
-        worker->report.received = usage.bytes_received;
-        say(worker, REPORT_STEP);
+        worker_step(worker, at.step, loss);
         evaluated = worker->settings->rank == 0 && at.step % worker->epoch == 0;
-        if (evaluated && !evaluate(worker)) {
+        if (evaluated && !worker_evaluate(worker)) {
             return false;
         }
     }
-    if (stopped_by != 0) {
-        return fail(worker, "stopped by signal %d at step %ju of %ju", (int)stopped_by,
-                    (uintmax_t)at.step, (uintmax_t)worker->steps);
-    }
-    if (worker->settings->rank == 0 && !evaluated && !evaluate(worker)) {
-        return false;
-    }
-    worker->report.fingerprint = fingerprint(worker);
-    say(worker, REPORT_FINISHED);
-    return true;
+    return worker_end(worker, evaluated);
 }
 
 /* ---------------------------------------------------------------- the command line */
@@ -375,6 +197,10 @@ static enum options_outcome parse_settings(int argc, char **argv, struct setting
           .least = 1, .most = UINT16_MAX },
         { "optimizer", "EXPR", "such as 'lamb(lr=0.01)', instead of adam with cosine",
           .text = &s->optimizer },
+        { "local", "K", "make K local steps, then synchronise, instead of each step",
+          .number = &s->local, .least = 1, .most = 1000000 },
+        { "outer", "EXPR", "what is made of K local steps (sgd(lr=1), their average)",
+          .text = &s->outer },
         { "seed", "N", "of the first weights and the shuffles (1)", .number = &s->seed,
           .most = UINT64_MAX },
         { "report-fd", "N", "write reports there, for a program", .number = &report_fd,
@@ -409,7 +235,9 @@ static enum options_outcome parse_settings(int argc, char **argv, struct setting
 
 int main(int argc, char **argv)
 {
-    struct settings settings = { .server = "127.0.0.1:7070", .of = 1, .seed = 1 };
+    struct settings settings = {
+        .server = "127.0.0.1:7070", .outer = "sgd(lr=1)", .of = 1, .seed = 1
+    };
     enum options_outcome outcome = parse_settings(argc, argv, &settings);
     if (outcome != OPTIONS_OK) {
         return outcome == OPTIONS_HELP ? EXIT_SUCCESS : EX_USAGE;
@@ -430,16 +258,13 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
 
     struct worker worker = { .settings = &settings };
-    bool ok = prepare(&worker) && train(&worker);
+    bool ok = worker_prepare(&worker) &&
+              (settings.local > 0 ? worker_train_local(&worker) : train(&worker));
 
     optclient_model_close(worker.model);
     optclient_close(worker.client);
-    parameters_free(&worker.weights);
-    parameters_free(&worker.gradients);
-    free(worker.inputs);
-    free(worker.labels);
-    free(worker.images);
-    mlp_free(worker.mlp);
-    data_free(&worker.data);
-    return ok ? EXIT_SUCCESS : stopped_by != 0 ? 128 + stopped_by : EXIT_FAILURE;
+    worker_free(&worker);
+    return ok                       ? EXIT_SUCCESS
+           : worker_stopped_by != 0 ? 128 + worker_stopped_by
+                                    : EXIT_FAILURE;
 }

@@ -24,33 +24,47 @@ uint64_t opt_lookahead_epochs(const struct opt_spec *spec, uint64_t T)
     return k > 0 ? T / k : 0;
 }
 
+int opt_lookahead_moment_slot(const struct opt_spec *spec)
+{
+    int position = 0;
+
+    for (const struct opt_slot *slot = spec->rule->slots; slot->name != NULL; slot++) {
+        if (slot->wanted != NULL && !slot->wanted(&spec->options)) {
+            continue;
+        }
+        if (slot->first_moment) {
+            return position;
+        }
+        position++;
+    }
+    return -1;
+}
+
+void opt_lookahead_moment(const struct opt_options *options, float *moment,
+                          float *slow_moment, size_t n)
+{
+    if (options->lookahead_momentum == OPT_RESET) {
+        memset(moment, 0, n * sizeof *moment);
+    } else if (options->lookahead_momentum == OPT_PULLBACK) {
+        opt_kernels()->interpolate(slow_moment, moment, (float)options->lookahead_alpha,
+                                   slow_moment, n);
+        memcpy(moment, slow_moment, n * sizeof *moment);
+    }
+}
+
 void opt_lookahead_block(const struct opt_spec *spec,
                          const struct opt_block_memory *memory)
 {
     const struct opt_options *options = &spec->options;
-    const struct opt_kernels *kernels = opt_kernels();
-    float alpha = (float)options->lookahead_alpha;
-    size_t count = 0, n = memory->n;
-    float *moment = NULL;
+    int moment = opt_lookahead_moment_slot(spec);
+    int slow_slot = opt_view_eval_slot(spec);
+    float *slow = memory->slots[slow_slot];
 
-    for (const struct opt_slot *slot = spec->rule->slots; slot->name != NULL; slot++) {
-        if (slot->wanted != NULL && !slot->wanted(options)) {
-            continue;
-        }
-        if (slot->first_moment) {
-            moment = memory->slots[count];
-        }
-        count++;
-    }
-    float *slow = memory->slots[count];
-    kernels->interpolate(slow, memory->w, alpha, slow, n);
-    memcpy(memory->w_out, slow, n * sizeof *slow);
-
-    if (options->lookahead_momentum == OPT_RESET) {
-        memset(moment, 0, n * sizeof *moment);
-    } else if (options->lookahead_momentum == OPT_PULLBACK) {
-        float *slow_moment = memory->slots[count + 1];
-        kernels->interpolate(slow_moment, moment, alpha, slow_moment, n);
-        memcpy(moment, slow_moment, n * sizeof *moment);
+    opt_kernels()->interpolate(slow, memory->w, (float)options->lookahead_alpha, slow,
+                               memory->n);
+    memcpy(memory->w_out, slow, memory->n * sizeof *slow);
+    if (options->lookahead_momentum != OPT_KEEP) {
+        opt_lookahead_moment(options, memory->slots[moment],
+                             memory->slots[slow_slot + 1], memory->n);
     }
 }

@@ -409,17 +409,6 @@ static enum opt_status check_active(const struct opt_spec *spec,
     return OPT_OK;
 }
 
-static bool has_first_moment(const struct opt_spec *spec)
-{
-    for (const struct opt_slot *slot = spec->rule->slots; slot->name != NULL; slot++) {
-        if (slot->first_moment &&
-            (slot->wanted == NULL || slot->wanted(&spec->options))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 enum opt_status opt_spec_check(const struct opt_spec *spec, struct opt_error *error)
 {
     const struct opt_options *options = &spec->options;
@@ -441,7 +430,8 @@ enum opt_status opt_spec_check(const struct opt_spec *spec, struct opt_error *er
         return opt_fail(error, OPT_INVALID_ARGUMENT, "phi_min=%g is above phi_max=%g",
                         options->phi_min, options->phi_max);
     }
-    if (options->lookahead_momentum != OPT_KEEP && !has_first_moment(spec)) {
+    if (options->lookahead_momentum != OPT_KEEP &&
+        opt_lookahead_moment_slot(spec) < 0) {
         return opt_fail(
             error, OPT_INVALID_ARGUMENT,
             "lookahead_momentum has no effect in %s, which has no momentum; "

@@ -160,6 +160,13 @@ double opt_schedule_lr(const struct opt_options *options, uint64_t T);
 /* Sync epochs completed after T updates. */
 uint64_t opt_lookahead_epochs(const struct opt_spec *spec, uint64_t T);
 
+/* For who holds the slow weights elsewhere. Which slot is the first moment, or -1; and
+ * what lookahead_momentum and lookahead_alpha make of n elements of it at a
+ * synchronisation. slow_moment starts as zeros and is used by pullback alone. */
+int opt_lookahead_moment_slot(const struct opt_spec *spec);
+void opt_lookahead_moment(const struct opt_options *options, float *moment,
+                          float *slow_moment, size_t n);
+
 /* The training view of n elements: out may be w. True if it differs from w at all;
  * false, and out untouched, if the training view is the weights themselves. */
 bool opt_view_train(const struct opt_spec *spec, const float *w, float *const *slots,
