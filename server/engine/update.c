@@ -183,15 +183,16 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
         memory.contributions = seat->contributions;
         memory.contribution_count = gather(model, work, seat);
     }
-    if (scalars->two_passes && (pass == OPT_PASS_DIRECTION || pass == OPT_PASS_STEP)) {
+    if (scalars->two_passes && scalars->first_pass == OPT_PASS_DIRECTION &&
+        pass != OPT_PASS_LOOKAHEAD) {
         memory.direction = direction_of(model, work, seat);
     }
     opt_block_run(scalars, pass, &memory,
                   &update->sums[tensor->first_block + work->block]);
 }
 
-/* Both passes of a tensor that is small enough for one thread: the second finds
- * everything in cache, and nobody waits for anybody. */
+/* Both passes of a tensor that is small enough for one thread: nobody waits for anybody,
+ * and the second pass, which goes backwards, finds much of it in cache. */
 static void run_whole(struct model *model, uint32_t number, struct seat *seat)
 {
     const struct tensor *tensor = &model->tensors[number];
@@ -199,11 +200,11 @@ static void run_whole(struct model *model, uint32_t number, struct seat *seat)
     struct work work = { .tensor = number };
     for (size_t i = 0; i < tensor->blocks; i++) {
         work.block = (uint32_t)i;
-        run_block(model, OPT_PASS_DIRECTION, &work, seat);
+        run_block(model, update->tensors[number].first_pass, &work, seat);
     }
-    opt_update_add_direction(&update->tensors[number],
+    opt_update_end_first(&update->tensors[number],
                              update->sums + tensor->first_block, tensor->blocks);
-    for (size_t i = 0; i < tensor->blocks; i++) {
+    for (size_t i = tensor->blocks; i-- > 0;) {
         work.block = (uint32_t)i;
         run_block(model, OPT_PASS_STEP, &work, seat);
     }
@@ -251,14 +252,16 @@ static void run_one(struct model *model, const struct work *work, struct seat *s
 {
     static const enum opt_pass passes[] = {
         [UPDATE_NORMS] = OPT_PASS_NORM,
-        [UPDATE_DIRECTIONS] = OPT_PASS_DIRECTION,
         [UPDATE_STEPS] = OPT_PASS_STEP,
         [UPDATE_LOOKAHEAD] = OPT_PASS_LOOKAHEAD,
     };
+    const struct update *update = &model->update;
     if (work->block == WORK_WHOLE) {
         run_whole(model, work->tensor, seat);
+    } else if (update->phase == UPDATE_FIRST) {
+        run_block(model, update->tensors[work->tensor].first_pass, work, seat);
     } else {
-        run_block(model, passes[model->update.phase], work, seat);
+        run_block(model, passes[update->phase], work, seat);
     }
 }
 
@@ -575,7 +578,7 @@ static void begin_group(struct model *model)
     }
     bool large = end == update->group_begin;
     update->group_end = large ? end + 1 : end;
-    begin_phase(update, large ? UPDATE_DIRECTIONS : UPDATE_STEPS, update->group_begin);
+    begin_phase(update, large ? UPDATE_FIRST : UPDATE_STEPS, update->group_begin);
 }
 
 /* Advance the counters and prepare the scalars of some tensors. */
@@ -600,12 +603,12 @@ static void prepare(struct engine *engine, struct model *model)
     }
 }
 
-static void end_directions(struct model *model)
+static void end_first(struct model *model)
 {
     struct update *update = &model->update;
     uint32_t number = update->touched[update->group_begin];
     const struct tensor *tensor = &model->tensors[number];
-    opt_update_add_direction(&update->tensors[number],
+    opt_update_end_first(&update->tensors[number],
                              update->sums + tensor->first_block, tensor->blocks);
     begin_phase(update, UPDATE_STEPS, update->group_begin);
 }
@@ -662,7 +665,7 @@ enum update_progress update_run(struct engine *engine, struct model *model,
     }
     bool by_rows = update->phase == UPDATE_ROWS || update->phase == UPDATE_ROW_NORMS;
     size_t end = update->phase == UPDATE_LOOKAHEAD ? model->tensor_count
-                 : update->phase == UPDATE_DIRECTIONS || update->phase == UPDATE_STEPS
+                 : update->phase == UPDATE_FIRST || update->phase == UPDATE_STEPS
                      ? update->group_end
                  : by_rows ? update->rows.group_count
                            : update->touched_count;
@@ -678,8 +681,8 @@ enum update_progress update_run(struct engine *engine, struct model *model,
         return UPDATE_MORE;
     case UPDATE_ROW_NORMS:
         return end_norms(engine, model, tensor, element);
-    case UPDATE_DIRECTIONS:
-        end_directions(model);
+    case UPDATE_FIRST:
+        end_first(model);
         return UPDATE_MORE;
     case UPDATE_STEPS:
         return end_steps(engine, model);

@@ -191,8 +191,8 @@ void kernel_run_update(struct kernel_run *run)
         struct opt_tensor_update *tensor = &run->bound[i];
         opt_update_tensor(tensor);
         if (tensor->two_passes) {
-            run_pass(run, i, OPT_PASS_DIRECTION);
-            opt_update_add_direction(tensor, run->sums, blocks);
+            run_pass(run, i, tensor->first_pass);
+            opt_update_end_first(tensor, run->sums, blocks);
         }
         run_pass(run, i, OPT_PASS_STEP);
     }
