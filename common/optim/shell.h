@@ -136,7 +136,8 @@ OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_loa
         weights[l] = s.weight_lanes[l];
     }
     for (size_t i = 0; i < whole; i += OPT_LANES) {
-        shell_lanes(&s, &k, load, slots, stored, rule, i, OPT_LANES, directions, weights);
+        shell_lanes(&s, &k, load, slots, stored, rule, i, OPT_LANES, directions,
+                    weights);
     }
     shell_lanes(&s, &k, load, slots, stored, rule, whole, s.n - whole, directions,
                 weights);
@@ -146,7 +147,8 @@ OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_loa
     }
 }
 
-/* kept: the rule's direction is its last slot, and stored only if decay comes on top. */
+/* kept: the rule's direction is its last slot, and stored only if decay comes on top.
+ */
 OPT_INLINE void shell_goal(const struct opt_slice *s, enum opt_load load, int slots,
                            bool kept, opt_element *rule)
 {

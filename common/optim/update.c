@@ -253,7 +253,8 @@ static void norm_block(const struct opt_tensor_update *tensor,
 }
 
 /* The rule's loop over elements start to start + n, whose aggregated gradient is either
- * in the contributions themselves or in scratch; lanes: of a DIRECTION pass, or NULL. */
+ * in the contributions themselves or in scratch; lanes: of a DIRECTION pass, or NULL.
+ */
 static void run_rule(const struct opt_tensor_update *tensor,
                      const struct opt_block_memory *memory, struct lanes *lanes,
                      const float *scratch, enum opt_load load, size_t start, size_t n)

@@ -21,9 +21,9 @@
  *   if opt_update_synchronises(&u):
  *       each tensor of the model: OPT_PASS_LOOKAHEAD on its blocks
  *
- * What a tensor needs of itself alone is a first pass of sweep 2 and not a part of sweep
- * 1, so that the second finds in cache what the first has read; best if it takes the
- * blocks from the last to the first.
+ * What a tensor needs of itself alone is a first pass of sweep 2 and not a part of
+ * sweep 1, so that the second finds in cache what the first has read; best if it takes
+ * the blocks from the last to the first.
  *
  * No I/O, no threads, nothing allocated.
  */
@@ -120,7 +120,7 @@ struct opt_tensor_update {
     struct opt_tensor_counters *counters;
     double gradient_sum, weight_sum; /* sums of squares, from the passes */
     double direction_sum;
-    double lr;          /* of this tensor */
+    double lr;                /* of this tensor */
     double trust_ratio;       /* 1 where the wrapper does not apply */
     bool two_passes;          /* first_pass comes before STEP */
     enum opt_pass first_pass; /* NORM or DIRECTION */

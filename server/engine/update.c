@@ -191,8 +191,8 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
                   &update->sums[tensor->first_block + work->block]);
 }
 
-/* Both passes of a tensor that is small enough for one thread: nobody waits for anybody,
- * and the second pass, which goes backwards, finds much of it in cache. */
+/* Both passes of a tensor that is small enough for one thread: nobody waits for
+ * anybody, and the second pass, which goes backwards, finds much of it in cache. */
 static void run_whole(struct model *model, uint32_t number, struct seat *seat)
 {
     const struct tensor *tensor = &model->tensors[number];
@@ -202,8 +202,8 @@ static void run_whole(struct model *model, uint32_t number, struct seat *seat)
         work.block = (uint32_t)i;
         run_block(model, update->tensors[number].first_pass, &work, seat);
     }
-    opt_update_end_first(&update->tensors[number],
-                             update->sums + tensor->first_block, tensor->blocks);
+    opt_update_end_first(&update->tensors[number], update->sums + tensor->first_block,
+                         tensor->blocks);
     for (size_t i = tensor->blocks; i-- > 0;) {
         work.block = (uint32_t)i;
         run_block(model, OPT_PASS_STEP, &work, seat);
@@ -345,6 +345,18 @@ static bool is_whole(const struct model *model, uint32_t tensor)
            model->tensors[tensor].n <= TEAM_DIRECTION;
 }
 
+/* The index-th block of a tensor in the order of the phase, and the other way round.
+ * The second of two passes goes backwards: what the first has read last is still in
+ * cache.
+ */
+static size_t block_at(const struct model *model, uint32_t tensor, size_t index)
+{
+    const struct update *update = &model->update;
+    bool backwards =
+        update->phase == UPDATE_STEPS && update->tensors[tensor].two_passes;
+    return backwards ? model->tensors[tensor].blocks - 1 - index : index;
+}
+
 /* Choose the next work of the phase, up to the tensor at place end. False if a shard
  * cannot be written now. */
 static bool choose_work(struct engine *engine, struct model *model, size_t end,
@@ -358,12 +370,12 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
     while (update->cursor < end && piece->count < TEAM_WORK && piece->elements < most) {
         uint32_t number = tensor_at(update, update->cursor);
         const struct tensor *tensor = &model->tensors[number];
-        size_t block = update->cursor_block;
-        if (block == tensor->blocks) {
+        if (update->cursor_block == tensor->blocks) {
             update->cursor++;
             update->cursor_block = 0;
             continue;
         }
+        size_t block = block_at(model, number, update->cursor_block);
         struct shard *shard =
             &model->shards[tensor->shard + block / (OPT_SHARD / OPT_BLOCK)];
         if (writes && !open_shard(engine, model, shard)) {
@@ -398,7 +410,9 @@ static bool run_piece(struct engine *engine, struct model *model, size_t end)
     if (done < piece.count) {
         const struct work *first = &engine->team->work[done];
         update->cursor = first->place;
-        update->cursor_block = first->block == WORK_WHOLE ? 0 : first->block;
+        update->cursor_block = first->block == WORK_WHOLE
+                                   ? 0
+                                   : block_at(model, first->tensor, first->block);
     }
     return open || piece.count > 0;
 }
@@ -608,8 +622,8 @@ static void end_first(struct model *model)
     struct update *update = &model->update;
     uint32_t number = update->touched[update->group_begin];
     const struct tensor *tensor = &model->tensors[number];
-    opt_update_end_first(&update->tensors[number],
-                             update->sums + tensor->first_block, tensor->blocks);
+    opt_update_end_first(&update->tensors[number], update->sums + tensor->first_block,
+                         tensor->blocks);
     begin_phase(update, UPDATE_STEPS, update->group_begin);
 }
 
