@@ -141,8 +141,8 @@ static const struct duel duels[] = {
       { { "lars2017", OPT_FP32, 1, false, true },
         { "momentum", OPT_FP32, 1, false, true } },
       1.1 },
-    { "adam, 2 gradients fused",
-      "accumulate, then adam",
+    { "adam of 2 gradients",
+      "summed first",
       { { "adam", OPT_FP32, 2, false, false }, { "adam", OPT_FP32, 2, true, false } },
       0.85 },
 };

@@ -73,7 +73,7 @@ void report_group(struct report *report, const char *name, const char *title,
 {
     fprintf(report->out, "\n%s%s\n", title,
             quiet ? "" : " (other programs were busy: judge the ratios only)");
-    fprintf(report->out, "  %-40s %9s %9s %-8s  ratio (lowest-highest)\n", "", "optimd",
+    fprintf(report->out, "  %-44s %9s %9s %-8s  ratio (lowest-highest)\n", "", "optimd",
             "reference", "unit");
     json_t *group = json_pack("{s:s, s:s, s:f, s:b, s:[]}", "name", name, "title",
                               title, "idle", idle, "quiet", quiet, "rows");
@@ -119,7 +119,7 @@ void report_add(struct report *report, const struct report_row *row)
     if (quantity->bytes > 0) {
         snprintf(time, sizeof time, "  %.3f ns/param", ns);
     }
-    fprintf(report->out, "  %-40s %9s %9s %-8s %6.2f (%.2f-%.2f)%s%s%s\n", name,
+    fprintf(report->out, "  %-44s %9s %9s %-8s %6.2f (%.2f-%.2f)%s%s%s\n", name,
             digits(row->ours.median, ours), digits(row->theirs.median, theirs),
             quantity->unit, row->ratio.median, row->ratio.lowest, row->ratio.highest,
             time, note, row->few ? "  (few pairs)" : "");
