@@ -145,8 +145,8 @@ Test(update, writes_beside_the_weights_that_readers_hold)
                                            .direction = beside.direction };
         memcpy(memory.slots, beside.slots, sizeof memory.slots);
         if (tensor.two_passes) {
-            opt_block_run(&tensor, OPT_PASS_DIRECTION, &memory, &sums);
-            opt_update_add_direction(&tensor, &sums, 1);
+            opt_block_run(&tensor, tensor.first_pass, &memory, &sums);
+            opt_update_end_first(&tensor, &sums, 1);
         }
         opt_block_run(&tensor, OPT_PASS_STEP, &memory, NULL);
         cr_assert(toy_same(fresh, in_place.w, N), "%s", expressions[e]);

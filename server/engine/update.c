@@ -210,7 +210,8 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
         memory.contributions = seat->contributions;
         memory.contribution_count = gather(model, work, seat);
     }
-    if (scalars->two_passes && (pass == OPT_PASS_DIRECTION || pass == OPT_PASS_STEP)) {
+    if (scalars->two_passes && scalars->first_pass == OPT_PASS_DIRECTION &&
+        pass != OPT_PASS_LOOKAHEAD) {
         memory.direction = direction_of(model, work, seat);
     }
     /* In the second of two passes the direction stands where the gradient was. */
@@ -222,8 +223,8 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
                   &update->sums[tensor->first_block + work->block]);
 }
 
-/* Both passes of a tensor that is small enough for one thread: the second finds
- * everything in cache, and nobody waits for anybody. */
+/* Both passes of a tensor that is small enough for one thread: nobody waits for
+ * anybody, and the second pass, which goes backwards, finds much of it in cache. */
 static void run_whole(struct model *model, uint32_t number, struct seat *seat)
 {
     const struct tensor *tensor = &model->tensors[number];
@@ -231,11 +232,11 @@ static void run_whole(struct model *model, uint32_t number, struct seat *seat)
     struct work work = { .tensor = number };
     for (size_t i = 0; i < tensor->blocks; i++) {
         work.block = (uint32_t)i;
-        run_block(model, OPT_PASS_DIRECTION, &work, seat);
+        run_block(model, update->tensors[number].first_pass, &work, seat);
     }
-    opt_update_add_direction(&update->tensors[number],
-                             update->sums + tensor->first_block, tensor->blocks);
-    for (size_t i = 0; i < tensor->blocks; i++) {
+    opt_update_end_first(&update->tensors[number], update->sums + tensor->first_block,
+                         tensor->blocks);
+    for (size_t i = tensor->blocks; i-- > 0;) {
         work.block = (uint32_t)i;
         run_block(model, OPT_PASS_STEP, &work, seat);
     }
@@ -283,14 +284,16 @@ static void run_one(struct model *model, const struct work *work, struct seat *s
 {
     static const enum opt_pass passes[] = {
         [UPDATE_NORMS] = OPT_PASS_NORM,
-        [UPDATE_DIRECTIONS] = OPT_PASS_DIRECTION,
         [UPDATE_STEPS] = OPT_PASS_STEP,
         [UPDATE_LOOKAHEAD] = OPT_PASS_LOOKAHEAD,
     };
+    const struct update *update = &model->update;
     if (work->block == WORK_WHOLE) {
         run_whole(model, work->tensor, seat);
+    } else if (update->phase == UPDATE_FIRST) {
+        run_block(model, update->tensors[work->tensor].first_pass, work, seat);
     } else {
-        run_block(model, passes[model->update.phase], work, seat);
+        run_block(model, passes[update->phase], work, seat);
     }
 }
 
@@ -374,6 +377,18 @@ static bool is_whole(const struct model *model, uint32_t tensor)
            model->tensors[tensor].n <= TEAM_DIRECTION;
 }
 
+/* The index-th block of a tensor in the order of the phase, and the other way round.
+ * The second of two passes goes backwards: what the first has read last is still in
+ * cache.
+ */
+static size_t block_at(const struct model *model, uint32_t tensor, size_t index)
+{
+    const struct update *update = &model->update;
+    bool backwards =
+        update->phase == UPDATE_STEPS && update->tensors[tensor].two_passes;
+    return backwards ? model->tensors[tensor].blocks - 1 - index : index;
+}
+
 /* Choose the next work of the phase, up to the tensor at place end. False if a shard
  * cannot be written now. */
 static bool choose_work(struct engine *engine, struct model *model, size_t end,
@@ -387,12 +402,12 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
     while (update->cursor < end && piece->count < TEAM_WORK && piece->elements < most) {
         uint32_t number = tensor_at(update, update->cursor);
         const struct tensor *tensor = &model->tensors[number];
-        size_t block = update->cursor_block;
-        if (block == tensor->blocks) {
+        if (update->cursor_block == tensor->blocks) {
             update->cursor++;
             update->cursor_block = 0;
             continue;
         }
+        size_t block = block_at(model, number, update->cursor_block);
         struct shard *shard =
             &model->shards[tensor->shard + block / (OPT_SHARD / OPT_BLOCK)];
         if (writes && !open_shard(engine, model, shard)) {
@@ -427,7 +442,9 @@ static bool run_piece(struct engine *engine, struct model *model, size_t end)
     if (done < piece.count) {
         const struct work *first = &engine->team->work[done];
         update->cursor = first->place;
-        update->cursor_block = first->block == WORK_WHOLE ? 0 : first->block;
+        update->cursor_block = first->block == WORK_WHOLE
+                                   ? 0
+                                   : block_at(model, first->tensor, first->block);
     }
     return open || piece.count > 0;
 }
@@ -612,7 +629,7 @@ static void begin_group(struct model *model)
     }
     bool large = end == update->group_begin;
     update->group_end = large ? end + 1 : end;
-    begin_phase(update, large ? UPDATE_DIRECTIONS : UPDATE_STEPS, update->group_begin);
+    begin_phase(update, large ? UPDATE_FIRST : UPDATE_STEPS, update->group_begin);
 }
 
 /* Advance the counters and prepare the scalars of some tensors. */
@@ -637,13 +654,13 @@ static void prepare(struct engine *engine, struct model *model)
     }
 }
 
-static void end_directions(struct model *model)
+static void end_first(struct model *model)
 {
     struct update *update = &model->update;
     uint32_t number = update->touched[update->group_begin];
     const struct tensor *tensor = &model->tensors[number];
-    opt_update_add_direction(&update->tensors[number],
-                             update->sums + tensor->first_block, tensor->blocks);
+    opt_update_end_first(&update->tensors[number], update->sums + tensor->first_block,
+                         tensor->blocks);
     begin_phase(update, UPDATE_STEPS, update->group_begin);
 }
 
@@ -699,7 +716,7 @@ enum update_progress update_run(struct engine *engine, struct model *model,
     }
     bool by_rows = update->phase == UPDATE_ROWS || update->phase == UPDATE_ROW_NORMS;
     size_t end = update->phase == UPDATE_LOOKAHEAD ? model->tensor_count
-                 : update->phase == UPDATE_DIRECTIONS || update->phase == UPDATE_STEPS
+                 : update->phase == UPDATE_FIRST || update->phase == UPDATE_STEPS
                      ? update->group_end
                  : by_rows ? update->rows.group_count
                            : update->touched_count;
@@ -715,8 +732,8 @@ enum update_progress update_run(struct engine *engine, struct model *model,
         return UPDATE_MORE;
     case UPDATE_ROW_NORMS:
         return end_norms(engine, model, tensor, element);
-    case UPDATE_DIRECTIONS:
-        end_directions(model);
+    case UPDATE_FIRST:
+        end_first(model);
         return UPDATE_MORE;
     case UPDATE_STEPS:
         return end_steps(engine, model);
