@@ -223,7 +223,11 @@ TRAINING := $(addprefix $(EXAMPLES)/,training.o children.o cluster.o console.o c
 		drawing.o folder.o options.o report.o)
 $(EXAMPLES)/demo: $(EXAMPLES)/demo.o $(TRAINING)
 $(EXAMPLES)/demo-all: $(addprefix $(EXAMPLES)/,demo_all.o demo_presets.o) $(TRAINING)
-$(EXAMPLES)/worker $(EXAMPLES)/demo $(EXAMPLES)/demo-all:
+GALLERY := $(addprefix $(EXAMPLES)/,gallery_presets.o gallery_surfaces.o gallery_trails.o)
+$(EXAMPLES)/gallery: $(addprefix $(EXAMPLES)/,gallery.o gallery_page.o gallery_picture.o \
+		children.o cluster.o console.o drawing.o folder.o options.o) $(GALLERY) \
+		$(CLIENT_ARCHIVE)
+$(EXAMPLES)/worker $(EXAMPLES)/demo $(EXAMPLES)/demo-all $(EXAMPLES)/gallery:
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
 
@@ -233,7 +237,7 @@ $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
 $(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all)
 
 .PHONY: examples demo-programs
-examples: $(MINIMAL) $(addprefix $(EXAMPLES)/,worker demo demo-all)
+examples: $(MINIMAL) $(addprefix $(EXAMPLES)/,worker demo demo-all gallery)
 demo-programs: $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all)
 	@:
 
@@ -255,6 +259,13 @@ demo-all: ## the digits with every optimizer, as one table; SEED= FLOOR=
 	@$(submake) demo-programs
 	@$(EXAMPLES)/demo-all --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
 		$(if $(SEED),--seed $(SEED)) $(if $(FLOOR),--floor $(FLOOR))
+
+.PHONY: gallery
+gallery: ## every optimizer on three surfaces: moving pictures in build/gallery
+	@deploy/deps build run demo
+	@$(submake) $(DAEMON) $(EXAMPLES)/gallery
+	@$(EXAMPLES)/gallery --daemon $(DAEMON) --script client/examples/gallery.gp \
+		--out $(BUILD)/gallery
 
 # ---------------------------------------------------------------- tests
 
