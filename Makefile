@@ -234,7 +234,9 @@ $(EXAMPLES)/worker $(EXAMPLES)/demo $(EXAMPLES)/demo-all $(EXAMPLES)/gallery:
 $(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
 $(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
 $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
-$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all)
+$(BUILD)/tests/end_to_end/test_demo: $(EXAMPLES)/demo_presets.o | $(DAEMON) \
+		$(addprefix $(EXAMPLES)/,worker demo demo-all)
+$(BUILD)/tests/end_to_end/test_gallery: $(GALLERY) | $(DAEMON) $(EXAMPLES)/gallery
 
 .PHONY: examples demo-programs
 examples: $(MINIMAL) $(addprefix $(EXAMPLES)/,worker demo demo-all gallery)

@@ -4,14 +4,13 @@
  * that is walked downhill (gallery_trails.h); then pictures (gallery_picture.h) and a
  * page (gallery_page.h). One thread besides the client's; what it starts ends with it.
  */
-#include <optclient.h>
-
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sysexits.h>
 
+#include "client/optclient.h"
 #include "cluster.h"
 #include "console.h"
 #include "folder.h"
@@ -102,12 +101,14 @@ static bool walk(const struct cluster_settings *settings)
 static bool show(const char *script, const char *out)
 {
     char work[FOLDER_PATH_MAX];
+    printf("\n  drawing\n");
+    fflush(stdout);
     bool ok = folder_make_temporary(out, "work", work) &&
               gallery_draw(&trails, script, work, out) &&
               gallery_write_page(&trails, out);
     folder_remove(work);
     if (ok) {
-        printf("\n  pictures    %s/contours.gif, %s/saddle.gif\n"
+        printf("  pictures    %s/contours.gif, %s/saddle.gif\n"
                "  page        %s/gallery.html\n",
                out, out, out);
     }

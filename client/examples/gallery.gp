@@ -112,7 +112,7 @@ set terminal pngcairo size 1140, 760 font 'sans,11' background '#ffffff'
 height = 760.0
 unset tics
 unset title
-set view 42, 138, 0.66, 1.35
+set view 42, 138, 0.8, 1.15
 
 set pm3d depthorder border linecolor rgb '#c3ced9' linewidth 0.4
 set palette defined (0 '#f4f7fa', 1 '#b4c2d0') maxcolors 12
@@ -130,8 +130,8 @@ do for [frame = 0:frames] {
     set label 2 sprintf("step %d of %d", shown, saddle_steps) \
         at screen 0.992, screen 1 - 22 / height right textcolor rgb ink
     do for [i = 1:families] {
-        set lmargin at screen left_of(i) - 0.004
-        set rmargin at screen right_of(i)
+        set lmargin at screen left_of(i) + 0.036
+        set rmargin at screen right_of(i) - 0.036
         set tmargin at screen 1 - (56 + 350 * row_of(i)) / height
         set bmargin at screen 1 - (56 + 350 * row_of(i) + 330) / height
         set key bottom left at screen left_of(i) - 0.024, \

@@ -6,9 +6,9 @@
 #ifndef OPTIMD_EXAMPLES_GALLERY_TRAILS_H
 #define OPTIMD_EXAMPLES_GALLERY_TRAILS_H
 
-#include <optclient.h>
 #include <stddef.h>
 
+#include "client/optclient.h"
 #include "gallery_surfaces.h"
 
 enum { GALLERY_STEPS_MAX = 300 };
