@@ -260,6 +260,9 @@ Test(local_cut, pushes_again_what_was_refused)
     expect_ok(optclient_local_sync(bench.local, &at));
     cr_assert_eq(at.sync.fate, OPTCLIENT_APPLIED);
     cr_assert_eq(at.steps, 1);
+    struct optclient_usage usage;
+    optclient_usage(bench.client, &usage);
+    cr_assert_eq(usage.resends, 0, "what was refused is pushed under another number");
     expect_at(&bench, -1);
     optclient_close(other);
     tear_down(&bench);
