@@ -231,17 +231,23 @@ TRAINING := $(addprefix $(EXAMPLES)/,training.o children.o cluster.o console.o c
 $(EXAMPLES)/demo: $(EXAMPLES)/demo.o $(TRAINING)
 $(EXAMPLES)/demo-local: $(EXAMPLES)/demo_local.o $(TRAINING)
 $(EXAMPLES)/demo-all: $(addprefix $(EXAMPLES)/,demo_all.o demo_presets.o) $(TRAINING)
-$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local):
+GALLERY := $(addprefix $(EXAMPLES)/,gallery_presets.o gallery_surfaces.o gallery_trails.o)
+$(EXAMPLES)/gallery: $(addprefix $(EXAMPLES)/,gallery.o gallery_page.o gallery_picture.o \
+		children.o cluster.o console.o drawing.o folder.o options.o) $(GALLERY) \
+		$(CLIENT_ARCHIVE)
+$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery):
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
 
 $(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
 $(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
 $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
-$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
+$(BUILD)/tests/end_to_end/test_demo: $(EXAMPLES)/demo_presets.o | $(DAEMON) \
+		$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
+$(BUILD)/tests/end_to_end/test_gallery: $(GALLERY) | $(DAEMON) $(EXAMPLES)/gallery
 
 .PHONY: examples demo-programs
-examples: $(MINIMAL) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
+examples: $(MINIMAL) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery)
 demo-programs: $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
 	@:
 
@@ -268,6 +274,13 @@ demo-all: ## the digits with every optimizer, as one table; SEED= FLOOR=
 	@$(submake) demo-programs
 	@$(EXAMPLES)/demo-all --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
 		$(if $(SEED),--seed $(SEED)) $(if $(FLOOR),--floor $(FLOOR))
+
+.PHONY: gallery
+gallery: ## every optimizer on three surfaces: moving pictures in build/gallery
+	@deploy/deps build run demo
+	@$(submake) $(DAEMON) $(EXAMPLES)/gallery
+	@$(EXAMPLES)/gallery --daemon $(DAEMON) --script client/examples/gallery.gp \
+		--out $(BUILD)/gallery
 
 # ---------------------------------------------------------------- tests
 

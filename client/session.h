@@ -12,7 +12,7 @@
  *
  * session.c moves between these states, ledger.c takes calls in, times and ends them,
  * exchange.h sends requests and handles replies. On top are the public functions:
- * optclient.c, opening.c, opened.c, transfer.c, inquiry.c.
+ * optclient.c, opening.c, opened.c, transfer.c, local.c, inquiry.c.
  *
  * One lock guards everything here. The client's thread runs the loop and holds the lock
  * in each of its callbacks, except while it runs a callback of the user. A thread that
