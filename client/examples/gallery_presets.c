@@ -38,12 +38,12 @@ const struct gallery_family gallery_families[GALLERY_FAMILIES] = {
         { "adabound",   { 0.05,  0.05,  0.02  }, GALLERY_NOTHING },
         { "amsbound",   { 0.2,   0.3,   0.05  }, GALLERY_NOTHING } } },
     { "Layer by layer", {
-        { "lars",       { 0.05,  0.2,   0.1   }, GALLERY_COSINE },
+        { "lars",       { 0.02,  0.2,   0.1   }, GALLERY_COSINE },
         { "lars2017",   { 10,    10,    10    }, GALLERY_COSINE },
-        { "lamb",       { 0.05,  0.2,   0.05  }, GALLERY_COSINE } } },
+        { "lamb",       { 0.03,  0.2,   0.05  }, GALLERY_COSINE } } },
     { "Rectified, looking ahead", {
         { "ranger",     { 0.2,   0.2,   0.3   }, GALLERY_CLIP },
-        { "ralamb",     { 0.05,  0.3,   0.05  }, GALLERY_COSINE },
+        { "ralamb",     { 0.03,  0.3,   0.05  }, GALLERY_COSINE },
         { "rangerlars", { 0.1,   0.5,   0.1   }, GALLERY_COSINE } } },
 };
 /* clang-format on */
