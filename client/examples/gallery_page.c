@@ -113,7 +113,7 @@ static void write_table(FILE *page, const struct gallery_trails *trails,
     fprintf(page,
             "<div><h3>%s</h3>\n<p>%s; %zu steps from (%g, %g)</p>\n"
             "<table>\n<tr><th>optimizer<th>specification"
-            "<th class=\"number\">loss at the end"
+            "<th class=\"number\">above the minimum"
             "<th class=\"number\">steps to %g\n",
             surface->title, surface->formula, surface->steps, (double)surface->start[0],
             (double)surface->start[1], surface->near);

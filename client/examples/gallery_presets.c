@@ -2,6 +2,15 @@
  *
  * Called by the rest of the gallery and by a test, which finds out if a rule or preset
  * is missing.
+ *
+ * The rates are as large as gives a trail that bends, swings or creeps as its rule
+ * does, stays on the picture and gets somewhere in the steps it has. Rules whose step
+ * follows the gradient's length (sgd, momentum, nag) need small ones, because Beale's
+ * function and the valley start where it is above 100; those that divide by it take
+ * about lr a step. radam's and ranger's first steps are momentum's, so a clip stands in
+ * for a rate that would be too small later. What goes layer by layer takes steps of lr
+ * times the distance from the origin, however flat the place is: only a schedule brings
+ * it to rest.
  */
 #include "gallery_presets.h"
 
@@ -29,12 +38,12 @@ const struct gallery_family gallery_families[GALLERY_FAMILIES] = {
         { "adabound",   { 0.05,  0.05,  0.02  }, GALLERY_NOTHING },
         { "amsbound",   { 0.2,   0.3,   0.05  }, GALLERY_NOTHING } } },
     { "Layer by layer", {
-        { "lars",       { 0.05,  0.2,   0.1   }, GALLERY_COSINE },
+        { "lars",       { 0.02,  0.2,   0.1   }, GALLERY_COSINE },
         { "lars2017",   { 10,    10,    10    }, GALLERY_COSINE },
-        { "lamb",       { 0.05,  0.2,   0.05  }, GALLERY_COSINE } } },
+        { "lamb",       { 0.03,  0.2,   0.05  }, GALLERY_COSINE } } },
     { "Rectified, looking ahead", {
         { "ranger",     { 0.2,   0.2,   0.3   }, GALLERY_CLIP },
-        { "ralamb",     { 0.05,  0.3,   0.05  }, GALLERY_COSINE },
+        { "ralamb",     { 0.03,  0.3,   0.05  }, GALLERY_COSINE },
         { "rangerlars", { 0.1,   0.5,   0.1   }, GALLERY_COSINE } } },
 };
 /* clang-format on */
