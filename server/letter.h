@@ -73,6 +73,7 @@ struct letter {
     struct piece *pieces; /* in reply order, malloc'd: the loop cuts them into frames */
     size_t piece_count;
     size_t copied;        /* pieces whose rows have been copied, or that have no rows */
+    size_t noted;         /* pieces whose values its worker's recall has */
     enum opt_dtype dtype; /* of the pieces on the wire */
     void *own;            /* one more malloc'd block that pieces may point into */
 };
