@@ -85,12 +85,13 @@ void conn_returned(struct conn *conn, struct letter *letter)
 /* ------------------------------------------------------------------- the end */
 
 /* Tell the engine that nothing more comes. */
-static void bid_farewell(struct conn *conn, bool lease_expired)
+static void bid_farewell(struct conn *conn, bool lease_expired, uint64_t silent_ms)
 {
     if (conn->farewell != NULL) {
         struct letter *letter = conn->farewell;
         conn->farewell = NULL;
         letter->lease_expired = lease_expired;
+        letter->silent_ms = silent_ms;
         conn->loop->farewells++;
         mailbox_post(conn->loop->all->engine, letter);
     }
@@ -129,7 +130,7 @@ void conn_close(struct conn *conn, const char *reason)
         return;
     }
     enter(conn, CONN_CLOSING, reason);
-    bid_farewell(conn, false);
+    bid_farewell(conn, false, 0);
     receive_abandon(conn);
     send_abandon(conn);
     uv_close((uv_handle_t *)&conn->tcp, on_closed);
@@ -186,7 +187,7 @@ static void on_shutdown(uv_shutdown_t *request, int status)
 static void linger(struct conn *conn)
 {
     enter(conn, CONN_LINGERING, "ended");
-    bid_farewell(conn, false);
+    bid_farewell(conn, false, 0);
     conn->shutdown.data = conn;
     int code = uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown);
     if (code != 0) {
@@ -331,7 +332,7 @@ static void check_silence(struct conn *conn, uint64_t now)
     } else if (conn->is_worker) {
         if (conn->lease_ms > 0 && silent > conn->lease_ms) {
             counter_add(COUNTER_LEASES_EXPIRED, 1);
-            bid_farewell(conn, true);
+            bid_farewell(conn, true, silent);
             conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "lease expired",
                         "silent for %" PRIu64 " ms; the lease of worker %s is %" PRIu32
                         " ms, send heartbeats",
