@@ -16,6 +16,8 @@
 #include "server/net/send.h"
 #include "server/net/socket.h"
 
+enum { REFUSED_RETRY_MS = 500 }; /* told to connections beyond the limit */
+
 static const struct net_limits *limits_of(const struct conn *conn)
 {
     return &conn->loop->all->limits;
@@ -167,6 +169,9 @@ void conn_refuse(struct conn *conn, enum opt_status status, const char *reason,
     }
     conn->letters++;
     letter_fail(letter, status, "%s", sentence);
+    if (conn->refused) {
+        letter->reply.body.error.retry_after_ms = REFUSED_RETRY_MS;
+    }
     send_answer(conn, letter);
     conn_end(conn, reason);
 }

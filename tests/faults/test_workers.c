@@ -55,7 +55,7 @@ static bool worker_start(struct worker *worker, uint16_t port, const char *name)
 }
 
 /* Push the same number for every element. */
-static bool worker_push(struct worker *worker, int number)
+static enum optclient_status try_push(struct worker *worker, int number)
 {
     struct optclient_values values = { .values = worker->gradient };
     struct optclient_result result = { .fate = OPTCLIENT_UNKNOWN_FATE };
@@ -64,13 +64,27 @@ static bool worker_push(struct worker *worker, int number)
     }
     enum optclient_status status =
         optclient_push(worker->model, &values, 1, NULL, &result);
-    if (status != OPTCLIENT_OK ||
-        (result.fate != OPTCLIENT_APPLIED && result.fate != OPTCLIENT_DUPLICATE)) {
+    if (result.fate == OPTCLIENT_APPLIED || result.fate == OPTCLIENT_DUPLICATE) {
+        worker->acknowledged += number;
+    }
+    return status;
+}
+
+static bool worker_push(struct worker *worker, int number)
+{
+    int64_t before = worker->acknowledged;
+    if (try_push(worker, number) != OPTCLIENT_OK ||
+        worker->acknowledged != before + number) {
         fprintf(stderr, "push: %s\n", optclient_error());
         return false;
     }
-    worker->acknowledged += number;
     return true;
+}
+
+static bool worker_pull(struct worker *worker)
+{
+    struct optclient_values values = { .values = worker->gradient };
+    return optclient_pull(worker->model, &values, 1, NULL, NULL) == OPTCLIENT_OK;
 }
 
 static void worker_stop(struct worker *worker)
@@ -83,10 +97,8 @@ static void worker_stop(struct worker *worker)
 /* The weights are minus the sum of all that was applied, in every element. */
 static void expect_sum(struct worker *worker, int64_t sum)
 {
-    struct optclient_values values = { .values = worker->gradient };
     size_t wrong = 0;
-    cr_assert_eq(optclient_pull(worker->model, &values, 1, NULL, NULL), OPTCLIENT_OK,
-                 "%s", optclient_error());
+    cr_assert(worker_pull(worker), "%s", optclient_error());
     for (size_t i = 0; i < ELEMENTS; i++) {
         wrong += worker->gradient[i] != (float)-sum;
     }
@@ -216,7 +228,8 @@ static void waits_in_a_round(uint16_t port, int events)
 enum { ROUNDS = 40 };
 
 /* Pushes 1 in many rounds, says when the first few are over, and in the end how many
- * were acknowledged. */
+ * were acknowledged. Where it is told that it was taken for dead, it pulls and goes on.
+ */
 static void many_rounds(uint16_t port, int events)
 {
     struct worker worker;
@@ -224,7 +237,13 @@ static void many_rounds(uint16_t port, int events)
         _exit(3);
     }
     for (int i = 0; i < ROUNDS; i++) {
-        if (!worker_push(&worker, 1)) {
+        enum optclient_status status = try_push(&worker, 1);
+        if (status == OPTCLIENT_ABORTED &&
+            strstr(optclient_error(), "stale incarnation 1") != NULL) {
+            status = worker_pull(&worker) ? OPTCLIENT_OK : OPTCLIENT_UNKNOWN;
+        }
+        if (status != OPTCLIENT_OK) {
+            fprintf(stderr, "push: %s\n", optclient_error());
             _exit(4);
         }
         if (i == 2) {
@@ -331,7 +350,7 @@ Test(workers, a_frozen_one_loses_its_lease_and_may_come_back, .timeout = 120)
         cr_assert(worker_push(&a, 100));
     }
     int32_t acknowledged = await(&b);
-    cr_expect_eq(acknowledged, ROUNDS);
+    cr_expect_geq(acknowledged, ROUNDS - 1, "one push may have been stale");
     reap(&b, 0);
     cr_assert(worker_push(&a, 100));
     expect_sum(&a, a.acknowledged + acknowledged);
