@@ -358,8 +358,10 @@ Test(backup, lets_a_round_close_without_the_slowest_which_is_dropped)
     for (int i = 0; i < 3; i++) {
         struct letter *late = letter_ask(&c, push_of(&c, model, 1, 0, 1, 100));
         cr_expect_eq(fate(late)->fate, OPT_FATE_DROPPED);
-        cr_expect_str_eq(fate(late)->reason, "round 1 closed");
-        cr_expect_eq(fate(late)->step, i < 2 ? 1 : 2);
+        cr_expect(strstr(fate(late)->reason,
+                         i == 0 ? "round 1 closed" : "had closed") != NULL,
+                  "%s", fate(late)->reason);
+        cr_expect_eq(fate(late)->step, 1);
         desk_free(late);
         if (i == 1) {
             struct letter *next = push_sent(&c, model, 2, 1, 1000);
@@ -447,7 +449,7 @@ Test(bounded, lets_nobody_get_too_far_ahead_of_the_slowest)
     }
     struct letter *blocked = push_sent(&c, model, 5, 4, 0);
     cr_assert(!letter_is_back(&desk, blocked), "c is at 5, a at 3");
-    expect_applied(&desk, push_sent(&a, model, 4, 4, 0), 9);
+    expect_applied(&desk, push_sent(&a, model, 5, 4, 0), 9);
     expect_applied(&desk, blocked, 10);
     struct opt_arena arena;
     struct opt_description description;
