@@ -109,7 +109,7 @@ void lease_forget(struct engine *engine, struct member *member)
     alarm_cancel(&engine->alarms, &member->alarm);
     frames_drop(engine, member);
     recall_close(model, &member->recall);
-    budget_give(&engine->budget, member->reserved);
+    budget_give(&engine->budget, member->reserved + sizeof *member);
     size_t place = place_of(model, worker->name);
     model->member_count--;
     memmove(model->members + place, model->members + place + 1,
@@ -146,12 +146,9 @@ static void on_remembered_long(struct engine *engine, struct alarm *alarm)
               on_remembered_long);
 }
 
-/* Too many are remembered: the one that left first is forgotten. */
-static void forget_oldest(struct engine *engine, struct model *model)
+/* The one that left first is forgotten. False if none can be. */
+static bool forget_oldest(struct engine *engine, struct model *model)
 {
-    if (model->member_count - model->joined < MEMBERS_KEPT) {
-        return;
-    }
     struct member *oldest = NULL;
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
@@ -163,6 +160,21 @@ static void forget_oldest(struct engine *engine, struct model *model)
     if (oldest != NULL) {
         lease_forget(engine, oldest);
     }
+    return oldest != NULL;
+}
+
+/* A member more, from the budget; those that are only remembered give way. */
+static bool make_way(struct engine *engine, struct model *model)
+{
+    if (model->member_count - model->joined >= MEMBERS_KEPT) {
+        forget_oldest(engine, model);
+    }
+    while (!budget_take(&engine->budget, sizeof(struct member))) {
+        if (!forget_oldest(engine, model)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* ---------------------------------------------------------------- joining */
@@ -198,9 +210,17 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
     struct member *member = lease_member(model, peer);
     bool made = member == NULL;
     if (made) {
-        forget_oldest(engine, model);
+        if (!make_way(engine, model)) {
+            return opt_fail(
+                error, OPT_RESOURCE_EXHAUSTED,
+                "a worker of model \"%s\" needs %zu bytes to be remembered, "
+                "but %zu of the %zu bytes that --memory allows are left",
+                model->name, sizeof *member, budget_left(&engine->budget),
+                engine->budget.limit);
+        }
         member = member_new(engine, model, peer->worker);
         if (member == NULL) {
+            budget_give(&engine->budget, sizeof *member);
             return opt_fail(error, OPT_UNAVAILABLE,
                             "no memory for a worker of model \"%s\"", model->name);
         }

@@ -112,21 +112,6 @@ static void begin(struct clock_test *test)
     }
 }
 
-static uint64_t counter_of(struct optclient *client, const char *name)
-{
-    struct optclient_counter *counters;
-    size_t count;
-    uint64_t value = UINT64_MAX;
-    expect_ok(optclient_statistics(client, &counters, &count));
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(counters[i].name, name) == 0) {
-            value = counters[i].value;
-        }
-    }
-    optclient_statistics_free(counters);
-    return value;
-}
-
 /* Many more steps, so that all that looks at a clock has looked. */
 static void train(const struct clock_test *test)
 {
@@ -162,10 +147,10 @@ Test(clock, that_jumps_an_hour_changes_nothing_but_stamps, .timeout = 120)
         expect_stamp(&test, offsets[i]);
         train(&test);
     }
-    cr_assert_eq(counter_of(test.client, "leases_expired"), 0);
-    cr_assert_eq(counter_of(test.client, "workers_lost"), 0);
-    cr_assert_eq(counter_of(test.client, "workers_reconnected"), 0);
-    cr_assert_eq(counter_of(test.client, "deadlines_exceeded"), 0);
+    cr_assert_eq(test_counter(test.client, "leases_expired"), 0);
+    cr_assert_eq(test_counter(test.client, "workers_lost"), 0);
+    cr_assert_eq(test_counter(test.client, "workers_reconnected"), 0);
+    cr_assert_eq(test_counter(test.client, "deadlines_exceeded"), 0);
     cr_assert_eq(waitpid(test.worker, NULL, WNOHANG), 0, "the worker gave up");
     kill(test.worker, SIGKILL);
     waitpid(test.worker, NULL, 0);
