@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { LINKS = 64, CHUNK = 16 << 10, UP = 0, DOWN = 1, TICK_MS = 20 };
@@ -27,11 +28,20 @@ struct proxy {
     pthread_mutex_t lock; /* guards the rest */
     bool stopping;
     bool hold;
+    size_t slow;      /* most bytes up in a tick; 0: all */
+    uint64_t next_ms; /* when more may pass up */
     uint64_t bytes[2];
     uint64_t cut_at[2]; /* 0: never */
     unsigned connections;
     struct link links[LINKS];
 };
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
 
 static void cut(struct link *link)
 {
@@ -76,6 +86,10 @@ static bool pass(struct proxy *proxy, struct link *link, int direction)
 {
     uint8_t bytes[CHUNK];
     size_t most = sizeof(bytes);
+    if (direction == UP && proxy->slow > 0) {
+        most = proxy->slow < most ? proxy->slow : most;
+        proxy->next_ms = now_ms() + TICK_MS;
+    }
     uint64_t left = proxy->cut_at[direction] - proxy->bytes[direction];
     bool last = proxy->cut_at[direction] != 0 && left <= most;
     if (last) {
@@ -96,6 +110,12 @@ static bool pass(struct proxy *proxy, struct link *link, int direction)
     return sent == received;
 }
 
+/* Whether bytes may pass in this direction now. */
+static bool may_pass(const struct proxy *proxy, int direction)
+{
+    return direction == DOWN || proxy->slow == 0 || now_ms() >= proxy->next_ms;
+}
+
 static void serve(struct proxy *proxy, const struct pollfd *polled,
                   struct link *const *links, size_t count)
 {
@@ -106,7 +126,7 @@ static void serve(struct proxy *proxy, const struct pollfd *polled,
         for (int direction = UP; direction <= DOWN; direction++) {
             const struct pollfd *end = &polled[1 + 2 * i + (size_t)direction];
             if (end->revents != 0 && links[i]->ends[0] >= 0 &&
-                !pass(proxy, links[i], direction)) {
+                may_pass(proxy, direction) && !pass(proxy, links[i], direction)) {
                 cut(links[i]);
             }
         }
@@ -128,7 +148,8 @@ static void *proxy_thread(void *argument)
                 for (size_t e = 0; e < 2; e++) {
                     polled[1 + 2 * count + e] =
                         (struct pollfd){ .fd = proxy->links[i].ends[e],
-                                         .events = POLLIN };
+                                         .events =
+                                             may_pass(proxy, (int)e) ? POLLIN : 0 };
                 }
                 count++;
             }
@@ -202,6 +223,13 @@ void proxy_hold(struct proxy *proxy, int hold)
 {
     pthread_mutex_lock(&proxy->lock);
     proxy->hold = hold != 0;
+    pthread_mutex_unlock(&proxy->lock);
+}
+
+void proxy_slow(struct proxy *proxy, size_t bytes)
+{
+    pthread_mutex_lock(&proxy->lock);
+    proxy->slow = bytes;
     pthread_mutex_unlock(&proxy->lock);
 }
 

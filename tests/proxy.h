@@ -4,6 +4,7 @@
 #ifndef OPTIMD_TESTS_PROXY_H
 #define OPTIMD_TESTS_PROXY_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct proxy;
@@ -21,6 +22,10 @@ void proxy_cut_after(struct proxy *proxy, uint64_t up, uint64_t down);
 
 /* Pass nothing on, in neither direction, and keep connections open; or go on. */
 void proxy_hold(struct proxy *proxy, int hold);
+
+/* Pass at most that many bytes to the daemon every 20 ms, as a slow network would; 0:
+ * as many as come. */
+void proxy_slow(struct proxy *proxy, size_t bytes);
 
 /* Bytes that have passed so far. */
 uint64_t proxy_bytes_up(struct proxy *proxy);

@@ -127,6 +127,35 @@ Test(optctl, creates_shows_lists_and_deletes, .init = start, .fini = stop)
     cr_expect(strstr(out, "no model \"mlp\"") != NULL, "%s", out);
 }
 
+Test(optctl, creates_models_of_any_policy_and_shows_them, .init = start, .fini = stop)
+{
+    static const char policy[] = "bounded,loss=fail,min_workers=2,staleness=4,damping,"
+                                 "delay_compensation=0.04";
+    static const char *const wrong[] = { "fast",           "sync,samples=x",
+                                         "sync,samples",   "async,damping=1",
+                                         "sync,loss=give", "sync,,backup=1",
+                                         "sync,patience=1" };
+    cr_assert_eq(RUN("create", "mlp", "--spec", "sgd(lr=1)", "--tensor", "w:4",
+                     "--policy", policy),
+                 0, "%s", out);
+    cr_assert_eq(RUN("show", "mlp"), 0, "%s", out);
+    cr_expect(strstr(out, policy) != NULL, "%s", out);
+    cr_assert_eq(RUN("--json", "show", "mlp"), 0, "%s", out);
+    json_t *model = read_json();
+    cr_expect_str_eq(text_of(model, "mode"), "bounded");
+    cr_expect_eq(json_integer_value(json_object_get(model, "staleness")), 4);
+    json_decref(model);
+    cr_assert_eq(RUN("create", "mlp", "--spec", "sgd(lr=1)", "--tensor", "w:4",
+                     "--policy", "sync,samples=100"),
+                 1);
+    cr_expect(strstr(out, "its mode is bounded, not sync") != NULL, "%s", out);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        cr_expect_eq(RUN("create", "m", "--spec", "sgd(lr=1)", "--tensor", "w:4",
+                         "--policy", wrong[i]),
+                     64, "%s: %s", wrong[i], out);
+    }
+}
+
 Test(optctl, changes_what_a_worker_trains_with, .init = start, .fini = stop)
 {
     create();

@@ -392,6 +392,95 @@ class OtherLanguage(unittest.TestCase):
             self.assertEqual((late.step, late.staleness), (4, 2))
             self.assertEqual(quick.pull()[0], [-3.0, -1.0, 3.0])
 
+    def test_round_may_close_by_samples(self):
+        policy = pb.Consistency(samples=10)
+        with Worker('many') as many, Worker('few') as few:
+            many.create('samples', 'sgd(lr=0.5)', [[2]], consistency=policy)
+            few.create('samples', 'sgd(lr=0.5)', [[2]], consistency=policy)
+            waiting = many.send(data=to_bytes([1.0, 0.0]),
+                                push=many.push_message(samples=6))
+            self.assertEqual(few.push([0.0, 2.0], samples=4).step, 1)
+            self.assertEqual(many.answer(waiting).push.step, 1)
+            step = [6 * 1.0 / 10, 4 * 2.0 / 10]
+            self.assertEqual(few.pull()[0], sgd([0.0, 0.0], step, 0.5))
+            self.assertEqual(many.push([1.0, 1.0], samples=12, basis=1).step, 2)
+
+    def test_push_for_a_closed_round_is_dropped(self):
+        policy = pb.Consistency(backup=1, min_workers=2)
+        with Worker('first') as first, Worker('second') as second:
+            first.create('backup', 'sgd(lr=1)', [[2]], consistency=policy)
+            second.create('backup', 'sgd(lr=1)', [[2]], consistency=policy)
+            self.assertEqual(first.push([1.0, 2.0]).fate, pb.PushReply.APPLIED)
+            late = second.push([10.0, 10.0])
+            self.assertEqual((late.fate, late.reason),
+                             (pb.PushReply.DROPPED, 'round 1 closed'))
+            self.assertEqual(first.pull()[0], [-1.0, -2.0])
+
+    def test_nobody_gets_too_far_ahead(self):
+        policy = pb.Consistency(mode=pb.Consistency.BOUNDED, staleness=2)
+        with Worker('fast') as fast, Worker('slow') as slow:
+            fast.create('bounded', 'sgd(lr=1)', [[1]], consistency=policy)
+            slow.create('bounded', 'sgd(lr=1)', [[1]], consistency=policy)
+            fast.push([1.0])
+            fast.push([1.0])
+            with self.assertRefused(DEADLINE_EXCEEDED, '"slow"'):
+                fast.call(timeout_ms=200, data=to_bytes([1.0]),
+                          push=fast.push_message())
+            waiting = fast.send(data=to_bytes([1.0]), push=fast.push_message())
+            self.assertEqual(slow.push([1.0]).fate, pb.PushReply.APPLIED)
+            self.assertEqual(fast.answer(waiting).push.fate, pb.PushReply.APPLIED)
+            slow.call(rest=pb.Rest(model=slow.model))
+            for _ in range(4):
+                fast.push([1.0])
+            self.assertEqual(fast.pull()[0], [-8.0])
+
+    def test_stale_gradients_are_damped_and_compensated(self):
+        policy = pb.Consistency(mode=pb.Consistency.ASYNC, damping=True,
+                                delay_compensation=0.5)
+        with Worker('stale') as stale, Worker('fresh') as fresh:
+            stale.create('stale', 'sgd(lr=1)', [[1]], consistency=policy)
+            fresh.create('stale', 'sgd(lr=1)', [[1]], consistency=policy)
+            stale.pull()
+            fresh.push([8.0])
+            # Two from weights that were 0 and are -8: 2 + 0.5 * 2 * 2 * (-8 - 0), halved.
+            self.assertEqual(stale.push([2.0]).staleness, 1)
+            self.assertEqual(stale.pull()[0], [-8.0 + 7.0])
+            about = pb.ModelDescription.FromString(
+                stale.call(describe=pb.DescribeModel(model='stale')).data)
+            self.assertEqual(about.consistency, pb.Consistency(
+                mode=pb.Consistency.ASYNC, min_workers=1, damping=True,
+                delay_compensation=0.5))
+            self.assertEqual([list(w.staleness) for w in about.workers], [[1], [0, 1]])
+            self.assertEqual((about.rounds, about.mean_staleness), (2, 0.5))
+
+    def test_policy_that_cannot_be_is_refused(self):
+        with Worker('policy') as worker:
+            for policy, said in (
+                    (pb.Consistency(mode=pb.Consistency.BOUNDED), 'at least 1'),
+                    (pb.Consistency(staleness=3), 'for bounded'),
+                    (pb.Consistency(samples=3, backup=1), 'one of them')):
+                with self.assertRefused(INVALID_ARGUMENT, said):
+                    worker.create('policy', 'sgd(lr=1)', [[1]], consistency=policy)
+            with self.assertRefused(UNIMPLEMENTED, 'SHARD'):
+                worker.create('policy', 'sgd(lr=1)', [[1]], consistency=pb.Consistency(
+                    atomic=pb.Consistency.SHARD))
+
+    def test_barrier_waits_for_everybody_and_names_the_lost(self):
+        with Worker('one') as one, Worker('two') as two:
+            one.create('barrier', 'sgd(lr=1)', [[1]])
+            two.create('barrier', 'sgd(lr=1)', [[1]])
+            waiting = one.send(barrier=pb.Barrier(model=one.model, sequence=1))
+            self.assertEqual(
+                two.call(barrier=pb.Barrier(model=two.model, sequence=1)).barrier.step, 0)
+            one.answer(waiting)
+            one.call(barrier=pb.Barrier(model=one.model, sequence=1))  # asked again
+            with self.assertRefused(DEADLINE_EXCEEDED, '"two"'):
+                one.call(timeout_ms=200,
+                         barrier=pb.Barrier(model=one.model, sequence=2))
+            with Worker('two', session=8):  # another process: the first one is lost
+                passed = one.call(barrier=pb.Barrier(model=one.model, sequence=3))
+                self.assertEqual(list(passed.barrier.lost), ['two'])
+
     def test_push_pull_returns_the_weights_it_made(self):
         weights, gradient = ramp(30), ramp(30, 2.0)
         with Worker('both') as worker:
