@@ -1,5 +1,6 @@
-/* spec — setting, checking and reading specifications; see spec.h. The grammar of
- * expressions is in expression.c, their canonical form in canonical.c. Any thread.
+/* spec — setting and checking specifications; see spec.h. What is common to reading
+ * them is in compose.c, the grammar of expressions in expression.c, the canonical form
+ * in canonical.c. Any thread.
  */
 #include "common/optim/spec.h"
 
@@ -7,74 +8,23 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/optim/compose.h"
 #include "common/optim/options.h"
 #include "common/optim/rule.h"
 
 enum { RANGE_TEXT = 200 };
 
-static const char *rule_or_preset(size_t i, const void *unused)
-{
-    size_t rule_count, preset_count;
-    const struct opt_rule *const *rules = opt_rules(&rule_count);
-    const struct opt_preset *presets = opt_presets(&preset_count);
-
-    (void)unused;
-    return i < rule_count ? rules[i]->name : presets[i - rule_count].name;
-}
-
-static enum opt_status unknown_rule(const char *name, struct opt_error *error)
-{
-    size_t rule_count, preset_count, used = 0;
-    char all[RANGE_TEXT] = "";
-
-    opt_rules(&rule_count);
-    opt_presets(&preset_count);
-    size_t count = rule_count + preset_count;
-    const char *nearest = opt_nearest(name, strlen(name), count, rule_or_preset, NULL);
-    if (nearest != NULL) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "unknown optimizer '%.40s': did you mean '%s'?", name, nearest);
-    }
-    for (size_t i = 0; i < count && used < sizeof all; i++) {
-        used += (size_t)snprintf(all + used, sizeof all - used, "%s%s",
-                                 i > 0 ? ", " : "", rule_or_preset(i, NULL));
-    }
-    return opt_fail(error, OPT_INVALID_ARGUMENT,
-                    "unknown optimizer '%.40s': there are %s", name, all);
-}
-
-static void set_defaults(struct opt_spec *spec, const struct opt_rule *rule)
-{
-    size_t count;
-    const struct opt_option *table = opt_options_table(&count);
-
-    memset(spec, 0, sizeof *spec);
-    spec->rule = rule;
-    for (size_t i = 0; i < count; i++) {
-        if (opt_option_applies(&table[i], rule)) {
-            opt_option_put(&table[i], &spec->options,
-                           opt_option_default(&table[i], rule));
-        }
-    }
-}
-
 enum opt_status opt_spec_init(struct opt_spec *spec, const char *rule,
                               struct opt_error *error)
 {
-    size_t preset_count;
-    const struct opt_preset *presets = opt_presets(&preset_count);
-    const struct opt_rule *found = opt_rule_find(rule);
+    struct opt_composition composition;
+    enum opt_status status = opt_compose_begin(&composition, rule, error);
 
-    if (found != NULL) {
-        set_defaults(spec, found);
-        return OPT_OK;
+    if (status == OPT_OK) {
+        opt_compose_drop_inactive(&composition.spec, 0);
+        *spec = composition.spec;
     }
-    for (size_t i = 0; i < preset_count; i++) {
-        if (strcmp(presets[i].name, rule) == 0) {
-            return opt_spec_parse(presets[i].expression, spec, error);
-        }
-    }
-    return unknown_rule(rule, error);
+    return status;
 }
 
 struct rule_options {
@@ -340,9 +290,8 @@ enum opt_status opt_spec_group(struct opt_spec *spec, const struct opt_wire_grou
 enum opt_status opt_spec_from_wire(const struct opt_wire_spec *wire,
                                    struct opt_spec *out, struct opt_error *error)
 {
-    struct opt_spec spec;
+    struct opt_composition composition;
     enum opt_status status;
-    uint64_t given = 0;
 
     if (wire->expression[0] != '\0') {
         if (wire->rule[0] != '\0' || wire->option_count > 0 || wire->group_count > 0) {
@@ -351,31 +300,14 @@ enum opt_status opt_spec_from_wire(const struct opt_wire_spec *wire,
         }
         return opt_spec_parse(wire->expression, out, error);
     }
-    status = opt_spec_init(&spec, wire->rule, error);
+    status = opt_compose_begin(&composition, wire->rule, error);
     for (size_t i = 0; status == OPT_OK && i < wire->option_count; i++) {
-        const struct opt_wire_option *one = &wire->options[i];
-        const struct opt_option *option = opt_option_find(one->name, strlen(one->name));
-
-        status = opt_spec_set(&spec, one, error);
-        if (status == OPT_OK) {
-            uint64_t bit = UINT64_C(1) << opt_option_index(option);
-            if ((given & bit) != 0) {
-                return opt_fail(error, OPT_INVALID_ARGUMENT, "%s is given twice",
-                                option->name);
-            }
-            given |= bit;
-        }
+        status = opt_compose_option(&composition, &wire->options[i], error);
     }
     for (size_t i = 0; status == OPT_OK && i < wire->group_count; i++) {
-        status = opt_spec_group(&spec, &wire->groups[i], error);
+        status = opt_spec_group(&composition.spec, &wire->groups[i], error);
     }
-    if (status == OPT_OK) {
-        status = opt_spec_check(&spec, error);
-    }
-    if (status == OPT_OK) {
-        *out = spec;
-    }
-    return status;
+    return status == OPT_OK ? opt_compose_end(&composition, out, error) : status;
 }
 
 /* ------------------------------------------------------------------ checks */
@@ -390,16 +322,17 @@ static enum opt_status check_active(const struct opt_spec *spec,
         const struct opt_option *option = &table[i];
 
         if (!opt_option_applies(option, spec->rule) ||
-            opt_option_active(option, &spec->options) ||
+            opt_option_active(option, spec) ||
             opt_option_get(option, &spec->options) ==
                 opt_option_default(option, spec->rule)) {
             continue;
         }
-        const struct opt_option *needs =
-            opt_option_find(option->needs, strlen(option->needs));
+        unsigned words;
+        const char *name = opt_option_needs(option, spec->rule, &words);
+        const struct opt_option *needs = opt_option_find(name, strlen(name));
         char range[RANGE_TEXT] = "above 0";
-        if (option->needs_words != 0) {
-            opt_option_range(needs, option->needs_words, range, sizeof range);
+        if (words != 0) {
+            opt_option_range(needs, words, range, sizeof range);
         }
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "%s has no effect here: it needs %s to be %s%s", option->name,
