@@ -35,8 +35,8 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -
 WERROR ?=
 PACKAGES := libuv libprotobuf-c libxxhash
 DAEMON_PACKAGES := libcyaml
-CTL_PACKAGES := jansson
-TEST_PACKAGES := criterion jansson
+CTL_PACKAGES := jansson yaml-0.1
+TEST_PACKAGES := criterion jansson yaml-0.1
 
 # pkg-config is asked when something is compiled, not when this file is read: it may only
 # be installed by the target that is being made.
@@ -81,8 +81,10 @@ endif
 
 PROTO_OBJECTS := $(BUILD)/proto/optimd.pb-c.o
 KERNEL_SOURCES := $(wildcard common/optim/kernels*.c)
+# Only what reads files needs a reader of YAML: tools and tests, not the library.
+YAML_SOURCES := common/optim/spec_yaml.c
 COMMON_SOURCES := $(wildcard common/*.c) \
-	$(filter-out $(KERNEL_SOURCES),$(wildcard common/optim/*.c))
+	$(filter-out $(KERNEL_SOURCES) $(YAML_SOURCES),$(wildcard common/optim/*.c))
 SERVER_SOURCES := $(wildcard server/*.c server/net/*.c server/messages/*.c \
 	server/engine/*.c)
 CLIENT_SOURCES := $(wildcard client/*.c)
@@ -177,7 +179,7 @@ $(DAEMON): $(BUILD)/server/main.o $(SERVER_LIBRARY) $(COMMON_LIBRARY)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(OPENMP) -pie $(LDFLAGS) -o $@ $^ $(DAEMON_LIBS) $(OUR_LIBS)
 
-$(CTL): $(call object,$(CTL_SOURCES)) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
+$(CTL): $(call object,$(CTL_SOURCES) $(YAML_SOURCES)) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) -pie $(LDFLAGS) -o $@ $^ $(CTL_LIBS) $(OUR_LIBS)
 
@@ -252,11 +254,12 @@ demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS
 # Criterion does not start under ThreadSanitizer: a header of the same name stands in.
 ifneq ($(findstring thread,$(SANITIZE)),)
 $(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan
-TEST_PACKAGES := jansson
+TEST_PACKAGES := jansson yaml-0.1
 endif
 
 # A program may be made of everything of ours, besides its own sources.
-PARTS := $(SERVER_LIBRARY) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
+PARTS := $(call object,$(YAML_SOURCES)) $(SERVER_LIBRARY) $(CLIENT_OBJECTS) \
+	$(COMMON_LIBRARY)
 define link
 	@mkdir -p $(@D)
 	$(call say,LD)
@@ -273,7 +276,7 @@ $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
 	$(link)
 $(FUZZ_PROGRAMS): OUR_LDFLAGS += -fsanitize=fuzzer
 $(FUZZ_PROGRAMS) $(BUILD)/fuzz/make_corpus: $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
-		$(call object,$(FUZZ_SHARED_SOURCES)) $(COMMON_LIBRARY)
+		$(call object,$(FUZZ_SHARED_SOURCES) $(YAML_SOURCES)) $(COMMON_LIBRARY)
 	$(link)
 
 $(PYTHON_PROTO): proto/optimd.proto

@@ -287,29 +287,6 @@ enum opt_status opt_spec_group(struct opt_spec *spec, const struct opt_wire_grou
     return status;
 }
 
-enum opt_status opt_spec_from_wire(const struct opt_wire_spec *wire,
-                                   struct opt_spec *out, struct opt_error *error)
-{
-    struct opt_composition composition;
-    enum opt_status status;
-
-    if (wire->expression[0] != '\0') {
-        if (wire->rule[0] != '\0' || wire->option_count > 0 || wire->group_count > 0) {
-            return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "a specification is an expression or has parts, not both");
-        }
-        return opt_spec_parse(wire->expression, out, error);
-    }
-    status = opt_compose_begin(&composition, wire->rule, error);
-    for (size_t i = 0; status == OPT_OK && i < wire->option_count; i++) {
-        status = opt_compose_option(&composition, &wire->options[i], error);
-    }
-    for (size_t i = 0; status == OPT_OK && i < wire->group_count; i++) {
-        status = opt_spec_group(&composition.spec, &wire->groups[i], error);
-    }
-    return status == OPT_OK ? opt_compose_end(&composition, out, error) : status;
-}
-
 /* ------------------------------------------------------------------ checks */
 
 static enum opt_status check_active(const struct opt_spec *spec,
