@@ -16,15 +16,16 @@ static const struct opt_profile profiles[] = {
 };
 
 #define NO_RATE "theirs has no default learning rate"
+#define RATE_OF_SGD "1.13 has no default learning rate, later ones have 0.001"
 #define UNCOMPARED "no golden case compares with it; "
 
 /* clang-format off */
 static const struct opt_profile_row rows[] = {
-    { "torch.sgd", "SGD", "sgd(lr=0.001)", "dampening has no counterpart; " NO_RATE " before 2.1" },
+    { "torch.sgd", "SGD", "sgd(lr=0.001)", "dampening has no counterpart; " RATE_OF_SGD },
     { "torch.momentum", "SGD(momentum)", "momentum(lr=0.001, momentum_form=heavy_ball)",
-      "dampening has no counterpart; " NO_RATE " before 2.1" },
+      "dampening has no counterpart; " RATE_OF_SGD },
     { "torch.nag", "SGD(nesterov)", "nag(lr=0.001, momentum_form=heavy_ball, nesterov_form=reformulated)",
-      NO_RATE " before 2.1" },
+      RATE_OF_SGD },
     { "torch.adagrad", "Adagrad", "adagrad(eps=1e-10, eps_mode=outside_sqrt)",
       "lr_decay has no counterpart" },
     { "torch.rmsprop", "RMSprop",
