@@ -279,6 +279,11 @@ $(FUZZ_PROGRAMS) $(BUILD)/fuzz/make_corpus: $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz
 		$(call object,$(FUZZ_SHARED_SOURCES) $(YAML_SOURCES)) $(COMMON_LIBRARY)
 	$(link)
 
+# Writes the tables of rules and options into the files that have them.
+$(BUILD)/tables: $(BUILD)/docs/tables.o $(COMMON_LIBRARY)
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS)
+
 $(PYTHON_PROTO): proto/optimd.proto
 	@mkdir -p $(@D)
 	$(call say,PROTO)
@@ -294,7 +299,12 @@ test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...:
 	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
 
 .PHONY: test-programs
-test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
+test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(BUILD)/tables $(MINIMAL) $(PYTHON_PROTO)
+
+.PHONY: tables
+tables: ## write the tables of rules and options into README and manual
+	@$(submake) $(BUILD)/tables
+	$(BUILD)/tables README.md docs/optimd-optimizers.7
 
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
@@ -336,10 +346,10 @@ sanitize: ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize-thread: ## every test under ThreadSanitizer
 	@$(MAKE) --no-print-directory SANITIZE=thread test
 
-C_FILES = $(shell find client common server tests -name '*.[ch]' | sort)
+C_FILES = $(shell find client common docs server tests -name '*.[ch]' | sort)
 SHELL_FILES = $(shell grep -rlE --exclude='*.[ch]' '^\#!/(usr/)?bin/(env )?(ba)?sh' .ci deploy \
 	tests client | sort)
-MANUALS = $(wildcard server/*.8 client/*.[13])
+MANUALS = $(wildcard server/*.8 client/*.[13] docs/*.7)
 
 .PHONY: lint lint-format lint-cppcheck lint-tidy lint-shell lint-manuals
 lint: ## formatting, static analysis, shell scripts, manuals
