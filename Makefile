@@ -275,7 +275,8 @@ $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
 		$(call object,$(BENCH_SHARED_SOURCES)) $(PARTS)
 	$(link)
 $(FUZZ_PROGRAMS): OUR_LDFLAGS += -fsanitize=fuzzer
-$(FUZZ_PROGRAMS) $(BUILD)/fuzz/make_corpus: $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
+CORPUS_PROGRAMS := $(BUILD)/fuzz/make_corpus $(BUILD)/fuzz/make_spec_corpus
+$(FUZZ_PROGRAMS) $(CORPUS_PROGRAMS): $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
 		$(call object,$(FUZZ_SHARED_SOURCES) $(YAML_SOURCES)) $(COMMON_LIBRARY)
 	$(link)
 
@@ -327,9 +328,10 @@ fuzz: ## fuzz each parser of hostile bytes for FUZZ_SECONDS=60
 fuzz-programs: $(FUZZ_PROGRAMS)
 
 .PHONY: fuzz-corpus
-fuzz-corpus: $(BUILD)/fuzz/make_corpus ## write the inputs that fuzzing starts from anew
-	@mkdir -p tests/fuzz/corpus/frame
-	$< tests/fuzz/corpus/frame
+fuzz-corpus: $(CORPUS_PROGRAMS) ## write the inputs that fuzzing starts from anew
+	@mkdir -p tests/fuzz/corpus/frame tests/fuzz/corpus/spec
+	$(BUILD)/fuzz/make_corpus tests/fuzz/corpus/frame
+	$(BUILD)/fuzz/make_spec_corpus tests/fuzz/corpus/spec tests/fuzz/spec.dict
 
 # ---------------------------------------------------------------- checks
 
