@@ -106,7 +106,7 @@ static const struct {
     { "rule: rmsprop\ncentered: yes\n",
       "x.yaml:2: centered must be one of false, true, not 'yes'" },
     { "rule: adam\nbias_correction: maybe\n", "x.yaml:2: bias_correction must be one" },
-    { "rule: adam\ncosine: {}\n", "x.yaml:2: cosine needs schedule_steps" },
+    { "rule: adam\ncosine: {}\n", "x.yaml:2: cosine needs steps, an integer" },
     { "rule: adam\ncosine:\n  stepps: 1\n",
       "x.yaml:3: cosine has no option 'stepps': did you mean 'steps'?" },
     { "rule: adam\ncosine: [1, 2]\n", "x.yaml:2: '2' in cosine needs a name" },

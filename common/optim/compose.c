@@ -206,6 +206,14 @@ enum opt_status opt_term_unknown(const char *name, struct opt_error *error)
     size_t count, used = 0;
     char all[200] = "";
 
+    if (opt_option_find(name, strlen(name)) != NULL) {
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT,
+            "'%s' is no term but an option: write %s=... in the optimizer's "
+            "parentheses",
+            name, name);
+    }
+
     opt_terms(&count);
     const char *nearest = opt_nearest(name, strlen(name), count + 1, term_name, NULL);
     if (nearest != NULL) {
@@ -342,14 +350,29 @@ static enum opt_status imply(struct opt_composition *composition,
     return OPT_OK;
 }
 
+static enum opt_status missing(const struct opt_term *term, size_t index,
+                               struct opt_error *error)
+{
+    const char *name = term->options[index].option;
+    const struct opt_option *option = opt_option_find(name, strlen(name));
+    char range[200];
+
+    opt_option_range(option, ~0u, range, sizeof range);
+    return opt_fail(error, OPT_INVALID_ARGUMENT, "%s needs %s, %s%s", term->name,
+                    term->options[index].key,
+                    option->words != NULL             ? "one of "
+                    : option->kind == OPT_KIND_NUMBER ? "a number in "
+                                                      : "",
+                    range);
+}
+
 enum opt_status opt_compose_term(struct opt_composition *composition,
                                  const struct opt_term_use *use,
                                  struct opt_error *error)
 {
     for (size_t i = 0; i < use->term->required; i++) {
         if ((use->here >> i & 1u) == 0) {
-            return opt_fail(error, OPT_INVALID_ARGUMENT, "%s needs %s", use->term->name,
-                            use->term->options[i].option);
+            return missing(use->term, i, error);
         }
     }
     return imply(composition, use->term, error);

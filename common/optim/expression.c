@@ -98,7 +98,7 @@ static enum opt_status take_word(struct parser *p, const char *what,
         end++;
     }
     size_t size = (size_t)(end - start);
-    if (size == 0) {
+    if (size == 0 || (size == 1 && *start == '+')) {
         return expected(p, what);
     }
     if (size >= WORD_BYTES) {
@@ -160,6 +160,12 @@ static enum opt_status parse_optimizer(struct parser *p)
     if (status != OPT_OK) {
         return status;
     }
+    if (opt_term_find(word) != NULL || strcmp(word, "tensors") == 0) {
+        return fail_at(p, place,
+                       "'%s' is a term, which follows an optimizer: write "
+                       "adam + %s(...)",
+                       word, word);
+    }
     if (opt_compose_begin(p->composition, word, &error) != OPT_OK) {
         return located(p, place, &error);
     }
@@ -170,6 +176,9 @@ static enum opt_status parse_optimizer(struct parser *p)
         status = take_argument(p, name, word, &place, &value);
         if (status != OPT_OK) {
             return status;
+        }
+        if (name[0] == '\0' && opt_option_find(word, strlen(word)) != NULL) {
+            return fail_at(p, place, "%s needs a value: write %s=...", word, word);
         }
         if (name[0] == '\0') {
             return fail_at(p, place, "'%s' needs a name: write lr=%s", word, word);

@@ -328,7 +328,12 @@ void opt_option_range(const struct opt_option *option, unsigned words, char *out
     }
 }
 
-/* Levenshtein, one row. */
+static char lower(char c)
+{
+    return (char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+}
+
+/* Levenshtein, one row; capitals are no difference. */
 static size_t distance(const char *a, size_t a_size, const char *b, size_t b_size)
 {
     enum { LONGEST = 40 };
@@ -345,7 +350,7 @@ static size_t distance(const char *a, size_t a_size, const char *b, size_t b_siz
         row[0] = i;
         for (size_t j = 1; j <= b_size; j++) {
             size_t above = row[j];
-            size_t best = diagonal + (a[i - 1] != b[j - 1] ? 1 : 0);
+            size_t best = diagonal + (lower(a[i - 1]) != lower(b[j - 1]) ? 1 : 0);
             best = above + 1 < best ? above + 1 : best;
             best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
             row[j] = best;

@@ -41,14 +41,36 @@ static const char *option_of_rule(size_t i, const void *context)
                : NULL;
 }
 
+/* " are rmsprop, adadelta": who has what another rule has not; "" if nobody does. */
+static void list_rules_with(const char *name, size_t size, char *out, size_t capacity)
+{
+    size_t count, used = 0;
+    const struct opt_rule *const *rules = opt_rules(&count);
+    const struct opt_option *option = opt_option_find(name, size);
+
+    for (size_t i = 0; option != NULL && i < count && used < capacity; i++) {
+        if (opt_option_applies(option, rules[i])) {
+            used += (size_t)snprintf(out + used, capacity - used, "%s%s",
+                                     used > 0 ? ", " : " are ", rules[i]->name);
+        }
+    }
+}
+
 enum opt_status opt_option_unknown(const char *name, size_t size,
                                    const struct opt_rule *rule, struct opt_error *error)
 {
     size_t count, used = 0;
     struct rule_options options = { opt_options_table(&count), rule };
     int shown = size > 40 ? 40 : (int)size;
-    char own[RANGE_TEXT] = "";
+    char own[RANGE_TEXT] = "", others[RANGE_TEXT] = "";
 
+    char copy[64];
+    snprintf(copy, sizeof copy, "%.*s", shown, name);
+    if (opt_term_find(copy) != NULL && opt_option_find(name, size) == NULL) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "'%s' is no option but a term: write %s + %s(...)", copy,
+                        rule->name, copy);
+    }
     const char *nearest = opt_nearest(name, size, count, option_of_rule, &options);
     if (opt_option_find(name, size) == NULL && nearest != NULL) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
@@ -61,8 +83,11 @@ enum opt_status opt_option_unknown(const char *name, size_t size,
                                      used > 0 ? ", " : "", o->name);
         }
     }
-    return opt_fail(error, OPT_INVALID_ARGUMENT, "%s has no option '%.*s': it has %s",
-                    rule->name, shown, name, own);
+    list_rules_with(name, size, others, sizeof others);
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "%s has no option '%.*s': it has %s%s%s%s", rule->name, shown, name,
+                    own, others[0] != '\0' ? "; those with " : "",
+                    others[0] != '\0' ? opt_option_find(name, size)->name : "", others);
 }
 
 struct words {
@@ -125,9 +150,9 @@ static enum opt_status wrong_kind(const struct opt_option *option,
 
     opt_option_range(option, ~0u, range, sizeof range);
     if (option->kind == OPT_KIND_NUMBER || option->kind == OPT_KIND_COUNT) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "%s must be a number %s%s, not '%.40s'", option->name,
-                        option->kind == OPT_KIND_COUNT ? "- " : "in ", range,
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "%s must be %s%s, not '%.40s'",
+                        option->name,
+                        option->kind == OPT_KIND_COUNT ? "" : "a number in ", range,
                         value->kind == OPT_VALUE_WORD ? value->word
                         : value->flag                 ? "true"
                                                       : "false");
