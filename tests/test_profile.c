@@ -107,10 +107,11 @@ static bool is_case(const struct opt_profile_row *row, const struct opt_spec *ex
         said[n++] = option;
     }
     opt_spec_to_wire(expected, &parts);
-    parts.wire.rule = row->name;
-    parts.wire.options = said;
-    parts.wire.option_count = n;
-    if (opt_spec_from_wire(&parts.wire, &spec, NULL) != OPT_OK) {
+    struct opt_wire_spec wire = parts.wire; /* for its groups */
+    wire.rule = row->name;
+    wire.options = said;
+    wire.option_count = n;
+    if (opt_spec_from_wire(&wire, &spec, NULL) != OPT_OK) {
         return false;
     }
     print(spec, text);

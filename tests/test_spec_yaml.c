@@ -204,10 +204,9 @@ static const char *const wrappers[] = {
     " + lookahead(3, alpha=0.25) + step(5, gamma=0.3)",
     " + exponential(9) + aggregate(sum)",
     " + polynomial(9, power=2, end=0.1) + nonfinite(skip)",
-    " + tensors(\"*.b\", weight_decay=0.5, lr_scale=2, layerwise=none) + "
-    "tensors(\"\\\"\\\\ # : {\xc3\xa4 "
-    "\xe2\x80\xa8\xef\xbb\xbf\xf0\x9f\x90\x8c\", "
-    "lr_scale=0)",
+    " + tensors(\"*.b\", weight_decay=0.5, lr_scale=2, layerwise=none)",
+    " + tensors(\"a: # {\", lr_scale=2) + tensors(\"\\\"\\\\\", lr_scale=0)",
+    " + tensors(\"\xc3\xa4\xe2\x80\xa8\xef\xbb\xbf\xf0\x9f\x90\x8c\", lr_scale=0)",
 };
 enum { WRAPPERS = sizeof wrappers / sizeof wrappers[0] };
 
