@@ -35,8 +35,8 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -
 WERROR ?=
 PACKAGES := libuv libprotobuf-c libxxhash
 DAEMON_PACKAGES := libcyaml
-CTL_PACKAGES := jansson
-TEST_PACKAGES := criterion jansson
+CTL_PACKAGES := jansson yaml-0.1
+TEST_PACKAGES := criterion jansson yaml-0.1
 
 # pkg-config is asked when something is compiled, not when this file is read: it may only
 # be installed by the target that is being made.
@@ -83,8 +83,10 @@ endif
 
 PROTO_OBJECTS := $(BUILD)/proto/optimd.pb-c.o
 KERNEL_SOURCES := $(wildcard common/optim/kernels*.c)
+# Only what reads files needs a reader of YAML: tools and tests, not the library.
+YAML_SOURCES := common/optim/spec_yaml.c
 COMMON_SOURCES := $(wildcard common/*.c) \
-	$(filter-out $(KERNEL_SOURCES),$(wildcard common/optim/*.c))
+	$(filter-out $(KERNEL_SOURCES) $(YAML_SOURCES),$(wildcard common/optim/*.c))
 SERVER_SOURCES := $(wildcard server/*.c server/net/*.c server/messages/*.c \
 	server/engine/*.c)
 CLIENT_SOURCES := $(wildcard client/*.c)
@@ -184,7 +186,7 @@ $(DAEMON): $(BUILD)/server/main.o $(SERVER_LIBRARY) $(COMMON_LIBRARY)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(OPENMP) -pie $(LDFLAGS) -o $@ $^ $(DAEMON_LIBS) $(OUR_LIBS)
 
-$(CTL): $(call object,$(CTL_SOURCES)) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
+$(CTL): $(call object,$(CTL_SOURCES) $(YAML_SOURCES)) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) -pie $(LDFLAGS) -o $@ $^ $(CTL_LIBS) $(OUR_LIBS)
 
@@ -287,11 +289,12 @@ gallery: ## every optimizer on three surfaces: moving pictures in build/gallery
 # Criterion does not start under ThreadSanitizer: a header of the same name stands in.
 ifneq ($(findstring thread,$(SANITIZE)),)
 $(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan
-TEST_PACKAGES := jansson
+TEST_PACKAGES := jansson yaml-0.1
 endif
 
 # A program may be made of everything of ours, besides its own sources.
-PARTS := $(SERVER_LIBRARY) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
+PARTS := $(call object,$(YAML_SOURCES)) $(SERVER_LIBRARY) $(CLIENT_OBJECTS) \
+	$(COMMON_LIBRARY)
 define link
 	@mkdir -p $(@D)
 	$(call say,LD)
@@ -307,9 +310,15 @@ $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
 		$(call object,$(BENCH_SHARED_SOURCES)) $(BENCH_KERNEL_OBJECTS) $(PARTS)
 	$(link)
 $(FUZZ_PROGRAMS): OUR_LDFLAGS += -fsanitize=fuzzer
-$(FUZZ_PROGRAMS) $(BUILD)/fuzz/make_corpus: $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
-		$(call object,$(FUZZ_SHARED_SOURCES)) $(COMMON_LIBRARY)
+CORPUS_PROGRAMS := $(BUILD)/fuzz/make_corpus $(BUILD)/fuzz/make_spec_corpus
+$(FUZZ_PROGRAMS) $(CORPUS_PROGRAMS): $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
+		$(call object,$(FUZZ_SHARED_SOURCES) $(YAML_SOURCES)) $(COMMON_LIBRARY)
 	$(link)
+
+# Writes the tables of rules and options into the files that have them.
+$(BUILD)/tables: $(BUILD)/docs/tables.o $(COMMON_LIBRARY)
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS)
 
 $(PYTHON_PROTO): proto/optimd.proto
 	@mkdir -p $(@D)
@@ -326,7 +335,12 @@ test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...:
 	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
 
 .PHONY: test-programs
-test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
+test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(BUILD)/tables $(MINIMAL) $(PYTHON_PROTO)
+
+.PHONY: tables
+tables: ## write the tables of rules and options into README and manual
+	@$(submake) $(BUILD)/tables
+	$(BUILD)/tables README.md docs/optimd-optimizers.7
 
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
@@ -349,9 +363,10 @@ fuzz: ## fuzz each parser of hostile bytes for FUZZ_SECONDS=60
 fuzz-programs: $(FUZZ_PROGRAMS)
 
 .PHONY: fuzz-corpus
-fuzz-corpus: $(BUILD)/fuzz/make_corpus ## write the inputs that fuzzing starts from anew
-	@mkdir -p tests/fuzz/corpus/frame
-	$< tests/fuzz/corpus/frame
+fuzz-corpus: $(CORPUS_PROGRAMS) ## write the inputs that fuzzing starts from anew
+	@mkdir -p tests/fuzz/corpus/frame tests/fuzz/corpus/spec
+	$(BUILD)/fuzz/make_corpus tests/fuzz/corpus/frame
+	$(BUILD)/fuzz/make_spec_corpus tests/fuzz/corpus/spec tests/fuzz/spec.dict
 
 # ---------------------------------------------------------------- checks
 
@@ -368,10 +383,10 @@ sanitize: ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize-thread: ## every test under ThreadSanitizer
 	@$(MAKE) --no-print-directory SANITIZE=thread test
 
-C_FILES = $(shell find client common server tests -name '*.[ch]' | sort)
+C_FILES = $(shell find client common docs server tests -name '*.[ch]' | sort)
 SHELL_FILES = $(shell grep -rlE --exclude='*.[ch]' '^\#!/(usr/)?bin/(env )?(ba)?sh' .ci deploy \
 	tests client | sort)
-MANUALS = $(wildcard server/*.8 client/*.[13])
+MANUALS = $(wildcard server/*.8 client/*.[13] docs/*.7)
 
 .PHONY: lint lint-format lint-cppcheck lint-tidy lint-shell lint-manuals
 lint: ## formatting, static analysis, shell scripts, manuals

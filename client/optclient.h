@@ -180,7 +180,8 @@ struct optclient_policy {
 /* Create a model, or open it if it is there with the same definition, and join its
  * rounds.
  *
- * specification  an expression, e.g. "adam(lr=1e-3) + warmup(500)" (see README)
+ * specification  an expression, e.g. "adam(lr=1e-3) + warmup(500)"; see
+ *                optimd-optimizers(7)
  * policy         NULL: SYNC, SHRINK, 1
  * tensors        count of them; borrowed for the call
  * initial        count pointers to the fp32 start values of each tensor, used only by

@@ -8,6 +8,7 @@ beside the daemon. Every answer is checked against arithmetic done here, with Py
 own floats rounded to fp32 where the daemon rounds. The last line counts the tests.
 """
 import ctypes
+import json
 import math
 import os
 import shutil
@@ -17,6 +18,8 @@ import sys
 import tempfile
 import time
 import unittest
+
+from google.protobuf import text_format
 
 DAEMON = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else ''
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)),
@@ -286,6 +289,20 @@ class OtherLanguage(unittest.TestCase):
                     data=table.SerializeToString()).model.specification)
         self.assertEqual(texts[0], texts[1])
         self.assertIn('adam', texts[0])
+
+    def test_message_that_optctl_prints_is_the_specification(self):
+        expression = ('torch.rmsprop(momentum=0.9, centered=true) + warmup(5) + '
+                      'tensors("a\\"b*", lr_scale=2, layerwise=none)')
+        optctl = os.path.join(os.path.dirname(DAEMON), 'optctl')
+        forms = json.loads(subprocess.run([optctl, '--json', 'spec', expression],
+                                          check=True, capture_output=True).stdout)
+        specification = text_format.Parse(forms['message'], pb.Specification())
+        table = pb.TensorTable(tensors=[pb.Tensor(name='w', shape=[4])])
+        with Worker('reader') as worker:
+            reply = worker.call(
+                create=pb.CreateModel(model='printed', specification=specification),
+                data=table.SerializeToString())
+        self.assertEqual(reply.model.specification, forms['expression'])
 
     def test_wrong_specification_names_the_right_word(self):
         with Worker('typo') as worker:
