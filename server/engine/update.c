@@ -17,11 +17,11 @@
 #include "server/engine/team.h"
 
 enum {
-    PIECE_LEAST = 1 << 20,    /* elements per thread and piece: about a millisecond */
-    PIECE_MOST = 16 << 20,    /* while nobody has sent a letter */
-    PIECE_TENSORS = 8192,     /* prepared at a time, per thread */
-    ROW_ELEMENTS = 64,        /* to find a row takes as long as to update so many */
-    TEAM_ELEMENTS = 64 << 10, /* fewer are done by one thread */
+    PIECE_LEAST = 1 << 20,     /* elements per thread and piece: about a millisecond */
+    PIECE_MOST = 16 << 20,     /* while nobody has sent a letter */
+    PIECE_TENSORS = 8192,      /* prepared at a time, per thread */
+    ROW_ELEMENTS = 64,         /* to find a row takes as long as to update so many */
+    TEAM_ELEMENTS = 256 << 10, /* fewer are done before a second thread is awake */
     CHECK_ELEMENTS = 1024
 };
 
