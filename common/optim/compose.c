@@ -25,53 +25,54 @@ static const char *optimizer_name(size_t i, const void *unused)
     return i < preset_count ? presets[i].name : rows[i - preset_count].name;
 }
 
-/* Names separated by commas; profile NULL: all that are no profile's, else only its. */
-static void list_optimizers(const char *profile, char *out, size_t capacity)
+static void append(char *all, size_t capacity, const char *name)
 {
-    size_t rule_count, preset_count, row_count, used = 0;
+    size_t used = strlen(all);
 
-    opt_rules(&rule_count);
-    opt_presets(&preset_count);
-    opt_profile_rows(&row_count);
-    size_t plain = rule_count + preset_count;
-    out[0] = '\0';
-    for (size_t i = profile == NULL ? 0 : plain;
-         i < (profile == NULL ? plain : plain + row_count) && used < capacity; i++) {
-        const char *name = optimizer_name(i, NULL);
-        if (profile == NULL || (strncmp(name, profile, strlen(profile)) == 0 &&
-                                opt_profile_row_find(name)->expression != NULL)) {
-            used += (size_t)snprintf(out + used, capacity - used, "%s%s",
-                                     used > 0 ? ", " : "", name);
+    snprintf(all + used, capacity - used, "%s%s", used > 0 ? ", " : "", name);
+}
+
+static enum opt_status not_in_profile(const char *name, const char *profile,
+                                      struct opt_error *error)
+{
+    char all[400] = "";
+    size_t count;
+    const struct opt_profile_row *rows = opt_profile_rows(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        if (opt_profile_row_of(&rows[i], profile) && rows[i].expression != NULL) {
+            append(all, sizeof all, rows[i].name);
         }
     }
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "the profile %s has no '%.40s': it has %s", profile, name, all);
 }
 
 static enum opt_status unknown_optimizer(const char *name, struct opt_error *error)
 {
     size_t rule_count, preset_count, row_count, profile_count;
-    char all[400], prefix[16];
+    char all[400] = "";
     const struct opt_profile *profiles = opt_profiles(&profile_count);
 
     opt_rules(&rule_count);
     opt_presets(&preset_count);
     opt_profile_rows(&row_count);
+    size_t plain = rule_count + preset_count;
     const char *nearest =
-        opt_nearest(name, strlen(name), rule_count + preset_count + row_count,
-                    optimizer_name, NULL);
+        opt_nearest(name, strlen(name), plain + row_count, optimizer_name, NULL);
     if (nearest != NULL) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "unknown optimizer '%.40s': did you mean '%s'?", name, nearest);
     }
     for (size_t i = 0; i < profile_count; i++) {
-        snprintf(prefix, sizeof prefix, "%s.", profiles[i].name);
-        if (strncmp(name, prefix, strlen(prefix)) == 0) {
-            list_optimizers(prefix, all, sizeof all);
-            return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "the profile %s has no '%.40s': it has %s",
-                            profiles[i].name, name, all);
+        size_t size = strlen(profiles[i].name);
+        if (strncmp(name, profiles[i].name, size) == 0 && name[size] == '.') {
+            return not_in_profile(name, profiles[i].name, error);
         }
     }
-    list_optimizers(NULL, all, sizeof all);
+    for (size_t i = 0; i < plain; i++) {
+        append(all, sizeof all, optimizer_name(i, NULL));
+    }
     return opt_fail(error, OPT_INVALID_ARGUMENT,
                     "unknown optimizer '%.40s': there are %s", name, all);
 }

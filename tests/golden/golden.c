@@ -323,9 +323,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: golden [DIR]\n");
         return 64;
     }
-    if (golden_list(folder, &names, &count, &error) != OPT_OK ||
-        !start_daemon(&error)) {
+    if (golden_list(folder, &names, &count, &error) != OPT_OK) {
         fprintf(stderr, "golden: %s\n", error.text);
+        return 1;
+    }
+    if (!start_daemon(&error)) {
+        fprintf(stderr, "golden: %s\n", error.text);
+        golden_list_free(names, count);
         return 1;
     }
     for (size_t i = 0; i < count; i++) {
