@@ -7,9 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/optim/compensate.h"
+#include "server/engine/delay.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
 #include "server/engine/push.h"
@@ -146,31 +145,6 @@ static size_t gather(const struct model *model, const struct work *work,
     return count;
 }
 
-/* Delay compensation, of the one gradient of the update: where the weights are known
- * that it was computed from, and are others than now, it is replaced by what it would
- * be about now. */
-static void compensate(const struct model *model, const struct work *work,
-                       const struct opt_block_memory *memory, struct seat *seat)
-{
-    const struct push *push = model->update.pushes[0];
-    const struct tensor *tensor = &model->tensors[work->tensor];
-    size_t block = tensor->first_block + work->block;
-    const float *then =
-        push->head.basis == model->step
-            ? NULL
-            : recall_of(&push->member->recall, block,
-                        tensor->at + (size_t)work->block * OPT_BLOCK, push->head.basis);
-    if (then == NULL || memory->contribution_count == 0) {
-        return;
-    }
-    struct opt_contribution *gradient = &seat->contributions[0];
-    opt_compensate(gradient->dtype, gradient->values,
-                   (float)model->consistency.delay_compensation, memory->w, then,
-                   seat->compensated, memory->n);
-    gradient->values = seat->compensated;
-    gradient->dtype = OPT_FP32;
-}
-
 /* Where the directions of a block are kept between its two passes: in its gradient,
  * which nobody needs after the first, if that is fp32. */
 static float *direction_of(const struct model *model, const struct work *work,
@@ -214,9 +188,9 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
         memory.direction = direction_of(model, work, seat);
     }
     /* In the second of two passes the direction stands where the gradient was. */
-    if (model->consistency.delay_compensation > 0 && pass != OPT_PASS_LOOKAHEAD &&
-        !(scalars->two_passes && pass == OPT_PASS_STEP)) {
-        compensate(model, work, &memory, seat);
+    bool reads_direction = scalars->two_passes && pass == OPT_PASS_STEP;
+    if (pass != OPT_PASS_LOOKAHEAD && !reads_direction) {
+        delay_compensate(model, work, &memory, seat);
     }
     opt_block_run(scalars, pass, &memory,
                   &update->sums[tensor->first_block + work->block]);
