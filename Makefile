@@ -73,8 +73,10 @@ ISAS := baseline v3 v4
 ISA_FLAGS_baseline := -march=x86-64
 ISA_FLAGS_v3 := -march=x86-64-v3
 ISA_FLAGS_v4 := -march=x86-64-v4 -mprefer-vector-width=512
+ISA_FLAGS_native := -march=native -mprefer-vector-width=512
 else
 ISAS := baseline
+ISA_FLAGS_native := -mcpu=native
 endif
 
 # ---------------------------------------------------------------- files
@@ -92,7 +94,9 @@ TEST_SOURCES := $(wildcard $(TEST_FOLDERS:=/test_*.c))
 TEST_SHARED_SOURCES := $(filter-out $(TEST_SOURCES),$(wildcard $(TEST_FOLDERS:=/*.c)))
 # A bench_*.c is a program too, and so is a fuzz_*.c; golden.c is one with its helpers.
 BENCH_SOURCES := $(wildcard tests/bench/bench_*.c)
-BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES),$(wildcard tests/bench/*.c))
+BENCH_KERNEL_SOURCES := tests/bench/hand_fused.c
+BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES) $(BENCH_KERNEL_SOURCES),\
+	$(wildcard tests/bench/*.c))
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
 	tests/bench/clock.c
@@ -101,6 +105,9 @@ FUZZ_SHARED_SOURCES := $(wildcard tests/wire_*.c)
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJECTS := $(foreach isa,$(ISAS),\
 	$(patsubst %.c,$(BUILD)/%.$(isa).o,$(KERNEL_SOURCES)))
+# What the kernels are measured against: this very machine's, and loops by hand.
+BENCH_KERNEL_OBJECTS := $(KERNEL_SOURCES:%.c=$(BUILD)/%.native.o) $(foreach isa,$(ISAS),\
+	$(patsubst %.c,$(BUILD)/%.$(isa).o,$(BENCH_KERNEL_SOURCES)))
 COMMON_OBJECTS := $(call object,$(COMMON_SOURCES)) $(KERNEL_OBJECTS) $(PROTO_OBJECTS)
 SERVER_OBJECTS := $(call object,$(filter-out server/main.c,$(SERVER_SOURCES)))
 CTL_SOURCES := client/optctl.c $(wildcard client/ctl_*.c)
@@ -149,13 +156,13 @@ $(PROTO_OBJECTS): $(BUILD)/proto/optimd.pb-c.c $(BUILD)/flags
 $(call object,$(wildcard common/wire*.c)): $(BUILD)/proto/optimd.pb-c.h
 
 define kernel_rule
-$(BUILD)/common/optim/%.$(1).o: common/optim/%.c $(BUILD)/flags
+$(BUILD)/%.$(1).o: %.c $(BUILD)/flags
 	@mkdir -p $$(@D)
 	$$(call say,CC)
 	$$(Q)$$(CC) $$(OUR_CPPFLAGS) -DOPT_KERNEL_ISA=$(1) $$(CPPFLAGS) $$(OUR_CFLAGS) \
 		$$(CFLAGS) $$(KERNEL_CFLAGS) $$(ISA_FLAGS_$(1)) $$(OPENMP) -MMD -MP -c -o $$@ $$<
 endef
-$(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
+$(foreach isa,$(ISAS) native,$(eval $(call kernel_rule,$(isa))))
 
 $(BUILD)/server/engine/%.o: private OUR_CFLAGS += $(OPENMP)
 $(BUILD)/tests/%.o: private OUR_CFLAGS += $(OPENMP)
@@ -269,7 +276,7 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(call object,$(TEST_SHARED_SOURCES))
 $(BUILD)/golden: $(call object,$(GOLDEN_SOURCES)) $(PARTS)
 	$(link)
 $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
-		$(call object,$(BENCH_SHARED_SOURCES)) $(PARTS)
+		$(call object,$(BENCH_SHARED_SOURCES)) $(BENCH_KERNEL_OBJECTS) $(PARTS)
 	$(link)
 $(FUZZ_PROGRAMS): OUR_LDFLAGS += -fsanitize=fuzzer
 $(FUZZ_PROGRAMS) $(BUILD)/fuzz/make_corpus: $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \

@@ -22,6 +22,7 @@
 #include "server/engine/engine.h"
 #include "server/net/listener.h"
 #include "server/net/loop.h"
+#include "server/patience.h"
 #include "server/settings.h"
 
 enum {
@@ -339,6 +340,9 @@ int main(int argc, char **argv)
     case SETTINGS_RUN:
     case SETTINGS_MISUSED:
         break;
+    }
+    if (settings.threads > 1) {
+        patience_choose(argv);
     }
     return run(&settings);
 }

@@ -304,7 +304,11 @@ static const struct situation situations[] = {
     { "momentum(lr=0.1) + lookahead(k=3, momentum=pullback)", OPT_FP16, 2 },
     { "lamb(lr=0.01)", OPT_FP32, 4 },
     { "lamb(lr=0.01) + tensors(\"b*\", layerwise=none)", OPT_BF16, 2 },
+    { "lars(lr=0.1)", OPT_FP32, 2 },
+    { "lars(lr=0.1)", OPT_BF16, 1 },
+    { "rmsprop(momentum=0.9, momentum_form=ema) + layerwise(update)", OPT_FP32, 1 },
     { "lars2017(lr=0.1)", OPT_FP32, 2 },
+    { "lars2017(lr=0.1) + clip(global_norm, 1)", OPT_BF16, 1 },
     { "sgd(lr=0.1) + aggregate(sum)", OPT_FP32, 3 },
 };
 

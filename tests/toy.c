@@ -133,8 +133,8 @@ void toy_update_shuffled(struct toy *toy, const float *gradient, uint64_t order)
     }
     opt_update_tensor(&tensor);
     if (tensor.two_passes) {
-        shuffled_pass(toy, &tensor, OPT_PASS_DIRECTION, &one, &order, sums);
-        opt_update_add_direction(&tensor, sums, blocks);
+        shuffled_pass(toy, &tensor, tensor.first_pass, &one, &order, sums);
+        opt_update_end_first(&tensor, sums, blocks);
     }
     shuffled_pass(toy, &tensor, OPT_PASS_STEP, &one, &order, sums);
     if (opt_update_synchronises(&update)) {

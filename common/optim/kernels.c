@@ -16,7 +16,7 @@ static void sgd(const struct opt_slice *s)
 }
 static void momentum(const struct opt_slice *s)
 {
-    shell_update(s, 1, momentum_element);
+    shell_update_kept(s, 1, momentum_element);
 }
 static void nag(const struct opt_slice *s)
 {
@@ -36,11 +36,11 @@ static void rmsprop_centered(const struct opt_slice *s)
 }
 static void rmsprop_momentum(const struct opt_slice *s)
 {
-    shell_update(s, 2, rmsprop_momentum_element);
+    shell_update_kept(s, 2, rmsprop_momentum_element);
 }
 static void rmsprop_centered_momentum(const struct opt_slice *s)
 {
-    shell_update(s, 3, rmsprop_centered_momentum_element);
+    shell_update_kept(s, 3, rmsprop_centered_momentum_element);
 }
 static void adadelta(const struct opt_slice *s)
 {

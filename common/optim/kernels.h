@@ -54,7 +54,10 @@ struct opt_slice {
     const float *w;
     float *w_out; /* unless the direction is wanted */
     float *slots[3];
-    float *direction; /* not NULL: the direction goes here, the weights stay */
+    /* Not NULL: the weights stay, and the squares of directions and weights are added
+     * to OPT_LANES lanes each; element i goes to lane i % OPT_LANES. */
+    double *direction_lanes, *weight_lanes;
+    float *direction; /* then the directions go here; NULL: they are the last slot */
 };
 
 enum { OPT_LANES = 16 };

@@ -71,8 +71,8 @@ bool opt_update_serial(const struct opt_spec *spec, uint64_t number,
         }
         opt_update_tensor(&updates[i]);
         if (updates[i].two_passes) {
-            run_pass(&updates[i], OPT_PASS_DIRECTION, &tensors[i], sums);
-            opt_update_add_direction(&updates[i], sums, blocks_of(tensors[i].n));
+            run_pass(&updates[i], updates[i].first_pass, &tensors[i], sums);
+            opt_update_end_first(&updates[i], sums, blocks_of(tensors[i].n));
         }
         run_pass(&updates[i], OPT_PASS_STEP, &tensors[i], sums);
     }

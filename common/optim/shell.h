@@ -63,68 +63,134 @@ OPT_INLINE float shell_gradient(const struct opt_slice *s, enum opt_load load, s
     }
 }
 
-/* load, slots, to_direction and rule are constants wherever this is inlined. The slice
- * and the scalars are copied because stores to float arrays might change them for all
- * the compiler knows. */
-OPT_INLINE void shell_loop(const struct opt_slice *slice, enum opt_load load, int slots,
-                           bool to_direction, opt_element *rule)
+/* One element: moves its slots and returns its direction. load, slots and rule are
+ * constants wherever this is inlined. */
+OPT_INLINE float shell_direction(const struct opt_slice *s, const struct opt_scalars *k,
+                                 enum opt_load load, int slots, opt_element *rule,
+                                 size_t i)
+{
+    float *a = s->slots[0], *b = s->slots[1], *c = s->slots[2];
+    float w = s->w[i];
+    float g = clamp(k->scale * shell_gradient(s, load, i), k->bound) + k->coupled * w;
+    float ai = slots > 0 ? a[i] : 0.0f;
+    float bi = slots > 1 ? b[i] : 0.0f;
+    float ci = slots > 2 ? c[i] : 0.0f;
+    float u = rule(k, g, &ai, &bi, &ci) + k->inside * w;
+    if (slots > 0) {
+        a[i] = ai;
+    }
+    if (slots > 1) {
+        b[i] = bi;
+    }
+    if (slots > 2) {
+        c[i] = ci;
+    }
+    return u;
+}
+
+/* The slice and the scalars are copied because stores to float arrays might change them
+ * for all the compiler knows. */
+OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load load,
+                                int slots, opt_element *rule)
 {
     const struct opt_slice s = *slice;
     const struct opt_scalars k = *slice->scalars;
-    float *a = s.slots[0], *b = s.slots[1], *c = s.slots[2];
 
 #pragma omp simd
     for (size_t i = 0; i < s.n; i++) {
         float w = s.w[i];
-        float g = clamp(k.scale * shell_gradient(&s, load, i), k.bound) + k.coupled * w;
-        float ai = slots > 0 ? a[i] : 0.0f;
-        float bi = slots > 1 ? b[i] : 0.0f;
-        float ci = slots > 2 ? c[i] : 0.0f;
-        float u = rule(&k, g, &ai, &bi, &ci) + k.inside * w;
-        if (slots > 0) {
-            a[i] = ai;
-        }
-        if (slots > 1) {
-            b[i] = bi;
-        }
-        if (slots > 2) {
-            c[i] = ci;
-        }
-        if (to_direction) {
-            s.direction[i] = u;
-        } else {
-            s.w_out[i] = w - (k.decoupled * w + k.step * u);
-        }
+        float u = shell_direction(&s, &k, load, slots, rule, i);
+        s.w_out[i] = w - (k.decoupled * w + k.step * u);
     }
 }
 
-OPT_INLINE void shell_goal(const struct opt_slice *s, enum opt_load load, int slots,
-                           opt_element *rule)
+/* Directions of count <= OPT_LANES elements from i on, and the squares of them and of
+ * the weights in their lanes (norm.c) while they are in registers. */
+OPT_INLINE void shell_lanes(const struct opt_slice *s, const struct opt_scalars *k,
+                            enum opt_load load, int slots, bool stored,
+                            opt_element *rule, size_t i, size_t count,
+                            double *restrict directions, double *restrict weights)
 {
-    if (s->direction != NULL) {
-        shell_loop(s, load, slots, true, rule);
+#pragma omp simd
+    for (size_t l = 0; l < count; l++) {
+        double w = (double)s->w[i + l];
+        float u = shell_direction(s, k, load, slots, rule, i + l);
+        if (stored) {
+            s->direction[i + l] = u;
+        }
+        directions[l] += (double)u * (double)u;
+        weights[l] += w * w;
+    }
+}
+
+OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_load load,
+                                     int slots, bool stored, opt_element *rule)
+{
+    const struct opt_slice s = *slice;
+    const struct opt_scalars k = *slice->scalars;
+    double directions[OPT_LANES], weights[OPT_LANES];
+    size_t whole = s.n - s.n % OPT_LANES;
+
+    for (size_t l = 0; l < OPT_LANES; l++) {
+        directions[l] = s.direction_lanes[l];
+        weights[l] = s.weight_lanes[l];
+    }
+    for (size_t i = 0; i < whole; i += OPT_LANES) {
+        shell_lanes(&s, &k, load, slots, stored, rule, i, OPT_LANES, directions,
+                    weights);
+    }
+    shell_lanes(&s, &k, load, slots, stored, rule, whole, s.n - whole, directions,
+                weights);
+    for (size_t l = 0; l < OPT_LANES; l++) {
+        s.direction_lanes[l] = directions[l];
+        s.weight_lanes[l] = weights[l];
+    }
+}
+
+/* kept: the rule's direction is its last slot, and stored only if decay comes on top.
+ */
+OPT_INLINE void shell_goal(const struct opt_slice *s, enum opt_load load, int slots,
+                           bool kept, opt_element *rule)
+{
+    if (s->direction_lanes == NULL) {
+        shell_step_loop(s, load, slots, rule);
+    } else if (kept && s->direction == NULL) {
+        shell_direction_loop(s, load, slots, false, rule);
     } else {
-        shell_loop(s, load, slots, false, rule);
+        shell_direction_loop(s, load, slots, true, rule);
     }
 }
 
 /* One loop for every way to read the gradient and for both goals. */
-OPT_INLINE void shell_update(const struct opt_slice *s, int slots, opt_element *rule)
+OPT_INLINE void shell_update_as(const struct opt_slice *s, int slots, bool kept,
+                                opt_element *rule)
 {
     switch (s->load) {
     case OPT_LOAD_FP32:
-        shell_goal(s, OPT_LOAD_FP32, slots, rule);
+        shell_goal(s, OPT_LOAD_FP32, slots, kept, rule);
         break;
     case OPT_LOAD_BF16:
-        shell_goal(s, OPT_LOAD_BF16, slots, rule);
+        shell_goal(s, OPT_LOAD_BF16, slots, kept, rule);
         break;
     case OPT_LOAD_FP16:
-        shell_goal(s, OPT_LOAD_FP16, slots, rule);
+        shell_goal(s, OPT_LOAD_FP16, slots, kept, rule);
         break;
     case OPT_LOAD_FP32_PAIR:
-        shell_goal(s, OPT_LOAD_FP32_PAIR, slots, rule);
+        shell_goal(s, OPT_LOAD_FP32_PAIR, slots, kept, rule);
         break;
     }
+}
+
+OPT_INLINE void shell_update(const struct opt_slice *s, int slots, opt_element *rule)
+{
+    shell_update_as(s, slots, false, rule);
+}
+
+/* For rules whose last slot is their direction. */
+OPT_INLINE void shell_update_kept(const struct opt_slice *s, int slots,
+                                  opt_element *rule)
+{
+    shell_update_as(s, slots, true, rule);
 }
 
 #endif

@@ -7,6 +7,7 @@
 #include "common/optim/update.h"
 
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
@@ -39,8 +40,7 @@ bool opt_update_needs_norms(const struct opt_update *update)
     const struct opt_options *options = &update->spec->options;
 
     return options->clip == OPT_CLIP_TENSOR_NORM ||
-           options->clip == OPT_CLIP_GLOBAL_NORM ||
-           options->layerwise == OPT_LAYERWISE_GRADIENT || may_overflow(update->spec);
+           options->clip == OPT_CLIP_GLOBAL_NORM || may_overflow(update->spec);
 }
 
 static float value_bound(const struct opt_options *options)
@@ -53,6 +53,7 @@ void opt_update_bind(struct opt_tensor_update *tensor, const struct opt_update *
                      struct opt_tensor_counters *counters)
 {
     const struct opt_spec *spec = update->spec;
+    bool of_direction = spec->options.layerwise == OPT_LAYERWISE_UPDATE;
 
     *tensor = (struct opt_tensor_update){
         .update = update,
@@ -61,19 +62,27 @@ void opt_update_bind(struct opt_tensor_update *tensor, const struct opt_update *
         .lr = update->lr * options->lr_scale,
         .trust_ratio = 1.0,
         .two_passes =
-            options->layerwise && spec->options.layerwise == OPT_LAYERWISE_UPDATE,
+            options->layerwise && (of_direction || !opt_update_needs_norms(update)),
+        .first_pass = of_direction ? OPT_PASS_DIRECTION : OPT_PASS_NORM,
         .kernel = (int)spec->rule->kernel,
+        .direction_slot = -1,
         .scalars = { .scale = 1.0f, .bound = value_bound(&spec->options) },
     };
+}
+
+static void add_sums(struct opt_tensor_update *tensor, double *first,
+                     const struct opt_block_sums *sums, size_t blocks)
+{
+    for (size_t i = 0; i < blocks; i++) {
+        *first += sums[i].first;
+        tensor->weight_sum += sums[i].second;
+    }
 }
 
 void opt_update_add_norm(struct opt_update *update, struct opt_tensor_update *tensor,
                          const struct opt_block_sums *sums, size_t blocks)
 {
-    for (size_t i = 0; i < blocks; i++) {
-        tensor->gradient_sum += sums[i].first;
-        tensor->weight_sum += sums[i].second;
-    }
+    add_sums(tensor, &tensor->gradient_sum, sums, blocks);
     update->gradient_sum += tensor->gradient_sum;
 }
 
@@ -112,7 +121,30 @@ static double decoupled_factor(const struct opt_tensor_update *tensor)
     return tensor->lr * decay;
 }
 
-void opt_update_tensor(struct opt_tensor_update *tensor)
+/* The slot that is the kernel's direction, or -1. */
+static int direction_slot(int kernel)
+{
+    switch (kernel) {
+    case OPT_KERNEL_MOMENTUM:
+        return 0;
+    case OPT_KERNEL_RMSPROP_MOMENTUM:
+        return 1;
+    case OPT_KERNEL_RMSPROP_CENTERED_MOMENTUM:
+        return 2;
+    default:
+        return -1;
+    }
+}
+
+/* A factor as the loops take it. A trust ratio may be more than any float, and infinity
+ * times an element that is 0 would be NaN. */
+static float rounded(double factor)
+{
+    return factor > (double)FLT_MAX ? FLT_MAX : (float)factor;
+}
+
+/* Everything that the loops multiply with, from options, counters and norms. */
+static void prepare(struct opt_tensor_update *tensor)
 {
     const struct opt_update *update = tensor->update;
     const struct opt_rule *rule = update->spec->rule;
@@ -123,7 +155,6 @@ void opt_update_tensor(struct opt_tensor_update *tensor)
     double coupled = options->decay == OPT_DECAY_COUPLED ? decay : 0.0;
     bool includes_lr = opt_rule_includes_lr(update->spec);
 
-    tensor->counters->t++;
     if (options->clip == OPT_CLIP_TENSOR_NORM) {
         clip = clip_factor(tensor->gradient_sum, options->clip_max);
     }
@@ -134,9 +165,9 @@ void opt_update_tensor(struct opt_tensor_update *tensor)
                                 coupled * weight_norm);
         tensor->trust_ratio = ratio;
     }
-    k->scale = (float)(clip * ratio);
+    k->scale = rounded(clip * ratio);
     k->bound = (float)((double)value_bound(options) * (ratio > 0.0 ? ratio : 1.0));
-    k->coupled = (float)(ratio * coupled);
+    k->coupled = rounded(ratio * coupled);
     k->step = includes_lr ? 1.0f : (float)tensor->lr;
     if (options->decay == OPT_DECAY_UPDATE) {
         k->inside = (float)(includes_lr ? tensor->lr * decay : decay);
@@ -145,19 +176,30 @@ void opt_update_tensor(struct opt_tensor_update *tensor)
         k->decoupled = (float)decoupled_factor(tensor);
     }
     rule->prepare(options, tensor);
+    tensor->direction_slot = k->inside == 0.0f ? direction_slot(tensor->kernel) : -1;
 }
 
-void opt_update_add_direction(struct opt_tensor_update *tensor,
-                              const struct opt_block_sums *sums, size_t blocks)
+void opt_update_tensor(struct opt_tensor_update *tensor)
 {
-    for (size_t i = 0; i < blocks; i++) {
-        tensor->direction_sum += sums[i].first;
-        tensor->weight_sum += sums[i].second;
+    tensor->counters->t++;
+    if (!tensor->two_passes || tensor->first_pass == OPT_PASS_DIRECTION) {
+        prepare(tensor);
     }
+}
+
+void opt_update_end_first(struct opt_tensor_update *tensor,
+                          const struct opt_block_sums *sums, size_t blocks)
+{
+    if (tensor->first_pass == OPT_PASS_NORM) {
+        add_sums(tensor, &tensor->gradient_sum, sums, blocks);
+        prepare(tensor);
+        return;
+    }
+    add_sums(tensor, &tensor->direction_sum, sums, blocks);
     tensor->trust_ratio =
         opt_layerwise_ratio(&tensor->update->spec->options, sqrt(tensor->weight_sum),
                             sqrt(tensor->direction_sum), 0.0);
-    tensor->scalars.step = (float)((double)tensor->scalars.step * tensor->trust_ratio);
+    tensor->scalars.step = rounded((double)tensor->scalars.step * tensor->trust_ratio);
 }
 
 static size_t slice_of(size_t n, size_t start)
@@ -172,6 +214,17 @@ static void load_slice(const struct opt_block_memory *memory, size_t start,
                         memory->contribution_offset + start, scratch, n);
 }
 
+/* Where the two sums of a block are formed (norm.c). */
+struct lanes {
+    double first[OPT_LANES], second[OPT_LANES];
+};
+
+static void fold(const struct lanes *lanes, struct opt_block_sums *sums)
+{
+    sums->first = opt_norm_fold(lanes->first);
+    sums->second = opt_norm_fold(lanes->second);
+}
+
 static void norm_block(const struct opt_tensor_update *tensor,
                        const struct opt_block_memory *memory,
                        struct opt_block_sums *sums)
@@ -182,7 +235,7 @@ static void norm_block(const struct opt_tensor_update *tensor,
         memory->contribution_count == 1 && one->factor == 1.0 && one->dtype == OPT_FP32;
     bool check = may_overflow(tensor->update->spec);
     bool weights = tensor->update->spec->options.layerwise == OPT_LAYERWISE_GRADIENT;
-    double gradient_lanes[OPT_LANES] = { 0 }, weight_lanes[OPT_LANES] = { 0 };
+    struct lanes lanes = { { 0 }, { 0 } };
     float scratch[OPT_SLICE];
     bool finite = true;
 
@@ -196,19 +249,22 @@ static void norm_block(const struct opt_tensor_update *tensor,
             load_slice(memory, start, scratch, n);
         }
         finite = finite && (!check || kernels->all_finite(OPT_FP32, gradient, n));
-        kernels->squares(gradient, tensor->scalars.bound, gradient_lanes, n);
+        kernels->squares(gradient, tensor->scalars.bound, lanes.first, n);
         if (weights) {
-            kernels->squares(memory->w + start, INFINITY, weight_lanes, n);
+            kernels->squares(memory->w + start, INFINITY, lanes.second, n);
         }
     }
-    sums->first = finite ? opt_norm_fold(gradient_lanes) : (double)INFINITY;
-    sums->second = opt_norm_fold(weight_lanes);
+    fold(&lanes, sums);
+    if (!finite) {
+        sums->first = (double)INFINITY;
+    }
 }
 
 /* The rule's loop over elements start to start + n, whose aggregated gradient is either
- * in the contributions themselves or in scratch. */
+ * in the contributions themselves or in scratch; lanes: of a DIRECTION pass, or NULL.
+ */
 static void run_rule(const struct opt_tensor_update *tensor,
-                     const struct opt_block_memory *memory, bool to_direction,
+                     const struct opt_block_memory *memory, struct lanes *lanes,
                      const float *scratch, enum opt_load load, size_t start, size_t n)
 {
     struct opt_slice slice = {
@@ -232,61 +288,57 @@ static void run_rule(const struct opt_tensor_update *tensor,
     for (size_t i = 0; i < sizeof slice.slots / sizeof slice.slots[0]; i++) {
         slice.slots[i] = memory->slots[i] != NULL ? memory->slots[i] + start : NULL;
     }
-    if (to_direction) {
-        slice.direction = memory->direction + start;
-    } else {
+    if (lanes == NULL) {
         slice.w_out = memory->w_out + start;
+    } else {
+        slice.direction_lanes = lanes->first;
+        slice.weight_lanes = lanes->second;
+        slice.direction = tensor->direction_slot < 0 ? memory->direction + start : NULL;
     }
     opt_kernels()->update[tensor->kernel](&slice);
 }
 
-static void direction_block(const struct opt_tensor_update *tensor,
-                            const struct opt_block_memory *memory,
-                            struct opt_block_sums *sums)
-{
-    const struct opt_kernels *kernels = opt_kernels();
-    double direction_lanes[OPT_LANES] = { 0 }, weight_lanes[OPT_LANES] = { 0 };
-    float scratch[OPT_SLICE];
-    enum opt_load load;
-    bool direct =
-        opt_aggregate_direct(memory->contributions, memory->contribution_count, &load);
-
-    for (size_t start = 0; start < memory->n; start += OPT_SLICE) {
-        size_t n = slice_of(memory->n, start);
-
-        if (!direct) {
-            load_slice(memory, start, scratch, n);
-        }
-        run_rule(tensor, memory, true, direct ? NULL : scratch, load, start, n);
-        kernels->squares(memory->direction + start, INFINITY, direction_lanes, n);
-        kernels->squares(memory->w + start, INFINITY, weight_lanes, n);
-    }
-    sums->first = opt_norm_fold(direction_lanes);
-    sums->second = opt_norm_fold(weight_lanes);
-}
-
-static void step_block(const struct opt_tensor_update *tensor,
-                       const struct opt_block_memory *memory)
+/* The rule's loop over the block, in slices where the gradient must be summed first. */
+static void run_block(const struct opt_tensor_update *tensor,
+                      const struct opt_block_memory *memory, struct lanes *lanes)
 {
     float scratch[OPT_SLICE];
     enum opt_load load;
 
-    if (tensor->two_passes) {
-        opt_kernels()->step(&tensor->scalars, memory->w, memory->direction,
-                            memory->w_out, memory->n);
-        return;
-    }
     if (opt_aggregate_direct(memory->contributions, memory->contribution_count,
                              &load)) {
-        run_rule(tensor, memory, false, NULL, load, 0, memory->n);
+        run_rule(tensor, memory, lanes, NULL, load, 0, memory->n);
         return;
     }
     for (size_t start = 0; start < memory->n; start += OPT_SLICE) {
         size_t n = slice_of(memory->n, start);
 
         load_slice(memory, start, scratch, n);
-        run_rule(tensor, memory, false, scratch, OPT_LOAD_FP32, start, n);
+        run_rule(tensor, memory, lanes, scratch, OPT_LOAD_FP32, start, n);
     }
+}
+
+static void direction_block(const struct opt_tensor_update *tensor,
+                            const struct opt_block_memory *memory,
+                            struct opt_block_sums *sums)
+{
+    struct lanes lanes = { { 0 }, { 0 } };
+
+    run_block(tensor, memory, &lanes);
+    fold(&lanes, sums);
+}
+
+static void step_block(const struct opt_tensor_update *tensor,
+                       const struct opt_block_memory *memory)
+{
+    if (tensor->two_passes && tensor->first_pass == OPT_PASS_DIRECTION) {
+        int slot = tensor->direction_slot;
+        opt_kernels()->step(&tensor->scalars, memory->w,
+                            slot < 0 ? memory->direction : memory->slots[slot],
+                            memory->w_out, memory->n);
+        return;
+    }
+    run_block(tensor, memory, NULL);
 }
 
 void opt_block_run(const struct opt_tensor_update *tensor, enum opt_pass pass,

@@ -15,11 +15,15 @@
  *       if not opt_update_finite(&u): the update is dropped, nothing has changed
  *   each tensor:                                                sweep 2
  *       opt_update_tensor(&x)          scalars of this tensor; t becomes t + 1
- *       if x.two_passes: OPT_PASS_DIRECTION on its blocks
- *                        opt_update_add_direction(&x, sums, blocks)
+ *       if x.two_passes: x.first_pass on its blocks
+ *                        opt_update_end_first(&x, sums, blocks)
  *       OPT_PASS_STEP on its blocks
  *   if opt_update_synchronises(&u):
  *       each tensor of the model: OPT_PASS_LOOKAHEAD on its blocks
+ *
+ * What a tensor needs of itself alone is a first pass of sweep 2 and not a part of
+ * sweep 1, so that the second finds in cache what the first has read; best if it takes
+ * the blocks from the last to the first.
  *
  * No I/O, no threads, nothing allocated.
  */
@@ -72,8 +76,8 @@ struct opt_block_memory {
     const struct opt_contribution *contributions;
     size_t contribution_count;
     size_t contribution_offset; /* element of their values where this block starts */
-    float *direction; /* two-pass tensors: n floats kept from DIRECTION to STEP; may be
-                         the memory of an fp32 contribution */
+    float *direction; /* tensors with a DIRECTION pass: n floats kept from it to STEP;
+                         may be the memory of an fp32 contribution */
 };
 
 /* Sums of squares over one block, fp64, same bits on every instruction set. */
@@ -116,10 +120,12 @@ struct opt_tensor_update {
     struct opt_tensor_counters *counters;
     double gradient_sum, weight_sum; /* sums of squares, from the passes */
     double direction_sum;
-    double lr;          /* of this tensor */
-    double trust_ratio; /* 1 where the wrapper does not apply */
-    bool two_passes;    /* DIRECTION comes before STEP */
-    int kernel;         /* which loop (kernels.h) */
+    double lr;                /* of this tensor */
+    double trust_ratio;       /* 1 where the wrapper does not apply */
+    bool two_passes;          /* first_pass comes before STEP */
+    enum opt_pass first_pass; /* NORM or DIRECTION */
+    int kernel;               /* which loop (kernels.h) */
+    int direction_slot;       /* that is the direction from DIRECTION to STEP, or -1 */
     struct opt_scalars scalars;
 };
 
@@ -146,9 +152,9 @@ bool opt_update_finite(const struct opt_update *update);
 
 /* Sweep 2: advance t and prepare the scalars. */
 void opt_update_tensor(struct opt_tensor_update *tensor);
-/* After the DIRECTION pass: trust ratio. */
-void opt_update_add_direction(struct opt_tensor_update *tensor,
-                              const struct opt_block_sums *sums, size_t blocks);
+/* After the first of two passes: its blocks' sums, in block order; trust ratio. */
+void opt_update_end_first(struct opt_tensor_update *tensor,
+                          const struct opt_block_sums *sums, size_t blocks);
 /* Run one pass on one block. sums is written by NORM and DIRECTION, may be NULL else.
  */
 void opt_block_run(const struct opt_tensor_update *tensor, enum opt_pass pass,

@@ -6,15 +6,14 @@
  * bit. Nothing is allocated here, and once the norms are known nothing can fail: an
  * update happens whole or not at all.
  *
- *   [ norms -> ] prepare -> [ directions -> ] steps -> ... -> [ rows -> lookahead -> ]
- *                           \_  per group of tensors  _/                       publish
+ *   [ norms -> ] prepare -> [ first passes -> ] steps -> ... -> [ rows -> lookahead ->
+ *                           \_   per group of tensors   _/                      publish
  *
  * A tensor that takes two passes is done by one thread if it is small, so that nobody
  * waits in between; a large one is a group of its own.
  *
- * Between two pieces the threads of the team wait as the OpenMP runtime was told to
- * (OMP_WAIT_POLICY, GOMP_SPINCOUNT in the daemon's environment); by default they spin
- * for some milliseconds, then sleep.
+ * Between two pieces the threads of the team sleep, unless the daemon's environment
+ * says otherwise (server/patience.h).
  */
 #ifndef OPTIMD_SERVER_ENGINE_UPDATE_H
 #define OPTIMD_SERVER_ENGINE_UPDATE_H
@@ -35,7 +34,7 @@ enum update_phase {
     UPDATE_NORMS,
     UPDATE_ROW_NORMS,
     UPDATE_PREPARE,
-    UPDATE_DIRECTIONS,
+    UPDATE_FIRST,
     UPDATE_STEPS,
     UPDATE_ROWS,
     UPDATE_LOOKAHEAD

@@ -21,6 +21,16 @@ struct bench {
 /* kernels.c: every rule's share of the machine's memory bandwidth. */
 void bench_kernels(const struct bench *bench);
 
+/* composition.c: composed and portable kernels against loops by hand and native ones.
+ */
+void bench_composition(const struct bench *bench);
+
+/* peers.c: updates against PyTorch's, if it is installed. */
+void bench_peers(const struct bench *bench);
+
+/* sparse.c: updates of rows of a small and of a large table. */
+void bench_sparse(const struct bench *bench);
+
 /* transfer.c: goodput of pushes and pulls against bare sockets. */
 void bench_transfer(const struct bench *bench);
 

@@ -20,6 +20,11 @@ static const struct group {
 } groups[] = {
     { "kernels", "Optimizer updates against the memory: true traffic, triad = 1",
       bench_kernels },
+    { "composition", "Composed and portable kernels: time, by hand or native = 1",
+      bench_composition },
+    { "peers", "Updates against PyTorch's: time, theirs = 1", bench_peers },
+    { "sparse", "Rows of a large table against rows of a small one: time",
+      bench_sparse },
     { "transfer", "Pushes and pulls against bare blocking sockets", bench_transfer },
     { "latency", "Small pushes against a libuv echo server", bench_latency },
     { "connections", "Small pushes beside a thousand idle connections",
@@ -42,7 +47,7 @@ static void usage(FILE *out)
           "[--json FILE]\ngroups:\n",
           out);
     for (size_t i = 0; i < GROUPS; i++) {
-        fprintf(out, "  %-10s %s\n", groups[i].name, groups[i].title);
+        fprintf(out, "  %-12s %s\n", groups[i].name, groups[i].title);
     }
 }
 
@@ -110,7 +115,7 @@ int main(int count, char **words)
     if (!choose(count, words, &choice, &status)) {
         return status;
     }
-    double begin = seconds_now(), limit = bench->quick ? 50 : 330;
+    double begin = seconds_now(), limit = bench->quick ? 50 : 600;
     bench->effort = bench->quick ? (struct compare_effort){ 5, 1.5, begin + limit }
                                  : (struct compare_effort){ 7, 6, begin + limit };
     bench->report = report_new(stdout);

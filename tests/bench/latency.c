@@ -133,9 +133,9 @@ static bool echoes_many(void *context, double *values, char problem[256])
 
 static void measure(const struct bench *bench, struct ping *ping)
 {
-    static const struct report_quantity trip[] = { { "p50", "us", REPORT_LESS, 0 },
-                                                   { "p99", "us", REPORT_LESS, 0 } };
-    static const struct report_quantity rate = { "", "1/s", REPORT_MORE, 0 };
+    static const struct report_quantity trip[] = { { "p50", "us", REPORT_LESS, 0, 0 },
+                                                   { "p99", "us", REPORT_LESS, 0, 0 } };
+    static const struct report_quantity rate = { "", "1/s", REPORT_MORE, 0, 0 };
     struct comparison one = {
         .name = "push 64 B, one at a time",
         .reference = "echo of 64 bytes",

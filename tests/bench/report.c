@@ -73,7 +73,7 @@ void report_group(struct report *report, const char *name, const char *title,
 {
     fprintf(report->out, "\n%s%s\n", title,
             quiet ? "" : " (other programs were busy: judge the ratios only)");
-    fprintf(report->out, "  %-40s %9s %9s %-8s  ratio (lowest-highest)\n", "", "optimd",
+    fprintf(report->out, "  %-44s %9s %9s %-8s  ratio (lowest-highest)\n", "", "optimd",
             "reference", "unit");
     json_t *group = json_pack("{s:s, s:s, s:f, s:b, s:[]}", "name", name, "title",
                               title, "idle", idle, "quiet", quiet, "rows");
@@ -108,17 +108,21 @@ void report_add(struct report *report, const struct report_row *row)
 {
     const struct report_quantity *quantity = &row->quantity;
     const char *relation = quantity->better == REPORT_MORE ? ">=" : "<=";
-    char name[128], ours[24], theirs[24], note[64] = "";
+    char name[128], ours[24], theirs[24], note[64] = "", time[32] = "";
+    double ns = quantity->bytes / row->ours.median;
     snprintf(name, sizeof name, "%s%s%s", row->name, quantity->name[0] ? ", " : "",
              quantity->name);
     if (quantity->goal > 0) {
         snprintf(note, sizeof note, "  goal %s %.2f: %s", relation, quantity->goal,
                  goal_met(row) ? "met" : "MISSED");
     }
-    fprintf(report->out, "  %-40s %9s %9s %-8s %6.2f (%.2f-%.2f)%s%s\n", name,
+    if (quantity->bytes > 0) {
+        snprintf(time, sizeof time, "  %.3f ns/param", ns);
+    }
+    fprintf(report->out, "  %-44s %9s %9s %-8s %6.2f (%.2f-%.2f)%s%s%s\n", name,
             digits(row->ours.median, ours), digits(row->theirs.median, theirs),
             quantity->unit, row->ratio.median, row->ratio.lowest, row->ratio.highest,
-            note, row->few ? "  (few pairs)" : "");
+            time, note, row->few ? "  (few pairs)" : "");
     fflush(report->out);
 
     json_t *object = json_pack(
@@ -127,6 +131,10 @@ void report_add(struct report *report, const struct report_row *row)
         quantity->better == REPORT_MORE ? "more" : "less", "reference", row->reference,
         "optimd", summary_json(&row->ours), "theirs", summary_json(&row->theirs),
         "ratio", summary_json(&row->ratio), "pairs", (int)row->pairs);
+    if (quantity->bytes > 0) {
+        json_object_set_new(object, "bytes_per_parameter", json_real(quantity->bytes));
+        json_object_set_new(object, "ns_per_parameter", json_real(ns));
+    }
     if (quantity->goal > 0) {
         json_object_set_new(object, "goal", json_real(quantity->goal));
         json_object_set_new(object, "met", json_boolean(goal_met(row)));

@@ -29,7 +29,8 @@ struct report_quantity {
     const char *name; /* "p99"; "" if the row's name says it all */
     const char *unit;
     enum report_better better;
-    double goal; /* for the median ratio: at least, or at most; 0: none */
+    double goal;  /* for the median ratio: at least, or at most; 0: none */
+    double bytes; /* of a parameter, if the unit is GB/s: ns/param is shown too; or 0 */
 };
 
 struct report_row {

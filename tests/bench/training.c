@@ -87,7 +87,7 @@ static void report_memory(const struct bench *bench, const struct contest *conte
     struct report_row row = {
         .name = name,
         .reference = "weights and slots",
-        .quantity = { "", "MiB", REPORT_LESS, 0 },
+        .quantity = { "", "MiB", REPORT_LESS, 0, 0 },
         .ours = { peak, peak, peak },
         .theirs = { state, state, state },
         .ratio = { peak / state, peak / state, peak / state },
@@ -99,9 +99,9 @@ static void report_memory(const struct bench *bench, const struct contest *conte
 static void measure(const struct bench *bench, struct contest *contest)
 {
     const struct report_quantity quantities[] = {
-        { "time", "ms", REPORT_LESS, bench->quick ? 0 : 0.90 },
-        { "rate", "1/s", REPORT_MORE, 0 },
-        { "bytes both ways", "GB/s", REPORT_MORE, 0 },
+        { "time", "ms", REPORT_LESS, bench->quick ? 0 : 0.90, 0 },
+        { "rate", "1/s", REPORT_MORE, 0, 0 },
+        { "bytes both ways", "GB/s", REPORT_MORE, 0, 0 },
     };
     char name[64];
     snprintf(name, sizeof name, "step, %u worker%s", contest->workers,
@@ -141,8 +141,7 @@ static bool prepare(const struct bench *bench, struct contest *contest,
             return false;
         }
     }
-    if (!kernel_run_init(&contest->adam, expression, (size_t)parameters, 1, OPT_FP32, 1,
-                         problem)) {
+    if (!kernel_run_init(&contest->adam, expression, (size_t)parameters, 1, problem)) {
         return false;
     }
     contest->adam.threads = threads;

@@ -182,7 +182,7 @@ static void measure(const struct bench *bench, struct exchange *exchange)
                   : exchange->operation == PULL ? size->pull_goal
                                                 : 0;
     struct report_quantity quantity = { "", "GB/s", REPORT_MORE,
-                                        exchange->many && !bench->quick ? goal : 0 };
+                                        exchange->many && !bench->quick ? goal : 0, 0 };
     char name[96];
     exchange->messages = bench->quick ? (full + 3) / 4 : full;
     snprintf(name, sizeof name, "%s %s, %s", operations[exchange->operation].name,
