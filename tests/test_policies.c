@@ -614,7 +614,7 @@ Test(delay_compensation, leaves_a_gradient_of_another_basis_as_it_is)
 }
 
 /* Where the direction is kept in the gradient's place, the gradient is read once. */
-Test(delay_compensation, works_with_rules_of_two_passes)
+static void compensates_in_two_passes(const char *spec)
 {
     struct desk desk;
     desk_open(&desk, desk_settings());
@@ -624,8 +624,8 @@ Test(delay_compensation, works_with_rules_of_two_passes)
         struct caller a = caller_new(&desk, "a", 1);
         struct opt_consistency policy = { .mode = OPT_ASYNC,
                                           .delay_compensation = i == 0 ? 1 : 0 };
-        uint32_t model = model_create(&a, i == 0 ? "with" : "without", "lamb(lr=0.5)",
-                                      policy, &four, 1, start);
+        uint32_t model = model_create(&a, i == 0 ? "with" : "without", spec, policy,
+                                      &four, 1, start);
         float now[4], then[4], values[4];
         struct opt_segment segment = { .tensor = 0 };
         model_pull(&a, model, OPT_VIEW_TRAIN, "", then, 4);
@@ -641,8 +641,15 @@ Test(delay_compensation, works_with_rules_of_two_passes)
         caller_gone(&b, false);
         caller_gone(&a, false);
     }
-    cr_expect(same_bits(weights[0], weights[1], 4));
+    cr_expect(same_bits(weights[0], weights[1], 4), "%s", spec);
     desk_close(&desk);
+}
+
+Test(delay_compensation, works_with_rules_of_two_passes)
+{
+    compensates_in_two_passes("lamb(lr=0.5)");
+    compensates_in_two_passes("lars2017(lr=0.5)");
+    compensates_in_two_passes("adam(lr=0.5) + clip(tensor_norm, 1)");
 }
 
 /* ---------------------------------------------------------------- rest */

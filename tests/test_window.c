@@ -2,7 +2,6 @@
 #include "server/engine/window.h"
 
 #include <criterion/criterion.h>
-#include <stdlib.h>
 #include <string.h>
 
 static void settle(struct window *window, uint64_t sequence, enum opt_fate fate,
@@ -114,15 +113,11 @@ Test(window, keeps_steps_apart_that_look_alike_in_their_lower_half)
 
 Test(window, is_the_same_after_a_copy_of_its_bytes)
 {
-    struct window *window = calloc(1, sizeof(*window));
-    uint8_t *bytes = malloc(sizeof(*window));
-    struct window *copy = calloc(1, sizeof(*copy));
-    cr_assert(window != NULL && bytes != NULL && copy != NULL);
-    settle(window, 5, OPT_FATE_APPLIED, 4);
-    memcpy(bytes, window, sizeof(*window));
-    memcpy(copy, bytes, sizeof(*copy));
-    expect_fate(copy, 5, OPT_FATE_APPLIED, 4);
-    free(window);
-    free(bytes);
-    free(copy);
+    static uint8_t bytes[sizeof(struct window)];
+    struct window window = { .last = 0 };
+    struct window copy;
+    settle(&window, 5, OPT_FATE_APPLIED, 4);
+    memcpy(bytes, &window, sizeof(window));
+    memcpy(&copy, bytes, sizeof(copy));
+    expect_fate(&copy, 5, OPT_FATE_APPLIED, 4);
 }

@@ -146,8 +146,8 @@ static void on_remembered_long(struct engine *engine, struct alarm *alarm)
               on_remembered_long);
 }
 
-/* The one that left first is forgotten. False if none can be. */
-static bool forget_oldest(struct engine *engine, struct model *model)
+/* The one that left first is forgotten. */
+static void forget_oldest(struct engine *engine, struct model *model)
 {
     struct member *oldest = NULL;
     for (size_t i = 0; i < model->member_count; i++) {
@@ -160,21 +160,16 @@ static bool forget_oldest(struct engine *engine, struct model *model)
     if (oldest != NULL) {
         lease_forget(engine, oldest);
     }
-    return oldest != NULL;
 }
 
-/* A member more, from the budget; those that are only remembered give way. */
+/* A member more, from the budget; one that is only remembered gives way. */
 static bool make_way(struct engine *engine, struct model *model)
 {
-    if (model->member_count - model->joined >= MEMBERS_KEPT) {
+    if (model->member_count - model->joined >= MEMBERS_KEPT ||
+        budget_left(&engine->budget) < sizeof(struct member)) {
         forget_oldest(engine, model);
     }
-    while (!budget_take(&engine->budget, sizeof(struct member))) {
-        if (!forget_oldest(engine, model)) {
-            return false;
-        }
-    }
-    return true;
+    return budget_take(&engine->budget, sizeof(struct member));
 }
 
 /* ---------------------------------------------------------------- joining */

@@ -84,8 +84,7 @@ enum opt_status endpoints_parse(const char *text, struct endpoints *out,
 {
     struct endpoints found = { .count = 0 };
     for (const char *rest = text; rest != NULL;) {
-        const char *end = strchr(rest, ',');
-        size_t length = end != NULL ? (size_t)(end - rest) : strlen(rest);
+        size_t length = strcspn(rest, ",");
         char one[NI_MAXHOST + 16];
         if (length >= sizeof(one)) {
             return opt_fail(error, OPT_INVALID_ARGUMENT,
@@ -102,7 +101,7 @@ enum opt_status endpoints_parse(const char *text, struct endpoints *out,
             return status;
         }
         found.count++;
-        rest = end != NULL ? end + 1 : NULL;
+        rest = rest[length] == ',' ? rest + length + 1 : NULL;
     }
     *out = found;
     return OPT_OK;

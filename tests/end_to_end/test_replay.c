@@ -13,7 +13,13 @@
 #include "tests/end_to_end/daemon.h"
 #include "tests/end_to_end/raw.h"
 
-enum { PUSHES = 40, ELEMENTS = 8 };
+enum { PUSHES = 40, HALF = PUSHES / 2, ELEMENTS = 8 };
+
+/* Of the numbers 1 to n. */
+static float sum_to(int n)
+{
+    return (float)(n * (n + 1)) / 2;
+}
 
 struct recording {
     uint8_t *bytes;
@@ -179,7 +185,7 @@ Test(replay, of_every_frame_in_any_order_changes_nothing)
     for (uint64_t i = 1; i <= PUSHES; i++) {
         expect_fate(&replay, shuffled(i), OPT_FATE_DUPLICATE, shuffled(i));
     }
-    end(&replay, PUSHES * (PUSHES + 1) / 2.0f);
+    end(&replay, sum_to(PUSHES));
 }
 
 Test(replay, out_of_order_applies_what_ascends_and_nothing_else)
@@ -207,15 +213,14 @@ Test(replay, on_another_connection_changes_nothing)
 {
     struct replay replay;
     begin(&replay);
-    for (uint64_t i = 1; i <= PUSHES / 2; i++) {
+    for (uint64_t i = 1; i <= HALF; i++) {
         expect_fate(&replay, i, OPT_FATE_APPLIED, i);
     }
     int first = replay.socket;
     replay.socket = raw_connect(replay.daemon.port);
     raw_hello(replay.socket, "w"); /* the same session, so the same incarnation */
     for (uint64_t i = 1; i <= PUSHES; i++) {
-        expect_fate(&replay, i, i <= PUSHES / 2 ? OPT_FATE_DUPLICATE : OPT_FATE_APPLIED,
-                    i);
+        expect_fate(&replay, i, i <= HALF ? OPT_FATE_DUPLICATE : OPT_FATE_APPLIED, i);
     }
     /* The old connection speaks for nobody any more. */
     int second = replay.socket;
@@ -223,14 +228,14 @@ Test(replay, on_another_connection_changes_nothing)
     expect_refusal(&replay, 1, OPT_FAILED_PRECONDITION, "another connection");
     close(first);
     replay.socket = second;
-    end(&replay, PUSHES * (PUSHES + 1) / 2.0f);
+    end(&replay, sum_to(PUSHES));
 }
 
 Test(replay, of_a_life_that_is_over_is_refused)
 {
     struct replay replay;
     begin(&replay);
-    for (uint64_t i = 1; i <= PUSHES / 2; i++) {
+    for (uint64_t i = 1; i <= HALF; i++) {
         expect_fate(&replay, i, OPT_FATE_APPLIED, i);
     }
     /* Without grace, a connection that breaks is the end of the worker. */
@@ -239,11 +244,11 @@ Test(replay, of_a_life_that_is_over_is_refused)
     replay.socket = raw_connect(replay.daemon.port);
     raw_hello(replay.socket, "w");
     join(&replay);
-    for (uint64_t i = 1; i <= PUSHES / 2; i++) {
+    for (uint64_t i = 1; i <= HALF; i++) {
         expect_fate(&replay, i, OPT_FATE_DUPLICATE, i);
     }
-    for (uint64_t i = PUSHES / 2 + 1; i <= PUSHES; i++) {
+    for (uint64_t i = HALF + 1; i <= PUSHES; i++) {
         expect_refusal(&replay, i, OPT_ABORTED, "stale incarnation 1");
     }
-    end(&replay, PUSHES / 2 * (PUSHES / 2 + 1) / 2.0f);
+    end(&replay, sum_to(HALF));
 }
