@@ -324,6 +324,7 @@ int main(int argc, char **argv)
     struct settings settings;
     enum settings_action action = SETTINGS_RUN;
     struct opt_error error;
+    patience_choose(argv);
     if (settings_read(argc, argv, &settings, &action, &error) != OPT_OK) {
         return complain(action == SETTINGS_MISUSED ? EX_USAGE : EX_CONFIG, &error);
     }
@@ -340,9 +341,6 @@ int main(int argc, char **argv)
     case SETTINGS_RUN:
     case SETTINGS_MISUSED:
         break;
-    }
-    if (settings.threads > 1) {
-        patience_choose(argv);
     }
     return run(&settings);
 }

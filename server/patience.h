@@ -11,7 +11,7 @@
 /* Have the team sleep, unless the environment says something about it. The runtime has
  * read the environment before main, so the program starts once more, as the same
  * process with the same arguments; if it cannot, it goes on as it is. Main thread,
- * before anything is opened. */
+ * before anything is read: a configuration may come through a pipe. */
 void patience_choose(char **arguments);
 
 #endif
