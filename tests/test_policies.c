@@ -509,6 +509,32 @@ Test(damping, divides_a_gradient_by_one_more_than_its_staleness)
     desk_close(&desk);
 }
 
+Test(damping, is_for_rows_too)
+{
+    static const uint64_t rows[] = { 4, 2 };
+    static const struct opt_tensor_entry table = {
+        .name = "t", .shape = rows, .rank = 2, .elements = 8, .sparse = true
+    };
+    static const uint32_t row = 3;
+    static const float gradient[] = { 12, 24 };
+    struct opt_consistency policy = { .mode = OPT_ASYNC, .damping = true };
+    struct opt_segment segment = { .rows = &row, .row_count = 1 };
+    struct desk desk;
+    float weights[8];
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1);
+    uint32_t model = model_create(&a, "m", "sgd(lr=1)", policy, &table, 1, NULL);
+    for (uint64_t i = 1; i <= 3; i++) { /* all from step 0: whole, a half, a third */
+        desk_free(letter_ask(&a, push_letter(&a, model, i, OPT_FP32, &segment, 1,
+                                             gradient, sizeof gradient)));
+    }
+    model_pull(&a, model, OPT_VIEW_TRAIN, "", weights, 8);
+    cr_expect(weights[6] == -22 && weights[7] == -44, "%g %g", (double)weights[6],
+              (double)weights[7]);
+    caller_gone(&a, false);
+    desk_close(&desk);
+}
+
 /* a pulls, b moves the weights, a pushes: by the formula, written out. */
 static void compensates(size_t n, enum opt_dtype dtype, double lambda)
 {

@@ -50,7 +50,7 @@ static size_t files_of(const struct daemon_process *daemon)
     return count;
 }
 
-static uint64_t connections_now(int observer)
+static uint64_t counter_now(int observer, const char *name)
 {
     const struct opt_request request = { .id = 9, .message = OPT_MESSAGE_STATISTICS };
     struct raw_reply reply;
@@ -59,7 +59,7 @@ static uint64_t connections_now(int observer)
     cr_assert(raw_receive(observer, &reply));
     const struct opt_statistics_reply *statistics = &reply.reply.body.statistics;
     for (size_t i = 0; i < statistics->count; i++) {
-        if (strcmp(statistics->counters[i].name, "connections") == 0) {
+        if (strcmp(statistics->counters[i].name, name) == 0) {
             count = statistics->counters[i].value;
         }
     }
@@ -67,11 +67,13 @@ static uint64_t connections_now(int observer)
     return count;
 }
 
-/* Until only the observer is left: each question waits for the daemon. */
-static void await_alone(int observer)
+/* Until as many have come, and only the observer is left: each question waits for the
+ * daemon. */
+static void await_alone(int observer, uint64_t opened)
 {
     uint64_t limit = test_now_ms() + 20000;
-    while (connections_now(observer) > 1) {
+    while (counter_now(observer, "connections_opened") < opened ||
+           counter_now(observer, "connections") > 1) {
         cr_assert_lt(test_now_ms(), limit, "connections are not closed");
     }
 }
@@ -89,13 +91,13 @@ Test(connections, a_thousand_idle_ones_cost_little_memory, .timeout = 60)
         sockets[i] = raw_connect(daemon.port);
         raw_hello(sockets[i], "");
     }
-    cr_assert_eq(connections_now(observer), IDLE + 1);
+    cr_assert_eq(counter_now(observer, "connections"), IDLE + 1);
     size_t after = daemon_memory(&daemon);
     cr_assert_lt(after, before + IDLE_BYTES_MAX, "%zu bytes", after - before);
     for (int i = 0; i < IDLE; i++) {
         close(sockets[i]);
     }
-    await_alone(observer);
+    await_alone(observer, 1 + IDLE);
     close(observer);
     daemon_stop(&daemon);
 }
@@ -116,7 +118,7 @@ Test(connections, that_come_and_go_leave_no_descriptor, .timeout = 60)
         }
         close(fd);
     }
-    await_alone(observer);
+    await_alone(observer, 1 + CHURN);
     cr_assert_eq(files_of(&daemon), before);
     close(observer);
     daemon_stop(&daemon);
