@@ -1,9 +1,9 @@
 /* connections — what many connections cost those that work.
  *
  * The same small pushes, one at a time, to a daemon with a thousand idle connections
- * and to one without. Beside that, as facts: the memory of the idle ones, how soon one
- * that is beyond the limit is told so, and whether connections that come and go leave
- * descriptors behind.
+ * and to one with a single one. Beside that, as facts: the memory of the idle ones, how
+ * soon one that is beyond the limit is told so, and whether connections that come and
+ * go leave descriptors behind.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -43,7 +43,8 @@ static bool pushes(void *context, double *values, char problem[256])
     float numbers[ELEMENTS] = { 0 };
     struct optclient_values gradient = { .values = numbers };
     const struct optclient_push_options options = { .timeout_ms = TIMEOUT_MS };
-    if (!crowd_touch(&side->crowd)) {
+    /* Both sides ask as often, so that both come to their pushes in the same state. */
+    if (!crowd_touch(&side->crowd, IDLE)) {
         snprintf(problem, 256, "an idle connection was closed");
         return false;
     }
@@ -80,7 +81,8 @@ static bool client_start(struct side *side, char problem[256])
 static bool crowd_in(const struct bench *bench, struct side *side, char problem[256])
 {
     double values[2];
-    if (!pushes(side, values, problem)) {
+    if (!crowd_gather(&side->crowd, side->server.address, 1, problem) ||
+        !pushes(side, values, problem)) {
         return false;
     }
     double before = (double)server_peak_bytes(&side->server);
@@ -100,7 +102,7 @@ static void measure_pushes(const struct bench *bench, struct side *crowded,
                                                    { "p99", "us", REPORT_LESS, 1.10 } };
     const struct comparison comparison = {
         .name = "push 64 B beside 1000 idle",
-        .reference = "the same without them",
+        .reference = "the same beside one",
         .quantities = trip,
         .quantity_count = 2,
         .ours = { pushes, crowded },
@@ -213,6 +215,7 @@ static bool prepare(const struct bench *bench, struct side *crowded, struct side
     return server_start(&crowded->server, bench->daemon, problem) &&
            server_start(&alone->server, bench->daemon, problem) &&
            client_start(crowded, problem) && client_start(alone, problem) &&
+           crowd_gather(&alone->crowd, alone->server.address, 1, problem) &&
            crowd_in(bench, crowded, problem);
 }
 
@@ -230,6 +233,7 @@ void bench_connections(const struct bench *bench)
         report_failure(bench->report, "connections: %s", problem);
     }
     crowd_leave(&crowded.crowd);
+    crowd_leave(&alone.crowd);
     optclient_close(crowded.client);
     optclient_close(alone.client);
     bool stopped = server_stop(&crowded.server);

@@ -79,11 +79,11 @@ bool crowd_gather(struct crowd *crowd, const char *address, size_t count,
     return true;
 }
 
-bool crowd_touch(const struct crowd *crowd)
+bool crowd_touch(const struct crowd *crowd, size_t times)
 {
     const struct opt_request beat = { .id = 2, .message = OPT_MESSAGE_HEARTBEAT };
-    for (size_t i = 0; i < crowd->count; i++) {
-        if (!ask(crowd->sockets[i], &beat)) {
+    for (size_t i = 0; i < times; i++) {
+        if (!ask(crowd->sockets[i % crowd->count], &beat)) {
             return false;
         }
     }

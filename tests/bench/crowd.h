@@ -22,8 +22,9 @@ int crowd_connect(const char *address);
 bool crowd_gather(struct crowd *crowd, const char *address, size_t count,
                   char problem[256]);
 
-/* Each asks something, so that none is let go for idleness. False if one was. */
-bool crowd_touch(const struct crowd *crowd);
+/* They ask something by turns, so many times, so that none is let go for idleness.
+ * False if one was. */
+bool crowd_touch(const struct crowd *crowd, size_t times);
 
 void crowd_leave(struct crowd *crowd);
 
