@@ -316,7 +316,7 @@ $(FUZZ_PROGRAMS) $(CORPUS_PROGRAMS): $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
 	$(link)
 
 # Writes the tables of rules and options into the files that have them.
-$(BUILD)/tables: $(BUILD)/docs/tables.o $(COMMON_LIBRARY)
+$(BUILD)/tables: $(BUILD)/deploy/tables.o $(COMMON_LIBRARY)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS)
 
@@ -340,7 +340,7 @@ test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(BUILD)/tables $(MINIMAL)
 .PHONY: tables
 tables: ## write the tables of rules and options into README and manual
 	@$(submake) $(BUILD)/tables
-	$(BUILD)/tables README.md docs/optimd-optimizers.7
+	$(BUILD)/tables README.md server/optimd-optimizers.7
 
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
@@ -383,10 +383,10 @@ sanitize: ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize-thread: ## every test under ThreadSanitizer
 	@$(MAKE) --no-print-directory SANITIZE=thread test
 
-C_FILES = $(shell find client common docs server tests -name '*.[ch]' | sort)
+C_FILES = $(shell find client common deploy server tests -name '*.[ch]' | sort)
 SHELL_FILES = $(shell grep -rlE --exclude='*.[ch]' '^\#!/(usr/)?bin/(env )?(ba)?sh' .ci deploy \
 	tests client | sort)
-MANUALS = $(wildcard server/*.8 client/*.[13] docs/*.7)
+MANUALS = $(wildcard server/*.8 client/*.[13] server/*.7)
 
 .PHONY: lint lint-format lint-cppcheck lint-tidy lint-shell lint-manuals
 lint: ## formatting, static analysis, shell scripts, manuals
