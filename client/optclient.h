@@ -197,8 +197,8 @@ optclient_model_specification(const struct optclient_model *model);
 OPTCLIENT_API size_t optclient_model_find(const struct optclient_model *model,
                                           const char *name);
 
-/* Rows that one pull may name, of all its tensors together. A push may name any number.
- */
+/* Rows that one pull may name, of all its tensors together, beside at most 4,096
+ * tensors. A push may name any number. */
 #define OPTCLIENT_PULL_ROWS_MAX 8192
 
 /* Values of one tensor in the caller's memory: fp32, row-major, all its elements; or
@@ -265,9 +265,9 @@ optclient_push(struct optclient_model *model, const struct optclient_values *gra
  * same step. options and result may be NULL. After a failure what is in that memory is
  * undefined.
  *
- * OPTCLIENT_INVALID_ARGUMENT: an unknown tensor, or one twice. OPTCLIENT_NOT_FOUND: no
- * such slot; names those that there are. OPTCLIENT_DEADLINE_EXCEEDED: min_step was not
- * reached.
+ * OPTCLIENT_INVALID_ARGUMENT: an unknown tensor or row, a tensor twice, or a list of
+ * rows that is too long for one request. OPTCLIENT_NOT_FOUND: no such slot; names those
+ * that there are. OPTCLIENT_DEADLINE_EXCEEDED: min_step was not reached.
  */
 OPTCLIENT_API enum optclient_status
 optclient_pull(struct optclient_model *model, const struct optclient_values *weights,
