@@ -104,7 +104,8 @@ struct optclient_options {
     uint32_t backoff_max_ms;     /* longest; 5,000 */
     enum optclient_dtype push_dtype; /* gradients on the wire; FP32 */
     enum optclient_dtype pull_dtype; /* weights on the wire; FP32 */
-    int checksum; /* not 0: XXH3-64 over the data of every frame, both ways */
+    int checksum; /* not 0: XXH3-64 over the data of every frame, both ways; what was
+                     damaged on its way is sent or asked for again */
 };
 
 /* The defaults given above. */
