@@ -69,7 +69,7 @@ struct wrong {
     enum opt_dtype dtype;
     bool not_last;            /* never ends, but says so in a second frame */
     enum opt_message message; /* 0: pull */
-    bool wrong_sum, no_sum;
+    bool no_sum;
     enum optclient_status status;
     const char *words;
 };
