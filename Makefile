@@ -240,7 +240,7 @@ DATA ?= digits
 .PHONY: demo
 demo: ## train with WORKERS=4 processes; DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
 	@deploy/deps build run demo $(filter fashion,$(DATA))
-	@$(submake) demo-programs
+	+@$(submake) demo-programs
 	@$(EXAMPLES)/demo --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
 		--workers $(WORKERS) --data $(DATA) \
 		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \
@@ -287,7 +287,7 @@ submake = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS
 .PHONY: test
 test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...: under it
 	@deploy/deps build run test $(if $(SANITIZE),check)
-	@$(submake) test-programs
+	+@$(submake) test-programs
 	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
 
 .PHONY: test-programs
@@ -296,20 +296,20 @@ test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	@deploy/deps build run test
-	@$(submake) $(DAEMON) $(BUILD)/golden
+	+@$(submake) $(DAEMON) $(BUILD)/golden
 	$(BUILD)/golden $(GOLDEN)
 
 .PHONY: bench
 bench: ## measure, against the machine's own limits; QUICK=1: in a minute
 	@deploy/deps build run test
-	@$(submake) $(DAEMON) $(BENCH_PROGRAMS)
+	+@$(submake) $(DAEMON) $(BENCH_PROGRAMS)
 	@set -e; for program in $(BENCH_PROGRAMS); do $$program $(if $(QUICK),--quick); done
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz fuzz-programs
 fuzz: ## fuzz each parser of hostile bytes for FUZZ_SECONDS=60
 	@deploy/deps build run check
-	@$(submake) SANITIZE=address,undefined,fuzzer-no-link fuzz-programs
+	+@$(submake) SANITIZE=address,undefined,fuzzer-no-link fuzz-programs
 	@tests/fuzz/run build/sanitize-address-undefined-fuzzer-no-link/fuzz $(FUZZ_SECONDS)
 fuzz-programs: $(FUZZ_PROGRAMS)
 
@@ -341,7 +341,7 @@ MANUALS = $(wildcard server/*.8 client/*.[13])
 .PHONY: lint lint-format lint-cppcheck lint-tidy lint-shell lint-manuals
 lint: ## formatting, static analysis, shell scripts, manuals
 	@deploy/deps build test check
-	@$(submake) --keep-going --output-sync lint-format lint-cppcheck lint-tidy lint-shell \
+	+@$(submake) --keep-going --output-sync lint-format lint-cppcheck lint-tidy lint-shell \
 		lint-manuals
 
 lint-format:

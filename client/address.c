@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/unix_address.h"
+
 /* A port is digits only: no sign, no blanks, no name of a service. */
 static bool port_valid(const char *text)
 {
@@ -22,6 +24,14 @@ enum opt_status address_parse(const char *text, struct address *out,
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "address is NULL; expected HOST:PORT");
     }
+    if (opt_unix_meant(text)) {
+        struct sockaddr_un path;
+        enum opt_status status = opt_unix_address(text, &path, error);
+        if (status == OPT_OK) {
+            *out = (struct address){ .path = path };
+        }
+        return status;
+    }
     const char *host = text;
     const char *colon = strrchr(text, ':');
     size_t length = colon == NULL ? 0 : (size_t)(colon - text);
@@ -38,7 +48,9 @@ enum opt_status address_parse(const char *text, struct address *out,
         colon = bracket + 1;
     } else if (colon == NULL) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "address \"%.300s\" has no port; expected HOST:PORT", text);
+                        "address \"%.300s\" has no port; expected HOST:PORT or "
+                        "unix:/PATH",
+                        text);
     } else if (memchr(text, ':', length) != NULL) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "address \"%.300s\": an IPv6 host stands in brackets, as in "

@@ -111,7 +111,8 @@ struct optclient_options {
 /* The defaults given above. */
 OPTCLIENT_API struct optclient_options optclient_options_default(void);
 
-/* Connect to "HOST:PORT" ("127.0.0.1:7070", "[::1]:7070", "ps.internal:7070").
+/* Connect to "HOST:PORT" ("127.0.0.1:7070", "[::1]:7070", "ps.internal:7070") or to
+ * "unix:/PATH" of a daemon on this machine.
  * options may be NULL. Waits for a daemon that does not answer yet until the deadline.
  * OPTCLIENT_INVALID_ARGUMENT (address, worker name), OPTCLIENT_DEADLINE_EXCEEDED (with
  * what the last attempt met), OPTCLIENT_UNIMPLEMENTED (other protocol version),

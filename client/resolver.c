@@ -1,5 +1,6 @@
 #include "client/resolver.h"
 
+#include <netdb.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -11,31 +12,68 @@ struct lookup {
     uv_async_t *wake;     /* NULL once abandoned */
     bool answered;
     int code; /* of getaddrinfo */
-    struct addrinfo *found;
+    struct route *found;
 };
 
 static void lookup_free(struct lookup *lookup)
 {
-    if (lookup->found != NULL) {
-        freeaddrinfo(lookup->found);
-    }
+    routes_free(lookup->found);
     pthread_mutex_destroy(&lookup->lock);
     free(lookup);
 }
 
-static int look_up(const struct address *address, int flags, struct addrinfo **out)
+/* Append an address; false without memory. */
+static bool route_add(struct route ***end, const void *address, socklen_t size)
 {
+    struct route *route = calloc(1, sizeof(*route));
+    if (route == NULL) {
+        return false;
+    }
+    memcpy(&route->address, address, size);
+    route->size = size;
+    **end = route;
+    *end = &route->next;
+    return true;
+}
+
+void routes_free(struct route *routes)
+{
+    while (routes != NULL) {
+        struct route *next = routes->next;
+        free(routes);
+        routes = next;
+    }
+}
+
+/* A code of getaddrinfo; 0: *out has an address at least. */
+static int look_up(const struct address *address, int flags, struct route **out)
+{
+    struct route **end = out;
+    *out = NULL;
+    if (address->port[0] == '\0') {
+        return route_add(&end, &address->path, sizeof(address->path)) ? 0 : EAI_MEMORY;
+    }
     struct addrinfo hints = { .ai_family = AF_UNSPEC,
                               .ai_socktype = SOCK_STREAM,
                               .ai_flags = AI_NUMERICSERV | flags };
-    *out = NULL;
-    return getaddrinfo(address->host, address->port, &hints, out);
+    struct addrinfo *found;
+    int code = getaddrinfo(address->host, address->port, &hints, &found);
+    if (code != 0) {
+        return code;
+    }
+    for (const struct addrinfo *one = found; one != NULL; one = one->ai_next) {
+        if (!route_add(&end, one->ai_addr, one->ai_addrlen)) {
+            break; /* those that there are will do */
+        }
+    }
+    freeaddrinfo(found);
+    return *out != NULL ? 0 : EAI_MEMORY;
 }
 
 static void *lookup_thread(void *argument)
 {
     struct lookup *lookup = argument;
-    struct addrinfo *found;
+    struct route *found;
     int code = look_up(&lookup->address, 0, &found);
     pthread_mutex_lock(&lookup->lock);
     lookup->answered = true;
@@ -96,7 +134,7 @@ enum opt_status lookup_start(const struct address *address, uv_async_t *wake,
     return OPT_OK;
 }
 
-bool lookup_take(struct lookup *lookup, struct addrinfo **out, struct opt_error *error)
+bool lookup_take(struct lookup *lookup, struct route **out, struct opt_error *error)
 {
     /* Holding the lock until the thread has let go of it makes freeing safe. */
     pthread_mutex_lock(&lookup->lock);

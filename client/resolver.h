@@ -3,19 +3,27 @@
  * The system's resolver may block for many seconds and cannot be interrupted. Each
  * look-up therefore has a thread of its own, which reports by waking the client's loop;
  * a client that no longer wants the answer abandons the look-up and goes on. Numeric
- * addresses are answered at once, without a thread.
+ * addresses and Unix sockets are answered at once, without a thread.
  */
 #ifndef OPTCLIENT_RESOLVER_H
 #define OPTCLIENT_RESOLVER_H
 
-#include <netdb.h>
 #include <stdbool.h>
+#include <sys/socket.h>
 #include <uv.h>
 
 #include "client/address.h"
 #include "common/status.h"
 
 struct lookup;
+
+/* One of the addresses that a name has, in the order in which to try them. */
+struct route {
+    struct route *next;
+    struct sockaddr_storage address;
+    socklen_t size;
+};
+void routes_free(struct route *routes);
 
 /* Begin. wake is signalled once the answer is there (perhaps before this returns); it
  * is borrowed until lookup_take gives an answer or lookup_abandon is called.
@@ -24,8 +32,8 @@ enum opt_status lookup_start(const struct address *address, uv_async_t *wake,
                              struct lookup **out, struct opt_error *error);
 
 /* The answer. False: not there yet. True: the lookup is freed, and either *out is a
- * list for freeaddrinfo, or *out is NULL and error has the sentence. */
-bool lookup_take(struct lookup *lookup, struct addrinfo **out, struct opt_error *error);
+ * list for routes_free, or *out is NULL and error has the sentence. */
+bool lookup_take(struct lookup *lookup, struct route **out, struct opt_error *error);
 
 /* No longer wanted. NULL is allowed. */
 void lookup_abandon(struct lookup *lookup);

@@ -97,10 +97,8 @@ static void give_up_attempt(struct optclient *client)
 {
     lookup_abandon(client->lookup);
     client->lookup = NULL;
-    if (client->found != NULL) {
-        freeaddrinfo(client->found);
-        client->found = NULL;
-    }
+    routes_free(client->found);
+    client->found = NULL;
     uv_timer_stop(&client->pulse);
     uv_timer_stop(&client->step);
     if (client->uplink != NULL) {
@@ -150,12 +148,12 @@ static void on_socket(uv_poll_t *poll, int status, int events);
 static void try_next(struct optclient *client)
 {
     while (client->trying != NULL) {
-        const struct addrinfo *address = client->trying;
-        client->trying = address->ai_next;
+        const struct route *route = client->trying;
+        client->trying = route->next;
         if (client->uplink != NULL) {
             uplink_close(client->uplink);
         }
-        client->uplink = uplink_connect(&client->loop, address, &client->trouble);
+        client->uplink = uplink_connect(&client->loop, route, &client->trouble);
         if (client->uplink != NULL) {
             client->uplink->poll.data = client;
             client->state = SESSION_CONNECTING;
@@ -171,7 +169,7 @@ static void try_next(struct optclient *client)
 
 static void take_lookup(struct optclient *client)
 {
-    struct addrinfo *found;
+    struct route *found;
     if (!lookup_take(client->lookup, &found, &client->trouble)) {
         return;
     }

@@ -39,6 +39,7 @@
 #include "common/wire.h"
 
 struct lookup;
+struct route;
 
 enum session_state {
     SESSION_IDLE,
@@ -129,7 +130,7 @@ struct optclient {
     uv_timer_t pulse; /* heartbeats */
     struct backoff backoff;
     struct lookup *lookup;
-    struct addrinfo *found, *trying;
+    struct route *found, *trying;
 };
 
 /* Start the thread. The client's settings, address, peer and session are filled in.

@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "client/resolver.h"
+
 enum {
     /* Most pieces that one sendmsg takes (IOV_MAX of Linux). */
     PIECES_AT_ONCE = 1024,
@@ -35,6 +37,9 @@ static bool is_loopback(const struct sockaddr *address)
 /* Improvements only: where they are not to be had, the connection works without. */
 static void tune(int fd, const struct sockaddr *address)
 {
+    if (address->sa_family == AF_UNIX) {
+        return;
+    }
     int on = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
@@ -76,7 +81,7 @@ static struct uplink *uplink_new(void)
     return uplink;
 }
 
-struct uplink *uplink_connect(uv_loop_t *loop, const struct addrinfo *address,
+struct uplink *uplink_connect(uv_loop_t *loop, const struct route *route,
                               struct opt_error *error)
 {
     struct uplink *uplink = uplink_new();
@@ -84,15 +89,15 @@ struct uplink *uplink_connect(uv_loop_t *loop, const struct addrinfo *address,
         opt_fail(error, OPT_UNAVAILABLE, "no memory for a connection");
         return NULL;
     }
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    const struct sockaddr *address = (const struct sockaddr *)&route->address;
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         opt_fail(error, OPT_UNAVAILABLE, "cannot make a socket: %s", strerror(errno));
         uplink_free(uplink);
         return NULL;
     }
-    tune(fd, address->ai_addr);
-    if (connect(fd, address->ai_addr, address->ai_addrlen) != 0 &&
-        errno != EINPROGRESS) {
+    tune(fd, address);
+    if (connect(fd, address, route->size) != 0 && errno != EINPROGRESS) {
         opt_fail(error, OPT_UNAVAILABLE, "connect: %s", strerror(errno));
         goto fail;
     }

@@ -10,7 +10,6 @@
 #ifndef OPTCLIENT_UPLINK_H
 #define OPTCLIENT_UPLINK_H
 
-#include <netdb.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,6 +19,8 @@
 #include "common/frame.h"
 #include "common/status.h"
 #include "common/wire.h"
+
+struct route; /* resolver.h */
 
 struct uplink {
     uv_poll_t poll; /* poll.data is the session's */
@@ -53,7 +54,7 @@ enum uplink_flow {
 
 /* Begin to connect to one address; uplink_watch(UV_WRITABLE) then tells when it is
  * done. NULL with a sentence if that fails at once. */
-struct uplink *uplink_connect(uv_loop_t *loop, const struct addrinfo *address,
+struct uplink *uplink_connect(uv_loop_t *loop, const struct route *route,
                               struct opt_error *error);
 
 /* What became of it, once writable: OPT_OK, or OPT_UNAVAILABLE with a sentence. */

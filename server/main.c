@@ -36,7 +36,8 @@ struct daemon {
     uv_loop_t uv;
     uv_signal_t terminate, interrupt;
     int signal; /* that ended it */
-    struct listener listener;
+    struct listener listeners[ENDPOINTS_MAX];
+    size_t listening; /* of them */
     struct engine *engine;
     struct loops *loops;
 };
@@ -122,6 +123,27 @@ static size_t fit_connections(uint64_t wanted)
     return possible;
 }
 
+static enum opt_status open_listeners(struct daemon *daemon, struct opt_error *error)
+{
+    const struct endpoints *endpoints = &daemon->settings->endpoints;
+    enum opt_status status = OPT_OK;
+    for (size_t i = 0; i < endpoints->count && status == OPT_OK; i++) {
+        status = listener_open(&daemon->listeners[i], &endpoints->at[i], error);
+        daemon->listening += status == OPT_OK;
+    }
+    return status;
+}
+
+/* The first there is; 0 if it listens on Unix sockets alone. */
+static unsigned port_of(const struct daemon *daemon)
+{
+    unsigned port = 0;
+    for (size_t i = 0; i < daemon->listening && port == 0; i++) {
+        port = daemon->listeners[i].port;
+    }
+    return port;
+}
+
 static enum opt_status start_engine(struct daemon *daemon, struct opt_error *error)
 {
     const struct settings *settings = daemon->settings;
@@ -188,14 +210,19 @@ static enum opt_status write_port(const char *path, unsigned port,
 static void announce(const struct daemon *daemon, size_t connections)
 {
     const struct settings *settings = daemon->settings;
+    char names[sizeof(daemon->listeners[0].name) * ENDPOINTS_MAX] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < daemon->listening; i++) {
+        used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s",
+                                 i > 0 ? "," : "", daemon->listeners[i].name);
+    }
     opt_log(OPT_LOG_INFO, "started",
             "version=%s address=%s port=%u threads=%" PRIu64 " loops=%" PRIu64
             " memory=%" PRIu64 " max_connections=%zu data_dir=%s",
-            OPTIMD_VERSION, daemon->listener.name, (unsigned)daemon->listener.port,
-            settings->threads, settings->loops, settings->memory, connections,
-            settings->data_dir);
+            OPTIMD_VERSION, names, port_of(daemon), settings->threads, settings->loops,
+            settings->memory, connections, settings->data_dir);
     if (settings->insecure) {
-        opt_log(OPT_LOG_WARN, "insecure", "address=%s why=%s", daemon->listener.name,
+        opt_log(OPT_LOG_WARN, "insecure", "address=%s why=%s", names,
                 "whoever reaches this address may read and change every model");
     }
 }
@@ -215,8 +242,8 @@ static void stop_main_loop(struct daemon *daemon)
 /* In the order that the comment above gives; takes a daemon started in part, too. */
 static void stop(struct daemon *daemon)
 {
-    if (daemon->listener.name[0] != '\0') {
-        listener_close(&daemon->listener);
+    for (size_t i = 0; i < daemon->listening; i++) {
+        listener_close(&daemon->listeners[i]);
     }
     if (daemon->loops != NULL) {
         loops_quiet(daemon->loops);
@@ -245,7 +272,7 @@ static enum opt_status start(struct daemon *daemon, size_t *connections,
         status = data_dir_open(settings->data_dir, &daemon->lock, error);
     }
     if (status == OPT_OK) {
-        status = listener_open(&daemon->listener, &settings->endpoint, error);
+        status = open_listeners(daemon, error);
     }
     if (status == OPT_OK) {
         status = start_engine(daemon, error);
@@ -254,11 +281,12 @@ static enum opt_status start(struct daemon *daemon, size_t *connections,
         *connections = fit_connections(settings->max_connections);
         status = start_loops(daemon, *connections, error);
     }
-    if (status == OPT_OK) {
-        status = listener_start(&daemon->listener, &daemon->uv, daemon->loops, error);
+    for (size_t i = 0; i < daemon->listening && status == OPT_OK; i++) {
+        status =
+            listener_start(&daemon->listeners[i], &daemon->uv, daemon->loops, error);
     }
     if (status == OPT_OK && settings->port_file[0] != '\0') {
-        status = write_port(settings->port_file, daemon->listener.port, error);
+        status = write_port(settings->port_file, port_of(daemon), error);
     }
     return status;
 }

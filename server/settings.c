@@ -43,8 +43,8 @@ struct setting {
 
 // clang-format off
 static const struct setting table[] = {
-    { "listen", SETTING_WORD, AT(listen), "127.0.0.1:7070", NULL, 0, 0, "ADDR:PORT",
-      "address and port to serve; port 0 takes a free one" },
+    { "listen", SETTING_WORD, AT(listen), "127.0.0.1:7070", NULL, 0, 0, "ADDR[,ADDR]",
+      "what to serve: HOST:PORT (port 0: a free one), unix:/PATH, or several" },
     { "insecure", SETTING_FLAG, AT(insecure), "false", NULL, 0, 0, NULL,
       "serve an address that other machines reach, without encryption or passwords" },
     { "data-dir", SETTING_WORD, AT(data_dir), "", NULL, 0, 0, "DIR",
@@ -329,12 +329,15 @@ static enum opt_status check_order(const struct settings *settings,
 static enum opt_status check_address(struct settings *settings, struct opt_error *error)
 {
     struct opt_error cause;
-    if (endpoint_parse(settings->listen, &settings->endpoint, &cause) != OPT_OK) {
+    if (endpoints_parse(settings->listen, &settings->endpoints, &cause) != OPT_OK) {
         return opt_fail(error, OPT_INVALID_ARGUMENT, "listen: %s", cause.text);
     }
-    const struct sockaddr *address =
-        (const struct sockaddr *)&settings->endpoint.address;
-    if (!settings->insecure && !socket_is_loopback(address)) {
+    bool reachable = false;
+    for (size_t i = 0; i < settings->endpoints.count; i++) {
+        const struct endpoint *endpoint = &settings->endpoints.at[i];
+        reachable |= !socket_is_local((const struct sockaddr *)&endpoint->address);
+    }
+    if (!settings->insecure && reachable) {
         return opt_fail(
             error, OPT_INVALID_ARGUMENT,
             "listen: \"%s\" can be reached from other machines, and whoever "

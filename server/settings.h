@@ -16,7 +16,7 @@
 
 #include "common/log.h"
 #include "common/status.h"
-#include "server/net/listener.h"
+#include "server/net/endpoint.h"
 
 enum { SETTING_TEXT = 256 }; /* longest value, with its end */
 
@@ -50,7 +50,7 @@ struct settings {
     uint64_t user_timeout;
     char congestion[SETTING_TEXT]; /* "": the system's */
 
-    struct endpoint endpoint; /* what listen means */
+    struct endpoints endpoints; /* what listen means */
 };
 
 /* What the command line asks for. */

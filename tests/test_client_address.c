@@ -1,5 +1,6 @@
 #include <criterion/criterion.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "client/address.h"
 
@@ -74,4 +75,20 @@ Test(address, refuses_hosts_past_the_limit)
     memset(text, 'a', sizeof(text));
     strcpy(text + ADDRESS_HOST_MAX + 1, ":1");
     expect_refusal(text, "254 bytes");
+}
+
+Test(address, takes_paths)
+{
+    struct address address;
+    struct opt_error error;
+    cr_assert_eq(address_parse("unix:/run/optimd.sock", &address, &error), OPT_OK, "%s",
+                 error.text);
+    cr_assert_str_eq(address.port, "");
+    cr_assert_eq(address.path.sun_family, AF_UNIX);
+    cr_assert_str_eq(address.path.sun_path, "/run/optimd.sock");
+    expect_refusal("unix:optimd.sock", "must begin with /");
+    expect_refusal("unix:", "must begin with /");
+    char text[200] = "unix:/";
+    memset(text + 6, 'x', 120);
+    expect_refusal(text, "121 bytes; expected at most 107");
 }

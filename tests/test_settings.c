@@ -192,19 +192,32 @@ Test(settings, misuse_is_told_from_wrong_values)
 
 Test(settings, addresses_have_a_port)
 {
-    static const char *const good[] = { "127.0.0.1:0", "127.8.9.1:65535", "[::1]:7070",
-                                        "localhost:1" };
-    static const char *const bad[] = { "",          "127.0.0.1", "127.0.0.1:",
-                                       ":7070",     "::1:7070",  "127.0.0.1:65536",
-                                       "[::1]7070", "[]:1",      "127.0.0.1:7o" };
+    static const char *const good[] = {
+        "127.0.0.1:0", "127.8.9.1:65535",       "[::1]:7070",
+        "localhost:1", "unix:/run/optimd.sock", "127.0.0.1:0,[::1]:0,unix:/tmp/s"
+    };
+    static const char *const bad[] = { "",
+                                       "127.0.0.1",
+                                       "127.0.0.1:",
+                                       ":7070",
+                                       "::1:7070",
+                                       "127.0.0.1:65536",
+                                       "[::1]7070",
+                                       "[]:1",
+                                       "127.0.0.1:7o",
+                                       "unix:",
+                                       "unix:s",
+                                       "127.0.0.1:0,",
+                                       ",",
+                                       "127.0.0.1:0,,[::1]:0" };
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
-        struct endpoint endpoint;
+        struct endpoints endpoints;
         struct opt_error error;
-        cr_expect_eq(endpoint_parse(good[i], &endpoint, &error), OPT_OK, "%s: %s",
+        cr_expect_eq(endpoints_parse(good[i], &endpoints, &error), OPT_OK, "%s: %s",
                      good[i], error.text);
     }
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        struct endpoint endpoint;
-        cr_expect_neq(endpoint_parse(bad[i], &endpoint, NULL), OPT_OK, "%s", bad[i]);
+        struct endpoints endpoints;
+        cr_expect_neq(endpoints_parse(bad[i], &endpoints, NULL), OPT_OK, "%s", bad[i]);
     }
 }

@@ -14,7 +14,7 @@ int main(int argc, char **argv)
     struct optclient_tensor line = { .name = "slope_and_offset",
                                      .shape = (const uint64_t[]){ 2 },
                                      .rank = 1 };
-    float weight[2], gradient[2];
+    float weight[2] = { 0 }, gradient[2];
     struct optclient_values weights = { .values = weight },
                             gradients = { .values = gradient };
     struct optclient *client = NULL;
@@ -25,8 +25,8 @@ int main(int argc, char **argv)
                  optclient_pull(model, &weights, 1, NULL, NULL) != OPTCLIENT_OK;
     for (int step = 0; step < steps && !failed; step++) {
         gradient[0] = gradient[1] = 0;
-        for (int i = 0; i < 16;
-             i++) { /* the mean over 16 samples of the squared error */
+        /* of the mean over 16 samples of the squared error */
+        for (int i = 0; i < 16; i++) {
             float x = (float)i / 8 - 1, error = weight[0] * x + weight[1] - (3 * x - 1);
             gradient[0] += 2 * error * x / 16;
             gradient[1] += 2 * error / 16;

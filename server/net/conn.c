@@ -132,7 +132,7 @@ void conn_close(struct conn *conn, const char *reason)
     bid_farewell(conn, false);
     receive_abandon(conn);
     send_abandon(conn);
-    uv_close((uv_handle_t *)&conn->tcp, on_closed);
+    uv_close(&conn->handle.any, on_closed);
 }
 
 void conn_end(struct conn *conn, const char *reason)
@@ -188,7 +188,7 @@ static void linger(struct conn *conn)
     enter(conn, CONN_LINGERING, "ended");
     bid_farewell(conn, false);
     conn->shutdown.data = conn;
-    int code = uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown);
+    int code = uv_shutdown(&conn->shutdown, &conn->handle.stream, on_shutdown);
     if (code != 0) {
         conn_close(conn, uv_err_name(code));
         return;
@@ -279,7 +279,7 @@ void conn_update_reading(struct conn *conn)
     if (wanted == conn->reading || conn->state == CONN_CLOSING) {
         return;
     }
-    uv_stream_t *stream = (uv_stream_t *)&conn->tcp;
+    uv_stream_t *stream = &conn->handle.stream;
     conn->reading = wanted;
     if (!wanted) {
         uv_read_stop(stream);
@@ -348,7 +348,7 @@ static void check_silence(struct conn *conn, uint64_t now)
 /* What is to be sent must move. */
 static void check_writing(struct conn *conn, uint64_t now)
 {
-    size_t queue = uv_stream_get_write_queue_size((uv_stream_t *)&conn->tcp);
+    size_t queue = uv_stream_get_write_queue_size(&conn->handle.stream);
     if (queue == 0 || queue != conn->written_queue) {
         if (queue > 0 && queue < conn->written_queue) {
             /* Somebody reads at the other end, so it lives. */
@@ -434,7 +434,8 @@ static void introduce(struct conn *conn, int socket)
     struct sockaddr_storage address = { .ss_family = AF_UNSPEC };
     socklen_t size = sizeof(address);
     (void)getpeername(socket, (struct sockaddr *)&address, &size);
-    socket_name((struct sockaddr *)&address, conn->address, sizeof(conn->address));
+    socket_peer_name(socket, (struct sockaddr *)&address, conn->address,
+                     sizeof(conn->address));
     socket_tune(socket, (struct sockaddr *)&address, limits_of(conn)->user_timeout_ms,
                 limits_of(conn)->congestion);
 }
@@ -442,14 +443,14 @@ static void introduce(struct conn *conn, int socket)
 void conn_open(struct loop *loop, int socket, bool refuse)
 {
     struct conn *conn = calloc(1, sizeof(*conn));
-    if (conn == NULL || uv_tcp_init(&loop->uv, &conn->tcp) != 0) {
+    if (conn == NULL || uv_tcp_init(&loop->uv, &conn->handle.tcp) != 0) {
         free(conn);
         forget_socket(loop, socket, refuse);
         return;
     }
     conn->loop = loop;
     conn->refused = refuse;
-    conn->tcp.data = conn;
+    conn->handle.any.data = conn;
     conn->since_ms = now_of(conn);
     conn->heard_ms = conn->since_ms;
     conn->written_ms = conn->since_ms;
@@ -465,7 +466,7 @@ void conn_open(struct loop *loop, int socket, bool refuse)
         opt_log(OPT_LOG_DEBUG, "connection_opened", "peer=%s loop=%d", conn->address,
                 loop->number);
     }
-    int code = uv_tcp_open(&conn->tcp, socket);
+    int code = uv_tcp_open(&conn->handle.tcp, socket);
     if (code != 0) {
         close(socket);
         conn_close(conn, uv_err_name(code));

@@ -50,7 +50,11 @@ struct conn {
     struct conn *previous, *next; /* in the loop's list */
     struct conn *ready_next;
     bool is_ready;
-    uv_tcp_t tcp;
+    union {
+        uv_handle_t any;
+        uv_stream_t stream;
+        uv_tcp_t tcp; /* also of a Unix socket: to libuv a stream is a stream */
+    } handle;
     uv_shutdown_t shutdown;
     enum conn_state state;
     bool closed;        /* the handle is */

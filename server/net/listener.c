@@ -4,14 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/log.h"
-#include "common/quantity.h"
 #include "server/net/counters.h"
 #include "server/net/loop.h"
 #include "server/net/socket.h"
@@ -22,68 +21,6 @@ enum {
     REFUSALS_MAX = 32     /* sockets spent on saying no at a time */
 };
 
-/* ----------------------------------------------------------------- addresses */
-
-/* Cut text into host and port. */
-static enum opt_status split(const char *text, char *host, size_t host_size, char *port,
-                             size_t port_size, struct opt_error *error)
-{
-    const char *colon = strrchr(text, ':');
-    const char *begin = text;
-    const char *end = colon;
-    if (colon != NULL && text[0] == '[' && colon > text && colon[-1] == ']') {
-        begin = text + 1;
-        end = colon - 1;
-    } else if (colon == NULL || memchr(text, ':', (size_t)(colon - text)) != NULL) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "\"%s\" is not an address and a port; right would be "
-                        "127.0.0.1:7070 or [::1]:7070",
-                        text);
-    }
-    size_t host_length = (size_t)(end - begin);
-    size_t port_length = strlen(colon + 1);
-    if (host_length == 0 || host_length >= host_size || port_length == 0 ||
-        port_length >= port_size) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "\"%s\" lacks an address or a port; right would be "
-                        "127.0.0.1:7070",
-                        text);
-    }
-    memcpy(host, begin, host_length);
-    host[host_length] = '\0';
-    memcpy(port, colon + 1, port_length + 1);
-    return OPT_OK;
-}
-
-enum opt_status endpoint_parse(const char *text, struct endpoint *out,
-                               struct opt_error *error)
-{
-    char host[NI_MAXHOST];
-    char port[8];
-    enum opt_status status = split(text, host, sizeof(host), port, sizeof(port), error);
-    if (status != OPT_OK) {
-        return status;
-    }
-    uint64_t number = 0;
-    if (opt_quantity_count(port, &number, NULL) != OPT_OK || number > UINT16_MAX) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "\"%s\" is not a port; right would be 0 to 65535", port);
-    }
-    const struct addrinfo hints = { .ai_flags = AI_NUMERICSERV | AI_PASSIVE,
-                                    .ai_socktype = SOCK_STREAM };
-    struct addrinfo *found = NULL;
-    int code = getaddrinfo(host, port, &hints, &found);
-    if (code != 0) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "\"%s\" is not an address of this machine: %s", host,
-                        gai_strerror(code));
-    }
-    memcpy(&out->address, found->ai_addr, found->ai_addrlen);
-    out->size = found->ai_addrlen;
-    freeaddrinfo(found);
-    return OPT_OK;
-}
-
 /* ------------------------------------------------------------------- the port */
 
 static int spare_descriptor(void)
@@ -91,21 +28,82 @@ static int spare_descriptor(void)
     return open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
+/* The file of a Unix socket that a daemon has left behind, and nothing else, may be
+ * removed: it is a socket, and nobody answers. */
+static bool remove_stale(const struct sockaddr_un *address)
+{
+    struct stat file;
+    if (lstat(address->sun_path, &file) != 0 || !S_ISSOCK(file.st_mode)) {
+        return false;
+    }
+    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (probe < 0) {
+        return false;
+    }
+    bool stale =
+        connect(probe, (const struct sockaddr *)address, sizeof(*address)) != 0 &&
+        errno == ECONNREFUSED;
+    close(probe);
+    return stale && unlink(address->sun_path) == 0;
+}
+
+/* Whoever may write to its file may connect: owner and group. */
+static bool bind_path(struct listener *listener, int fd,
+                      const struct endpoint *endpoint)
+{
+    struct sockaddr_un address;
+    memcpy(&address, &endpoint->address, sizeof(address));
+    mode_t before = umask(S_IXUSR | S_IXGRP | S_IRWXO);
+    bool bound = bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+    if (!bound && errno == EADDRINUSE) {
+        bound = remove_stale(&address) &&
+                bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+        errno = bound ? 0 : EADDRINUSE;
+    }
+    umask(before);
+    struct stat file;
+    if (bound && lstat(address.sun_path, &file) == 0) {
+        memcpy(listener->path, address.sun_path, sizeof(listener->path));
+        listener->device = file.st_dev;
+        listener->inode = file.st_ino;
+    }
+    return bound;
+}
+
+static bool bind_port(int fd, const struct endpoint *endpoint)
+{
+    int yes = 1;
+    return setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) == 0 &&
+           bind(fd, (const struct sockaddr *)&endpoint->address, endpoint->size) == 0;
+}
+
+/* Remove the file, unless it is somebody else's by now. */
+static void remove_path(const struct listener *listener)
+{
+    struct stat file;
+    if (listener->path[0] != '\0' && lstat(listener->path, &file) == 0 &&
+        file.st_dev == listener->device && file.st_ino == listener->inode) {
+        unlink(listener->path);
+    }
+}
+
 enum opt_status listener_open(struct listener *listener,
                               const struct endpoint *endpoint, struct opt_error *error)
 {
     *listener = (struct listener){ .socket = -1, .spare = spare_descriptor() };
     const struct sockaddr *wanted = (const struct sockaddr *)&endpoint->address;
-    char name[sizeof(listener->name)];
-    socket_name(wanted, name, sizeof(name));
-    int yes = 1;
+    bool is_path = wanted->sa_family == AF_UNIX;
     int fd = socket(wanted->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct sockaddr_storage actual;
     socklen_t size = sizeof(actual);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) != 0 ||
-        bind(fd, wanted, endpoint->size) != 0 || listen(fd, BACKLOG) != 0 ||
+    if (fd < 0 ||
+        !(is_path ? bind_path(listener, fd, endpoint) : bind_port(fd, endpoint)) ||
+        listen(fd, BACKLOG) != 0 ||
         getsockname(fd, (struct sockaddr *)&actual, &size) != 0) {
         int code = errno;
+        char name[sizeof(listener->name)];
+        socket_name(wanted, name, sizeof(name));
+        remove_path(listener);
         if (fd >= 0) {
             close(fd);
         }
@@ -115,7 +113,9 @@ enum opt_status listener_open(struct listener *listener,
     }
     listener->socket = fd;
     socket_name((struct sockaddr *)&actual, listener->name, sizeof(listener->name));
-    listener->port = (uint16_t)strtoul(strrchr(listener->name, ':') + 1, NULL, 10);
+    if (!is_path) {
+        listener->port = (uint16_t)strtoul(strrchr(listener->name, ':') + 1, NULL, 10);
+    }
     return OPT_OK;
 }
 
@@ -194,6 +194,7 @@ void listener_close(struct listener *listener)
         uv_poll_stop(&listener->poll);
         uv_close((uv_handle_t *)&listener->poll, NULL);
     }
+    remove_path(listener);
     close(listener->socket);
     close(listener->spare);
 }

@@ -1,4 +1,4 @@
-/* listener — the port: accepts connections and deals them to the loops. Main thread.
+/* listener — one address: accepts connections and deals them to the loops. Main thread.
  *
  * The listening socket is watched by main's libuv loop, but accepted from here: libuv
  * would drop connections without a word when descriptors run out.
@@ -8,35 +8,30 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/un.h>
 #include <uv.h>
 
 #include "common/status.h"
+#include "server/net/endpoint.h"
 
 struct loops;
-
-/* An address to listen on. */
-struct endpoint {
-    struct sockaddr_storage address;
-    socklen_t size;
-};
 
 struct listener {
     uv_poll_t poll;
     int socket;
-    int spare; /* a descriptor to give up when there are no more */
-    uint16_t port;
-    char name[64]; /* address and port that it listens on */
+    int spare;     /* a descriptor to give up when there are no more */
+    uint16_t port; /* 0: a Unix socket, */
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* its file, "" if none, */
+    dev_t device;                                           /* and which it is */
+    ino_t inode;
+    char name[128]; /* what it listens on */
     struct loops *loops;
 };
 
-/* "127.0.0.1:7070", "[::1]:0", "localhost:7070"; port 0 lets the kernel choose.
- * OPT_INVALID_ARGUMENT with a sentence. */
-enum opt_status endpoint_parse(const char *text, struct endpoint *out,
-                               struct opt_error *error);
-
 /* Bind and listen; connections wait until listener_start. OPT_UNAVAILABLE, for example
- * if the port is taken. */
+ * if the port is taken. The file of
+ * a Unix socket is open to its owner and group, and is removed at the end. */
 enum opt_status listener_open(struct listener *listener,
                               const struct endpoint *endpoint, struct opt_error *error);
 

@@ -115,12 +115,12 @@ static void on_header(struct conn *conn)
 
 static void on_data(struct conn *conn)
 {
-    if (conn->unwanted) {
+    size_t filled = opt_frame_data_filled(conn->reader);
+    if (conn->unwanted || filled == conn->examined) {
         return;
     }
     struct letter *letter = conn->arriving;
-    size_t filled = opt_frame_data_filled(conn->reader);
-    if (letter->request.has_checksum && filled > conn->examined) {
+    if (letter->request.has_checksum) {
         XXH3_64bits_update(conn->hash, letter->data + conn->examined,
                            filled - conn->examined);
     }

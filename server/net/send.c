@@ -467,7 +467,7 @@ static void skip_parts(struct batch *batch, size_t written, uv_buf_t **parts,
 /* Write the batch (takes it). */
 static void write_batch(struct conn *conn, struct batch *batch)
 {
-    uv_stream_t *stream = (uv_stream_t *)&conn->tcp;
+    uv_stream_t *stream = &conn->handle.stream;
     uv_buf_t *parts = batch->parts;
     unsigned count = batch->part_count;
     if (conn->batches == 0 && batch->bytes <= TRY_BYTES) {

@@ -1,4 +1,5 @@
 /* socket — see socket.h. */
+#define _GNU_SOURCE /* struct ucred */
 #include "server/net/socket.h"
 
 #include <arpa/inet.h>
@@ -6,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
 
 enum {
     KEEPALIVE_IDLE_S = 5,
@@ -13,7 +15,7 @@ enum {
     KEEPALIVE_COUNT = 3 /* unanswered: the peer is gone */
 };
 
-bool socket_is_loopback(const struct sockaddr *address)
+bool socket_is_local(const struct sockaddr *address)
 {
     if (address->sa_family == AF_INET) {
         struct sockaddr_in four;
@@ -27,7 +29,7 @@ bool socket_is_loopback(const struct sockaddr *address)
                (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr) &&
                 six.sin6_addr.s6_addr[12] == 127);
     }
-    return false;
+    return address->sa_family == AF_UNIX;
 }
 
 void socket_name(const struct sockaddr *address, char *out, size_t size)
@@ -44,7 +46,23 @@ void socket_name(const struct sockaddr *address, char *out, size_t size)
         memcpy(&six, address, sizeof(six));
         inet_ntop(AF_INET6, &six.sin6_addr, host, sizeof(host));
         snprintf(out, size, "[%s]:%u", host, (unsigned)ntohs(six.sin6_port));
+    } else if (address->sa_family == AF_UNIX) {
+        struct sockaddr_un path;
+        memcpy(&path, address, sizeof(path));
+        snprintf(out, size, "unix:%s", path.sun_path);
     }
+}
+
+void socket_peer_name(int socket, const struct sockaddr *peer, char *out, size_t size)
+{
+    struct ucred who;
+    socklen_t length = sizeof(who);
+    if (peer->sa_family == AF_UNIX &&
+        getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &who, &length) == 0) {
+        snprintf(out, size, "unix:pid=%ld,uid=%ld", (long)who.pid, (long)who.uid);
+        return;
+    }
+    socket_name(peer, out, size);
 }
 
 static void set(int socket, int level, int option, int value)
@@ -55,6 +73,9 @@ static void set(int socket, int level, int option, int value)
 void socket_tune(int socket, const struct sockaddr *peer, uint32_t user_timeout_ms,
                  const char *congestion)
 {
+    if (peer->sa_family == AF_UNIX) {
+        return;
+    }
     set(socket, IPPROTO_TCP, TCP_NODELAY, 1);
     set(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
     set(socket, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
@@ -64,7 +85,7 @@ void socket_tune(int socket, const struct sockaddr *peer, uint32_t user_timeout_
         set(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)user_timeout_ms);
     }
     /* A control made for long paths, such as bbr, halves what loopback can carry. */
-    if (congestion[0] != '\0' && socket_is_loopback(peer)) {
+    if (congestion[0] != '\0' && socket_is_local(peer)) {
         (void)setsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, congestion,
                          (socklen_t)strlen(congestion));
     }

@@ -1,4 +1,4 @@
-/* socket — options and names of TCP sockets. Any thread. */
+/* socket — options and names of sockets. Any thread. */
 #ifndef OPTIMD_SERVER_NET_SOCKET_H
 #define OPTIMD_SERVER_NET_SOCKET_H
 
@@ -8,14 +8,19 @@
 #include <sys/socket.h>
 
 /* Whether only this machine can reach the address. */
-bool socket_is_loopback(const struct sockaddr *address);
+bool socket_is_local(const struct sockaddr *address);
 
-/* "127.0.0.1:7070", "[::1]:7070"; the empty text for another family. */
+/* "127.0.0.1:7070", "[::1]:7070", "unix:/run/optimd.sock"; the empty text for another
+ * family. */
 void socket_name(const struct sockaddr *address, char *out, size_t size);
 
-/* No delay, keepalive, user_timeout_ms; for peers on this machine also the congestion
- * control, where the kernel has it ("": leave it). What the kernel refuses is left as
- * it is: these make a connection faster or sooner found dead, not right. */
+/* The same for the other end of a connection; a Unix socket's has no name, but a
+ * process: "unix:pid=4711,uid=1000". */
+void socket_peer_name(int socket, const struct sockaddr *peer, char *out, size_t size);
+
+/* For TCP: no delay, keepalive, user_timeout_ms; for peers on this machine also the
+ * congestion control, where the kernel has it ("": leave it). What the kernel refuses
+ * is left as it is: these make a connection faster or sooner found dead, not right. */
 void socket_tune(int socket, const struct sockaddr *peer, uint32_t user_timeout_ms,
                  const char *congestion);
 

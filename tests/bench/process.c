@@ -106,7 +106,7 @@ static unsigned long await_port(struct server *server, int watch, const char *pa
 
 bool server_start(struct server *server, const char *program, char problem[256])
 {
-    char path[128], data[128];
+    char path[128], data[128], listen[128];
     *server = (struct server){ .folder = "/tmp/optimd-bench-XXXXXX" };
     if (mkdtemp(server->folder) == NULL) {
         snprintf(problem, 256, "cannot make a folder: %s", strerror(errno));
@@ -115,6 +115,7 @@ bool server_start(struct server *server, const char *program, char problem[256])
     }
     snprintf(path, sizeof path, "%s/port", server->folder);
     snprintf(data, sizeof data, "%s/data", server->folder);
+    snprintf(listen, sizeof listen, "127.0.0.1:0,unix:%s/socket", server->folder);
     int watch = inotify_init1(IN_CLOEXEC);
     if (watch < 0 ||
         inotify_add_watch(watch, server->folder, IN_MOVED_TO | IN_CLOSE_WRITE) < 0) {
@@ -125,8 +126,8 @@ bool server_start(struct server *server, const char *program, char problem[256])
     fflush(NULL);
     server->pid = fork_bound();
     if (server->pid == 0) {
-        execl(program, program, "--listen", "127.0.0.1:0", "--port-file", path,
-              "--data-dir", data, "--log-level", "warn", (char *)NULL);
+        execl(program, program, "--listen", listen, "--port-file", path, "--data-dir",
+              data, "--log-level", "warn", (char *)NULL);
         _exit(127);
     }
     unsigned long port = server->pid > 0 ? await_port(server, watch, path) : 0;
@@ -135,7 +136,13 @@ bool server_start(struct server *server, const char *program, char problem[256])
         snprintf(problem, 256, "%s did not start to listen", program);
         return false;
     }
-    snprintf(server->address, sizeof server->address, "127.0.0.1:%lu", port);
+    const char *transport = getenv("OPTIMD_TRANSPORT");
+    if (transport != NULL && strcmp(transport, "unix") == 0) {
+        snprintf(server->address, sizeof server->address, "unix:%s/socket",
+                 server->folder);
+    } else {
+        snprintf(server->address, sizeof server->address, "127.0.0.1:%lu", port);
+    }
     return true;
 }
 

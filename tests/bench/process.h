@@ -16,11 +16,12 @@ pid_t process_fork(int (*body)(void *context), void *context);
 /* Kill and reap. Nothing happens for a pid below 1. */
 void process_kill(pid_t pid);
 
-/* The daemon, on a free loopback port, in a folder of its own. */
+/* The daemon, on a free loopback port and a Unix socket, in a folder of its own. */
 struct server {
     pid_t pid;
     char folder[64];
-    char address[32]; /* "127.0.0.1:PORT" */
+    char address[96]; /* "127.0.0.1:PORT", or "unix:PATH" if the environment's
+                         OPTIMD_TRANSPORT is "unix" */
 };
 
 /* Start program with its defaults and wait until it listens. False with a sentence. */

@@ -91,6 +91,33 @@ void daemon_spawn(struct daemon_process *daemon, const char *const *options)
     }
 }
 
+/* The one that was started last. */
+static struct {
+    uint16_t port;
+    char path[DAEMON_PATH + 16];
+} last;
+
+const char *daemon_socket(uint16_t port)
+{
+    const char *transport = getenv("OPTIMD_TRANSPORT");
+    bool wanted = transport != NULL && strcmp(transport, "unix") == 0;
+    return wanted && port == last.port ? last.path : NULL;
+}
+
+/* How clients are to reach it. */
+static void find_address(struct daemon_process *daemon)
+{
+    last.port = daemon->port;
+    snprintf(last.path, sizeof(last.path), "%s/socket", daemon->directory);
+    if (daemon_socket(daemon->port) != NULL) {
+        snprintf(daemon->address, sizeof(daemon->address), "unix:%s/socket",
+                 daemon->directory);
+    } else {
+        snprintf(daemon->address, sizeof(daemon->address), "127.0.0.1:%u",
+                 (unsigned)daemon->port);
+    }
+}
+
 static uint16_t read_port(const char *path)
 {
     char text[16] = "";
@@ -140,10 +167,10 @@ void daemon_start(struct daemon_process *daemon, const char *const *options)
     *daemon = (struct daemon_process){ .pid = 0 };
     snprintf(daemon->directory, sizeof(daemon->directory), "/tmp/optimd-test-XXXXXX");
     cr_assert_not_null(mkdtemp(daemon->directory));
-    char port_file[DAEMON_PATH + 16];
+    char port_file[DAEMON_PATH + 16], listen[DAEMON_PATH + 32];
     snprintf(port_file, sizeof(port_file), "%s/port", daemon->directory);
-    const char *all[OPTIONS_MAX] = { "--listen", "127.0.0.1:0", "--port-file",
-                                     port_file };
+    snprintf(listen, sizeof(listen), "127.0.0.1:0,unix:%s/socket", daemon->directory);
+    const char *all[OPTIONS_MAX] = { "--listen", listen, "--port-file", port_file };
     for (size_t i = 0; options != NULL && options[i] != NULL; i++) {
         cr_assert_lt(i + 5, (size_t)OPTIONS_MAX);
         all[i + 4] = options[i];
@@ -162,6 +189,7 @@ void daemon_start(struct daemon_process *daemon, const char *const *options)
         char *log = daemon_log(daemon);
         cr_assert_fail("optimd did not start: %s", log);
     }
+    find_address(daemon);
 }
 
 int daemon_wait(struct daemon_process *daemon, int timeout_ms)

@@ -1,5 +1,7 @@
-/* daemon — a real optimd for end-to-end tests: started on a free loopback port, ready
- * when daemon_start returns, gone with the test whatever happens to it.
+/* daemon — a real optimd for end-to-end tests: started on a free loopback port and a
+ * Unix socket, ready when daemon_start returns, gone with the test whatever happens to
+ * it. Tests reach it over TCP, or over the Unix socket if OPTIMD_TRANSPORT=unix is in
+ * the environment; what only TCP has says "127.0.0.1" itself.
  */
 #ifndef OPTIMD_TESTS_END_TO_END_DAEMON_H
 #define OPTIMD_TESTS_END_TO_END_DAEMON_H
@@ -14,16 +16,21 @@ enum { DAEMON_PATH = 128, DAEMON_WAIT_MS = 10000 };
 struct daemon_process {
     pid_t pid; /* 0: has ended */
     uint16_t port;
-    char directory[DAEMON_PATH]; /* a temporary one of its own */
-    char log[DAEMON_PATH + 16];  /* file with its standard error */
-    char out[DAEMON_PATH + 16];  /* and output */
+    char address[DAEMON_PATH + 16]; /* for clients: "127.0.0.1:PORT" or "unix:PATH" */
+    char directory[DAEMON_PATH];    /* a temporary one of its own */
+    char log[DAEMON_PATH + 16];     /* file with its standard error */
+    char out[DAEMON_PATH + 16];     /* and output */
 };
 
 /* Start build/optimd (or the program that OPTIMD_DAEMON names) with
- *   --listen 127.0.0.1:0 --port-file DIRECTORY/port
+ *   --listen 127.0.0.1:0,unix:DIRECTORY/socket --port-file DIRECTORY/port
  * and the given options (NULL-terminated, may be NULL), and wait until it accepts
  * connections. Fails the test if it does not within DAEMON_WAIT_MS. */
 void daemon_start(struct daemon_process *daemon, const char *const *options);
+
+/* The path of the Unix socket of the daemon that was started with that port, if tests
+ * are to use it; NULL: they use TCP. */
+const char *daemon_socket(uint16_t port);
 
 /* Start it with exactly these options and do not wait for anything. */
 void daemon_spawn(struct daemon_process *daemon, const char *const *options);

@@ -7,17 +7,35 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/frame.h"
+#include "tests/end_to_end/daemon.h"
 
 enum { ARENA = 4 << 20, REQUEST_MAX = 256 << 10 };
 
+static int connect_to_path(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_geq(fd, 0, "socket: %s", strerror(errno));
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0,
+                 "connect to %s: %s", path, strerror(errno));
+    return fd;
+}
+
 int raw_connect(uint16_t port)
 {
+    const char *path = daemon_socket(port);
+    if (path != NULL) {
+        return connect_to_path(path);
+    }
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_geq(fd, 0, "socket: %s", strerror(errno));
     struct sockaddr_in address = { .sin_family = AF_INET,

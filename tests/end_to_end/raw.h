@@ -20,7 +20,7 @@ struct raw_reply {
     size_t data_size;
 };
 
-/* A blocking connection to 127.0.0.1. */
+/* A blocking connection to 127.0.0.1, or to the daemon's Unix socket (daemon.h). */
 int raw_connect(uint16_t port);
 
 /* Write everything; false if the peer has closed. */

@@ -20,9 +20,7 @@ static void expect_words(const char *words)
 
 static const char *address_of(const struct daemon_process *daemon)
 {
-    static char address[32];
-    snprintf(address, sizeof(address), "127.0.0.1:%u", (unsigned)daemon->port);
-    return address;
+    return daemon->address;
 }
 
 static struct optclient *connect_as(const struct daemon_process *daemon,
@@ -580,13 +578,14 @@ Test(client_and_daemon, part_when_the_daemon_is_killed_and_meet_when_it_is_back)
 {
     struct daemon_process daemon;
     daemon_start(&daemon, NULL);
+    char listen[32]; /* the next one can be at the same port, in another directory */
+    snprintf(listen, sizeof(listen), "127.0.0.1:%u", (unsigned)daemon.port);
+    memcpy(daemon.address, listen, sizeof(listen));
     struct optclient *client = connect_as(&daemon, "w");
     struct shapes shapes = shapes_new(2, 1000);
     struct optclient_model *model = test_create(client, "m", &shapes);
     struct optclient_values *values = values_new(&shapes);
     expect_ok(optclient_push(model, values, 2, NULL, NULL));
-    char listen[32];
-    snprintf(listen, sizeof(listen), "127.0.0.1:%u", (unsigned)daemon.port);
     daemon_signal(&daemon, SIGKILL);
     cr_assert_eq(daemon_wait(&daemon, 5000), 128 + SIGKILL);
     daemon_remove(&daemon);

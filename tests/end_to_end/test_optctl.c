@@ -17,13 +17,13 @@
 enum { MOST_ARGUMENTS = 24, MOST_OUTPUT = 1 << 16 };
 
 static struct daemon_process server;
-static char address[32];
+static const char *address;
 static char out[MOST_OUTPUT]; /* of the last command: both streams */
 
 static void start(void)
 {
     daemon_start(&server, NULL);
-    snprintf(address, sizeof(address), "127.0.0.1:%u", (unsigned)server.port);
+    address = server.address;
 }
 
 static void stop(void)
@@ -46,7 +46,8 @@ static void become(int output, char *const *arguments)
 /* Run optctl --server ADDRESS with these arguments; returns its exit status. */
 static int optctl(const char *const *given)
 {
-    char *arguments[MOST_ARGUMENTS] = { (char *)"optctl", (char *)"--server", address };
+    char *arguments[MOST_ARGUMENTS] = { (char *)"optctl", (char *)"--server",
+                                        (char *)(uintptr_t)address };
     for (size_t i = 0; given[i] != NULL; i++) {
         cr_assert_lt(i + 4, (size_t)MOST_ARGUMENTS);
         arguments[i + 3] = (char *)(uintptr_t)given[i];

@@ -32,6 +32,8 @@ static const char *const patient[] = { "--grace", "60s", NULL };
 
 /* ---------------------------------------------------------------- a worker */
 
+static struct daemon_process server;
+
 struct worker {
     struct optclient *client;
     struct optclient_model *model;
@@ -39,17 +41,16 @@ struct worker {
     int64_t acknowledged; /* sum of what was applied */
 };
 
-static bool worker_start(struct worker *worker, uint16_t port, const char *name)
+static bool worker_start(struct worker *worker, const char *name)
 {
-    char address[32];
     struct optclient_options options = optclient_options_default();
     const struct optclient_policy policy = { .min_workers = 2 };
-    snprintf(address, sizeof(address), "127.0.0.1:%u", (unsigned)port);
     options.worker = name;
     options.timeout_ms = TIMEOUT_MS;
     *worker = (struct worker){ .gradient = calloc(ELEMENTS, sizeof(float)) };
     return worker->gradient != NULL &&
-           optclient_connect(address, &options, &worker->client) == OPTCLIENT_OK &&
+           optclient_connect(server.address, &options, &worker->client) ==
+               OPTCLIENT_OK &&
            optclient_create(worker->client, "model", specification, &policy, &tensor, 1,
                             NULL, &worker->model) == OPTCLIENT_OK;
 }
@@ -101,7 +102,7 @@ struct process {
     int events; /* bytes that it writes when something has happened */
 };
 
-static struct process spawn(void (*body)(uint16_t port, int events), uint16_t port)
+static struct process spawn(void (*body)(int events))
 {
     int ends[2];
     cr_assert_eq(pipe(ends), 0);
@@ -112,7 +113,7 @@ static struct process spawn(void (*body)(uint16_t port, int events), uint16_t po
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(ends[0]);
         if (getppid() == parent) {
-            body(port, ends[1]);
+            body(ends[1]);
         }
         _exit(1);
     }
@@ -151,10 +152,10 @@ static void reap(struct process *process, int number)
 }
 
 /* Takes part in one round and then computes for ever. */
-static void one_round(uint16_t port, int events)
+static void one_round(int events)
 {
     struct worker worker;
-    if (!worker_start(&worker, port, "b") || !worker_push(&worker, 10)) {
+    if (!worker_start(&worker, "b") || !worker_push(&worker, 10)) {
         _exit(3);
     }
     tell(events, 1);
@@ -162,9 +163,9 @@ static void one_round(uint16_t port, int events)
 }
 
 /* Joins, and sends the first half of a push. */
-static void half_a_push(uint16_t port, int events)
+static void half_a_push(int events)
 {
-    int fd = raw_connect(port);
+    int fd = raw_connect(server.port);
     const struct opt_request open = {
         .id = 2,
         .message = OPT_MESSAGE_OPEN,
@@ -200,11 +201,11 @@ static void half_a_push(uint16_t port, int events)
 }
 
 /* Pushes into a round that nobody closes. */
-static void waits_in_a_round(uint16_t port, int events)
+static void waits_in_a_round(int events)
 {
     struct worker worker;
     struct optclient_call *call;
-    if (!worker_start(&worker, port, "b")) {
+    if (!worker_start(&worker, "b")) {
         _exit(3);
     }
     struct optclient_values values = { .values = worker.gradient };
@@ -217,10 +218,10 @@ enum { ROUNDS = 40 };
 
 /* Pushes 1 in many rounds, says when the first few are over, and in the end how many
  * were acknowledged. */
-static void many_rounds(uint16_t port, int events)
+static void many_rounds(int events)
 {
     struct worker worker;
-    if (!worker_start(&worker, port, "b")) {
+    if (!worker_start(&worker, "b")) {
         _exit(3);
     }
     for (int i = 0; i < ROUNDS; i++) {
@@ -264,11 +265,10 @@ static void expect_pushed(const struct worker *worker, const char *name, int con
 
 Test(workers, one_killed_in_the_middle_of_a_round_is_not_waited_for, .timeout = 60)
 {
-    struct daemon_process server = { 0 };
     struct worker a;
     daemon_start(&server, daemon_options);
-    struct process b = spawn(one_round, server.port);
-    cr_assert(worker_start(&a, server.port, "a"), "%s", optclient_error());
+    struct process b = spawn(one_round);
+    cr_assert(worker_start(&a, "a"), "%s", optclient_error());
     cr_assert(worker_push(&a, 1));
     cr_assert_eq(await(&b), 1);
     reap(&b, SIGKILL);
@@ -281,17 +281,16 @@ Test(workers, one_killed_in_the_middle_of_a_round_is_not_waited_for, .timeout = 
 
 Test(workers, one_killed_in_the_middle_of_a_push_leaves_nothing, .timeout = 60)
 {
-    struct daemon_process server = { 0 };
     struct worker a, again;
     daemon_start(&server, daemon_options);
-    cr_assert(worker_start(&a, server.port, "a"), "%s", optclient_error());
-    struct process b = spawn(half_a_push, server.port);
+    cr_assert(worker_start(&a, "a"), "%s", optclient_error());
+    struct process b = spawn(half_a_push);
     cr_assert_eq(await(&b), 1);
     reap(&b, SIGKILL);
     cr_assert(worker_push(&a, 2));
     expect_sum(&a, 2);
     /* Somebody else under its name starts anew. */
-    cr_assert(worker_start(&again, server.port, "b"), "%s", optclient_error());
+    cr_assert(worker_start(&again, "b"), "%s", optclient_error());
     struct optclient_call *call;
     struct optclient_values values = { .values = again.gradient };
     for (size_t i = 0; i < ELEMENTS; i++) {
@@ -311,11 +310,10 @@ Test(workers, one_killed_in_the_middle_of_a_push_leaves_nothing, .timeout = 60)
 
 Test(workers, a_frozen_one_loses_its_lease_and_may_come_back, .timeout = 120)
 {
-    struct daemon_process server = { 0 };
     struct worker a;
     daemon_start(&server, daemon_options);
-    struct process b = spawn(many_rounds, server.port);
-    cr_assert(worker_start(&a, server.port, "a"), "%s", optclient_error());
+    struct process b = spawn(many_rounds);
+    cr_assert(worker_start(&a, "a"), "%s", optclient_error());
     for (int i = 0; i < 4; i++) {
         cr_assert(worker_push(&a, 100));
     }
@@ -342,11 +340,10 @@ Test(workers, a_frozen_one_loses_its_lease_and_may_come_back, .timeout = 120)
 Test(workers, those_that_die_in_a_round_do_not_keep_the_daemon_from_stopping,
      .timeout = 60)
 {
-    struct daemon_process server = { 0 };
     struct worker a;
     daemon_start(&server, patient);
-    cr_assert(worker_start(&a, server.port, "a"), "%s", optclient_error());
-    struct process b = spawn(waits_in_a_round, server.port);
+    cr_assert(worker_start(&a, "a"), "%s", optclient_error());
+    struct process b = spawn(waits_in_a_round);
     cr_assert_eq(await(&b), 1);
     expect_pushed(&a, "b", 1);
     reap(&b, SIGKILL);

@@ -1,0 +1,109 @@
+/* endpoint — see endpoint.h. */
+#include "server/net/endpoint.h"
+
+#include <netdb.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "common/quantity.h"
+#include "common/unix_address.h"
+
+/* Cut text into host and port. */
+static enum opt_status split(const char *text, char *host, size_t host_size, char *port,
+                             size_t port_size, struct opt_error *error)
+{
+    const char *colon = strrchr(text, ':');
+    const char *begin = text;
+    const char *end = colon;
+    if (colon != NULL && text[0] == '[' && colon > text && colon[-1] == ']') {
+        begin = text + 1;
+        end = colon - 1;
+    } else if (colon == NULL || memchr(text, ':', (size_t)(colon - text)) != NULL) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "\"%s\" is not an address and a port; right would be "
+                        "127.0.0.1:7070, [::1]:7070 or "
+                        "unix:/run/optimd.sock",
+                        text);
+    }
+    size_t host_length = (size_t)(end - begin);
+    size_t port_length = strlen(colon + 1);
+    if (host_length == 0 || host_length >= host_size || port_length == 0 ||
+        port_length >= port_size) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "\"%s\" lacks an address or a port; right would be "
+                        "127.0.0.1:7070",
+                        text);
+    }
+    memcpy(host, begin, host_length);
+    host[host_length] = '\0';
+    memcpy(port, colon + 1, port_length + 1);
+    return OPT_OK;
+}
+
+static enum opt_status parse_one(const char *text, struct endpoint *out,
+                                 struct opt_error *error)
+{
+    if (opt_unix_meant(text)) {
+        struct sockaddr_un path;
+        enum opt_status status = opt_unix_address(text, &path, error);
+        if (status == OPT_OK) {
+            memcpy(&out->address, &path, sizeof(path));
+            out->size = sizeof(path);
+        }
+        return status;
+    }
+    char host[NI_MAXHOST];
+    char port[8];
+    enum opt_status status = split(text, host, sizeof(host), port, sizeof(port), error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    uint64_t number = 0;
+    if (opt_quantity_count(port, &number, NULL) != OPT_OK || number > UINT16_MAX) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "\"%s\" is not a port; right would be 0 to 65535", port);
+    }
+    const struct addrinfo hints = { .ai_flags = AI_NUMERICSERV | AI_PASSIVE,
+                                    .ai_socktype = SOCK_STREAM };
+    struct addrinfo *found = NULL;
+    int code = getaddrinfo(host, port, &hints, &found);
+    if (code != 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "\"%s\" is not an address of this machine: %s", host,
+                        gai_strerror(code));
+    }
+    memcpy(&out->address, found->ai_addr, found->ai_addrlen);
+    out->size = found->ai_addrlen;
+    freeaddrinfo(found);
+    return OPT_OK;
+}
+
+enum opt_status endpoints_parse(const char *text, struct endpoints *out,
+                                struct opt_error *error)
+{
+    struct endpoints found = { .count = 0 };
+    const char *rest = text;
+    for (const char *end = text; end != NULL; rest = end + 1) {
+        end = strchr(rest, ',');
+        size_t length = end != NULL ? (size_t)(end - rest) : strlen(rest);
+        char one[NI_MAXHOST + 16];
+        if (length >= sizeof(one)) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "\"%.40s...\" is too long for an address", rest);
+        }
+        if (found.count == ENDPOINTS_MAX) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "\"%s\" has more than %d addresses", text, ENDPOINTS_MAX);
+        }
+        memcpy(one, rest, length);
+        one[length] = '\0';
+        enum opt_status status = parse_one(one, &found.at[found.count], error);
+        if (status != OPT_OK) {
+            return status;
+        }
+        found.count++;
+    }
+    *out = found;
+    return OPT_OK;
+}

@@ -1,0 +1,31 @@
+/* endpoint — where to listen, as the operator writes it.
+ *
+ * Called once by the settings, on the main thread.
+ */
+#ifndef OPTIMD_SERVER_NET_ENDPOINT_H
+#define OPTIMD_SERVER_NET_ENDPOINT_H
+
+#include <stddef.h>
+#include <sys/socket.h>
+
+#include "common/status.h"
+
+enum { ENDPOINTS_MAX = 8 };
+
+struct endpoint {
+    struct sockaddr_storage address;
+    socklen_t size;
+};
+
+struct endpoints {
+    struct endpoint at[ENDPOINTS_MAX];
+    size_t count; /* at least 1 */
+};
+
+/* "127.0.0.1:7070", "[::1]:0", "localhost:7070", "unix:/run/optimd.sock", or several of
+ * them with commas between; port 0 lets the kernel choose. OPT_INVALID_ARGUMENT with a
+ * sentence. */
+enum opt_status endpoints_parse(const char *text, struct endpoints *out,
+                                struct opt_error *error);
+
+#endif
