@@ -60,10 +60,10 @@ static void half_a_push(int events)
     };
     float *values = calloc(CREW_ELEMENTS, sizeof(float));
     size_t size;
-    uint8_t *frame = raw_frame(&push, values, CREW_ELEMENTS * sizeof(float), &size);
     for (size_t i = 0; values != NULL && i < CREW_ELEMENTS; i++) {
         values[i] = 1000.0f;
     }
+    uint8_t *frame = raw_frame(&push, values, CREW_ELEMENTS * sizeof(float), &size);
     if (!raw_send(fd, frame, size / 2)) {
         _exit(3);
     }
