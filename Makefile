@@ -96,6 +96,8 @@ BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES),$(wildcard tests/bench/*.c
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
 	tests/bench/clock.c
+SOAK_SOURCES := $(wildcard tests/soak/*.c) $(addprefix tests/,history.c lane.c proxy.c) \
+	tests/bench/process.c tests/bench/clock.c
 FUZZ_SHARED_SOURCES := $(wildcard tests/wire_*.c)
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -117,6 +119,7 @@ TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TEST_SOURCES))
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
 FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 GOLDEN_PROGRAM := $(if $(GOLDEN_SOURCES),$(BUILD)/golden)
+SOAK_PROGRAM := $(BUILD)/soak
 MINIMAL := $(if $(wildcard client/examples/minimal.c),$(BUILD)/client/examples/minimal)
 PYTHON_PROTO := $(BUILD)/python/optimd_pb2.py
 
@@ -268,6 +271,8 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(call object,$(TEST_SHARED_SOURCES))
 	$(link)
 $(BUILD)/golden: $(call object,$(GOLDEN_SOURCES)) $(PARTS)
 	$(link)
+$(SOAK_PROGRAM): $(call object,$(SOAK_SOURCES)) $(PARTS)
+	$(link)
 $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
 		$(call object,$(BENCH_SHARED_SOURCES)) $(PARTS)
 	$(link)
@@ -291,13 +296,19 @@ test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...:
 	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
 
 .PHONY: test-programs
-test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
+test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(SOAK_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
 
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	@deploy/deps build run test
 	+@$(submake) $(DAEMON) $(BUILD)/golden
 	$(BUILD)/golden $(GOLDEN)
+
+.PHONY: soak
+soak: ## workers that are killed and cut off for SECONDS=120; SEED=N: what is random
+	@deploy/deps build run test
+	@$(submake) $(DAEMON) $(SOAK_PROGRAM)
+	$(SOAK_PROGRAM) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench
 bench: ## measure, against the machine's own limits; QUICK=1: in a minute

@@ -1,4 +1,5 @@
 /* proxy — see proxy.h. */
+#define _GNU_SOURCE /* accept4 */
 #include "tests/proxy.h"
 
 #include <arpa/inet.h>
@@ -38,9 +39,8 @@ struct proxy {
     struct lane_faults faults[WAYS];
     uint64_t random;
     uint64_t bytes[WAYS];
-    uint64_t cut_at[WAYS]; /* 0: never */
-    uint64_t cut_mean;     /* 0: not often */
-    uint64_t cut_random;
+    uint64_t cut_at[WAYS];   /* 0: never */
+    uint64_t cut_mean[WAYS]; /* 0: not often */
     unsigned connections, cuts;
     struct link links[LINKS];
 };
@@ -79,7 +79,7 @@ static void tune(int fd)
 
 static void accept_one(struct proxy *proxy)
 {
-    int client = accept(proxy->fd, NULL, NULL);
+    int client = accept4(proxy->fd, NULL, NULL, SOCK_CLOEXEC);
     if (client < 0) {
         return;
     }
@@ -126,12 +126,11 @@ static bool take_in(struct proxy *proxy, struct link *link, int way)
 /* The next cut of many. */
 static void plan_cut(struct proxy *proxy)
 {
-    proxy->cut_at[PROXY_UP] = 0;
-    proxy->cut_at[PROXY_DOWN] = 0;
-    if (proxy->cut_mean > 0) {
-        int way = (int)lane_random(&proxy->cut_random, WAYS);
-        proxy->cut_at[way] = proxy->bytes[way] + 1 +
-                             lane_random(&proxy->cut_random, 2 * proxy->cut_mean);
+    for (int way = 0; way < WAYS; way++) {
+        uint64_t mean = proxy->cut_mean[way];
+        proxy->cut_at[way] =
+            mean == 0 ? 0
+                      : proxy->bytes[way] + 1 + lane_random(&proxy->random, 2 * mean);
     }
 }
 
@@ -303,11 +302,12 @@ void proxy_cut_after(struct proxy *proxy, uint64_t up, uint64_t down)
     pthread_mutex_unlock(&proxy->lock);
 }
 
-void proxy_cut_often(struct proxy *proxy, uint64_t mean_bytes, uint64_t seed)
+void proxy_cut_often(struct proxy *proxy, uint64_t up, uint64_t down, uint64_t seed)
 {
     pthread_mutex_lock(&proxy->lock);
-    proxy->cut_mean = mean_bytes;
-    proxy->cut_random = seed;
+    proxy->cut_mean[PROXY_UP] = up;
+    proxy->cut_mean[PROXY_DOWN] = down;
+    proxy->random = seed;
     plan_cut(proxy);
     pthread_mutex_unlock(&proxy->lock);
 }

@@ -26,9 +26,9 @@ const char *proxy_address(const struct proxy *proxy);
  * once. 0: not. */
 void proxy_cut_after(struct proxy *proxy, uint64_t up, uint64_t down);
 
-/* The same for ever: after 1 to 2 * mean bytes in either direction, again and again.
- * 0: no more. */
-void proxy_cut_often(struct proxy *proxy, uint64_t mean_bytes, uint64_t seed);
+/* The same for ever: after 1 to 2 * up bytes to the daemon or 1 to 2 * down from it,
+ * whichever comes first, again and again. 0: not. */
+void proxy_cut_often(struct proxy *proxy, uint64_t up, uint64_t down, uint64_t seed);
 
 /* From now on this happens to what passes one way. NULL: nothing. */
 void proxy_faults(struct proxy *proxy, enum proxy_way way,
