@@ -1,7 +1,7 @@
-/* Workers that are killed with SIGKILL wherever it hurts: at any byte of a push, at any
- * moment of many. A push that was not complete leaves nothing, one that was
- * acknowledged counts once, and the weights are those of a single process that applies
- * what was acknowledged.
+/* Workers that are killed wherever it hurts, at any byte of a push, at any moment of
+ * many, or frozen for longer than their lease. A push that was not complete leaves
+ * nothing, one that was acknowledged counts once, and the weights are those of a single
+ * process that applies what was acknowledged.
  */
 #include <criterion/criterion.h>
 #include <signal.h>
@@ -152,15 +152,16 @@ Test(killed, at_any_byte_of_a_push_leaves_nothing_unless_it_was_complete, .timeo
 enum {
     SEED = 7,
     MEMBERS = 4,
-    NUMBERS = 400, /* pushes that a worker can make in all its lives */
+    NUMBERS = 20000, /* pushes that a worker can make in all its lives */
     KILLS = 30,
+    FREEZES = 6,
     LENGTH = 200000, /* elements of the tensor that all pushes add to */
 };
 
-static const uint64_t own_shape[] = { MEMBERS * NUMBERS };
+static const uint64_t own_shape[] = { MEMBERS * NUMBERS, 1 }; /* a row for each push */
 static const uint64_t common_shape[] = { LENGTH };
 static const struct optclient_tensor own_and_common[] = {
-    { .name = "own", .shape = own_shape, .rank = 1 },
+    { .name = "own", .shape = own_shape, .rank = 2, .sparse = 1 },
     { .name = "common", .shape = common_shape, .rank = 1 },
 };
 
@@ -168,16 +169,31 @@ static struct history *history;
 static struct optclient_policy policy;
 static unsigned member; /* which the next child is */
 
-/* One life of a worker: push until killed, or until nothing is left to push. */
+static volatile sig_atomic_t stopping;
+
+static void on_stop(int number)
+{
+    (void)number;
+    stopping = 1;
+}
+
+/* One life of a worker: push until killed, or asked to stop by SIGTERM. */
 static void live(int events)
 {
-    static float own[MEMBERS * NUMBERS], common[LENGTH];
-    struct optclient_values values[] = { { .tensor = 0, .values = own },
-                                         { .tensor = 1, .values = common } };
+    const struct sigaction stop = { .sa_handler = on_stop };
+    static float common[LENGTH];
+    float one = 1.0f;
+    uint32_t row;
+    const struct optclient_values values[] = {
+        { .tensor = 0, .values = &one, .rows = &row, .row_count = 1 },
+        { .tensor = 1, .values = common },
+    };
     struct optclient_options options = test_options();
     struct optclient *client;
     struct optclient_model *model;
     char name[16];
+    sigaction(SIGTERM, &stop, NULL);
+    tell(events, 0);
     snprintf(name, sizeof(name), "member-%u", member);
     options.worker = name;
     require(optclient_connect(server.address, &options, &client) == OPTCLIENT_OK);
@@ -186,16 +202,18 @@ static void live(int events)
     for (size_t i = 0; i < LENGTH; i++) {
         common[i] = 1.0f;
     }
-    for (;;) {
+    while (!stopping) {
         struct optclient_result result;
         unsigned push = history_begin(history, member);
-        if (push == NUMBERS) {
-            break;
+        require(push < NUMBERS);
+        row = member * NUMBERS + push;
+        enum optclient_status status = optclient_push(model, values, 2, NULL, &result);
+        if (status == OPTCLIENT_ABORTED) {
+            history_refused(history, member, push); /* it was taken for dead */
+        } else {
+            require(status == OPTCLIENT_OK);
+            history_applied(history, member, push, result.step);
         }
-        own[member * NUMBERS + push] = 1.0f;
-        require(optclient_push(model, values, 2, NULL, &result) == OPTCLIENT_OK);
-        history_applied(history, member, push, result.step);
-        own[member * NUMBERS + push] = 0.0f;
     }
     optclient_model_close(model);
     optclient_close(client);
@@ -206,12 +224,14 @@ static void live(int events)
 static struct process bring_to_life(unsigned which)
 {
     member = which;
-    return spawn(live);
+    struct process process = spawn(live);
+    cr_assert_eq(await(&process), 0);
+    return process;
 }
 
 /* The weights of one process that applies the pushes one after another, bit for bit:
  * of whole numbers, whose sums do not depend on their order. */
-static void expect_reference(struct optclient *client)
+static struct history_verdict expect_reference(struct optclient *client)
 {
     static float own[MEMBERS * NUMBERS], common[LENGTH];
     struct optclient_values values[] = { { .tensor = 0, .values = own },
@@ -225,55 +245,89 @@ static void expect_reference(struct optclient *client)
     }
     history_judge(history, own, &verdict);
     cr_assert_str_empty(verdict.problem);
-    cr_assert_gt(verdict.acknowledged, KILLS);
-    cr_assert_gt(verdict.unknown, 0, "nobody was killed in the middle of a push");
-    cr_assert_eq(verdict.refused, 0);
+    cr_assert_gt(verdict.acknowledged, 0);
     /* A push takes effect in both tensors or in none. */
     float applied = (float)(verdict.acknowledged + verdict.unknown_applied);
     for (size_t i = 0; i < LENGTH; i++) {
         cr_assert_eq(common[i], -applied, "element %zu: %g, not %g", i,
                      (double)common[i], -(double)applied);
     }
+    return verdict;
 }
 
-static void kill_many(enum optclient_mode mode)
+/* A number that the daemon counts. */
+static uint64_t counter(struct optclient *client, const char *name)
 {
-    struct process processes[MEMBERS];
-    uint64_t random = SEED;
+    struct optclient_counter *counters;
+    size_t count;
+    uint64_t value = 0;
+    expect_ok(optclient_statistics(client, &counters, &count));
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(counters[i].name, name) == 0) {
+            value = counters[i].value;
+        }
+    }
+    optclient_statistics_free(counters);
+    return value;
+}
+
+/* Wait until the worker has had a few more pushes applied. */
+static void let_push(struct optclient *client, unsigned which, uint64_t *random)
+{
+    unsigned until =
+        history_acknowledged(history, which) + 1 + (unsigned)lane_random(random, 4);
+    while (history_acknowledged(history, which) < until) {
+        counter(client, "requests"); /* as long as the daemon takes to answer */
+    }
+}
+
+static struct process processes[MEMBERS];
+
+static struct optclient *start_members(enum optclient_mode mode,
+                                       const char *const *settings)
+{
     struct optclient_options options = test_options();
     policy = (struct optclient_policy){ .mode = mode };
     history = history_new(MEMBERS, NUMBERS);
-    daemon_start(&server, no_grace);
+    daemon_start(&server, settings);
     for (unsigned i = 0; i < MEMBERS; i++) {
         processes[i] = bring_to_life(i);
     }
     options.worker = "";
-    struct optclient *client = test_connect(server.address, &options);
-    for (unsigned i = 0; i < KILLS; i++) {
-        /* When it has pushed a few more, it is killed in the middle of another. */
-        unsigned victim = (unsigned)lane_random(&random, MEMBERS);
-        unsigned until = history_acknowledged(history, victim) + 1 +
-                         (unsigned)lane_random(&random, 4);
-        while (history_acknowledged(history, victim) < until &&
-               history_begun(history, victim) < NUMBERS) {
-            struct optclient_counter *counters;
-            size_t count;
-            expect_ok(optclient_statistics(client, &counters, &count));
-            optclient_statistics_free(counters);
-        }
-        kill(processes[victim].pid, SIGKILL);
-        cr_assert_eq(waitpid(processes[victim].pid, NULL, 0), processes[victim].pid);
-        close(processes[victim].events);
-        processes[victim] = bring_to_life(victim);
+    return test_connect(server.address, &options);
+}
+
+static struct history_verdict end_members(struct optclient *client)
+{
+    for (unsigned i = 0; i < MEMBERS; i++) {
+        cr_assert_eq(kill(processes[i].pid, SIGTERM), 0);
     }
     for (unsigned i = 0; i < MEMBERS; i++) {
         cr_assert_eq(await(&processes[i]), 1);
         reap(&processes[i], 0);
     }
-    expect_reference(client);
+    struct history_verdict verdict = expect_reference(client);
     optclient_close(client);
     daemon_stop(&server);
     history_free(history);
+    return verdict;
+}
+
+static void kill_many(enum optclient_mode mode)
+{
+    uint64_t random = SEED;
+    struct optclient *client = start_members(mode, no_grace);
+    for (unsigned i = 0; i < KILLS; i++) {
+        unsigned victim = (unsigned)lane_random(&random, MEMBERS);
+        let_push(client, victim, &random);
+        kill(processes[victim].pid, SIGKILL);
+        cr_assert_eq(waitpid(processes[victim].pid, NULL, 0), processes[victim].pid);
+        close(processes[victim].events);
+        processes[victim] = bring_to_life(victim);
+    }
+    struct history_verdict verdict = end_members(client);
+    cr_expect_gt(verdict.unknown, 0, "nobody was killed in the middle of a push");
+    cr_expect_eq(verdict.refused, 0);
 }
 
 Test(killed, many_times_in_sync_mode_counts_what_was_acknowledged, .timeout = 120)
@@ -284,4 +338,38 @@ Test(killed, many_times_in_sync_mode_counts_what_was_acknowledged, .timeout = 12
 Test(killed, many_times_in_async_mode_counts_what_was_acknowledged, .timeout = 120)
 {
     kill_many(OPTCLIENT_ASYNC);
+}
+
+/* A frozen worker is lost as soon as its lease is over, and goes on afterwards; what it
+ * had begun was applied and acknowledged, or refused. */
+static void freeze_many(enum optclient_mode mode)
+{
+    static const char *const short_lease[] = { "--lease", "300ms",   "--heartbeat",
+                                               "50ms",    "--grace", "0ms",
+                                               NULL };
+    uint64_t random = SEED;
+    struct optclient *client = start_members(mode, short_lease);
+    for (unsigned i = 0; i < FREEZES; i++) {
+        unsigned victim = i % MEMBERS;
+        let_push(client, victim, &random);
+        uint64_t lost = counter(client, "workers_lost");
+        cr_assert_eq(kill(processes[victim].pid, SIGSTOP), 0);
+        while (counter(client, "workers_lost") == lost) {
+        }
+        cr_assert_eq(kill(processes[victim].pid, SIGCONT), 0);
+    }
+    struct history_verdict verdict = end_members(client);
+    cr_expect_eq(verdict.unknown, 0, "every worker was told what became of each push");
+}
+
+Test(killed, frozen_in_sync_mode_means_lost_and_counts_what_was_acknowledged,
+     .timeout = 120)
+{
+    freeze_many(OPTCLIENT_SYNC);
+}
+
+Test(killed, frozen_in_async_mode_means_lost_and_counts_what_was_acknowledged,
+     .timeout = 120)
+{
+    freeze_many(OPTCLIENT_ASYNC);
 }
