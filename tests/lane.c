@@ -109,18 +109,21 @@ static void damage(struct piece *piece, uint64_t *random)
     piece->bytes[at] ^= (uint8_t)(1u << lane_random(random, 8));
 }
 
-/* A whole frame has come. */
-static void add_frame(struct lane *lane, const struct lane_faults *faults,
-                      uint64_t *random, const uint8_t *bytes, size_t size,
-                      uint64_t now_ns)
+/* A whole frame has come. Returns in how many ways it was tampered with. */
+static unsigned add_frame(struct lane *lane, const struct lane_faults *faults,
+                          uint64_t *random, const uint8_t *bytes, size_t size,
+                          uint64_t now_ns)
 {
     struct piece *piece = piece_new(bytes, size);
+    unsigned tampered = 0;
     if (size >= VALUES_MIN && one_in(random, faults->damage_one_in)) {
         damage(piece, random);
+        tampered++;
     }
     struct piece *again =
         one_in(random, faults->duplicate_one_in) ? piece_new(bytes, size) : NULL;
     if (lane->swapped == NULL && one_in(random, faults->swap_one_in)) {
+        tampered++;
         lane->swapped = piece;
         piece->due_ns = now_ns + (uint64_t)SWAP_MS * 1000000;
     } else {
@@ -132,7 +135,9 @@ static void add_frame(struct lane *lane, const struct lane_faults *faults,
     }
     if (again != NULL) {
         append(lane, faults, random, again, now_ns);
+        tampered++;
     }
+    return tampered;
 }
 
 static size_t frame_length(const uint8_t *prefix)
@@ -154,19 +159,20 @@ static void gather(struct lane *lane, const uint8_t *bytes, size_t size)
     lane->frame_size += size;
 }
 
-void lane_put(struct lane *lane, const struct lane_faults *faults, uint64_t *random,
-              const uint8_t *bytes, size_t size, uint64_t now_ns)
+unsigned lane_put(struct lane *lane, const struct lane_faults *faults, uint64_t *random,
+                  const uint8_t *bytes, size_t size, uint64_t now_ns)
 {
     bool by_frame = faults->duplicate_one_in > 0 || faults->swap_one_in > 0 ||
                     faults->damage_one_in > 0;
     gather(lane, bytes, size);
     size_t at = 0;
+    unsigned tampered = 0;
     while (by_frame && lane->frame_size - at >= PREFIX) {
         size_t length = frame_length(lane->frame + at);
         if (length > FRAME_MAX || lane->frame_size - at < length) {
             break;
         }
-        add_frame(lane, faults, random, lane->frame + at, length, now_ns);
+        tampered += add_frame(lane, faults, random, lane->frame + at, length, now_ns);
         at += length;
     }
     if (!by_frame) {
@@ -175,6 +181,7 @@ void lane_put(struct lane *lane, const struct lane_faults *faults, uint64_t *ran
     }
     lane->frame_size -= at;
     memmove(lane->frame, lane->frame + at, lane->frame_size);
+    return tampered;
 }
 
 void lane_finish(struct lane *lane)

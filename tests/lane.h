@@ -27,9 +27,10 @@ struct lane;
 struct lane *lane_new(void);
 void lane_free(struct lane *lane);
 
-/* Bytes have come. *random is the state of a generator, which moves. */
-void lane_put(struct lane *lane, const struct lane_faults *faults, uint64_t *random,
-              const uint8_t *bytes, size_t size, uint64_t now_ns);
+/* Bytes have come. *random is the state of a generator, which moves. Returns how many
+ * frames were tampered with. */
+unsigned lane_put(struct lane *lane, const struct lane_faults *faults, uint64_t *random,
+                  const uint8_t *bytes, size_t size, uint64_t now_ns);
 
 /* No more will come: a frame that was waited for is let go as it is. */
 void lane_finish(struct lane *lane);

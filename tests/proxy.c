@@ -41,7 +41,7 @@ struct proxy {
     uint64_t bytes[WAYS];
     uint64_t cut_at[WAYS];   /* 0: never */
     uint64_t cut_mean[WAYS]; /* 0: not often */
-    unsigned connections, cuts;
+    unsigned connections, cuts, tampered;
     struct link links[LINKS];
 };
 
@@ -118,8 +118,8 @@ static bool take_in(struct proxy *proxy, struct link *link, int way)
         lane_finish(link->lanes[way]);
         return true;
     }
-    lane_put(link->lanes[way], &proxy->faults[way], &proxy->random, bytes,
-             (size_t)received, now_ns());
+    proxy->tampered += lane_put(link->lanes[way], &proxy->faults[way], &proxy->random,
+                                bytes, (size_t)received, now_ns());
     return true;
 }
 
@@ -372,4 +372,12 @@ unsigned proxy_cuts(struct proxy *proxy)
     unsigned cuts = proxy->cuts;
     pthread_mutex_unlock(&proxy->lock);
     return cuts;
+}
+
+unsigned proxy_tampered(struct proxy *proxy)
+{
+    pthread_mutex_lock(&proxy->lock);
+    unsigned tampered = proxy->tampered;
+    pthread_mutex_unlock(&proxy->lock);
+    return tampered;
 }

@@ -41,10 +41,12 @@ void proxy_half_close(struct proxy *proxy, enum proxy_way way);
 /* Pass nothing on, in neither direction, and keep connections open; or go on. */
 void proxy_hold(struct proxy *proxy, int hold);
 
-/* Bytes that have passed so far, connections that there have been, and cuts. */
+/* Bytes that have passed so far, connections that there have been, cuts, and frames
+ * that were doubled, exchanged or damaged. */
 uint64_t proxy_bytes_up(struct proxy *proxy);
 uint64_t proxy_bytes_down(struct proxy *proxy);
 unsigned proxy_connections(struct proxy *proxy);
 unsigned proxy_cuts(struct proxy *proxy);
+unsigned proxy_tampered(struct proxy *proxy);
 
 #endif
