@@ -83,8 +83,8 @@ enum opt_status endpoints_parse(const char *text, struct endpoints *out,
                                 struct opt_error *error)
 {
     struct endpoints found = { .count = 0 };
-    const char *rest = text;
-    for (const char *end = text; end != NULL; rest = end + 1) {
+    for (const char *rest = text, *end; rest != NULL;
+         rest = end != NULL ? end + 1 : NULL) {
         end = strchr(rest, ',');
         size_t length = end != NULL ? (size_t)(end - rest) : strlen(rest);
         char one[NI_MAXHOST + 16];
