@@ -93,12 +93,13 @@ static json_t *json_workers(const struct optclient_description *model)
         const struct optclient_worker_info *w = &model->workers[i];
         json_array_append_new(
             all,
-            json_pack("{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "name", w->name,
-                      "connected", w->connected, "pushed", w->pushed, "incarnation",
-                      integer(w->incarnation), "last_sequence",
+            json_pack("{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
+                      w->name, "connected", w->connected, "pushed", w->pushed,
+                      "incarnation", integer(w->incarnation), "last_sequence",
                       integer(w->last_sequence), "last_step", integer(w->last_step),
                       "applied", integer(w->applied), "duplicates",
-                      integer(w->duplicates), "refused", integer(w->refused)));
+                      integer(w->duplicates), "refused", integer(w->refused), "resends",
+                      integer(w->resends), "reconnects", integer(w->reconnects)));
     }
     return all;
 }

@@ -7,6 +7,7 @@
 
 #include "client/exchange.h"
 #include "client/opened.h"
+#include "client/recovery.h"
 #include "client/session.h"
 
 enum {
@@ -85,6 +86,7 @@ static void on_hello(struct optclient *client, const struct opt_reply *reply)
     }
     struct opt_hello_reply daemon = reply->body.hello;
     daemon.server = ""; /* belongs to the arena */
+    daemon.lost = "";
     if (daemon.protocol != OPT_PROTOCOL) {
         struct opt_error error;
         opt_fail(&error, OPT_UNIMPLEMENTED,
@@ -93,33 +95,10 @@ static void on_hello(struct optclient *client, const struct opt_reply *reply)
         session_refuse(client, &error);
     } else if (limits_valid(client, &daemon)) {
         client->daemon = daemon;
+        client->incarnation = daemon.incarnation;
+        snprintf(client->lost, sizeof(client->lost), "%s", reply->body.hello.lost);
         client->state = SESSION_RESTORING;
         exchange_restored(client);
-    }
-}
-
-/* Which of the model's pushes have been applied is known again. */
-static void settle_pushes(struct optclient *client, struct optclient_model *model,
-                          const struct opt_model_reply *reply)
-{
-    struct optclient_call *next;
-    for (struct optclient_call *call = client->queue.first; call != NULL; call = next) {
-        next = call->next;
-        if (call->model != model || !call_pushes(call) || call->sequence == 0 ||
-            call->sequence > reply->last_sequence) {
-            continue;
-        }
-        if (!call->asked) {
-            call->sequence = 0; /* never sent whole, so the number is somebody else's */
-            continue;
-        }
-        call->result.fate = OPTCLIENT_DUPLICATE;
-        call->result.step = reply->step;
-        if (call->request.message == OPT_MESSAGE_PUSH) {
-            session_end(client, call, OPT_OK);
-        } else {
-            call->pushed = true;
-        }
     }
 }
 
@@ -157,7 +136,7 @@ static void on_restored(struct optclient *client, struct optclient_model *model,
     } else {
         model->number = found->model;
         model->step = found->step;
-        settle_pushes(client, model, found);
+        recover_pushes(client, model, found);
         if (model->last_sequence < found->last_sequence) {
             model->last_sequence = found->last_sequence;
         }

@@ -18,11 +18,13 @@
  * Every function may be called from any thread, never prints, exits or aborts, takes no
  * signals, and waits no longer than its deadline (half a second more at worst).
  * Failures are a code, the same numbers as gRPC's, and one sentence (optclient_error).
- * An error from a push means that it was not applied, with one exception, which says
+ * An error from a push means that it was not applied, with two exceptions, which say
  * so: OPTCLIENT_DEADLINE_EXCEEDED or OPTCLIENT_UNAVAILABLE after the connection was
- * lost and could not be made again in time.
+ * lost and could not be made again in time, and OPTCLIENT_ABORTED if it was made again
+ * so late that the daemon does not remember this worker.
  *
- * A client keeps one connection and one background thread, which reconnects by itself
+ * A client keeps one connection and one background thread (one more for callbacks, if
+ * there are any), which reconnects by itself
  * (back-off with jitter), keeps the worker's lease, and resends pushes that the daemon
  * has not applied, and only those. A daemon that asks for patience (it is starting,
  * stopping or full) is asked again until the call's deadline. Waiting functions that
@@ -221,8 +223,8 @@ struct optclient_values {
 enum optclient_fate {
     OPTCLIENT_UNKNOWN_FATE = 0,
     OPTCLIENT_APPLIED = 1,   /* part of the update that made `step` */
-    OPTCLIENT_DUPLICATE = 2, /* had been applied before the connection broke; `step` is
-                                the model's at that time, `staleness` is not known */
+    OPTCLIENT_DUPLICATE = 2, /* had been applied before the connection broke, as part of
+                                the update that made `step`; `staleness` is not known */
     OPTCLIENT_DROPPED = 3,   /* not used; optclient_error() says why */
     OPTCLIENT_SKIPPED = 4    /* its round was skipped: non-finite values */
 };
@@ -257,7 +259,8 @@ struct optclient_pull_options {
  * tensor or row. OPTCLIENT_DEADLINE_EXCEEDED: names the workers who have not pushed;
  * not applied. OPTCLIENT_FAILED_PRECONDITION: this worker's identity was taken over by
  * another process, or it is not joined. OPTCLIENT_ABORTED: the round failed with a lost
- * worker. */
+ * worker; or this one was taken for dead meanwhile ("stale incarnation"), has joined
+ * again by itself, and is to pull the weights and push again. */
 OPTCLIENT_API enum optclient_status
 optclient_push(struct optclient_model *model, const struct optclient_values *gradients,
                size_t count, const struct optclient_push_options *options,
@@ -304,11 +307,12 @@ optclient_wait_epoch(struct optclient_model *model, uint64_t epoch, uint32_t tim
  *
  * gradients, weights and options are copied; the values themselves are borrowed until
  * the call has ended, which is when optclient_call_wait returns, when
- * optclient_call_done is not 0, or when on_done runs. on_done runs on the client's
- * thread, once, and may be NULL; it must not block, and may start and free calls but
- * not wait for any. *out is written before on_done can run and must be freed. An error
- * here (OPTCLIENT_INVALID_ARGUMENT, OPTCLIENT_RESOURCE_EXHAUSTED) means that there is
- * no call. */
+ * optclient_call_done is not 0, or when on_done runs. on_done runs once, on a thread of
+ * the client's that runs callbacks one after another, and may be NULL; it may start and
+ * free calls but not wait for any. If it takes long, other callbacks wait, but neither
+ * the connection nor its heartbeats. *out is written before on_done can run and must be
+ * freed. An error here (OPTCLIENT_INVALID_ARGUMENT, OPTCLIENT_RESOURCE_EXHAUSTED) means
+ * that there is no call. */
 typedef void (*optclient_on_done)(struct optclient_call *call, void *context);
 
 OPTCLIENT_API enum optclient_status optclient_push_start(
@@ -339,7 +343,10 @@ OPTCLIENT_API void optclient_call_free(struct optclient_call *call);
 /* A model in words and numbers. */
 struct optclient_worker_info {
     const char *name;
-    uint64_t incarnation, last_sequence, last_step, applied, duplicates, refused;
+    uint64_t incarnation; /* counts its lives */
+    uint64_t last_sequence, last_step, applied, duplicates, refused;
+    uint64_t resends;    /* pushes that came again, settled or not */
+    uint64_t reconnects; /* connections that went on with its session */
     int connected, pushed;
 };
 /* A change of options. It has taken effect if its step is at most the model's plus one.

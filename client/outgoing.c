@@ -31,16 +31,37 @@ void exchange_greet(struct optclient *client)
         .body.hello = { .protocol = OPT_PROTOCOL,
                         .worker = client->settings.worker,
                         .session = client->session,
+                        .incarnation = client->incarnation,
                         .client = "liboptclient " OPTIMD_VERSION },
     };
     client->hello_id = begin_own(client, &request);
 }
 
+/* The pushes of a model whose answers have not come, and which the daemon may have. */
+static size_t list_unanswered(struct optclient *client,
+                              const struct optclient_model *model,
+                              uint64_t sequences[OPT_UNANSWERED_MAX])
+{
+    size_t count = 0;
+    for (struct optclient_call *call = client->queue.first;
+         call != NULL && count < OPT_UNANSWERED_MAX; call = call->next) {
+        if (call->model == model && call_pushes(call) && call->asked) {
+            call->inquired = true;
+            sequences[count++] = call->sequence;
+        }
+    }
+    return count;
+}
+
 static void begin_restore(struct optclient *client, struct optclient_model *model)
 {
+    uint64_t sequences[OPT_UNANSWERED_MAX];
     struct opt_request request = {
         .message = OPT_MESSAGE_OPEN,
-        .body.open = { .model = model->name, .join = model->joined && !model->closing },
+        .body.open = { .model = model->name,
+                       .join = model->joined && !model->closing,
+                       .unanswered = sequences,
+                       .unanswered_count = list_unanswered(client, model, sequences) },
     };
     model->restore_id = begin_own(client, &request);
 }
@@ -128,6 +149,7 @@ static size_t fill_request(struct optclient *client, struct optclient_call *call
         struct opt_push *push = call_push_of(request);
         push->model = call->model->number;
         push->sequence = call->sequence;
+        push->incarnation = call->incarnation;
         push->frame = call->cutter.frame;
         data_size = cut_frame(client, call);
         push->segments = client->cut.segments;

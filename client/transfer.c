@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/callbacks.h"
 #include "client/entry.h"
 #include "client/opened.h"
 #include "client/session.h"
@@ -366,6 +367,12 @@ static enum optclient_status start_order(struct order *order, enum opt_message m
     /* Before it can end: its callback may look for it there. */
     *out = call;
     pthread_mutex_lock(&client->lock);
+    if (on_done != NULL && !callbacks_start(client)) {
+        pthread_mutex_unlock(&client->lock);
+        call_fini(call);
+        free(call);
+        return entry_fail(OPT_RESOURCE_EXHAUSTED, "no thread for callbacks");
+    }
     client->references++;
     fill_basis(call);
     session_post(client, call);
@@ -447,7 +454,7 @@ void optclient_call_free(struct optclient_call *call)
     }
     struct optclient *client = call->client;
     pthread_mutex_lock(&client->lock);
-    if (call->state != CALL_DONE && pthread_equal(pthread_self(), client->thread)) {
+    if (call->state != CALL_DONE && callbacks_inside(client)) {
         /* In a callback. Its own call goes when the callback is over; for another one
          * this thread cannot wait. */
         call->freed = true;

@@ -419,7 +419,9 @@ static enum opt_status read_worker(const struct context *c,
                                      .last_step = from->last_step,
                                      .applied = from->applied,
                                      .duplicates = from->duplicates,
-                                     .refused = from->refused };
+                                     .refused = from->refused,
+                                     .resends = from->resends,
+                                     .reconnects = from->reconnects };
     return copy_text(c->arena, from->name, &to->name, c->error);
 }
 
@@ -546,6 +548,8 @@ static void write_worker(struct opt_writer *writer, const void *what)
     message.applied = worker->applied;
     message.duplicates = worker->duplicates;
     message.refused = worker->refused;
+    message.resends = worker->resends;
+    message.reconnects = worker->reconnects;
     opt_write_fields(writer, &message.base);
 }
 

@@ -48,6 +48,7 @@ struct letter {
     struct conn *conn;
     struct peer *peer;
     bool lease_expired;  /* LETTER_CLOSED: by silence, not by a broken connection */
+    uint64_t silent_ms;  /* and how long that was */
     int socket;          /* LETTER_ACCEPTED: takes it */
     bool refuse;         /* LETTER_ACCEPTED: only to say that there are too many */
     size_t charge;       /* the loop's: bytes counted as in flight for this letter */

@@ -7,12 +7,13 @@
 #include <string.h>
 
 enum {
-    PREFIX = 4,            /* of a frame: how long the rest is, little-endian */
-    FRAME_MAX = 64 << 20,  /* what claims to be longer is passed on as it is */
-    HEADER_MAX = 64 << 10, /* values come behind it */
-    VALUES_MIN = 1 << 10,  /* a frame that is shorter has none worth a fault */
-    SWAP_MS = 30,          /* how long a frame waits to be overtaken */
-    FULL = 8 << 20         /* bytes that are not gone yet */
+    PREFIX = 4,              /* of a frame: how long the rest is, little-endian */
+    FRAME_MAX = 64 << 20,    /* what claims to be longer is passed on as it is */
+    HEADER_MAX = 64 << 10,   /* values come behind it */
+    VALUES_MIN = 1 << 10,    /* a frame that is shorter has none worth a fault */
+    SWAP_MS = 30,            /* how long a frame waits to be overtaken */
+    FULL = 256 << 10,        /* bytes that are not gone yet, */
+    FULL_OF_FRAMES = 8 << 20 /* if frames are to be whole */
 };
 
 struct piece {
@@ -38,6 +39,12 @@ uint64_t lane_random(uint64_t *state, uint64_t n)
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
     return (z ^ z >> 31) % n;
+}
+
+static bool by_frame(const struct lane_faults *faults)
+{
+    return faults->duplicate_one_in > 0 || faults->swap_one_in > 0 ||
+           faults->damage_one_in > 0;
 }
 
 static bool one_in(uint64_t *random, uint32_t n)
@@ -162,12 +169,10 @@ static void gather(struct lane *lane, const uint8_t *bytes, size_t size)
 unsigned lane_put(struct lane *lane, const struct lane_faults *faults, uint64_t *random,
                   const uint8_t *bytes, size_t size, uint64_t now_ns)
 {
-    bool by_frame = faults->duplicate_one_in > 0 || faults->swap_one_in > 0 ||
-                    faults->damage_one_in > 0;
     gather(lane, bytes, size);
     size_t at = 0;
     unsigned tampered = 0;
-    while (by_frame && lane->frame_size - at >= PREFIX) {
+    while (by_frame(faults) && lane->frame_size - at >= PREFIX) {
         size_t length = frame_length(lane->frame + at);
         if (length > FRAME_MAX || lane->frame_size - at < length) {
             break;
@@ -175,7 +180,7 @@ unsigned lane_put(struct lane *lane, const struct lane_faults *faults, uint64_t 
         tampered += add_frame(lane, faults, random, lane->frame + at, length, now_ns);
         at += length;
     }
-    if (!by_frame) {
+    if (!by_frame(faults)) {
         append(lane, faults, random, piece_new(lane->frame, lane->frame_size), now_ns);
         at = lane->frame_size;
     }
@@ -255,9 +260,10 @@ uint64_t lane_when(const struct lane *lane, const struct lane_faults *faults)
     return when;
 }
 
-bool lane_open(const struct lane *lane)
+bool lane_open(const struct lane *lane, const struct lane_faults *faults)
 {
-    return lane->held + lane->frame_size < FULL;
+    size_t full = by_frame(faults) ? FULL_OF_FRAMES : FULL;
+    return lane->held + lane->frame_size < full;
 }
 
 bool lane_empty(const struct lane *lane)

@@ -45,7 +45,7 @@ void lane_taken(struct lane *lane, size_t size);
 uint64_t lane_when(const struct lane *lane, const struct lane_faults *faults);
 
 /* Whether it has room, and whether there is anything in it. */
-bool lane_open(const struct lane *lane);
+bool lane_open(const struct lane *lane, const struct lane_faults *faults);
 bool lane_empty(const struct lane *lane);
 
 /* A number from 0 to n - 1. */

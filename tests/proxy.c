@@ -168,7 +168,8 @@ static void serve_link(struct proxy *proxy, struct link *link,
 {
     for (int way = 0; way < WAYS; way++) {
         bool ready = (polled[way].revents & (POLLIN | POLLHUP | POLLERR)) != 0;
-        if (ready && !link->ended[way] && lane_open(link->lanes[way]) &&
+        if (ready && !link->ended[way] &&
+            lane_open(link->lanes[way], &proxy->faults[way]) &&
             !take_in(proxy, link, way)) {
             link_close(link, true);
             return;
@@ -195,7 +196,7 @@ static uint64_t watch(const struct proxy *proxy, const struct link *link, uint64
     }
     for (int way = 0; way < WAYS; way++) {
         uint64_t due = lane_when(link->lanes[way], &proxy->faults[way]);
-        if (!link->ended[way] && lane_open(link->lanes[way])) {
+        if (!link->ended[way] && lane_open(link->lanes[way], &proxy->faults[way])) {
             polled[way].events |= POLLIN;
         }
         if (due <= now) {

@@ -77,8 +77,16 @@ static const struct opt_worker_entry workers[] = {
       .last_step = 3,
       .applied = 4,
       .duplicates = 5,
-      .refused = 6 },
+      .refused = 6,
+      .resends = 7,
+      .reconnects = 8 },
     { .name = "worker-2" },
+};
+
+static const uint64_t sequences[] = { 1, 300, UINT64_MAX };
+static const struct opt_settled settled[] = {
+    { .sequence = 3, .fate = OPT_FATE_APPLIED, .step = 4 },
+    { .sequence = UINT64_MAX, .fate = OPT_FATE_REFUSED, .status = OPT_ABORTED },
 };
 
 static const struct opt_change_entry changes[] = {
@@ -112,7 +120,8 @@ const struct wire_case wire_cases[] = {
                             .client = "test 1.0",
                             .require = features,
                             .require_count = 2,
-                            .lease_ms = 5000 }),
+                            .lease_ms = 5000,
+                            .incarnation = 7 }),
     REQUEST("hello of an observer", OPT_MESSAGE_HELLO, 0,
             .body.hello = { .protocol = 1, .worker = "", .session = 1, .client = "" }),
     REQUEST("create from parts", OPT_MESSAGE_CREATE, 1000,
@@ -134,6 +143,9 @@ const struct wire_case wire_cases[] = {
                                                 .rule = "" },
                              .consistency = { .min_workers = 1 } }),
     REQUEST("open", OPT_MESSAGE_OPEN, 0, .body.open = { .model = "m", .join = true }),
+    REQUEST(
+        "open after a reconnect", OPT_MESSAGE_OPEN, 0,
+        .body.open = { .model = "m", .unanswered = sequences, .unanswered_count = 3 }),
     REQUEST("assign", OPT_MESSAGE_ASSIGN, SEGMENT_ELEMENTS * 4,
             .body.assign = { .model = 3,
                              .dtype = OPT_FP32,
@@ -153,7 +165,8 @@ const struct wire_case wire_cases[] = {
                            .segments = segments,
                            .segment_count = 3,
                            .frame = 7,
-                           .last = true }),
+                           .last = true,
+                           .incarnation = 8 }),
     REQUEST("push of whole tensors", OPT_MESSAGE_PUSH, 400,
             .body.push = { .sequence = 1,
                            .samples = 1,
@@ -232,7 +245,8 @@ const struct wire_case wire_cases[] = {
                           .max_frame_bytes = UINT64_C(1) << 33,
                           .max_header_bytes = 6,
                           .chunk_bytes = 7,
-                          .block_elements = 8 }),
+                          .block_elements = 8,
+                          .lost = "after 5.0 s of silence" }),
     REPLY("model reply", OPT_MESSAGE_MODEL, 0,
           .body.model = { .model = 1,
                           .created = true,
@@ -242,7 +256,10 @@ const struct wire_case wire_cases[] = {
                           .tensors = 4,
                           .parameters = 5,
                           .workers = 6,
-                          .specification = "sgd(lr=0.1)" }),
+                          .specification = "sgd(lr=0.1)",
+                          .settled = settled,
+                          .settled_count = 2,
+                          .lost_step = 7 }),
     REPLY("assign reply", OPT_MESSAGE_ASSIGN, 0, .has_checksum = false),
     REPLY("list reply", OPT_MESSAGE_LIST, 50, .has_checksum = false),
     REPLY("describe reply", OPT_MESSAGE_DESCRIBE, 60, .has_checksum = true),

@@ -180,7 +180,10 @@ static const char *violation_of_request(const struct opt_request *request,
         return is_name(create->model) ? why : "a model's name";
     }
     case OPT_MESSAGE_OPEN:
-        return is_name(request->body.open.model) ? NULL : "a model's name";
+        return is_name(request->body.open.model) &&
+                       request->body.open.unanswered_count <= OPT_UNANSWERED_MAX
+                   ? NULL
+                   : "open";
     case OPT_MESSAGE_DESCRIBE:
         return is_name(request->body.describe) ? NULL : "a model's name";
     case OPT_MESSAGE_DELETE:
@@ -254,7 +257,10 @@ static const char *violation_of_reply(const struct opt_reply *reply, size_t data
         }
         break;
     case OPT_MESSAGE_HELLO:
-        why = is_name_or_empty(reply->body.hello.server) ? NULL : "a server's name";
+        why = is_name_or_empty(reply->body.hello.server) &&
+                      is_text(reply->body.hello.lost)
+                  ? NULL
+                  : "a hello reply";
         break;
     case OPT_MESSAGE_CREATE:
         why = is_text(reply->body.model.specification) ? NULL : "a specification";

@@ -294,6 +294,22 @@ static bool evaluate(struct worker *worker)
     return true;
 }
 
+static bool push_and_pull(struct worker *worker, struct optclient_result *at)
+{
+    struct optclient_push_options push = { .samples = worker->share };
+    enum optclient_status status =
+        optclient_push_pull(worker->model, worker->gradients.values, TENSORS, &push,
+                            worker->weights.values, TENSORS, NULL, at);
+    if (status == OPTCLIENT_ABORTED) {
+        /* The round was given up, or this worker was stopped for so long that the
+         * others went on without it: the gradient is of no use any more. */
+        return check(
+            worker, "pull the weights again",
+            optclient_pull(worker->model, worker->weights.values, TENSORS, NULL, at));
+    }
+    return check(worker, "push", status);
+}
+
 static bool train(struct worker *worker)
 {
     struct optclient_result at;
@@ -322,11 +338,7 @@ static bool train(struct worker *worker)
         worker->report.loss =
             mlp_gradient(worker->mlp, worker->weights.tensor, worker->inputs,
                          worker->labels, worker->share, worker->gradients.tensor);
-        struct optclient_push_options push = { .samples = worker->share };
-        if (!check(worker, "push",
-                   optclient_push_pull(worker->model, worker->gradients.values, TENSORS,
-                                       &push, worker->weights.values, TENSORS, NULL,
-                                       &at))) {
+        if (!push_and_pull(worker, &at)) {
             return false;
         }
         struct optclient_usage usage;

@@ -13,7 +13,9 @@
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
 #include "server/engine/push.h"
+#include "server/engine/resend.h"
 #include "server/engine/view.h"
+#include "server/engine/worker.h"
 
 /* ---------------------------------------------------------------- answers */
 
@@ -132,6 +134,9 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
         unqueue(push);
         unpin(push->model, answer);
     }
+    if (!push->echo) {
+        lease_note(member, push->head.sequence, OPT_FATE_REFUSED, status);
+    }
     push_recycle(engine, push);
     engine->counters.pushes_withdrawn++;
     if (answer != NULL) {
@@ -212,7 +217,7 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
         struct opt_push_reply reply = { .fate = fate,
                                         .step = model->step,
                                         .reason = "" };
-        member->last_sequence = push->head.sequence;
+        lease_note(member, push->head.sequence, fate, OPT_OK);
         if (fate == OPT_FATE_APPLIED) {
             uint64_t before = model->step - 1;
             reply.staleness = before > push->head.basis ? before - push->head.basis : 0;
@@ -254,6 +259,8 @@ void round_overflowed(struct engine *engine, struct model *model, uint32_t tenso
         struct letter *answer = push->answer;
         push->member->refused++;
         engine->counters.pushes_refused++;
+        lease_note(push->member, push->head.sequence, OPT_FATE_REFUSED,
+                   OPT_INVALID_ARGUMENT);
         unpin(model, answer);
         push_recycle(engine, push);
         engine_fail(engine, answer, OPT_INVALID_ARGUMENT,
@@ -304,28 +311,11 @@ bool round_try(struct engine *engine, struct model *model)
 
 /* ---------------------------------------------------------------- frames */
 
-static struct push *waiting_with(const struct member *member, uint64_t sequence)
-{
-    for (struct push *push = member->first; push != NULL; push = push->next) {
-        if (push->head.sequence == sequence) {
-            return push;
-        }
-    }
-    return NULL;
-}
-
-/* What a first frame must satisfy before anything is kept. */
+/* What the first frame of a new push must satisfy before anything is kept. */
 static enum opt_status check_first(const struct model *model,
                                    const struct member *member,
-                                   const struct opt_push *head, bool *echo,
-                                   struct opt_error *error)
+                                   const struct opt_push *head, struct opt_error *error)
 {
-    const struct push *same = waiting_with(member, head->sequence);
-    *echo = head->sequence <= member->last_sequence ||
-            (same != NULL && same->session == member->worker->session);
-    if (*echo) {
-        return OPT_OK;
-    }
     if (member->last != NULL && head->sequence <= member->last->head.sequence) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "sequence %" PRIu64 " follows %" PRIu64
@@ -341,19 +331,11 @@ static enum opt_status check_first(const struct model *model,
     return OPT_OK;
 }
 
-/* The answer of a push that had arrived before goes to the letter that asks again. */
-static void finish_echo(struct engine *engine, struct model *model,
+/* The answer of a push that waits goes to the letter that asks again. */
+static void move_answer(struct engine *engine, struct model *model,
                         struct member *member, struct letter *letter, uint64_t sequence)
 {
-    struct push *first = waiting_with(member, sequence);
-    if (first == NULL) {
-        unpin(model, letter);
-        engine_fail(engine, letter, OPT_ABORTED,
-                    "the push of sequence %" PRIu64
-                    " was given up while it was sent again; send it once more",
-                    sequence);
-        return;
-    }
+    struct push *first = resend_waiting(member, sequence);
     struct letter *old = first->answer;
     unpin(model, old);
     first->answer = letter;
@@ -368,14 +350,33 @@ static void finish_echo(struct engine *engine, struct model *model,
               on_push_deadline);
 }
 
-static void answer_duplicate(struct engine *engine, struct model *model,
-                             struct member *member, struct letter *letter)
+/* The last frame of a push that has come before. */
+static void finish_echo(struct engine *engine, struct model *model,
+                        struct member *member, struct letter *letter,
+                        const struct opt_push *head)
 {
-    member->duplicates++;
-    engine->counters.pushes_duplicate++;
-    answer_push(engine, model, letter,
-                (struct opt_push_reply){
-                    .fate = OPT_FATE_DUPLICATE, .step = model->step, .reason = "" });
+    struct opt_push_reply reply;
+    struct opt_error error;
+    switch (resend_find(member, head, &reply, &error)) {
+    case RESEND_WAITING:
+        move_answer(engine, model, member, letter, head->sequence);
+        return;
+    case RESEND_SETTLED:
+        answer_push(engine, model, letter, reply);
+        return;
+    case RESEND_NEW:
+        opt_fail(&error, OPT_ABORTED,
+                 "the push of sequence %" PRIu64
+                 " was given up while it was sent again; send it once more",
+                 head->sequence);
+        break;
+    case RESEND_REFUSED:
+    case RESEND_UNKNOWN:
+    case RESEND_STALE:
+        break;
+    }
+    unpin(model, letter);
+    engine_fail(engine, letter, error.status, "%s", error.text);
 }
 
 /* The last frame is here. */
@@ -385,14 +386,10 @@ static void complete(struct engine *engine, struct model *model, struct push *pu
     struct member *member = push->member;
     member->gathering = NULL;
     if (push->echo) {
-        uint64_t sequence = push->head.sequence;
+        struct opt_push head = push->head;
         push->answer = letter;
         push_recycle(engine, push);
-        if (sequence <= member->last_sequence) {
-            answer_duplicate(engine, model, member, letter);
-        } else {
-            finish_echo(engine, model, member, letter, sequence);
-        }
+        finish_echo(engine, model, member, letter, &head);
         return;
     }
     push->answer = letter;
@@ -404,10 +401,10 @@ static void complete(struct engine *engine, struct model *model, struct push *pu
 /* Begin the push of a first frame. NULL: error tells. */
 static struct push *begin(struct engine *engine, struct model *model,
                           struct member *member, const struct letter *letter,
-                          const struct opt_push *head, struct opt_error *error)
+                          const struct opt_push *head, bool echo,
+                          struct opt_error *error)
 {
-    bool echo;
-    if (check_first(model, member, head, &echo, error) != OPT_OK) {
+    if (!echo && check_first(model, member, head, error) != OPT_OK) {
         return NULL;
     }
     struct push *push = push_new(model);
@@ -432,7 +429,8 @@ static struct push *begin(struct engine *engine, struct model *model,
 /* The push that a frame belongs to, begun if it is the first. NULL: error tells. */
 static struct push *push_of(struct engine *engine, struct model *model,
                             struct member *member, const struct letter *letter,
-                            const struct opt_push *head, struct opt_error *error)
+                            const struct opt_push *head, bool echo,
+                            struct opt_error *error)
 {
     struct push *push = member->gathering;
     bool same = push != NULL && push->peer == letter->peer &&
@@ -452,7 +450,7 @@ static struct push *push_of(struct engine *engine, struct model *model,
                  head->sequence, push->head.sequence);
         return NULL;
     }
-    return begin(engine, model, member, letter, head, error);
+    return begin(engine, model, member, letter, head, echo, error);
 }
 
 /* The frame cannot be used: answer the push, forget what had come of it. */
@@ -462,6 +460,9 @@ static void fail_push(struct engine *engine, struct member *member,
     struct push *push = member->gathering;
     if (push != NULL && push->peer == letter->peer &&
         push->request_id == letter->request.id) {
+        if (!push->echo) {
+            lease_note(member, push->head.sequence, OPT_FATE_REFUSED, error->status);
+        }
         round_drop_gathering(engine, member);
     }
     refuse_frame(engine, member, letter, error);
@@ -482,6 +483,36 @@ static enum opt_status plan_pull(struct engine *engine, struct model *model,
     return view_plan(engine, model, letter, pull, true, error);
 }
 
+/* The first frame of a push that has come before, or that comes too late: true if that
+ * is all there is to say, and the letter is answered. A push whose fate is known needs
+ * no second look at its frames, but the last frame of a push_pull says what to pull. */
+static bool meet_again(struct engine *engine, struct model *model,
+                       struct member *member, struct letter *letter,
+                       const struct opt_push *head, bool *echo)
+{
+    struct opt_push_reply reply;
+    struct opt_error error;
+    enum resend resend = resend_find(member, head, &reply, &error);
+    bool again = resend == RESEND_WAITING || resend == RESEND_SETTLED ||
+                 resend == RESEND_REFUSED;
+    bool settled = again && resend != RESEND_WAITING;
+    member->resends += again;
+    member->duplicates += settled;
+    engine->counters.pushes_resent += again;
+    engine->counters.pushes_duplicate += settled;
+    engine->counters.pushes_stale += resend == RESEND_STALE;
+    if (resend == RESEND_SETTLED && letter->request.message == OPT_MESSAGE_PUSH) {
+        answer_push(engine, model, letter, reply);
+        return true;
+    }
+    *echo = resend == RESEND_WAITING || resend == RESEND_SETTLED;
+    if (*echo || resend == RESEND_NEW) {
+        return false;
+    }
+    refuse_frame(engine, member, letter, &error);
+    return true;
+}
+
 void round_frame(struct engine *engine, struct model *model, struct letter *letter,
                  const struct opt_push *head, const struct opt_pull *pull)
 {
@@ -497,14 +528,11 @@ void round_frame(struct engine *engine, struct model *model, struct letter *lett
         refuse_frame(engine, member, letter, &error);
         return;
     }
-    /* A push that is known to have been applied needs no second look at its frames; a
-     * push_pull's last frame says what to pull all the same. */
-    if (head->frame == 0 && head->sequence <= member->last_sequence &&
-        letter->request.message == OPT_MESSAGE_PUSH) {
-        answer_duplicate(engine, model, member, letter);
+    bool echo = false;
+    if (head->frame == 0 && meet_again(engine, model, member, letter, head, &echo)) {
         return;
     }
-    struct push *push = push_of(engine, model, member, letter, head, &error);
+    struct push *push = push_of(engine, model, member, letter, head, echo, &error);
     if (push == NULL || push_take(engine, push, letter, head, &error) != OPT_OK ||
         (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||
         (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {

@@ -6,6 +6,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
 static struct opt_tensor_entry describe_tensor(const struct tensor *tensor)
@@ -27,11 +28,13 @@ static struct opt_worker_entry describe_worker(const struct member *member)
         .incarnation = member->worker->incarnation,
         .connected = member->worker->peer != NULL,
         .pushed = member->first != NULL,
-        .last_sequence = member->last_sequence,
+        .last_sequence = member->window.last,
         .last_step = member->last_step,
         .applied = member->applied,
         .duplicates = member->duplicates,
         .refused = member->refused,
+        .resends = member->resends,
+        .reconnects = member->worker->reconnects,
     };
 }
 

@@ -222,6 +222,36 @@ class OtherLanguage(unittest.TestCase):
                 self.assertEqual(again.greeting.incarnation,
                                  second.greeting.incarnation)
 
+    def test_older_session_that_was_followed_is_refused(self):
+        with Worker('moved', session=1) as old, Worker('moved', session=2) as new:
+            granted = old.greeting.incarnation
+            with Connection(daemon.port) as back:
+                with self.assertRefused(FAILED_PRECONDITION, f'stale incarnation {granted}'):
+                    back.hello('moved', session=1, incarnation=granted)
+            with Connection(daemon.port) as again:
+                hello = again.hello('moved', session=2, incarnation=new.greeting.incarnation)
+                self.assertEqual(hello.incarnation, new.greeting.incarnation)
+                self.assertEqual(hello.lost, '')
+
+    def test_worker_that_comes_back_asks_what_became_of_its_pushes(self):
+        with Worker('asks', session=1) as worker:
+            worker.create('asked', 'sgd(lr=0.25)', [[3]])
+            for _ in range(2):
+                worker.push([1.0] * 3)
+            with self.assertRefused(INVALID_ARGUMENT, 'not finite'):
+                worker.push([math.nan] * 3)
+            worker.push([1.0] * 3)
+            with Connection(daemon.port) as again:
+                again.hello('asks', session=1, incarnation=worker.greeting.incarnation)
+                opened = again.call(open=pb.OpenModel(
+                    model='asked', join=True, unanswered=[2, 3, 4, 5])).model
+                self.assertEqual([(s.sequence, s.fate, s.step, s.code)
+                                  for s in opened.settled],
+                                 [(2, pb.PushReply.APPLIED, 2, 0),
+                                  (3, pb.PushReply.REFUSED, 2, INVALID_ARGUMENT),
+                                  (4, pb.PushReply.APPLIED, 3, 0)])
+                self.assertEqual(opened.last_sequence, 4)
+
     def test_first_message_must_be_hello(self):
         with Connection(daemon.port) as connection:
             with self.assertRefused(FAILED_PRECONDITION, 'hello'):
