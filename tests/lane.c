@@ -12,7 +12,7 @@ enum {
     HEADER_MAX = 64 << 10,   /* values come behind it */
     VALUES_MIN = 1 << 10,    /* a frame that is shorter has none worth a fault */
     SWAP_MS = 30,            /* how long a frame waits to be overtaken */
-    FULL = 256 << 10,        /* bytes that are not gone yet, */
+    FULL = 64 << 10,         /* bytes that are not gone yet, */
     FULL_OF_FRAMES = 8 << 20 /* if frames are to be whole */
 };
 

@@ -17,7 +17,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINKS = 64, CHUNK = 64 << 10, WAYS = 2, TICK_MS = 20 };
+enum {
+    LINKS = 64,
+    CHUNK = 64 << 10,
+    WAYS = 2,
+    TICK_MS = 20,
+    KERNEL_BUFFER = 128 << 10
+};
 
 /* One connection through the proxy. What comes in at ends[way] goes out at the other.
  */
@@ -262,6 +268,8 @@ struct proxy *proxy_start(uint16_t port)
     struct sockaddr_in address = { .sin_family = AF_INET,
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     socklen_t size = sizeof(address);
+    int buffer = KERNEL_BUFFER; /* what is held up is held up at the sender */
+    setsockopt(proxy->fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer));
     if (bind(proxy->fd, (struct sockaddr *)&address, size) != 0 ||
         listen(proxy->fd, LINKS) != 0 ||
         getsockname(proxy->fd, (struct sockaddr *)&address, &size) != 0) {
