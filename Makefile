@@ -102,6 +102,8 @@ BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES) $(BENCH_KERNEL_SOURCES),\
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
 	tests/bench/clock.c
+SOAK_SOURCES := $(wildcard tests/soak/*.c) $(addprefix tests/,history.c lane.c proxy.c) \
+	tests/bench/process.c tests/bench/clock.c
 FUZZ_SHARED_SOURCES := $(wildcard tests/wire_*.c)
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -126,6 +128,7 @@ TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TEST_SOURCES))
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
 FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 GOLDEN_PROGRAM := $(if $(GOLDEN_SOURCES),$(BUILD)/golden)
+SOAK_PROGRAM := $(BUILD)/soak
 MINIMAL := $(if $(wildcard client/examples/minimal.c),$(BUILD)/client/examples/minimal)
 PYTHON_PROTO := $(BUILD)/python/optimd_pb2.py
 
@@ -306,6 +309,8 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(call object,$(TEST_SHARED_SOURCES))
 	$(link)
 $(BUILD)/golden: $(call object,$(GOLDEN_SOURCES)) $(PARTS)
 	$(link)
+$(SOAK_PROGRAM): $(call object,$(SOAK_SOURCES)) $(PARTS)
+	$(link)
 $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
 		$(call object,$(BENCH_SHARED_SOURCES)) $(BENCH_KERNEL_OBJECTS) $(PARTS)
 	$(link)
@@ -335,11 +340,11 @@ test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...:
 	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
 
 .PHONY: test-programs
-test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(BUILD)/tables $(MINIMAL) $(PYTHON_PROTO)
+test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(SOAK_PROGRAM) $(BUILD)/tables $(MINIMAL) $(PYTHON_PROTO)
 
 .PHONY: tables
 tables: ## write the tables of rules and options into README and manual
-	@$(submake) $(BUILD)/tables
+	+@$(submake) $(BUILD)/tables
 	$(BUILD)/tables README.md server/optimd-optimizers.7
 
 .PHONY: golden
@@ -347,6 +352,12 @@ golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	@deploy/deps build run test
 	+@$(submake) $(DAEMON) $(BUILD)/golden
 	$(BUILD)/golden $(GOLDEN)
+
+.PHONY: soak
+soak: ## workers that are killed and cut off for SECONDS=120; SEED=N: what is random
+	@deploy/deps build run test
+	@$(submake) $(DAEMON) $(SOAK_PROGRAM)
+	$(SOAK_PROGRAM) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench
 bench: ## measure, against the machine's own limits; QUICK=1: in a minute

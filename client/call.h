@@ -53,6 +53,7 @@ struct optclient_call {
     struct opt_segment *segments;    /* of the pull, one for each of its values; owned;
                                         NULL: all tensors */
     size_t segment_bytes;            /* that they take in a header part */
+    bool pulls_rows;                 /* some of them name rows */
     struct optclient_values *values; /* copies of the arrays of an asynchronous call */
     char *slot;                      /* copy of its slot's name */
 

@@ -184,8 +184,8 @@ static void on_error(struct optclient *client, struct optclient_call *call,
                 (status == OPT_RESOURCE_EXHAUSTED && reply->retry_after_ms > 0);
     if (message == OPT_MESSAGE_ASSIGN) {
         session_end(client, call, status);
-    } else if (busy && wait_ms < left_ms) {
-        ask_later(client, call, wait_ms);
+    } else if ((busy || status == OPT_DATA_LOSS) && wait_ms < left_ms) {
+        ask_later(client, call, wait_ms); /* or what was sent came damaged */
     } else if (status == OPT_DEADLINE_EXCEEDED && left_ms >= RETRY_WORTH_MS) {
         /* The daemon's limit is shorter than this call's. */
         ask_later(client, call, 0);
@@ -516,8 +516,9 @@ static void on_frame_in(struct optclient *client)
     size_t data_size = opt_frame_data_size(client->uplink->reader);
     if (client->settings.checksum && data_size > 0 &&
         XXH3_64bits(client->in_data, data_size) != reply->checksum) {
-        fail_reply(client, call, OPT_DATA_LOSS,
-                   "the data that came does not have the daemon's checksum");
+        /* On another connection it is asked again, or its push's fate is. */
+        session_break(client, "the data of %s's answer to %s was damaged on its way",
+                      client->peer, call_name(call));
         return;
     }
     if (client->in_data != NULL && client->in_data == client->in_buffer) {

@@ -106,7 +106,8 @@ struct optclient_options {
     uint32_t backoff_max_ms;     /* longest; 5,000 */
     enum optclient_dtype push_dtype; /* gradients on the wire; FP32 */
     enum optclient_dtype pull_dtype; /* weights on the wire; FP32 */
-    int checksum; /* not 0: XXH3-64 over the data of every frame, both ways */
+    int checksum; /* not 0: XXH3-64 over the data of every frame, both ways; what was
+                     damaged on its way is sent or asked for again */
 };
 
 /* The defaults given above. */
@@ -227,8 +228,8 @@ optclient_model_specification(const struct optclient_model *model);
 OPTCLIENT_API size_t optclient_model_find(const struct optclient_model *model,
                                           const char *name);
 
-/* Rows that one pull may name, of all its tensors together. A push may name any number.
- */
+/* Rows that one pull may name, of all its tensors together, beside at most 4,096
+ * tensors. A push may name any number. */
 #define OPTCLIENT_PULL_ROWS_MAX 8192
 
 /* Values of one tensor in the caller's memory: fp32, row-major, all its elements; or
@@ -298,9 +299,9 @@ optclient_push(struct optclient_model *model, const struct optclient_values *gra
  * same step. options and result may be NULL. After a failure what is in that memory is
  * undefined.
  *
- * OPTCLIENT_INVALID_ARGUMENT: an unknown tensor, or one twice. OPTCLIENT_NOT_FOUND: no
- * such slot; names those that there are. OPTCLIENT_DEADLINE_EXCEEDED: min_step was not
- * reached.
+ * OPTCLIENT_INVALID_ARGUMENT: an unknown tensor or row, a tensor twice, or a list of
+ * rows that is too long for one request. OPTCLIENT_NOT_FOUND: no such slot; names those
+ * that there are. OPTCLIENT_DEADLINE_EXCEEDED: min_step was not reached.
  */
 OPTCLIENT_API enum optclient_status
 optclient_pull(struct optclient_model *model, const struct optclient_values *weights,

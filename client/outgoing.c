@@ -92,6 +92,20 @@ static bool lists_segments(const struct optclient *client,
            call->segment_bytes <= client->daemon.max_header_bytes / 4 * 3;
 }
 
+/* Rows cannot be asked for in another way than by their list. */
+static bool rows_fit(const struct optclient *client, struct optclient_call *call)
+{
+    if (!call->pulls_rows || lists_segments(client, call)) {
+        return true;
+    }
+    opt_fail(&call->error, OPT_INVALID_ARGUMENT,
+             "%s: the list of rows and tensors takes %zu bytes; the daemon accepts "
+             "lists of %" PRIu32 ", so ask for fewer at a time",
+             call_name(call), call->segment_bytes,
+             client->daemon.max_header_bytes / 4 * 3);
+    return false;
+}
+
 static void fill_pull(const struct optclient *client, const struct optclient_call *call,
                       struct opt_pull *pull)
 {
@@ -246,6 +260,10 @@ static void fail_call(struct optclient *client, struct optclient_call *call,
 /* Put the next frame of a call on its way. */
 static void begin_frame(struct optclient *client, struct optclient_call *call)
 {
+    if (!rows_fit(client, call)) {
+        session_end(client, call, call->error.status);
+        return;
+    }
     if (!call->begun && !begin_call(client, call)) {
         fail_call(client, call, 0);
         return;

@@ -91,6 +91,11 @@ static enum optclient_status check_values(const struct optclient_model *model,
                           "%zu rows are named; one pull can name %d", rows,
                           OPTCLIENT_PULL_ROWS_MAX);
     }
+    if (!pushed && rows > 0 && count > OPT_SEGMENTS_MAX) {
+        return entry_fail(OPT_INVALID_ARGUMENT,
+                          "%zu tensors are named; a pull of rows can name %d", count,
+                          OPT_SEGMENTS_MAX);
+    }
     return OPTCLIENT_OK;
 }
 
@@ -152,6 +157,7 @@ static bool list_segments(struct optclient_call *call)
             (struct opt_segment){ .tensor = (uint32_t)sink->values[i].tensor,
                                   .rows = sink->values[i].rows,
                                   .row_count = sink->values[i].row_count };
+        call->pulls_rows |= sink->values[i].row_count > 0;
         call->segment_bytes += cutter_segment_bytes(&call->segments[i]);
     }
     return true;

@@ -15,6 +15,14 @@ static const struct opt_segment open_segments[] = {
     { .tensor = 2, .offset = 0, .count = 5 },
 };
 
+static const uint32_t some_rows[] = { 0, 127, 128, UINT32_MAX, 0 };
+static const uint32_t other_rows[] = { 16384 };
+static const struct opt_segment row_segments[] = {
+    { .tensor = 0, .rows = some_rows, .row_count = 5 },
+    { .tensor = 3, .rows = other_rows, .row_count = 1 },
+    { .tensor = 9 }, /* in a push no rows at all, in a pull the whole tensor */
+};
+
 static const char *const features[] = { "rows", "trace" };
 static const char *const lost[] = { "worker-7", "été" };
 static const char *const slots[] = { "exp_avg", "exp_avg_sq" };
@@ -43,6 +51,11 @@ static const uint64_t matrix[] = { 128, 784 };
 static const uint64_t deep[] = { 1, 2, 3, 4, 5, 6, 7, 8 };
 static struct opt_tensor_entry tensors[] = {
     { .name = "fc1.weight", .shape = matrix, .rank = 2, .elements = 128 * 784 },
+    { .name = "table",
+      .shape = matrix,
+      .rank = 2,
+      .elements = 128 * 784,
+      .sparse = true },
     { .name = "scale", .shape = NULL, .rank = 0, .elements = 1, .step = 12 },
     { .name = "été", .shape = deep, .rank = 8, .elements = 40320, .step = UINT64_MAX },
 };
@@ -172,6 +185,13 @@ const struct wire_case wire_cases[] = {
                            .samples = 1,
                            .segments = open_segments,
                            .segment_count = 2 }),
+    REQUEST("push of rows", OPT_MESSAGE_PUSH, 6 * 4,
+            .body.push = { .model = 3,
+                           .sequence = 4,
+                           .samples = 1,
+                           .segments = row_segments,
+                           .segment_count = 3,
+                           .last = true }),
     REQUEST("pull", OPT_MESSAGE_PULL, 0,
             .body.pull = { .model = 3,
                            .view = OPT_VIEW_SLOT,
@@ -182,6 +202,11 @@ const struct wire_case wire_cases[] = {
                            .min_step = 9 }),
     REQUEST("pull of everything", OPT_MESSAGE_PULL, 0,
             .body.pull = { .view = OPT_VIEW_EVAL, .slot = "" }),
+    REQUEST("pull of rows", OPT_MESSAGE_PULL, 0,
+            .body.pull = { .model = 3,
+                           .slot = "",
+                           .segments = row_segments,
+                           .segment_count = 3 }),
     REQUEST("push_pull", OPT_MESSAGE_PUSH_PULL, SEGMENT_ELEMENTS * 2,
             .body.push_pull = { .push = { .model = 3,
                                           .sequence = 4,
@@ -268,6 +293,12 @@ const struct wire_case wire_cases[] = {
                          .segment_count = 3,
                          .last = true,
                          .epoch = 2 }),
+    REPLY("pull reply of rows", OPT_MESSAGE_PULL, 6 * 2,
+          .body.pull = { .step = 1,
+                         .dtype = OPT_FP16,
+                         .segments = row_segments,
+                         .segment_count = 2,
+                         .last = true }),
     REPLY("push_pull reply", OPT_MESSAGE_PUSH_PULL, SEGMENT_ELEMENTS * 2,
           .body.push_pull = { .has_push = true,
                               .push = { .fate = OPT_FATE_APPLIED,
@@ -299,7 +330,7 @@ const struct wire_case wire_cases[] = {
 
     { .name = "tensor table",
       .any = { .kind = WIRE_TENSORS,
-               .as.tensors = { .entries = tensors, .count = 3 } } },
+               .as.tensors = { .entries = tensors, .count = 4 } } },
     { .name = "model table",
       .any = { .kind = WIRE_MODELS, .as.models = { .entries = models, .count = 2 } } },
     { .name = "description",
@@ -326,7 +357,7 @@ const struct wire_case wire_cases[] = {
                                    .slots = slots,
                                    .slot_count = 2,
                                    .tensors = tensors,
-                                   .tensor_count = 3,
+                                   .tensor_count = 4,
                                    .workers = workers,
                                    .worker_count = 2,
                                    .changes = changes,

@@ -26,8 +26,13 @@ static bool same_segments(const struct opt_segment *a, size_t a_count,
     }
     for (size_t i = 0; i < a_count; i++) {
         if (a[i].tensor != b[i].tensor || a[i].offset != b[i].offset ||
-            a[i].count != b[i].count) {
+            a[i].count != b[i].count || a[i].row_count != b[i].row_count) {
             return false;
+        }
+        for (size_t k = 0; k < a[i].row_count; k++) {
+            if (a[i].rows[k] != b[i].rows[k]) {
+                return false;
+            }
         }
     }
     return true;
@@ -288,7 +293,8 @@ static bool same_tensors(const struct opt_tensor_entry *a, size_t a_count,
     bool same = a_count == b_count;
     for (size_t i = 0; same && i < a_count; i++) {
         same = same_text(a[i].name, b[i].name) && a[i].rank == b[i].rank &&
-               a[i].elements == b[i].elements && a[i].step == b[i].step;
+               a[i].elements == b[i].elements && a[i].step == b[i].step &&
+               a[i].sparse == b[i].sparse;
         for (size_t j = 0; same && j < a[i].rank; j++) {
             same = a[i].shape[j] == b[i].shape[j];
         }

@@ -53,7 +53,7 @@ static const char *violation_of_segments(const struct opt_segment *list, size_t 
         return "dtype";
     }
     long double bytes = 0;
-    bool open = false;
+    bool open = false, empty = false;
     for (size_t i = 0; i < count; i++) {
         if (list[i].offset % 16384 != 0) {
             return "offset inside a block";
@@ -61,10 +61,14 @@ static const char *violation_of_segments(const struct opt_segment *list, size_t 
         if ((long double)list[i].offset + (long double)list[i].count > 0x1p40L) {
             return "elements past 2^40";
         }
-        open |= list[i].count == 0;
+        if (list[i].row_count > 0 && (list[i].offset > 0 || list[i].count > 0)) {
+            return "rows and elements in one segment";
+        }
+        open |= list[i].count == 0; /* with rows: depends on the tensor */
+        empty |= list[i].count == 0 && list[i].row_count == 0;
         bytes += (long double)list[i].count * (dtype == OPT_FP32 ? 4 : 2);
     }
-    if (open && whole) {
+    if (empty && whole) {
         return "a segment without a count";
     }
     if (values &&

@@ -37,7 +37,7 @@ bool worker_start(struct worker *worker, const char *address, const char *name)
     return true;
 }
 
-bool worker_push(struct worker *worker, int number)
+enum optclient_status worker_try_push(struct worker *worker, int number)
 {
     struct optclient_values values = { .values = worker->gradient };
     struct optclient_result result = { .fate = OPTCLIENT_UNKNOWN_FATE };
@@ -46,13 +46,27 @@ bool worker_push(struct worker *worker, int number)
     }
     enum optclient_status status =
         optclient_push(worker->model, &values, 1, NULL, &result);
-    if (status != OPTCLIENT_OK ||
-        (result.fate != OPTCLIENT_APPLIED && result.fate != OPTCLIENT_DUPLICATE)) {
+    if (result.fate == OPTCLIENT_APPLIED || result.fate == OPTCLIENT_DUPLICATE) {
+        worker->acknowledged += number;
+    }
+    return status;
+}
+
+bool worker_push(struct worker *worker, int number)
+{
+    int64_t before = worker->acknowledged;
+    if (worker_try_push(worker, number) != OPTCLIENT_OK ||
+        worker->acknowledged != before + number) {
         fprintf(stderr, "push: %s\n", optclient_error());
         return false;
     }
-    worker->acknowledged += number;
     return true;
+}
+
+bool worker_pull(struct worker *worker)
+{
+    struct optclient_values values = { .values = worker->gradient };
+    return optclient_pull(worker->model, &values, 1, NULL, NULL) == OPTCLIENT_OK;
 }
 
 void worker_stop(struct worker *worker)
@@ -64,10 +78,8 @@ void worker_stop(struct worker *worker)
 
 void expect_sum(struct worker *worker, int64_t sum)
 {
-    struct optclient_values values = { .values = worker->gradient };
     size_t wrong = 0;
-    cr_assert_eq(optclient_pull(worker->model, &values, 1, NULL, NULL), OPTCLIENT_OK,
-                 "%s", optclient_error());
+    cr_assert(worker_pull(worker), "%s", optclient_error());
     for (size_t i = 0; i < CREW_ELEMENTS; i++) {
         wrong += worker->gradient[i] != (float)-sum;
     }

@@ -28,8 +28,12 @@ struct worker {
  * first round needs two workers. */
 bool worker_start(struct worker *worker, const char *address, const char *name);
 
-/* Push the same number for every element. */
+/* Push the same number for every element; worker_push wants it to be applied. */
+enum optclient_status worker_try_push(struct worker *worker, int number);
 bool worker_push(struct worker *worker, int number);
+
+/* Pull the weights, into gradient. */
+bool worker_pull(struct worker *worker);
 
 void worker_stop(struct worker *worker);
 

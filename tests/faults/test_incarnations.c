@@ -280,7 +280,8 @@ Test(incarnations, a_daemon_that_does_not_answer_is_left_within_15_s, .timeout =
  * rate, and nothing else passes. */
 Test(incarnations, a_large_push_over_a_slow_network_keeps_the_lease, .timeout = 120)
 {
-    enum { LARGE = 800000, BYTES_A_TICK = 12 << 10 };
+    enum { LARGE = 800000 };
+    const struct lane_faults slow = { .bytes_per_second = 600 << 10 };
     struct daemon_process daemon;
     daemon_start(&daemon, (const char *[]){ "--lease", "1s", "--heartbeat", "200ms",
                                             "--frame-timeout", "1s", NULL });
@@ -290,9 +291,9 @@ Test(incarnations, a_large_push_over_a_slow_network_keeps_the_lease, .timeout = 
     float *gradient = calloc(LARGE, sizeof(*gradient));
     struct optclient_values values = { .values = gradient };
     struct optclient_result result;
-    proxy_slow(proxy, BYTES_A_TICK);
+    proxy_faults(proxy, PROXY_UP, &slow, 1);
     expect_ok(optclient_push(model, &values, 1, NULL, &result));
-    proxy_slow(proxy, 0);
+    proxy_faults(proxy, PROXY_UP, NULL, 1);
     cr_assert_eq(result.fate, OPTCLIENT_APPLIED);
     cr_assert_eq(test_counter(client, "leases_expired"), 0);
     cr_assert_eq(proxy_connections(proxy), 1, "the client gave up its connection");

@@ -23,28 +23,6 @@ static struct daemon_process server;
 
 /* ---------------------------------------------------------------- what they do */
 
-/* The same as worker_push, but it may fail. */
-static enum optclient_status try_push(struct worker *worker, int number)
-{
-    struct optclient_values values = { .values = worker->gradient };
-    struct optclient_result result = { .fate = OPTCLIENT_UNKNOWN_FATE };
-    for (size_t i = 0; i < CREW_ELEMENTS; i++) {
-        worker->gradient[i] = (float)number;
-    }
-    enum optclient_status status =
-        optclient_push(worker->model, &values, 1, NULL, &result);
-    if (result.fate == OPTCLIENT_APPLIED || result.fate == OPTCLIENT_DUPLICATE) {
-        worker->acknowledged += number;
-    }
-    return status;
-}
-
-static bool worker_pull(struct worker *worker)
-{
-    struct optclient_values values = { .values = worker->gradient };
-    return optclient_pull(worker->model, &values, 1, NULL, NULL) == OPTCLIENT_OK;
-}
-
 /* Takes part in one round and then computes for ever. */
 static void one_round(int events)
 {
@@ -83,10 +61,10 @@ static void half_a_push(int events)
     };
     float *values = calloc(CREW_ELEMENTS, sizeof(float));
     size_t size;
-    uint8_t *frame = raw_frame(&push, values, CREW_ELEMENTS * sizeof(float), &size);
     for (size_t i = 0; values != NULL && i < CREW_ELEMENTS; i++) {
         values[i] = 1000.0f;
     }
+    uint8_t *frame = raw_frame(&push, values, CREW_ELEMENTS * sizeof(float), &size);
     if (!raw_send(fd, frame, size / 2)) {
         _exit(3);
     }
@@ -120,7 +98,7 @@ static void many_rounds(int events)
         _exit(3);
     }
     for (int i = 0; i < ROUNDS; i++) {
-        enum optclient_status status = try_push(&worker, 1);
+        enum optclient_status status = worker_try_push(&worker, 1);
         if (status == OPTCLIENT_ABORTED &&
             strstr(optclient_error(), "stale incarnation 1") != NULL) {
             status = worker_pull(&worker) ? OPTCLIENT_OK : OPTCLIENT_UNKNOWN;
