@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "server/engine/closing.h"
+#include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
@@ -26,8 +27,19 @@ void frames_drop(struct engine *engine, struct member *member)
 {
     struct push *push = member->gathering;
     if (push != NULL) {
+        stream_withdraw(push);
         member->gathering = NULL;
         push_recycle(engine, push);
+    }
+}
+
+void frames_cut_off(struct engine *engine, struct member *member)
+{
+    struct push *push = member->gathering;
+    if (push != NULL && stream_has(push)) {
+        push->peer = NULL;
+    } else {
+        frames_drop(engine, member);
     }
 }
 
@@ -169,6 +181,28 @@ static struct push *begin(struct engine *engine, struct model *model,
     return push;
 }
 
+/* The worker is back whose push was cut off in the middle of its round, which is still
+ * open: the rest of it comes now, or another push. NULL: error tells. */
+static struct push *take_up(struct engine *engine, struct model *model,
+                            struct member *member, const struct letter *letter,
+                            const struct opt_push *head, struct opt_error *error)
+{
+    struct push *push = member->gathering;
+    if (push->head.sequence != head->sequence ||
+        push->session != member->worker->session) {
+        frames_drop(engine, member);
+        return begin(engine, model, member, letter, head, error);
+    }
+    if (push_resume(push, letter, head, error) != OPT_OK) {
+        return NULL;
+    }
+    if (!round_limit(engine, push, letter)) {
+        opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the deadline of a push");
+        return NULL;
+    }
+    return push;
+}
+
 /* The push that a frame belongs to, begun if it is the first. NULL: error tells. */
 static struct push *push_of(struct engine *engine, struct model *model,
                             struct member *member, const struct letter *letter,
@@ -185,6 +219,9 @@ static struct push *push_of(struct engine *engine, struct model *model,
                  "frame %" PRIu32 " of a push came before its first", head->frame);
         return NULL;
     }
+    if (push != NULL && push->peer == NULL) {
+        return take_up(engine, model, member, letter, head, error);
+    }
     if (push != NULL) {
         opt_fail(error, OPT_INVALID_ARGUMENT,
                  "the push of sequence %" PRIu64 " begins before that of %" PRIu64
@@ -200,11 +237,16 @@ static void fail_push(struct engine *engine, struct member *member,
                       struct letter *letter, const struct opt_error *error)
 {
     struct push *push = member->gathering;
+    struct opt_error told = *error;
     if (push != NULL && push->peer == letter->peer &&
         push->request_id == letter->request.id) {
+        stream_tell(push, &told);
         frames_drop(engine, member);
     }
-    refuse_frame(engine, member, letter, error);
+    refuse_frame(engine, member, letter, &told);
+    if (member != NULL && stream_is_open(member->model)) {
+        flow_settle(engine, member->model); /* the others go on */
+    }
 }
 
 /* Check and pin what the push_pull will pull, while it can still be refused. */
@@ -248,17 +290,26 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
             return;
         }
     }
+    bool used;
     struct push *push = push_of(engine, model, member, letter, head, &error);
-    if (push == NULL || push_take(engine, push, letter, head, &error) != OPT_OK ||
+    if (push == NULL ||
+        push_take(engine, push, letter, head, &used, &error) != OPT_OK ||
         (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||
         (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {
         fail_push(engine, member, letter, &error);
         return;
     }
     push->frame_count++;
+    if (push->again && !used && head->frame > 0 && !head->last) {
+        engine_silence(engine, letter); /* nobody needs what it brings */
+        return;
+    }
     letter->next = push->frames;
     push->frames = letter;
+    stream_changed(model);
     if (head->last) {
         complete(engine, model, push, letter);
+    } else if (stream_is_policy(model)) {
+        flow_settle(engine, model);
     }
 }

@@ -19,7 +19,11 @@ struct model;
 void frames_take(struct engine *engine, struct model *model, struct letter *letter,
                  const struct opt_push *push, const struct opt_pull *pull);
 
-/* The frames of an unfinished push are dropped without an answer. */
+/* The frames of an unfinished push are dropped without an answer; one that a round is
+ * being made of is taken out of it. */
 void frames_drop(struct engine *engine, struct member *member);
+/* The connection of an unfinished push is gone: it is dropped, but one that a round is
+ * being made of waits to be sent again. */
+void frames_cut_off(struct engine *engine, struct member *member);
 
 #endif
