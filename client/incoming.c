@@ -110,7 +110,12 @@ static void settle_pushes(struct optclient *client, struct optclient_model *mode
             continue;
         }
         if (!call->asked) {
-            call->sequence = 0; /* never sent whole, so the number is somebody else's */
+            /* Its round was applied shard by shard, and is over. */
+            opt_fail(&call->error, OPT_ABORTED,
+                     "%s: the connection was lost half way, and the round went on "
+                     "without the rest; what had come of some shards has counted",
+                     call_name(call));
+            session_end(client, call, OPT_ABORTED);
             continue;
         }
         call->result.fate = OPTCLIENT_DUPLICATE;
