@@ -145,7 +145,7 @@ static void expect_error(struct desk *desk, struct letter *letter,
 /* Two workers of a model, and b's push. */
 struct two {
     struct desk desk;
-    struct caller a, b;
+    struct caller a, b, reader;
     uint32_t model;
     struct pushing from_a, from_b;
     struct letter *frames_a[PARTS], *frames_b[PARTS];
@@ -159,10 +159,25 @@ static void two_open(struct two *two, enum opt_loss loss, const char *spec)
     desk_open(&two->desk, settings);
     two->a = caller_new(&two->desk, "a", 1);
     two->b = caller_new(&two->desk, "b", 2);
+    two->reader = caller_new(&two->desk, "reader", 99);
     two->model = model_create(&two->a, "m", spec, policy(loss), tensors, 3, NULL);
     cr_assert_eq(model_join(&two->b, "m"), two->model);
     two->from_a = pushing_new(&two->a, two->model, 1);
     two->from_b = pushing_new(&two->b, two->model, 1);
+}
+
+/* Everything that was sent has been looked at, and what can be applied is. */
+static void settle(const struct two *two)
+{
+    desk_free(letter_ask(&two->reader,
+                         pull_letter(&two->reader, two->model, OPT_VIEW_TRAIN, "")));
+}
+
+/* A connection ends after that. */
+static void gone(const struct two *two, struct caller *caller, bool lease_expired)
+{
+    settle(two);
+    caller_gone(caller, lease_expired);
 }
 
 /* Both have sent the first two parts: 2 and 4, whose mean is 3. */
@@ -177,11 +192,12 @@ static void two_begin(struct two *two)
 static void two_close(struct two *two, bool a, bool b)
 {
     if (a) {
-        caller_gone(&two->a, false);
+        caller_gone(&two->a, true);
     }
     if (b) {
-        caller_gone(&two->b, false);
+        caller_gone(&two->b, true);
     }
+    caller_gone(&two->reader, false);
     take_back(&two->desk, two->frames_a);
     take_back(&two->desk, two->frames_b);
     desk_close(&two->desk);
@@ -285,7 +301,7 @@ Test(stream, counts_who_joins_in_the_middle_from_the_next_round_on)
     expect_applied(&two.desk, last_b, 1);
     cr_assert(!letter_is_back(&two.desk, last_c));
     expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -3, -3, -3 });
-    caller_gone(&c, true); /* its complete push stays in the next round */
+    gone(&two, &c, true); /* its complete push stays in the next round */
     take_back(&two.desk, two.frames_a);
     take_back(&two.desk, two.frames_b);
     two.from_a = pushing_new(&two.a, two.model, 2);
@@ -331,7 +347,7 @@ Test(stream, goes_on_without_a_worker_lost_half_way)
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
     two.frames_b[2] = send_part(&two.from_b, 2, 4, false);
-    caller_gone(&two.b, true);
+    gone(&two, &two.b, true);
     struct letter *last = send_parts(&two.from_a, 2, 2, two.frames_a);
     expect_applied(&two.desk, last, 1);
     expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -2, -2, -2 });
@@ -352,11 +368,9 @@ Test(stream, ends_as_an_update_of_what_was_applied_if_nobody_is_left)
     struct two two;
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
-    caller_gone(&two.a, true);
-    caller_gone(&two.b, true);
-    struct caller reader = caller_new(&two.desk, "reader", 3);
-    expect_weights(&reader, two.model, 1, (float[PARTS]){ -3, -3, 0, 0, 0 });
-    caller_gone(&reader, false);
+    gone(&two, &two.a, true);
+    gone(&two, &two.b, true);
+    expect_weights(&two.reader, two.model, 1, (float[PARTS]){ -3, -3, 0, 0, 0 });
     two_close(&two, false, false);
 }
 
@@ -366,7 +380,7 @@ Test(stream, has_not_happened_if_nothing_was_applied)
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two.frames_a[0] = send_part(&two.from_a, 0, 2, false);
     two.frames_b[1] = send_part(&two.from_b, 1, 4, false);
-    caller_gone(&two.b, true);
+    gone(&two, &two.b, true);
     /* Now a is alone, and its part counts at once. */
     expect_weights(&two.a, two.model, 0, (float[PARTS]){ -2 });
     two_close(&two, true, false);
@@ -378,7 +392,7 @@ Test(stream, fails_the_others_and_says_how_much_was_applied)
     two_open(&two, OPT_LOSS_FAIL, "sgd(lr=1)");
     two_begin(&two);
     struct letter *last = send_parts(&two.from_a, 2, 2, two.frames_a);
-    caller_gone(&two.b, true);
+    gone(&two, &two.b, true);
     last = letter_await(&two.desk, last);
     cr_assert_eq(reply_status(last), OPT_ABORTED);
     cr_assert(strstr(reply_text(last), "\"b\" was lost; 2 of 5 shards") != NULL, "%s",
@@ -393,7 +407,7 @@ Test(stream, fails_a_push_that_is_not_complete_either)
     struct two two;
     two_open(&two, OPT_LOSS_FAIL, "sgd(lr=1)");
     two_begin(&two);
-    caller_gone(&two.b, true);
+    gone(&two, &two.b, true);
     expect_error(&two.desk, two.frames_a[0], OPT_ABORTED, "2 of 5 shards");
     two.frames_a[0] = NULL;
     struct letter *late = letter_ask(&two.a, make_part(&two.from_a, 2, 2, false));
@@ -410,7 +424,7 @@ Test(stream, waits_for_a_lost_worker_until_the_deadline)
     two.frames_a[0]->request.timeout_ms = 200;
     letter_send(&two.a, two.frames_a[0]);
     two.frames_b[0] = send_part(&two.from_b, 0, 4, false);
-    caller_gone(&two.b, true);
+    gone(&two, &two.b, true);
     struct letter *last = send_parts(&two.from_a, 1, 2, two.frames_a);
     expect_error(&two.desk, last, OPT_ABORTED, "1 of 5 shards");
     expect_weights(&two.a, two.model, 0, (float[PARTS]){ -3, 0, 0, 0, 0 });
@@ -453,7 +467,7 @@ Test(stream, ends_with_the_model_that_is_deleted)
     struct two two;
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
-    caller_gone(&two.b, true);
+    gone(&two, &two.b, true);
     struct letter *end = letter_start(&two.a, OPT_MESSAGE_DELETE);
     end->request.body.delete_ = "m";
     end = letter_ask(&two.a, end);
@@ -477,6 +491,7 @@ Test(stream, is_given_up_when_the_daemon_stops)
     two.frames_b[0] = NULL;
     caller_gone(&two.a, false);
     caller_gone(&two.b, false);
+    caller_gone(&two.reader, false);
     take_back(&two.desk, two.frames_a);
     take_back(&two.desk, two.frames_b);
     desk_close_stopped(&two.desk);
@@ -490,7 +505,7 @@ Test(stream, takes_the_rest_of_a_push_from_its_second_copy)
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
     two.frames_b[2] = send_part(&two.from_b, 2, 4, false);
-    caller_gone(&two.b, false);
+    gone(&two, &two.b, false);
     two.frames_a[2] = send_part(&two.from_a, 2, 2, false);
     expect_weights(&two.a, two.model, 0, (float[PARTS]){ -3, -3, -3 });
     two.b = caller_new(&two.desk, "b", 2);
@@ -520,7 +535,7 @@ Test(stream, answers_a_complete_push_that_is_sent_again)
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
     struct letter *lost = send_parts(&two.from_b, 2, 4, two.frames_b);
-    caller_gone(&two.b, false);
+    gone(&two, &two.b, false);
     two.b = caller_new(&two.desk, "b", 2);
     model_join(&two.b, "m");
     two.from_b = pushing_new(&two.b, two.model, 1);
@@ -542,18 +557,18 @@ Test(stream, ends_a_cut_off_push_when_another_begins)
     struct two two;
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
-    caller_gone(&two.b, false);
+    gone(&two, &two.b, false);
     struct letter *last_a = send_parts(&two.from_a, 2, 2, two.frames_a);
     two.b = caller_new(&two.desk, "b", 2);
     model_join(&two.b, "m");
-    take_back(&two.desk, (struct letter *[PARTS]){ NULL });
     cr_assert(!letter_is_back(&two.desk, last_a));
     struct pushing next = pushing_new(&two.b, two.model, 2);
-    struct letter *first = send_part(&next, 0, 4, false);
+    struct letter *frames[PARTS] = { send_part(&next, 0, 4, false) };
     expect_applied(&two.desk, last_a, 1);
     expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -2, -2, -2 });
-    two_close(&two, true, true);
-    (void)first;
+    caller_gone(&two.b, true);
+    take_back(&two.desk, frames);
+    two_close(&two, true, false);
 }
 
 Test(stream, refuses_a_second_copy_that_differs)
@@ -561,7 +576,7 @@ Test(stream, refuses_a_second_copy_that_differs)
     struct two two;
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
-    caller_gone(&two.b, false);
+    gone(&two, &two.b, false);
     two.b = caller_new(&two.desk, "b", 2);
     model_join(&two.b, "m");
     two.from_b = pushing_new(&two.b, two.model, 1);

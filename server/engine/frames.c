@@ -8,6 +8,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/part.h"
 #include "server/engine/push.h"
 #include "server/engine/round.h"
 #include "server/engine/view.h"
@@ -114,6 +115,7 @@ static void finish_echo(struct engine *engine, struct model *model,
     }
     first->answer_is_frame = false;
     first->peer = letter->peer;
+    part_forget(first);
     first->request_id = letter->request.id;
     round_limit(engine, first, letter);
 }
@@ -154,7 +156,8 @@ static void complete(struct engine *engine, struct model *model, struct push *pu
 /* Begin the push of a first frame. NULL: error tells. */
 static struct push *begin(struct engine *engine, struct model *model,
                           struct member *member, const struct letter *letter,
-                          const struct opt_push *head, struct opt_error *error)
+                          const struct opt_push *head, const struct opt_pull *pull,
+                          struct opt_error *error)
 {
     bool echo;
     if (check_first(model, member, head, &echo, error) != OPT_OK) {
@@ -174,6 +177,7 @@ static struct push *begin(struct engine *engine, struct model *model,
     push->request_id = letter->request.id;
     push->session = member->worker->session;
     push->echo = echo;
+    part_wish(push, pull);
     member->gathering = push;
     if (!echo) {
         end_rest(model, member);
@@ -185,13 +189,14 @@ static struct push *begin(struct engine *engine, struct model *model,
  * open: the rest of it comes now, or another push. NULL: error tells. */
 static struct push *take_up(struct engine *engine, struct model *model,
                             struct member *member, const struct letter *letter,
-                            const struct opt_push *head, struct opt_error *error)
+                            const struct opt_push *head, const struct opt_pull *pull,
+                            struct opt_error *error)
 {
     struct push *push = member->gathering;
     if (push->head.sequence != head->sequence ||
         push->session != member->worker->session) {
         frames_drop(engine, member);
-        return begin(engine, model, member, letter, head, error);
+        return begin(engine, model, member, letter, head, pull, error);
     }
     if (push_resume(push, letter, head, error) != OPT_OK) {
         return NULL;
@@ -206,7 +211,8 @@ static struct push *take_up(struct engine *engine, struct model *model,
 /* The push that a frame belongs to, begun if it is the first. NULL: error tells. */
 static struct push *push_of(struct engine *engine, struct model *model,
                             struct member *member, const struct letter *letter,
-                            const struct opt_push *head, struct opt_error *error)
+                            const struct opt_push *head, const struct opt_pull *pull,
+                            struct opt_error *error)
 {
     struct push *push = member->gathering;
     bool same = push != NULL && push->peer == letter->peer &&
@@ -220,7 +226,7 @@ static struct push *push_of(struct engine *engine, struct model *model,
         return NULL;
     }
     if (push != NULL && push->peer == NULL) {
-        return take_up(engine, model, member, letter, head, error);
+        return take_up(engine, model, member, letter, head, pull, error);
     }
     if (push != NULL) {
         opt_fail(error, OPT_INVALID_ARGUMENT,
@@ -229,7 +235,7 @@ static struct push *push_of(struct engine *engine, struct model *model,
                  head->sequence, push->head.sequence);
         return NULL;
     }
-    return begin(engine, model, member, letter, head, error);
+    return begin(engine, model, member, letter, head, pull, error);
 }
 
 /* The frame cannot be used: answer the push, forget what had come of it. */
@@ -291,7 +297,7 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
         }
     }
     bool used;
-    struct push *push = push_of(engine, model, member, letter, head, &error);
+    struct push *push = push_of(engine, model, member, letter, head, pull, &error);
     if (push == NULL ||
         push_take(engine, push, letter, head, &used, &error) != OPT_OK ||
         (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||

@@ -15,7 +15,8 @@ struct member;
 struct model;
 
 /* Take one frame of a push or push_pull: checks it, keeps or answers the letter, closes
- * the round if it can be closed. pull: of a push_pull's last frame. */
+ * the round if it can be closed. pull: of a push_pull, in its last frame and perhaps in
+ * others. */
 void frames_take(struct engine *engine, struct model *model, struct letter *letter,
                  const struct opt_push *push, const struct opt_pull *pull);
 

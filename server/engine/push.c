@@ -7,13 +7,15 @@
 
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
+#include "server/engine/part.h"
 #include "server/engine/rows.h"
 #include "server/engine/segment.h"
 
 size_t push_bytes(const struct model *model)
 {
     size_t shards = stream_is_policy(model) ? model->shard_count : 0;
-    return sizeof(struct push) + (model->tensor_count * 2 + shards) * sizeof(uint32_t) +
+    return sizeof(struct push) + shards * sizeof(uint8_t) +
+           (model->tensor_count * 2 + shards) * sizeof(uint32_t) +
            model->blocks * sizeof(uint8_t *);
 }
 
@@ -25,6 +27,7 @@ void push_free(struct push *push)
     free(push->tensors);
     free(push->covered);
     free(push->here);
+    free(push->left);
     free(push->blocks);
     free(push);
 }
@@ -47,9 +50,10 @@ struct push *push_new(struct model *model)
     push->blocks = calloc(model->blocks, sizeof *push->blocks);
     if (stream_is_policy(model)) {
         push->here = calloc(model->shard_count, sizeof *push->here);
+        push->left = calloc(model->shard_count, sizeof *push->left);
     }
     if (push->tensors == NULL || push->covered == NULL || push->blocks == NULL ||
-        (stream_is_policy(model) && push->here == NULL)) {
+        (stream_is_policy(model) && (push->here == NULL || push->left == NULL))) {
         push_free(push);
         return NULL;
     }
@@ -75,6 +79,7 @@ void push_recycle(struct engine *engine, struct push *push)
     }
     if (push->here != NULL) {
         memset(push->here, 0, model->shard_count * sizeof *push->here);
+        part_forget(push);
     }
     model->rows_held -= push->row_count;
     struct push empty = {
@@ -82,11 +87,21 @@ void push_recycle(struct engine *engine, struct push *push)
         .tensors = push->tensors,
         .covered = push->covered,
         .here = push->here,
+        .left = push->left,
         .blocks = push->blocks,
         .next = model->spare_pushes,
     };
     *push = empty;
     model->spare_pushes = push;
+}
+
+struct letter *push_first_frame(const struct push *push)
+{
+    struct letter *first = NULL;
+    for (struct letter *letter = push->frames; letter != NULL; letter = letter->next) {
+        first = letter->peer == push->peer ? letter : first;
+    }
+    return first;
 }
 
 uint64_t push_staleness(const struct push *push, uint64_t step)
@@ -153,6 +168,7 @@ enum opt_status push_resume(struct push *push, const struct letter *letter,
                         head->sequence);
     }
     forget_rows(push);
+    part_forget(push);
     push->again = true;
     push->frame_count = 0;
     push->peer = letter->peer;

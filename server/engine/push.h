@@ -56,6 +56,9 @@ struct push {
                           sparse one: segments */
     uint32_t *here;    /* per shard: blocks of it that are there; NULL unless rounds
                           are applied shard by shard */
+    uint8_t *left;     /* the same: those that have gone to the worker (part.h) */
+    bool wishes;       /* for that */
+    enum opt_dtype wish_dtype;
     const uint8_t **blocks; /* per block of the model: its values, or NULL */
     struct row_run *rows_first, *rows_last;
     size_t row_count;
@@ -69,6 +72,9 @@ void push_free(struct push *push);
 /* Its frames are given back without an answer, but for the letter in answer, which is
  * the caller's; it becomes a spare. */
 void push_recycle(struct engine *engine, struct push *push);
+
+/* The first frame of those that came over its present connection, or NULL. */
+struct letter *push_first_frame(const struct push *push);
 
 /* Updates that the model had between the push's basis and a step. */
 uint64_t push_staleness(const struct push *push, uint64_t step);

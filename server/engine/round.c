@@ -11,6 +11,7 @@
 #include "server/engine/lease.h"
 #include "server/engine/losses.h"
 #include "server/engine/model.h"
+#include "server/engine/part.h"
 #include "server/engine/push.h"
 #include "server/engine/view.h"
 
@@ -135,17 +136,6 @@ struct push *round_waiting(const struct member *member, uint64_t sequence)
     return NULL;
 }
 
-/* The frame that answers an unfinished push; those after it are swallowed as they come.
- * NULL: its connection is gone. */
-static struct letter *first_frame(const struct push *push)
-{
-    struct letter *first = NULL;
-    for (struct letter *letter = push->frames; letter != NULL; letter = letter->next) {
-        first = letter->peer == push->peer ? letter : first;
-    }
-    return first;
-}
-
 void round_withdraw(struct engine *engine, struct push *push, enum opt_status status,
                     const char *text)
 {
@@ -158,8 +148,9 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
         stream_withdraw(push);
     }
     if (member->gathering == push) {
+        /* The first frame answers; the others are swallowed as they come. */
         member->gathering = NULL;
-        answer = first_frame(push);
+        answer = push_first_frame(push);
         push->answer = answer;
     } else {
         unqueue(push);
@@ -332,6 +323,7 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
             reply.reason = "a gradient of its round is not finite";
             engine->counters.pushes_skipped++;
         }
+        part_subtract(push, answer);
         push_recycle(engine, push);
         round_answer(engine, model, answer, reply);
     }

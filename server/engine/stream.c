@@ -8,6 +8,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/part.h"
 #include "server/engine/push.h"
 #include "server/engine/round.h"
 #include "server/engine/view.h"
@@ -192,6 +193,7 @@ void stream_applied(struct model *model)
             outdate(model, i);
         }
     }
+    part_send(model);
 }
 
 /* ---------------------------------------------------------------- the round */
