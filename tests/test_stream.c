@@ -416,18 +416,21 @@ Test(stream, fails_a_push_that_is_not_complete_either)
     two_close(&two, true, false);
 }
 
-Test(stream, waits_for_a_lost_worker_until_the_deadline)
+Test(stream, waits_for_a_lost_worker_until_the_deadlines)
 {
     struct two two;
     two_open(&two, OPT_LOSS_WAIT, "sgd(lr=1)");
     two.frames_a[0] = make_part(&two.from_a, 0, 2, false);
     two.frames_a[0]->request.timeout_ms = 200;
     letter_send(&two.a, two.frames_a[0]);
-    two.frames_b[0] = send_part(&two.from_b, 0, 4, false);
+    two.frames_b[0] = make_part(&two.from_b, 0, 4, false);
+    two.frames_b[0]->request.timeout_ms = 1000;
+    letter_send(&two.b, two.frames_b[0]);
     gone(&two, &two.b, true);
     struct letter *last = send_parts(&two.from_a, 1, 2, two.frames_a);
     expect_error(&two.desk, last, OPT_ABORTED, "1 of 5 shards");
-    expect_weights(&two.a, two.model, 0, (float[PARTS]){ -3, 0, 0, 0, 0 });
+    take_back(&two.desk, two.frames_b); /* b's deadline: nobody is left */
+    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, 0, 0, 0, 0 });
     two_close(&two, true, false);
 }
 
