@@ -317,7 +317,7 @@ static void end_update(struct engine *engine, struct model *model,
 {
     model->activity = MODEL_IDLE;
     if (progress == UPDATE_PARTLY) {
-        stream_applied(model);
+        stream_applied(engine, model);
     } else if (progress == UPDATE_DONE) {
         model->advanced = true;
         change_due(model);

@@ -95,6 +95,46 @@ void push_recycle(struct engine *engine, struct push *push)
     model->spare_pushes = push;
 }
 
+/* Whether everything that a frame brought has been applied. */
+static bool is_spent(const struct model *model, const struct letter *letter)
+{
+    const struct opt_push *head = letter->request.message == OPT_MESSAGE_PUSH
+                                      ? &letter->request.body.push
+                                      : &letter->request.body.push_pull.push;
+    for (size_t i = 0; i < head->segment_count; i++) {
+        const struct opt_segment *segment = &head->segments[i];
+        const struct tensor *tensor = &model->tensors[segment->tensor];
+        uint64_t end =
+            segment->count == 0 ? tensor->n : segment->offset + segment->count;
+        for (uint64_t at = segment->offset; at < end; at += OPT_SHARD) {
+            if (model->shards[tensor->shard + at / OPT_SHARD].stage != SHARD_APPLIED) {
+                return false;
+            }
+        }
+        if (model->shards[tensor->shard + (end - 1) / OPT_SHARD].stage !=
+            SHARD_APPLIED) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void push_release(struct engine *engine, struct push *push)
+{
+    const struct letter *first = push_first_frame(push);
+    struct letter **link = &push->frames;
+    while (*link != NULL) {
+        struct letter *letter = *link;
+        if (letter == first || letter == push->answer ||
+            !is_spent(push->model, letter)) {
+            link = &letter->next;
+            continue;
+        }
+        *link = letter->next;
+        engine_silence(engine, letter);
+    }
+}
+
 struct letter *push_first_frame(const struct push *push)
 {
     struct letter *first = NULL;

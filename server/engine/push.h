@@ -73,6 +73,9 @@ void push_free(struct push *push);
  * the caller's; it becomes a spare. */
 void push_recycle(struct engine *engine, struct push *push);
 
+/* Give back the frames all of whose shards have been applied, so that their memory,
+ * still in cache, takes the next ones. The first stays: it may have to answer. */
+void push_release(struct engine *engine, struct push *push);
 /* The first frame of those that came over its present connection, or NULL. */
 struct letter *push_first_frame(const struct push *push);
 

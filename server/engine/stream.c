@@ -184,7 +184,7 @@ static void outdate(struct model *model, size_t shard)
     }
 }
 
-void stream_applied(struct model *model)
+void stream_applied(struct engine *engine, struct model *model)
 {
     for (size_t i = 0; i < model->shard_count; i++) {
         if (model->shards[i].stage == SHARD_RUNNING) {
@@ -194,6 +194,9 @@ void stream_applied(struct model *model)
         }
     }
     part_send(model);
+    for (size_t i = 0; i < model->round_count; i++) {
+        push_release(engine, model->round[i]);
+    }
 }
 
 /* ---------------------------------------------------------------- the round */

@@ -54,7 +54,7 @@ bool stream_open(struct engine *engine, struct model *model);
 /* Begin the next batch of the open round if there is one: true. */
 bool stream_go_on(struct engine *engine, struct model *model);
 /* A batch that is not the last has been applied. */
-void stream_applied(struct model *model);
+void stream_applied(struct engine *engine, struct model *model);
 
 /* Whether the push takes part in an open round; NULL does not. */
 bool stream_has(const struct push *push);
