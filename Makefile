@@ -35,8 +35,8 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -
 WERROR ?=
 PACKAGES := libuv libprotobuf-c libxxhash
 DAEMON_PACKAGES := libcyaml
-CTL_PACKAGES := jansson
-TEST_PACKAGES := criterion jansson
+CTL_PACKAGES := jansson yaml-0.1
+TEST_PACKAGES := criterion jansson yaml-0.1
 
 # pkg-config is asked when something is compiled, not when this file is read: it may only
 # be installed by the target that is being made.
@@ -83,8 +83,10 @@ endif
 
 PROTO_OBJECTS := $(BUILD)/proto/optimd.pb-c.o
 KERNEL_SOURCES := $(wildcard common/optim/kernels*.c)
+# Only what reads files needs a reader of YAML: tools and tests, not the library.
+YAML_SOURCES := common/optim/spec_yaml.c
 COMMON_SOURCES := $(wildcard common/*.c) \
-	$(filter-out $(KERNEL_SOURCES),$(wildcard common/optim/*.c))
+	$(filter-out $(KERNEL_SOURCES) $(YAML_SOURCES),$(wildcard common/optim/*.c))
 SERVER_SOURCES := $(wildcard server/*.c server/net/*.c server/messages/*.c \
 	server/engine/*.c)
 CLIENT_SOURCES := $(wildcard client/*.c)
@@ -100,6 +102,8 @@ BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES) $(BENCH_KERNEL_SOURCES),\
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
 	tests/bench/clock.c
+SOAK_SOURCES := $(wildcard tests/soak/*.c) $(addprefix tests/,history.c lane.c proxy.c) \
+	tests/bench/process.c tests/bench/clock.c
 FUZZ_SHARED_SOURCES := $(wildcard tests/wire_*.c)
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -124,6 +128,7 @@ TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TEST_SOURCES))
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
 FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 GOLDEN_PROGRAM := $(if $(GOLDEN_SOURCES),$(BUILD)/golden)
+SOAK_PROGRAM := $(BUILD)/soak
 MINIMAL := $(if $(wildcard client/examples/minimal.c),$(BUILD)/client/examples/minimal)
 PYTHON_PROTO := $(BUILD)/python/optimd_pb2.py
 
@@ -184,7 +189,7 @@ $(DAEMON): $(BUILD)/server/main.o $(SERVER_LIBRARY) $(COMMON_LIBRARY)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(OPENMP) -pie $(LDFLAGS) -o $@ $^ $(DAEMON_LIBS) $(OUR_LIBS)
 
-$(CTL): $(call object,$(CTL_SOURCES)) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
+$(CTL): $(call object,$(CTL_SOURCES) $(YAML_SOURCES)) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) -pie $(LDFLAGS) -o $@ $^ $(CTL_LIBS) $(OUR_LIBS)
 
@@ -231,17 +236,23 @@ TRAINING := $(addprefix $(EXAMPLES)/,training.o children.o cluster.o console.o c
 $(EXAMPLES)/demo: $(EXAMPLES)/demo.o $(TRAINING)
 $(EXAMPLES)/demo-local: $(EXAMPLES)/demo_local.o $(TRAINING)
 $(EXAMPLES)/demo-all: $(addprefix $(EXAMPLES)/,demo_all.o demo_presets.o) $(TRAINING)
-$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local):
+GALLERY := $(addprefix $(EXAMPLES)/,gallery_presets.o gallery_surfaces.o gallery_trails.o)
+$(EXAMPLES)/gallery: $(addprefix $(EXAMPLES)/,gallery.o gallery_page.o gallery_picture.o \
+		children.o cluster.o console.o drawing.o folder.o options.o) $(GALLERY) \
+		$(CLIENT_ARCHIVE)
+$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery):
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
 
 $(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
 $(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
 $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
-$(BUILD)/tests/end_to_end/test_demo: | $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
+$(BUILD)/tests/end_to_end/test_demo: $(EXAMPLES)/demo_presets.o | $(DAEMON) \
+		$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
+$(BUILD)/tests/end_to_end/test_gallery: $(GALLERY) | $(DAEMON) $(EXAMPLES)/gallery
 
 .PHONY: examples demo-programs
-examples: $(MINIMAL) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
+examples: $(MINIMAL) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery)
 demo-programs: $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
 	@:
 
@@ -269,16 +280,24 @@ demo-all: ## the digits with every optimizer, as one table; SEED= FLOOR=
 	@$(EXAMPLES)/demo-all --daemon $(DAEMON) --worker $(EXAMPLES)/worker --out $(BUILD)/demo \
 		$(if $(SEED),--seed $(SEED)) $(if $(FLOOR),--floor $(FLOOR))
 
+.PHONY: gallery
+gallery: ## every optimizer on three surfaces: moving pictures in build/gallery
+	@deploy/deps build run demo
+	@$(submake) $(DAEMON) $(EXAMPLES)/gallery
+	@$(EXAMPLES)/gallery --daemon $(DAEMON) --script client/examples/gallery.gp \
+		--out $(BUILD)/gallery
+
 # ---------------------------------------------------------------- tests
 
 # Criterion does not start under ThreadSanitizer: a header of the same name stands in.
 ifneq ($(findstring thread,$(SANITIZE)),)
 $(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan
-TEST_PACKAGES := jansson
+TEST_PACKAGES := jansson yaml-0.1
 endif
 
 # A program may be made of everything of ours, besides its own sources.
-PARTS := $(SERVER_LIBRARY) $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
+PARTS := $(call object,$(YAML_SOURCES)) $(SERVER_LIBRARY) $(CLIENT_OBJECTS) \
+	$(COMMON_LIBRARY)
 define link
 	@mkdir -p $(@D)
 	$(call say,LD)
@@ -290,13 +309,21 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(call object,$(TEST_SHARED_SOURCES))
 	$(link)
 $(BUILD)/golden: $(call object,$(GOLDEN_SOURCES)) $(PARTS)
 	$(link)
+$(SOAK_PROGRAM): $(call object,$(SOAK_SOURCES)) $(PARTS)
+	$(link)
 $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
 		$(call object,$(BENCH_SHARED_SOURCES)) $(BENCH_KERNEL_OBJECTS) $(PARTS)
 	$(link)
 $(FUZZ_PROGRAMS): OUR_LDFLAGS += -fsanitize=fuzzer
-$(FUZZ_PROGRAMS) $(BUILD)/fuzz/make_corpus: $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
-		$(call object,$(FUZZ_SHARED_SOURCES)) $(COMMON_LIBRARY)
+CORPUS_PROGRAMS := $(BUILD)/fuzz/make_corpus $(BUILD)/fuzz/make_spec_corpus
+$(FUZZ_PROGRAMS) $(CORPUS_PROGRAMS): $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
+		$(call object,$(FUZZ_SHARED_SOURCES) $(YAML_SOURCES)) $(COMMON_LIBRARY)
 	$(link)
+
+# Writes the tables of rules and options into the files that have them.
+$(BUILD)/tables: $(BUILD)/deploy/tables.o $(COMMON_LIBRARY)
+	$(call say,LD)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS)
 
 $(PYTHON_PROTO): proto/optimd.proto
 	@mkdir -p $(@D)
@@ -313,13 +340,24 @@ test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...:
 	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
 
 .PHONY: test-programs
-test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(MINIMAL) $(PYTHON_PROTO)
+test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(SOAK_PROGRAM) $(BUILD)/tables $(MINIMAL) $(PYTHON_PROTO)
+
+.PHONY: tables
+tables: ## write the tables of rules and options into README and manual
+	+@$(submake) $(BUILD)/tables
+	$(BUILD)/tables README.md server/optimd-optimizers.7
 
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	@deploy/deps build run test
 	+@$(submake) $(DAEMON) $(BUILD)/golden
 	$(BUILD)/golden $(GOLDEN)
+
+.PHONY: soak
+soak: ## workers that are killed and cut off for SECONDS=120; SEED=N: what is random
+	@deploy/deps build run test
+	@$(submake) $(DAEMON) $(SOAK_PROGRAM)
+	$(SOAK_PROGRAM) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench
 bench: ## measure, against the machine's own limits; QUICK=1: in a minute
@@ -336,9 +374,10 @@ fuzz: ## fuzz each parser of hostile bytes for FUZZ_SECONDS=60
 fuzz-programs: $(FUZZ_PROGRAMS)
 
 .PHONY: fuzz-corpus
-fuzz-corpus: $(BUILD)/fuzz/make_corpus ## write the inputs that fuzzing starts from anew
-	@mkdir -p tests/fuzz/corpus/frame
-	$< tests/fuzz/corpus/frame
+fuzz-corpus: $(CORPUS_PROGRAMS) ## write the inputs that fuzzing starts from anew
+	@mkdir -p tests/fuzz/corpus/frame tests/fuzz/corpus/spec
+	$(BUILD)/fuzz/make_corpus tests/fuzz/corpus/frame
+	$(BUILD)/fuzz/make_spec_corpus tests/fuzz/corpus/spec tests/fuzz/spec.dict
 
 # ---------------------------------------------------------------- checks
 
@@ -355,10 +394,10 @@ sanitize: ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize-thread: ## every test under ThreadSanitizer
 	@$(MAKE) --no-print-directory SANITIZE=thread test
 
-C_FILES = $(shell find client common server tests -name '*.[ch]' | sort)
+C_FILES = $(shell find client common deploy server tests -name '*.[ch]' | sort)
 SHELL_FILES = $(shell grep -rlE --exclude='*.[ch]' '^\#!/(usr/)?bin/(env )?(ba)?sh' .ci deploy \
 	tests client | sort)
-MANUALS = $(wildcard server/*.8 client/*.[13])
+MANUALS = $(wildcard server/*.8 client/*.[13] server/*.7)
 
 .PHONY: lint lint-format lint-cppcheck lint-tidy lint-shell lint-manuals
 lint: ## formatting, static analysis, shell scripts, manuals

@@ -53,6 +53,7 @@ struct optclient_call {
     struct opt_segment *segments;    /* of the pull, one for each of its values; owned;
                                         NULL: all tensors */
     size_t segment_bytes;            /* that they take in a header part */
+    bool pulls_rows;                 /* some of them name rows */
     struct optclient_values *values; /* copies of the arrays of an asynchronous call */
     char *slot;                      /* copy of its slot's name */
 
@@ -60,11 +61,13 @@ struct optclient_call {
     uint64_t id;            /* of its request on the present connection; 0: none */
     uint64_t first_id;      /* assign: of its first frame; each has an id of its own */
     uint64_t sequence;      /* push: 0 until it is sent */
+    uint64_t incarnation;   /* push: of the worker, when it was asked */
     uint64_t not_before_ns; /* LATER: when to try again */
     bool begun;             /* a frame of it is out, or on its way */
     bool asked;             /* its last frame may have reached the daemon, which has
                                not refused it */
     bool resent;            /* not for the first time */
+    bool inquired;          /* push: the daemon is asked what became of it */
     bool pushed;            /* push_pull: applied before; only the pull is left */
 
     /* What came of it. */
@@ -77,7 +80,7 @@ struct optclient_call {
 
     /* Asynchronous calls. */
     bool on_heap;
-    bool freed; /* by its own callback: the client's thread does it afterwards */
+    bool freed; /* by a callback: the callbacks' thread does it afterwards */
     optclient_on_done on_done;
     void *context;
 };

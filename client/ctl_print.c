@@ -100,16 +100,17 @@ static json_t *json_workers(const struct optclient_description *model)
         const struct optclient_worker_info *w = &model->workers[i];
         json_array_append_new(
             all,
-            json_pack("{s:s, s:b, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, "
-                      "s:I, s:I, s:f, s:o}",
-                      "name", w->name, "connected", w->connected, "pushed", w->pushed,
-                      "resting", w->resting, "away", w->away, "incarnation",
-                      integer(w->incarnation), "last_sequence",
-                      integer(w->last_sequence), "last_step", integer(w->last_step),
-                      "applied", integer(w->applied), "duplicates",
-                      integer(w->duplicates), "refused", integer(w->refused), "dropped",
-                      integer(w->dropped), "waits", integer(w->waits), "waited_s",
-                      (double)w->waited_us / 1e6, "staleness", json_staleness(w)));
+            json_pack(
+                "{s:s, s:b, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+                "s:I, s:I, s:f, s:o}",
+                "name", w->name, "connected", w->connected, "pushed", w->pushed,
+                "resting", w->resting, "away", w->away, "incarnation",
+                integer(w->incarnation), "last_sequence", integer(w->last_sequence),
+                "last_step", integer(w->last_step), "applied", integer(w->applied),
+                "duplicates", integer(w->duplicates), "refused", integer(w->refused),
+                "resends", integer(w->resends), "reconnects", integer(w->reconnects),
+                "dropped", integer(w->dropped), "waits", integer(w->waits), "waited_s",
+                (double)w->waited_us / 1e6, "staleness", json_staleness(w)));
     }
     return all;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "client/callbacks.h"
 #include "client/session.h"
 
 static _Thread_local char sentence[OPT_ERROR_TEXT];
@@ -46,10 +47,9 @@ enum optclient_status entry_check(const struct optclient *client)
                           "needs a client of its own",
                           (long)client->process);
     }
-    if (pthread_equal(pthread_self(), client->thread)) {
+    if (callbacks_inside(client)) {
         return entry_fail(OPT_FAILED_PRECONDITION,
-                          "a callback must not wait: it runs on the thread that it "
-                          "would wait for");
+                          "a callback must not wait: other callbacks wait for it");
     }
     return OPTCLIENT_OK;
 }
@@ -86,6 +86,7 @@ void entry_leave(struct optclient *client)
     }
     pthread_mutex_destroy(&client->lock);
     pthread_cond_destroy(&client->left);
+    pthread_cond_destroy(&client->callback_due);
     opt_arena_fini(&client->arena);
     free(client->in_buffer);
     free(client->cut.segments);

@@ -99,6 +99,7 @@ void exchange_reset(struct optclient *client)
         call->state = CALL_QUEUED;
         call->resent = call->resent || call->begun;
         call->begun = false;
+        call->inquired = false;
         call->id = 0;
     }
     for (struct optclient_model *model = client->models; model != NULL;

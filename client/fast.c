@@ -117,7 +117,7 @@ static void bind_tensor(struct fast *fast, size_t i, size_t elements)
         .direction = fast_values(fast, FAST_DISPLACEMENT, i),
     };
     for (size_t k = 0; k < OPT_SLOTS_MAX; k++) {
-        memory->slots[k] = fast_values(fast, FAST_SLOTS + k, i);
+        memory->slots[k] = fast_values(fast, (enum fast_plane)(FAST_SLOTS + k), i);
     }
 }
 

@@ -7,6 +7,7 @@
 
 #include "client/exchange.h"
 #include "client/opened.h"
+#include "client/recovery.h"
 #include "client/session.h"
 
 enum {
@@ -85,6 +86,7 @@ static void on_hello(struct optclient *client, const struct opt_reply *reply)
     }
     struct opt_hello_reply daemon = reply->body.hello;
     daemon.server = ""; /* belongs to the arena */
+    daemon.lost = "";
     if (daemon.protocol != OPT_PROTOCOL) {
         struct opt_error error;
         opt_fail(&error, OPT_UNIMPLEMENTED,
@@ -93,38 +95,10 @@ static void on_hello(struct optclient *client, const struct opt_reply *reply)
         session_refuse(client, &error);
     } else if (limits_valid(client, &daemon)) {
         client->daemon = daemon;
+        client->incarnation = daemon.incarnation;
+        snprintf(client->lost, sizeof(client->lost), "%s", reply->body.hello.lost);
         client->state = SESSION_RESTORING;
         exchange_restored(client);
-    }
-}
-
-/* Which of the model's pushes have been applied is known again. */
-static void settle_pushes(struct optclient *client, struct optclient_model *model,
-                          const struct opt_model_reply *reply)
-{
-    struct optclient_call *next;
-    for (struct optclient_call *call = client->queue.first; call != NULL; call = next) {
-        next = call->next;
-        if (call->model != model || !call_pushes(call) || call->sequence == 0 ||
-            call->sequence > reply->last_sequence) {
-            continue;
-        }
-        if (!call->asked) {
-            /* Its round was applied shard by shard, and is over. */
-            opt_fail(&call->error, OPT_ABORTED,
-                     "%s: the connection was lost half way, and the round went on "
-                     "without the rest; what had come of some shards has counted",
-                     call_name(call));
-            session_end(client, call, OPT_ABORTED);
-            continue;
-        }
-        call->result.fate = OPTCLIENT_DUPLICATE;
-        call->result.step = reply->step;
-        if (call->request.message == OPT_MESSAGE_PUSH) {
-            session_end(client, call, OPT_OK);
-        } else {
-            call->pushed = true;
-        }
     }
 }
 
@@ -162,7 +136,7 @@ static void on_restored(struct optclient *client, struct optclient_model *model,
     } else {
         model->number = found->model;
         model->step = found->step;
-        settle_pushes(client, model, found);
+        recover_pushes(client, model, found);
         if (model->last_sequence < found->last_sequence) {
             model->last_sequence = found->last_sequence;
         }
@@ -210,8 +184,8 @@ static void on_error(struct optclient *client, struct optclient_call *call,
                 (status == OPT_RESOURCE_EXHAUSTED && reply->retry_after_ms > 0);
     if (message == OPT_MESSAGE_ASSIGN) {
         session_end(client, call, status);
-    } else if (busy && wait_ms < left_ms) {
-        ask_later(client, call, wait_ms);
+    } else if ((busy || status == OPT_DATA_LOSS) && wait_ms < left_ms) {
+        ask_later(client, call, wait_ms); /* or what was sent came damaged */
     } else if (status == OPT_DEADLINE_EXCEEDED && left_ms >= RETRY_WORTH_MS) {
         /* The daemon's limit is shorter than this call's. */
         ask_later(client, call, 0);
@@ -542,8 +516,9 @@ static void on_frame_in(struct optclient *client)
     size_t data_size = opt_frame_data_size(client->uplink->reader);
     if (client->settings.checksum && data_size > 0 &&
         XXH3_64bits(client->in_data, data_size) != reply->checksum) {
-        fail_reply(client, call, OPT_DATA_LOSS,
-                   "the data that came does not have the daemon's checksum");
+        /* On another connection it is asked again, or its push's fate is. */
+        session_break(client, "the data of %s's answer to %s was damaged on its way",
+                      client->peer, call_name(call));
         return;
     }
     if (client->in_data != NULL && client->in_data == client->in_buffer) {

@@ -113,6 +113,8 @@ static bool publish(const struct opt_description *from, struct description *to)
             .applied = entry->applied,
             .duplicates = entry->duplicates,
             .refused = entry->refused,
+            .resends = entry->resends,
+            .reconnects = entry->reconnects,
             .connected = entry->connected,
             .pushed = entry->pushed,
             .resting = entry->resting,

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "client/callbacks.h"
 #include "client/exchange.h"
 #include "client/opened.h"
 #include "client/session.h"
@@ -21,10 +22,7 @@ void session_end(struct optclient *client, struct optclient_call *call,
         client->usage.pulls += call_pulls(call);
     }
     if (call->on_done != NULL) {
-        call_append(&client->ended, call);
-        if (!session_on_thread(client)) {
-            session_wake(client);
-        }
+        callbacks_post(client, call);
     }
     pthread_cond_broadcast(&call->changed);
     if (call->freed && call->state == CALL_DONE) {
@@ -177,6 +175,7 @@ void session_post(struct optclient *client, struct optclient_call *call)
         session_end(client, call, call->error.status);
         return;
     }
+    call->incarnation = client->incarnation;
     session_alarm(client, call->deadline_ns);
     if (call->not_before_ns != 0) {
         call->state = CALL_LATER;

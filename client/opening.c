@@ -374,7 +374,8 @@ static enum optclient_status open_model(struct optclient_model *model,
     struct optclient_call call;
     call_init(&call, model->client, model, OPT_MESSAGE_OPEN, 0);
     call.deadline_ns = deadline_ns;
-    call.request.body.open = (struct opt_open){ model->name, model->joined };
+    call.request.body.open =
+        (struct opt_open){ .model = model->name, .join = model->joined };
     enum optclient_status status = entry_run(&call);
     if (status == OPTCLIENT_OK &&
         !keep_specification(model, call.reply.body.model.specification)) {

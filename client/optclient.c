@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "client/callbacks.h"
 #include "client/entry.h"
 #include "client/opened.h"
 #include "client/session.h"
@@ -110,6 +111,7 @@ static struct optclient *client_new(const struct optclient_options *options,
     opt_arena_init(&client->arena, OPT_ARENA_BYTES);
     pthread_mutex_init(&client->lock, NULL);
     pthread_cond_init(&client->left, NULL);
+    pthread_cond_init(&client->callback_due, NULL);
     return client;
 }
 
@@ -162,10 +164,9 @@ enum optclient_status optclient_connect(const char *address,
 
 void optclient_close(struct optclient *client)
 {
-    /* In a forked child there is no thread to end; on the client's own thread, waiting
-     * for it would be for ever. */
-    if (client == NULL || client->process != getpid() ||
-        pthread_equal(pthread_self(), client->thread)) {
+    /* In a forked child there is no thread to end; in a callback, waiting for the
+     * callback's thread would be for ever. */
+    if (client == NULL || client->process != getpid() || callbacks_inside(client)) {
         return;
     }
     pthread_mutex_lock(&client->lock);
@@ -174,6 +175,7 @@ void optclient_close(struct optclient *client)
     session_wake(client);
     pthread_mutex_unlock(&client->lock);
     pthread_join(client->thread, NULL);
+    callbacks_stop(client);
     uv_loop_close(&client->loop);
 
     pthread_mutex_lock(&client->lock);

@@ -18,11 +18,13 @@
  * Every function may be called from any thread, never prints, exits or aborts, takes no
  * signals, and waits no longer than its deadline (half a second more at worst).
  * Failures are a code, the same numbers as gRPC's, and one sentence (optclient_error).
- * An error from a push means that it was not applied, with one exception, which says
+ * An error from a push means that it was not applied, with two exceptions, which say
  * so: OPTCLIENT_DEADLINE_EXCEEDED or OPTCLIENT_UNAVAILABLE after the connection was
- * lost and could not be made again in time.
+ * lost and could not be made again in time, and OPTCLIENT_ABORTED if it was made again
+ * so late that the daemon does not remember this worker.
  *
- * A client keeps one connection and one background thread, which reconnects by itself
+ * A client keeps one connection and one background thread (one more for callbacks, if
+ * there are any), which reconnects by itself
  * (back-off with jitter), keeps the worker's lease, and resends pushes that the daemon
  * has not applied, and only those. A daemon that asks for patience (it is starting,
  * stopping or full) is asked again until the call's deadline. Waiting functions that
@@ -104,7 +106,8 @@ struct optclient_options {
     uint32_t backoff_max_ms;     /* longest; 5,000 */
     enum optclient_dtype push_dtype; /* gradients on the wire; FP32 */
     enum optclient_dtype pull_dtype; /* weights on the wire; FP32 */
-    int checksum; /* not 0: XXH3-64 over the data of every frame, both ways */
+    int checksum; /* not 0: XXH3-64 over the data of every frame, both ways; what was
+                     damaged on its way is sent or asked for again */
 };
 
 /* The defaults given above. */
@@ -178,7 +181,8 @@ struct optclient_policy {
 /* Create a model, or open it if it is there with the same definition, and join its
  * rounds.
  *
- * specification  an expression, e.g. "adam(lr=1e-3) + warmup(500)" (see README)
+ * specification  an expression, e.g. "adam(lr=1e-3) + warmup(500)"; see
+ *                optimd-optimizers(7)
  * policy         NULL: SYNC, SHRINK, 1
  * tensors        count of them; borrowed for the call
  * initial        count pointers to the fp32 start values of each tensor, used only by
@@ -224,8 +228,8 @@ optclient_model_specification(const struct optclient_model *model);
 OPTCLIENT_API size_t optclient_model_find(const struct optclient_model *model,
                                           const char *name);
 
-/* Rows that one pull may name, of all its tensors together. A push may name any number.
- */
+/* Rows that one pull may name, of all its tensors together, beside at most 4,096
+ * tensors. A push may name any number. */
 #define OPTCLIENT_PULL_ROWS_MAX 8192
 
 /* Values of one tensor in the caller's memory: fp32, row-major, all its elements; or
@@ -246,8 +250,8 @@ struct optclient_values {
 enum optclient_fate {
     OPTCLIENT_UNKNOWN_FATE = 0,
     OPTCLIENT_APPLIED = 1,   /* part of the update that made `step` */
-    OPTCLIENT_DUPLICATE = 2, /* had been applied before the connection broke; `step` is
-                                the model's at that time, `staleness` is not known */
+    OPTCLIENT_DUPLICATE = 2, /* had been applied before the connection broke, as part of
+                                the update that made `step`; `staleness` is not known */
     OPTCLIENT_DROPPED = 3,   /* not used; optclient_error() says why */
     OPTCLIENT_SKIPPED = 4    /* its round was skipped: non-finite values */
 };
@@ -284,7 +288,8 @@ struct optclient_pull_options {
  * tensor or row. OPTCLIENT_DEADLINE_EXCEEDED: names the workers who have not pushed;
  * not applied. OPTCLIENT_FAILED_PRECONDITION: this worker's identity was taken over by
  * another process, or it is not joined. OPTCLIENT_ABORTED: the round failed with a lost
- * worker. */
+ * worker; or this one was taken for dead meanwhile ("stale incarnation"), has joined
+ * again by itself, and is to pull the weights and push again. */
 OPTCLIENT_API enum optclient_status
 optclient_push(struct optclient_model *model, const struct optclient_values *gradients,
                size_t count, const struct optclient_push_options *options,
@@ -294,9 +299,9 @@ optclient_push(struct optclient_model *model, const struct optclient_values *gra
  * same step. options and result may be NULL. After a failure what is in that memory is
  * undefined.
  *
- * OPTCLIENT_INVALID_ARGUMENT: an unknown tensor, or one twice. OPTCLIENT_NOT_FOUND: no
- * such slot; names those that there are. OPTCLIENT_DEADLINE_EXCEEDED: min_step was not
- * reached.
+ * OPTCLIENT_INVALID_ARGUMENT: an unknown tensor or row, a tensor twice, or a list of
+ * rows that is too long for one request. OPTCLIENT_NOT_FOUND: no such slot; names those
+ * that there are. OPTCLIENT_DEADLINE_EXCEEDED: min_step was not reached.
  */
 OPTCLIENT_API enum optclient_status
 optclient_pull(struct optclient_model *model, const struct optclient_values *weights,
@@ -358,11 +363,12 @@ OPTCLIENT_API int optclient_lost(struct optclient_model *model, char *name,
  *
  * gradients, weights and options are copied; the values themselves are borrowed until
  * the call has ended, which is when optclient_call_wait returns, when
- * optclient_call_done is not 0, or when on_done runs. on_done runs on the client's
- * thread, once, and may be NULL; it must not block, and may start and free calls but
- * not wait for any. *out is written before on_done can run and must be freed. An error
- * here (OPTCLIENT_INVALID_ARGUMENT, OPTCLIENT_RESOURCE_EXHAUSTED) means that there is
- * no call. */
+ * optclient_call_done is not 0, or when on_done runs. on_done runs once, on a thread of
+ * the client's that runs callbacks one after another, and may be NULL; it may start and
+ * free calls but not wait for any. If it takes long, other callbacks wait, but neither
+ * the connection nor its heartbeats. *out is written before on_done can run and must be
+ * freed. An error here (OPTCLIENT_INVALID_ARGUMENT, OPTCLIENT_RESOURCE_EXHAUSTED) means
+ * that there is no call. */
 typedef void (*optclient_on_done)(struct optclient_call *call, void *context);
 
 OPTCLIENT_API enum optclient_status optclient_push_start(
@@ -528,7 +534,10 @@ optclient_local_restart(struct optclient_local *local,
 /* A model in words and numbers. */
 struct optclient_worker_info {
     const char *name;
-    uint64_t incarnation, last_sequence, last_step, applied, duplicates, refused;
+    uint64_t incarnation; /* counts its lives */
+    uint64_t last_sequence, last_step, applied, duplicates, refused;
+    uint64_t resends;    /* pushes that came again, settled or not */
+    uint64_t reconnects; /* connections that went on with its session */
     int connected, pushed;
     int resting;            /* no round waits for it until it pushes */
     int away;               /* not connected, but waited for */

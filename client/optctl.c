@@ -41,6 +41,12 @@ static int failed(void)
     return EXIT_FAILED;
 }
 
+static int refused(const struct opt_error *error)
+{
+    fprintf(stderr, "optctl: %s\n", error->text);
+    return EXIT_FAILED;
+}
+
 static int printed(bool well)
 {
     if (well && fflush(stdout) == 0) {
@@ -88,14 +94,35 @@ static int run_list(struct ctl *ctl)
 
 static int run_show(struct ctl *ctl)
 {
+    static const struct option options[] = { { "yaml", no_argument, NULL, 'y' },
+                                             { 0 } };
     struct optclient_description *model;
+    struct opt_error error;
+    bool yaml = false;
+    int option, status;
+    optind = 0;
+    while ((option = getopt_long(ctl->argc, ctl->argv, "", options, NULL)) != -1) {
+        if (option != 'y') {
+            return EXIT_WRONG;
+        }
+        yaml = true;
+    }
+    if (ctl->argc - optind != 1) {
+        return wrong("show needs one model");
+    }
     if (!connect_as(ctl, "") ||
-        optclient_describe(ctl->client, ctl->argv[1], &model) != OPTCLIENT_OK) {
+        optclient_describe(ctl->client, ctl->argv[optind], &model) != OPTCLIENT_OK) {
         return failed();
     }
-    bool well = ctl_print_description(model, ctl->json);
+    if (!yaml) {
+        status = printed(ctl_print_description(model, ctl->json));
+    } else if (ctl_print_yaml(model->specification, &error)) {
+        status = printed(true);
+    } else {
+        status = refused(&error);
+    }
     optclient_description_free(model);
-    return printed(well);
+    return status;
 }
 
 static int run_stats(struct ctl *ctl)
@@ -122,14 +149,58 @@ static int run_delete(struct ctl *ctl)
 
 static int run_rules(struct ctl *ctl)
 {
-    bool found;
-    const char *name = ctl->argc > 1 ? ctl->argv[1] : NULL;
-    bool well = ctl_print_rules(name, ctl->json, &found);
+    static const struct option options[] = {
+        { "profile", required_argument, NULL, 'p' }, { 0 }
+    };
+    const char *profile = NULL;
+    bool found, well;
+    int option;
+    optind = 0;
+    while ((option = getopt_long(ctl->argc, ctl->argv, "", options, NULL)) != -1) {
+        if (option != 'p') {
+            return EXIT_WRONG;
+        }
+        profile = optarg;
+    }
+    const char *name = optind < ctl->argc ? ctl->argv[optind] : NULL;
+    if (ctl->argc - optind > (profile == NULL ? 1 : 0)) {
+        return wrong("rules takes one name, or --profile with one");
+    }
+    if (profile != NULL) {
+        well = ctl_print_profile(profile, ctl->json, &found);
+        return found ? printed(well) : wrong("there is no profile '%s'", profile);
+    }
+    well = ctl_print_rules(name, ctl->json, &found);
     if (!found) {
         return wrong("there is no rule or preset '%s'; `optctl rules` lists them",
                      name);
     }
     return printed(well);
+}
+
+static int run_spec(struct ctl *ctl)
+{
+    static const struct option options[] = { { "file", required_argument, NULL, 'f' },
+                                             { 0 } };
+    const char *file = NULL;
+    struct opt_spec spec;
+    struct opt_error error;
+    int option;
+    optind = 0;
+    while ((option = getopt_long(ctl->argc, ctl->argv, "", options, NULL)) != -1) {
+        if (option != 'f') {
+            return EXIT_WRONG;
+        }
+        file = optarg;
+    }
+    if (ctl->argc - optind != (file == NULL ? 1 : 0)) {
+        return wrong("spec takes an expression, or --file with a YAML file");
+    }
+    enum opt_status status = file != NULL
+                                 ? ctl_read_spec(file, &spec, &error)
+                                 : opt_spec_parse(ctl->argv[optind], &spec, &error);
+    return status == OPT_OK ? printed(ctl_print_spec(&spec, ctl->json))
+                            : refused(&error);
 }
 
 /* The arguments from one on, joined by commas; to be freed. */
@@ -183,6 +254,7 @@ static int run_set(struct ctl *ctl)
 
 struct creation {
     const char *specification;
+    char from_file[OPT_YAML_BYTES]; /* the same, if it was read from one */
     struct optclient_policy policy;
     struct optclient_tensor *tensors; /* with names and shapes of their own */
     size_t count;
@@ -243,16 +315,30 @@ static int add_tensor(struct creation *creation, const char *text)
     return EXIT_FAILED;
 }
 
+static int read_specification(struct creation *creation, const char *path)
+{
+    struct opt_spec spec;
+    struct opt_error error;
+    if (ctl_read_spec(path, &spec, &error) != OPT_OK) {
+        return refused(&error);
+    }
+    opt_spec_print(&spec, creation->from_file, sizeof(creation->from_file));
+    creation->specification = creation->from_file;
+    return EXIT_SUCCESS;
+}
+
 static int read_creation(struct ctl *ctl, struct creation *creation)
 {
-    static const struct option options[] = { { "spec", required_argument, NULL, 's' },
-                                             { "tensor", required_argument, NULL, 't' },
-                                             { "async", no_argument, NULL, 'a' },
-                                             { "policy", required_argument, NULL, 'p' },
-                                             { "min-workers", required_argument, NULL,
-                                               'w' },
-                                             { 0 } };
-    int option, status = EXIT_SUCCESS;
+    static const struct option options[] = {
+        { "spec", required_argument, NULL, 's' },
+        { "spec-file", required_argument, NULL, 'f' },
+        { "tensor", required_argument, NULL, 't' },
+        { "policy", required_argument, NULL, 'p' },
+        { "async", no_argument, NULL, 'a' },
+        { "min-workers", required_argument, NULL, 'w' },
+        { 0 }
+    };
+    int option, status = EXIT_SUCCESS, specifications = 0;
     uint64_t workers;
     const char *part;
     size_t size;
@@ -262,6 +348,11 @@ static int read_creation(struct ctl *ctl, struct creation *creation)
         switch (option) {
         case 's':
             creation->specification = optarg;
+            specifications++;
+            break;
+        case 'f':
+            status = read_specification(creation, optarg);
+            specifications++;
             break;
         case 't':
             status = add_tensor(creation, optarg);
@@ -288,9 +379,10 @@ static int read_creation(struct ctl *ctl, struct creation *creation)
         }
     }
     if (status == EXIT_SUCCESS &&
-        (ctl->argc - optind != 1 || creation->specification == NULL ||
-         creation->count == 0)) {
-        return wrong("create needs a model, --spec and at least one --tensor");
+        (ctl->argc - optind != 1 || specifications != 1 || creation->count == 0)) {
+        return wrong(
+            "create needs a model, one --spec or --spec-file, and at least one "
+            "--tensor");
     }
     return status;
 }
@@ -322,14 +414,16 @@ static const struct command {
     const char *usage;
 } commands[] = {
     { "list", 0, 0, run_list, "list" },
-    { "show", 1, 1, run_show, "show MODEL" },
+    { "show", 0, -1, run_show, "show MODEL [--yaml]" },
     { "create", 0, -1, run_create,
-      "create MODEL --spec EXPRESSION --tensor NAME:SHAPE ... [--policy POLICY] "
+      "create MODEL {--spec EXPRESSION | --spec-file FILE} --tensor NAME:SHAPE ... "
+      "[--policy POLICY] "
       "[--async] [--min-workers N]" },
     { "set", 0, -1, run_set, "set MODEL NAME=VALUE ... [--at-step N]" },
     { "delete", 1, 1, run_delete, "delete MODEL" },
     { "stats", 0, 0, run_stats, "stats" },
-    { "rules", 0, 1, run_rules, "rules [NAME]" },
+    { "rules", 0, -1, run_rules, "rules [NAME | --profile NAME]" },
+    { "spec", 0, -1, run_spec, "spec {EXPRESSION | --file FILE}" },
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 

@@ -31,16 +31,37 @@ void exchange_greet(struct optclient *client)
         .body.hello = { .protocol = OPT_PROTOCOL,
                         .worker = client->settings.worker,
                         .session = client->session,
+                        .incarnation = client->incarnation,
                         .client = "liboptclient " OPTIMD_VERSION },
     };
     client->hello_id = begin_own(client, &request);
 }
 
+/* The pushes of a model whose answers have not come, and which the daemon may have. */
+static size_t list_unanswered(struct optclient *client,
+                              const struct optclient_model *model,
+                              uint64_t sequences[OPT_UNANSWERED_MAX])
+{
+    size_t count = 0;
+    for (struct optclient_call *call = client->queue.first;
+         call != NULL && count < OPT_UNANSWERED_MAX; call = call->next) {
+        if (call->model == model && call_pushes(call) && call->asked) {
+            call->inquired = true;
+            sequences[count++] = call->sequence;
+        }
+    }
+    return count;
+}
+
 static void begin_restore(struct optclient *client, struct optclient_model *model)
 {
+    uint64_t sequences[OPT_UNANSWERED_MAX];
     struct opt_request request = {
         .message = OPT_MESSAGE_OPEN,
-        .body.open = { .model = model->name, .join = model->joined && !model->closing },
+        .body.open = { .model = model->name,
+                       .join = model->joined && !model->closing,
+                       .unanswered = sequences,
+                       .unanswered_count = list_unanswered(client, model, sequences) },
     };
     model->restore_id = begin_own(client, &request);
 }
@@ -69,6 +90,20 @@ static bool lists_segments(const struct optclient *client,
 {
     return call->segments != NULL &&
            call->segment_bytes <= client->daemon.max_header_bytes / 4 * 3;
+}
+
+/* Rows cannot be asked for in another way than by their list. */
+static bool rows_fit(const struct optclient *client, struct optclient_call *call)
+{
+    if (!call->pulls_rows || lists_segments(client, call)) {
+        return true;
+    }
+    opt_fail(&call->error, OPT_INVALID_ARGUMENT,
+             "%s: the list of rows and tensors takes %zu bytes; the daemon accepts "
+             "lists of %" PRIu32 ", so ask for fewer at a time",
+             call_name(call), call->segment_bytes,
+             client->daemon.max_header_bytes / 4 * 3);
+    return false;
 }
 
 static void fill_pull(const struct optclient *client, const struct optclient_call *call,
@@ -114,6 +149,7 @@ static size_t fill_request(struct optclient *client, struct optclient_call *call
         struct opt_push *push = call_push_of(request);
         push->model = call->model->number;
         push->sequence = call->sequence;
+        push->incarnation = call->incarnation;
         push->frame = call->cutter.frame;
         data_size = cut_frame(client, call);
         push->segments = client->cut.segments;
@@ -229,6 +265,10 @@ static void fail_call(struct optclient *client, struct optclient_call *call,
 /* Put the next frame of a call on its way. */
 static void begin_frame(struct optclient *client, struct optclient_call *call)
 {
+    if (!rows_fit(client, call)) {
+        session_end(client, call, call->error.status);
+        return;
+    }
     if (!call->begun && !begin_call(client, call)) {
         fail_call(client, call, 0);
         return;

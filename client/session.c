@@ -200,8 +200,8 @@ static void on_connected(struct optclient *client)
     limit_step(client, SESSION_STEP_MS);
     client->silent_pulses = 0;
     client->received_seen = 0;
-    client->sent_seen = 0;
-    client->blocked_seen = false;
+    client->taken_seen = 0;
+    client->pending_seen = false;
     exchange_greet(client);
 }
 
@@ -269,7 +269,8 @@ static void on_step(uv_timer_t *timer)
  *
  * Pulses are counted, not time: if this process was stopped for a while, the first
  * pulse after it must not take the daemon for dead whose bytes wait in the socket. That
- * the daemon takes bytes that could not be sent before is a sign of life too.
+ * bytes arrive which were under way at the last pulse is a sign of life too: while a
+ * large push goes over a slow network, nothing else may pass.
  */
 static void on_pulse(uv_timer_t *timer)
 {
@@ -277,11 +278,13 @@ static void on_pulse(uv_timer_t *timer)
     pthread_mutex_lock(&client->lock);
     if (client->uplink != NULL && client->state == SESSION_READY) {
         const struct uplink *uplink = client->uplink;
-        bool taken = client->blocked_seen && uplink->bytes_sent != client->sent_seen;
+        uint64_t pending = uplink_pending(uplink);
+        uint64_t arrived = uplink->bytes_sent - pending;
+        bool taken = client->pending_seen && arrived != client->taken_seen;
         bool quiet = uplink->bytes_received == client->received_seen && !taken;
         client->received_seen = uplink->bytes_received;
-        client->sent_seen = uplink->bytes_sent;
-        client->blocked_seen = uplink_sending(uplink);
+        client->taken_seen = arrived;
+        client->pending_seen = pending > 0;
         client->silent_pulses = quiet ? client->silent_pulses + 1 : 0;
         uint64_t pulse_ms = uv_timer_get_repeat(&client->pulse);
         uint64_t silence_ms = client->silent_pulses * pulse_ms;
@@ -326,22 +329,6 @@ static void on_socket(uv_poll_t *poll, int status, int events)
 
 /* -------------------------------------------------------------- the client's thread */
 
-static void run_callbacks(struct optclient *client)
-{
-    struct optclient_call *call;
-    while ((call = client->ended.first) != NULL) {
-        call_unlink(call);
-        pthread_mutex_unlock(&client->lock);
-        call->on_done(call, call->context);
-        pthread_mutex_lock(&client->lock);
-        call->state = CALL_DONE;
-        pthread_cond_broadcast(&call->changed);
-        if (call->freed) {
-            session_release(call);
-        }
-    }
-}
-
 static void set_alarm(struct optclient *client)
 {
     if (client->state == SESSION_CLOSED || client->alarm_ns >= client->alarm_set_ns) {
@@ -381,7 +368,6 @@ static void tend(struct optclient *client)
             fall_back(client);
         }
     }
-    run_callbacks(client);
     set_alarm(client);
     pthread_mutex_unlock(&client->lock);
 }

@@ -12,13 +12,13 @@
  *
  * session.c moves between these states, ledger.c takes calls in, times and ends them,
  * exchange.h sends requests and handles replies. On top are the public functions:
- * optclient.c, opening.c, opened.c, transfer.c, inquiry.c.
+ * optclient.c, opening.c, opened.c, transfer.c, local.c, inquiry.c.
  *
  * One lock guards everything here. The client's thread runs the loop and holds the lock
- * in each of its callbacks, except while it runs a callback of the user. A thread that
- * makes a call sends it itself if the connection has nothing else to do, which saves a
- * wake-up; whatever concerns the loop (watching sockets, timers, closing) is left to
- * the client's thread by waking it.
+ * in each of its callbacks; those of the user run on another one (callbacks.h). A
+ * thread that makes a call sends it itself if the connection has nothing else to do,
+ * which saves a wake-up; whatever concerns the loop (watching sockets, timers, closing)
+ * is left to the client's thread by waking it.
  */
 #ifndef OPTCLIENT_SESSION_H
 #define OPTCLIENT_SESSION_H
@@ -87,10 +87,16 @@ struct optclient {
     struct call_list sent;  /* SENT, in order of sending */
     struct call_list later; /* LATER */
     struct call_list ended; /* asynchronous ones whose callback has not run yet */
+    pthread_t callbacks;    /* the thread that runs them, */
+    bool has_callbacks;     /* if it has been started */
+    bool callbacks_over;    /* it is to end when none is left */
+    pthread_cond_t callback_due;
     struct optclient_call *by_id[SESSION_ID_BUCKETS];
     struct optclient_model *models;
     struct optclient_usage usage;
     uint64_t last_id;
+    uint64_t incarnation;        /* of the worker; 0: never let in */
+    char lost[OPT_NAME_MAX + 1]; /* how the one before ended, as the daemon says */
 
     enum session_state state;
     struct opt_error trouble; /* what the last connection or attempt came to */
@@ -116,11 +122,11 @@ struct optclient {
     void *hash;     /* XXH3_state_t, if checksums are wanted */
     uint64_t hello_id, heartbeat_id, goodbye_id; /* 0: not asked */
     bool heartbeat_due, goodbye_due;
-    bool active;                       /* a frame went out since the last pulse */
-    uint32_t silent_pulses;            /* without a byte from the daemon or to it */
-    uint64_t received_seen, sent_seen; /* bytes, at the last pulse */
-    bool blocked_seen;                 /* bytes waited to be sent, at the last pulse */
-    bool greeted_before;               /* it is a reconnect */
+    bool active;                        /* a frame went out since the last pulse */
+    uint32_t silent_pulses;             /* without a byte from the daemon or to it */
+    uint64_t received_seen, taken_seen; /* bytes, at the last pulse */
+    bool pending_seen;   /* bytes were on their way to the daemon, at the last pulse */
+    bool greeted_before; /* it is a reconnect */
 
     /* The client's thread only. */
     uv_loop_t loop;

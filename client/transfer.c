@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/callbacks.h"
 #include "client/entry.h"
 #include "client/opened.h"
 #include "client/session.h"
@@ -90,6 +91,11 @@ static enum optclient_status check_values(const struct optclient_model *model,
                           "%zu rows are named; one pull can name %d", rows,
                           OPTCLIENT_PULL_ROWS_MAX);
     }
+    if (!pushed && rows > 0 && count > OPT_SEGMENTS_MAX) {
+        return entry_fail(OPT_INVALID_ARGUMENT,
+                          "%zu tensors are named; a pull of rows can name %d", count,
+                          OPT_SEGMENTS_MAX);
+    }
     return OPTCLIENT_OK;
 }
 
@@ -151,6 +157,7 @@ static bool list_segments(struct optclient_call *call)
             (struct opt_segment){ .tensor = (uint32_t)sink->values[i].tensor,
                                   .rows = sink->values[i].rows,
                                   .row_count = sink->values[i].row_count };
+        call->pulls_rows |= sink->values[i].row_count > 0;
         call->segment_bytes += cutter_segment_bytes(&call->segments[i]);
     }
     return true;
@@ -394,6 +401,12 @@ static enum optclient_status start_order(struct order *order, enum opt_message m
     /* Before it can end: its callback may look for it there. */
     *out = call;
     pthread_mutex_lock(&client->lock);
+    if (on_done != NULL && !callbacks_start(client)) {
+        pthread_mutex_unlock(&client->lock);
+        call_fini(call);
+        free(call);
+        return entry_fail(OPT_RESOURCE_EXHAUSTED, "no thread for callbacks");
+    }
     client->references++;
     fill_basis(call);
     session_post(client, call);
@@ -475,7 +488,7 @@ void optclient_call_free(struct optclient_call *call)
     }
     struct optclient *client = call->client;
     pthread_mutex_lock(&client->lock);
-    if (call->state != CALL_DONE && pthread_equal(pthread_self(), client->thread)) {
+    if (call->state != CALL_DONE && callbacks_inside(client)) {
         /* In a callback. Its own call goes when the callback is over; for another one
          * this thread cannot wait. */
         call->freed = true;

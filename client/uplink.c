@@ -2,10 +2,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -18,6 +20,11 @@ enum {
     /* Read at most that much before others have their turn at the lock. */
     READ_BYTES = 1 << 20,
     NOWHERE_BYTES = 64 << 10,
+    /* A daemon whose machine is gone is found dead after as much silence. */
+    USER_TIMEOUT_MS = 10000,
+    KEEPALIVE_IDLE_S = 5,
+    KEEPALIVE_INTERVAL_S = 2,
+    KEEPALIVE_COUNT = 3,
     ALIGNMENT = 64
 };
 
@@ -34,15 +41,23 @@ static bool is_loopback(const struct sockaddr *address)
     return false;
 }
 
+static void set(int fd, int level, int option, int value)
+{
+    (void)setsockopt(fd, level, option, &value, sizeof(value));
+}
+
 /* Improvements only: where they are not to be had, the connection works without. */
 static void tune(int fd, const struct sockaddr *address)
 {
     if (address->sa_family == AF_UNIX) {
         return;
     }
-    int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
+    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
+    set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT);
+    set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS);
     if (is_loopback(address)) {
         /* A pacing algorithm such as bbr, often the system's default, halves the
          * throughput where there is no network to be careful with. */
@@ -157,6 +172,15 @@ void uplink_close(struct uplink *uplink)
 bool uplink_sending(const struct uplink *uplink)
 {
     return uplink->piece_sent < uplink->piece_count;
+}
+
+uint64_t uplink_pending(const struct uplink *uplink)
+{
+    int pending = 0;
+    if (ioctl(uplink->fd, SIOCOUTQ, &pending) != 0 || pending < 0) {
+        return 0;
+    }
+    return (uint64_t)pending;
 }
 
 bool uplink_begin(struct uplink *uplink, const struct opt_request *request,

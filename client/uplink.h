@@ -71,6 +71,9 @@ void uplink_close(struct uplink *uplink);
 /* Whether a frame is on its way out. */
 bool uplink_sending(const struct uplink *uplink);
 
+/* Bytes that have been sent and that the daemon's machine has not acknowledged. */
+uint64_t uplink_pending(const struct uplink *uplink);
+
 /* Start a frame: pack request for data_size bytes of data, which the caller then adds
  * with uplink_add. *header_size is set to that of the header part. False if it is
  * longer than header_limit (nothing is started) or there is no memory (*header_size is

@@ -23,6 +23,7 @@ enum {
     OPT_TENSORS_MAX = 65536,     /* default limit of tensors in a model */
     OPT_SEGMENTS_MAX = 4096,     /* segments of one frame */
     OPT_OPTIONS_MAX = 64,        /* options of a specification or a group */
+    OPT_UNANSWERED_MAX = 1024,   /* pushes that one open asks about */
     OPT_CHUNK_BYTES = 4 << 20,   /* advised data of one frame */
     OPT_BLOCK = 16384,           /* elements of a block */
     OPT_SHARD = 1 << 20,         /* most elements of a shard, and of a sparse row */
@@ -89,7 +90,8 @@ enum opt_fate {
     OPT_FATE_APPLIED = 1,
     OPT_FATE_DUPLICATE = 2,
     OPT_FATE_DROPPED = 3,
-    OPT_FATE_SKIPPED = 4
+    OPT_FATE_SKIPPED = 4,
+    OPT_FATE_REFUSED = 5 /* only of a settled push: it was answered with an error */
 };
 
 struct opt_segment {
@@ -143,7 +145,8 @@ struct opt_hello {
     const char *client;
     const char *const *require;
     size_t require_count;
-    uint32_t lease_ms; /* 0: the daemon's default */
+    uint32_t lease_ms;    /* 0: the daemon's default */
+    uint64_t incarnation; /* granted to the session before; 0: its first hello */
 };
 struct opt_create {
     const char *model;
@@ -155,6 +158,8 @@ struct opt_create {
 struct opt_open {
     const char *model;
     bool join;
+    const uint64_t *unanswered; /* sequences of pushes */
+    size_t unanswered_count;
 };
 struct opt_assign {
     uint32_t model;
@@ -174,6 +179,7 @@ struct opt_push {
     size_t segment_count;
     uint32_t frame;
     bool last;
+    uint64_t incarnation; /* 0: the present one */
 };
 struct opt_pull {
     uint32_t model;
@@ -247,6 +253,13 @@ struct opt_hello_reply {
     uint32_t max_header_bytes;
     uint32_t chunk_bytes;
     uint32_t block_elements;
+    const char *lost; /* if the incarnation is a new one: how it came to that, or "" */
+};
+struct opt_settled {
+    uint64_t sequence;
+    enum opt_fate fate;
+    uint64_t step;
+    enum opt_status status; /* REFUSED: of the error */
 };
 struct opt_model_reply {
     uint32_t model;
@@ -258,6 +271,9 @@ struct opt_model_reply {
     uint64_t parameters;
     uint32_t workers;
     const char *specification;
+    const struct opt_settled *settled;
+    size_t settled_count;
+    uint64_t lost_step;
 };
 /* Workers that were lost since the asker was last told, oldest first. */
 struct opt_lost {
@@ -355,6 +371,8 @@ struct opt_worker_entry {
     uint64_t staleness[OPT_STALENESS_BUCKETS];
     bool resting;
     bool away;
+    uint64_t resends;
+    uint64_t reconnects;
 };
 struct opt_change_entry {
     uint64_t step; /* number of the first update with it */

@@ -35,11 +35,43 @@ static enum opt_status read_hello(const struct context *c,
                                     .max_frame_bytes = from->max_frame_bytes,
                                     .max_header_bytes = from->max_header_bytes,
                                     .chunk_bytes = from->chunk_bytes,
-                                    .block_elements = from->block_elements };
+                                    .block_elements = from->block_elements,
+                                    .lost = from->lost };
     return opt_wire_optional_name(from->server, "HelloReply.server", c->error);
 }
 
-static void read_model(const Optimd__V1__ModelReply *from, struct opt_model_reply *to)
+static enum opt_status read_settled(const struct context *c,
+                                    const Optimd__V1__ModelReply *from,
+                                    struct opt_model_reply *to)
+{
+    struct opt_settled *settled =
+        opt_wire_array(c->arena, from->n_settled, sizeof(*settled), c->error);
+    if (settled == NULL) {
+        return OPT_RESOURCE_EXHAUSTED;
+    }
+    for (size_t i = 0; i < from->n_settled; i++) {
+        const Optimd__V1__Settled *one = from->settled[i];
+        enum opt_status status = opt_wire_enum((int)one->fate, OPT_FATE_REFUSED + 1,
+                                               "Settled.fate", c->error);
+        if (status != OPT_OK) {
+            return status;
+        }
+        settled[i] = (struct opt_settled){
+            .sequence = one->sequence,
+            .fate = (enum opt_fate)one->fate,
+            .step = one->step,
+            .status =
+                one->code < OPT_STATUS_COUNT ? (enum opt_status)one->code : OPT_UNKNOWN,
+        };
+    }
+    to->settled = settled;
+    to->settled_count = from->n_settled;
+    return OPT_OK;
+}
+
+static enum opt_status read_model(const struct context *c,
+                                  const Optimd__V1__ModelReply *from,
+                                  struct opt_model_reply *to)
 {
     *to = (struct opt_model_reply){ .model = from->model,
                                     .created = from->created,
@@ -49,7 +81,9 @@ static void read_model(const Optimd__V1__ModelReply *from, struct opt_model_repl
                                     .tensors = from->tensors,
                                     .parameters = from->parameters,
                                     .workers = from->workers,
-                                    .specification = from->specification };
+                                    .specification = from->specification,
+                                    .lost_step = from->lost_step };
+    return read_settled(c, from, to);
 }
 
 static enum opt_status read_lost(const struct context *c, char *const *names,
@@ -167,8 +201,7 @@ static enum opt_status read_body(const struct context *c, const Optimd__V1__Repl
     case OPTIMD__V1__REPLY__BODY_HELLO:
         return read_hello(c, from->hello, &to->body.hello);
     case OPTIMD__V1__REPLY__BODY_MODEL:
-        read_model(from->model, &to->body.model);
-        return OPT_OK;
+        return read_model(c, from->model, &to->body.model);
     case OPTIMD__V1__REPLY__BODY_PUSH:
         return read_push(c, from->push, &to->body.push);
     case OPTIMD__V1__REPLY__BODY_PULL:
@@ -251,6 +284,7 @@ enum opt_status opt_reply_read(const uint8_t *header, size_t size, size_t data_s
 
 /* Numbers of the fields that are written by hand. */
 enum {
+    MODEL_SETTLED = 15,
     PULL_SEGMENTS = 3,
     PUSH_PULL_PUSH = 1,
     PUSH_PULL_PULL = 2,
@@ -297,6 +331,18 @@ static void write_hello(struct opt_writer *writer, const void *what)
     message.max_header_bytes = hello->max_header_bytes;
     message.chunk_bytes = hello->chunk_bytes;
     message.block_elements = hello->block_elements;
+    message.lost = opt_wire_text(hello->lost);
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_settled(struct opt_writer *writer, const void *what)
+{
+    const struct opt_settled *settled = what;
+    Optimd__V1__Settled message = OPTIMD__V1__SETTLED__INIT;
+    message.sequence = settled->sequence;
+    message.fate = (Optimd__V1__PushReply__Fate)settled->fate;
+    message.step = settled->step;
+    message.code = (uint32_t)settled->status;
     opt_write_fields(writer, &message.base);
 }
 
@@ -314,6 +360,12 @@ static void write_model(struct opt_writer *writer, const void *what)
     message.workers = model->workers;
     message.specification = opt_wire_text(model->specification);
     opt_write_fields(writer, &message.base);
+    for (size_t i = 0; i < model->settled_count; i++) {
+        opt_write_nested(writer, MODEL_SETTLED, write_settled, &model->settled[i]);
+    }
+    Optimd__V1__ModelReply tail = OPTIMD__V1__MODEL_REPLY__INIT;
+    tail.lost_step = model->lost_step;
+    opt_write_fields(writer, &tail.base);
 }
 
 static void write_push(struct opt_writer *writer, const void *what)

@@ -35,7 +35,8 @@ static enum opt_status read_hello(const struct context *c,
                               .client = from->client,
                               .require = (const char *const *)from->require,
                               .require_count = from->n_require,
-                              .lease_ms = from->lease_ms };
+                              .lease_ms = from->lease_ms,
+                              .incarnation = from->incarnation };
     return OPT_OK;
 }
 
@@ -181,6 +182,21 @@ static enum opt_status read_create(const struct context *c,
     return status;
 }
 
+static enum opt_status read_open(const struct context *c,
+                                 const Optimd__V1__OpenModel *from, struct opt_open *to)
+{
+    if (from->n_unanswered > OPT_UNANSWERED_MAX) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "open: asks about %zu unanswered pushes; at most %d",
+                        from->n_unanswered, (int)OPT_UNANSWERED_MAX);
+    }
+    *to = (struct opt_open){ .model = from->model,
+                             .join = from->join,
+                             .unanswered = from->unanswered,
+                             .unanswered_count = from->n_unanswered };
+    return opt_wire_name(from->model, "model name", c->error);
+}
+
 static enum opt_status read_assign(const struct context *c,
                                    const Optimd__V1__Assign *from,
                                    struct opt_assign *to)
@@ -224,7 +240,8 @@ static enum opt_status read_push(const struct context *c, const Optimd__V1__Push
                              .dtype = (enum opt_dtype)from->dtype,
                              .segment_count = from->n_segments,
                              .frame = from->frame,
-                             .last = from->last };
+                             .last = from->last,
+                             .incarnation = from->incarnation };
     return opt_wire_segments_read(
         &(struct opt_wire_segments){
             .what = "push", .dtype = to->dtype, .data_size = c->data_size },
@@ -339,9 +356,7 @@ static enum opt_status read_body(const struct context *c,
     case OPTIMD__V1__REQUEST__BODY_CREATE:
         return read_create(c, from->create, &to->body.create);
     case OPTIMD__V1__REQUEST__BODY_OPEN:
-        to->body.open.model = from->open->model;
-        to->body.open.join = from->open->join;
-        return opt_wire_name(from->open->model, "model name", c->error);
+        return read_open(c, from->open, &to->body.open);
     case OPTIMD__V1__REQUEST__BODY_ASSIGN:
         return read_assign(c, from->assign, &to->body.assign);
     case OPTIMD__V1__REQUEST__BODY_DESCRIBE:

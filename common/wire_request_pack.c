@@ -28,6 +28,7 @@ static void write_hello(struct opt_writer *writer, const void *what)
     message.n_require = hello->require_count;
     message.require = (char **)(uintptr_t)hello->require;
     message.lease_ms = hello->lease_ms;
+    message.incarnation = hello->incarnation;
     opt_write_fields(writer, &message.base);
 }
 
@@ -104,6 +105,8 @@ static void write_open(struct opt_writer *writer, const void *what)
     Optimd__V1__OpenModel message = OPTIMD__V1__OPEN_MODEL__INIT;
     message.model = opt_wire_text(open->model);
     message.join = open->join;
+    message.n_unanswered = open->unanswered_count;
+    message.unanswered = (uint64_t *)(uintptr_t)open->unanswered;
     opt_write_fields(writer, &message.base);
 }
 
@@ -150,6 +153,7 @@ static void write_push(struct opt_writer *writer, const void *what)
     Optimd__V1__Push tail = OPTIMD__V1__PUSH__INIT;
     tail.frame = push->frame;
     tail.last = push->last;
+    tail.incarnation = push->incarnation;
     opt_write_fields(writer, &tail.base);
 }
 

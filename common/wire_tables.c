@@ -424,7 +424,9 @@ static enum opt_status read_worker(const struct context *c,
                                      .waits = from->waits,
                                      .waited_us = from->waited_us,
                                      .resting = from->resting,
-                                     .away = from->away };
+                                     .away = from->away,
+                                     .resends = from->resends,
+                                     .reconnects = from->reconnects };
     for (size_t i = 0; i < from->n_staleness; i++) {
         size_t last = OPT_STALENESS_BUCKETS - 1;
         to->staleness[i < last ? i : last] += from->staleness[i];
@@ -568,6 +570,8 @@ static void write_worker(struct opt_writer *writer, const void *what)
     }
     message.resting = worker->resting;
     message.away = worker->away;
+    message.resends = worker->resends;
+    message.reconnects = worker->reconnects;
     opt_write_fields(writer, &message.base);
 }
 

@@ -52,6 +52,7 @@ struct letter {
     struct conn *conn;
     struct peer *peer;
     bool lease_expired;  /* LETTER_CLOSED: by silence, not by a broken connection */
+    uint64_t silent_ms;  /* and how long that was */
     int socket;          /* LETTER_ACCEPTED: takes it */
     bool refuse;         /* LETTER_ACCEPTED: only to say that there are too many */
     size_t charge;       /* the loop's: bytes counted as in flight for this letter */
@@ -77,6 +78,7 @@ struct letter {
     struct piece *pieces; /* in reply order, malloc'd: the loop cuts them into frames */
     size_t piece_count;
     size_t copied;        /* pieces whose rows have been copied, or that have no rows */
+    size_t noted;         /* pieces whose values its worker's recall has */
     enum opt_dtype dtype; /* of the pieces on the wire */
     void *own;            /* one more malloc'd block that pieces may point into */
 };

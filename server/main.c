@@ -22,6 +22,7 @@
 #include "server/engine/engine.h"
 #include "server/net/listener.h"
 #include "server/net/loop.h"
+#include "server/patience.h"
 #include "server/settings.h"
 
 enum {
@@ -323,6 +324,7 @@ int main(int argc, char **argv)
     struct settings settings;
     enum settings_action action = SETTINGS_RUN;
     struct opt_error error;
+    patience_choose(argv);
     if (settings_read(argc, argv, &settings, &action, &error) != OPT_OK) {
         return complain(action == SETTINGS_MISUSED ? EX_USAGE : EX_CONFIG, &error);
     }

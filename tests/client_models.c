@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 enum { NAME_SIZE = 32 };
@@ -107,6 +108,23 @@ struct optclient_model *test_create(struct optclient *client, const char *name,
     expect_ok(optclient_create(client, name, "sgd(lr=1)", NULL, shapes->tensors,
                                shapes->count, NULL, &model));
     return model;
+}
+
+uint64_t test_counter(struct optclient *client, const char *name)
+{
+    struct optclient_counter *counters;
+    size_t count;
+    size_t found = SIZE_MAX;
+    expect_ok(optclient_statistics(client, &counters, &count));
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(counters[i].name, name) == 0) {
+            found = i;
+        }
+    }
+    cr_assert_neq(found, SIZE_MAX, "there is no counter %s", name);
+    uint64_t value = counters[found].value;
+    optclient_statistics_free(counters);
+    return value;
 }
 
 uint64_t test_now_ms(void)

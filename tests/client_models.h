@@ -59,6 +59,9 @@ struct optclient *test_connect(const char *address,
 struct optclient_model *test_create(struct optclient *client, const char *name,
                                     const struct shapes *shapes);
 
+/* A counter of the daemon, by name. */
+uint64_t test_counter(struct optclient *client, const char *name);
+
 /* Milliseconds of CLOCK_MONOTONIC. */
 uint64_t test_now_ms(void);
 

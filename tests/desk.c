@@ -139,16 +139,22 @@ bool letter_is_back(struct desk *desk, const struct letter *letter)
     return false;
 }
 
+struct letter *caller_greet(const struct caller *caller, struct opt_hello hello)
+{
+    struct letter *letter = letter_start(caller, OPT_MESSAGE_HELLO);
+    hello.client = "test";
+    letter->request.body.hello = hello;
+    return letter_ask(caller, letter);
+}
+
 struct caller caller_new(struct desk *desk, const char *name, uint64_t session)
 {
     struct caller caller = { .desk = desk, .peer = peer_new() };
     cr_assert(caller.peer != NULL);
     if (name != NULL) {
-        struct letter *hello = letter_start(&caller, OPT_MESSAGE_HELLO);
-        hello->request.body.hello = (struct opt_hello){
-            .protocol = 1, .worker = name, .session = session, .client = "test"
-        };
-        hello = letter_ask(&caller, hello);
+        struct letter *hello = caller_greet(
+            &caller,
+            (struct opt_hello){ .protocol = 1, .worker = name, .session = session });
         cr_assert(hello->reply.message == OPT_MESSAGE_HELLO, "%s", reply_text(hello));
         desk_free(hello);
     }
@@ -160,6 +166,7 @@ void caller_gone(struct caller *caller, bool lease_expired)
     struct letter *letter = letter_start(caller, OPT_MESSAGE_NONE);
     letter->kind = LETTER_CLOSED;
     letter->lease_expired = lease_expired;
+    letter->silent_ms = lease_expired ? 5000 : 0;
     letter_send(caller, letter);
     caller->peer = NULL;
 }

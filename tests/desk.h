@@ -38,6 +38,8 @@ void desk_close_stopped(struct desk *desk);
 
 /* Connect; with a name also say hello (session not 0) and require success. */
 struct caller caller_new(struct desk *desk, const char *name, uint64_t session);
+/* Say hello as this says, as a client that calls itself "test". */
+struct letter *caller_greet(const struct caller *caller, struct opt_hello hello);
 /* The connection ends. */
 void caller_gone(struct caller *caller, bool lease_expired);
 

@@ -214,9 +214,30 @@ static struct fake_model *model_create(struct fake_server *server,
     return model;
 }
 
+/* Those of the unanswered pushes that were applied: all up to the last, each of which
+ * was one update. */
+static size_t report_settled(const struct opt_open *open,
+                             const struct fake_model *model, uint64_t last,
+                             struct opt_settled settled[OPT_UNANSWERED_MAX])
+{
+    size_t count = 0;
+    for (size_t i = 0; i < open->unanswered_count; i++) {
+        uint64_t sequence = open->unanswered[i];
+        if (sequence <= last) {
+            settled[count++] =
+                (struct opt_settled){ .sequence = sequence,
+                                      .fate = OPT_FATE_APPLIED,
+                                      .step = model->step - (last - sequence) };
+        }
+    }
+    return count;
+}
+
 static void reply_model(struct fake_conn *conn, const struct opt_request *request,
                         struct fake_model *model, bool created)
 {
+    struct opt_settled settled[OPT_UNANSWERED_MAX];
+    uint64_t last = worker_of(model, conn->worker)->last_sequence;
     uint64_t parameters = 0;
     for (size_t i = 0; i < model->count; i++) {
         parameters += model->tensors[i].elements;
@@ -227,11 +248,15 @@ static void reply_model(struct fake_conn *conn, const struct opt_request *reques
         .created = created,
         .ready = model->ready,
         .step = model->step,
-        .last_sequence = worker_of(model, conn->worker)->last_sequence,
+        .last_sequence = last,
         .tensors = model->count,
         .parameters = parameters,
         .workers = 1,
         .specification = model->specification,
+        .settled = settled,
+        .settled_count = request->message == OPT_MESSAGE_OPEN
+                             ? report_settled(&request->body.open, model, last, settled)
+                             : 0,
     };
     fake_reply(conn, &reply, NULL, 0);
 }

@@ -197,9 +197,11 @@ static enum opt_status set_groups(struct opt_spec *spec, json_t *groups,
 
         json_object_foreach(overrides, name, value)
         {
-            if (group.option_count < sizeof options / sizeof options[0]) {
-                options[group.option_count++] = option_of(name, value);
+            if (group.option_count == sizeof options / sizeof options[0]) {
+                return opt_fail(error, OPT_INVALID_ARGUMENT,
+                                "%s has more options than a tensor can have", pattern);
             }
+            options[group.option_count++] = option_of(name, value);
         }
         if (status == OPT_OK) {
             status = opt_spec_group(spec, &group, error);
@@ -268,7 +270,7 @@ static enum opt_status read_stored(struct golden_case *golden, const char *folde
                                    struct opt_error *error)
 {
     struct golden_files *files = golden->files;
-    char name[GOLDEN_NAME];
+    char name[GOLDEN_KEY];
     const char *problem = json_string_value(json_object_get(files->json, "problem"));
     enum opt_status status;
 
@@ -286,7 +288,7 @@ static enum opt_status read_stored(struct golden_case *golden, const char *folde
         const struct opt_safetensors_entry *gradient =
             opt_safetensors_find(files->problem, name);
         bool fits = gradient != NULL && gradient->type == OPT_SAFETENSORS_F32 &&
-                    gradient->count == initial->count * golden->steps;
+                    gradient->count >= initial->count * golden->steps;
         status = add_tensor(golden, initial, strlen("init/"), 0, initial->data,
                             fits ? gradient->data : NULL, error);
     }
@@ -312,11 +314,39 @@ static bool read_rows(struct golden_case *golden,
     return files->rows != NULL;
 }
 
+static bool offsets_are_in_order(const int64_t *offsets, size_t count, uint64_t rows)
+{
+    bool well = offsets[0] >= 0 && (uint64_t)offsets[count - 1] <= rows;
+
+    for (size_t i = 1; well && i < count; i++) {
+        well = offsets[i] >= offsets[i - 1];
+    }
+    return well;
+}
+
+/* The table's start, whatever it is called; NULL if there is not exactly one. */
+static const struct opt_safetensors_entry *
+only_initial(const struct opt_safetensors *problem)
+{
+    const struct opt_safetensors_entry *found = NULL;
+
+    for (size_t i = 0; i < opt_safetensors_count(problem); i++) {
+        const struct opt_safetensors_entry *entry = opt_safetensors_entry(problem, i);
+        if (strncmp(entry->name, "init/", strlen("init/")) == 0) {
+            if (found != NULL) {
+                return NULL;
+            }
+            found = entry;
+        }
+    }
+    return found;
+}
+
 static enum opt_status read_sparse(struct golden_case *golden, const char *folder,
                                    struct opt_error *error)
 {
     struct golden_files *files = golden->files;
-    char name[GOLDEN_NAME];
+    char name[GOLDEN_KEY];
     const char *problem = json_string_value(json_object_get(files->json, "problem"));
 
     snprintf(name, sizeof name, "problem_%s", problem != NULL ? problem : "");
@@ -331,11 +361,12 @@ static enum opt_status read_sparse(struct golden_case *golden, const char *folde
         opt_safetensors_find(files->problem, "rows");
     const struct opt_safetensors_entry *values =
         opt_safetensors_find(files->problem, "values");
-    const struct opt_safetensors_entry *initial =
-        opt_safetensors_find(files->problem, "init/emb");
+    const struct opt_safetensors_entry *initial = only_initial(files->problem);
     if (offsets == NULL || rows == NULL || values == NULL || initial == NULL ||
         offsets->type != OPT_SAFETENSORS_I64 || rows->type != OPT_SAFETENSORS_I64 ||
-        values->type != OPT_SAFETENSORS_F32 || offsets->count != golden->steps + 1 ||
+        values->type != OPT_SAFETENSORS_F32 || initial->rank == 0 ||
+        offsets->count < golden->steps + 1 ||
+        !offsets_are_in_order(offsets->data, golden->steps + 1, rows->count) ||
         values->count * initial->shape[0] != rows->count * initial->count) {
         return opt_fail(error, OPT_DATA_LOSS, "%s: not a sparse problem", golden->name);
     }
@@ -408,6 +439,20 @@ static enum opt_status read_aggregation(struct golden_case *golden,
     return status;
 }
 
+static size_t count_expected(const struct opt_safetensors *expected)
+{
+    static const char *const prefixes[] = { "params/", "train/", "eval/", "state/" };
+    size_t count = 0;
+
+    for (size_t i = 0; i < opt_safetensors_count(expected); i++) {
+        const char *name = opt_safetensors_entry(expected, i)->name;
+        for (size_t k = 0; k < sizeof prefixes / sizeof prefixes[0]; k++) {
+            count += strncmp(name, prefixes[k], strlen(prefixes[k])) == 0 ? 1 : 0;
+        }
+    }
+    return count;
+}
+
 static enum opt_status read_case(struct golden_case *golden, const char *folder,
                                  struct opt_error *error)
 {
@@ -424,8 +469,12 @@ static enum opt_status read_case(struct golden_case *golden, const char *folder,
     golden->rtol = json_number_value(json_object_get(json, "rtol"));
     golden->atol_params = json_number_value(json_object_get(json, "atol_params"));
     golden->steps = (size_t)json_integer_value(json_object_get(json, "steps"));
-    for (size_t i = 0; i < json_array_size(checkpoints) && i < GOLDEN_CHECKPOINTS;
-         i++) {
+    golden->expected_count = count_expected(files->expected);
+    if (json_array_size(checkpoints) > GOLDEN_CHECKPOINTS) {
+        return opt_fail(error, OPT_DATA_LOSS, "%s has more than %d checkpoints",
+                        golden->name, (int)GOLDEN_CHECKPOINTS);
+    }
+    for (size_t i = 0; i < json_array_size(checkpoints); i++) {
         golden->checkpoints[golden->checkpoint_count++] =
             (size_t)json_integer_value(json_array_get(checkpoints, i));
     }

@@ -15,7 +15,13 @@
 
 enum golden_kind { GOLDEN_STORED, GOLDEN_SPARSE, GOLDEN_FUNCTION, GOLDEN_AGGREGATION };
 
-enum { GOLDEN_TENSORS = 16, GOLDEN_CHECKPOINTS = 16, GOLDEN_NAME = 128 };
+enum {
+    GOLDEN_TENSORS = 256,
+    GOLDEN_CHECKPOINTS = 1024,
+    GOLDEN_WORKERS = 64,
+    GOLDEN_NAME = 256,
+    GOLDEN_KEY = GOLDEN_NAME + 256 /* of an expected value: a tensor's name and more */
+};
 
 struct golden_tensor {
     const char *name;
@@ -37,6 +43,7 @@ struct golden_case {
     size_t steps;
     size_t checkpoints[GOLDEN_CHECKPOINTS];
     size_t checkpoint_count;
+    size_t expected_count; /* values after updates: parameters, views, state arrays */
     double rtol, atol_params;
     struct golden_tensor tensors[GOLDEN_TENSORS];
     size_t tensor_count;

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -337,7 +338,7 @@ Test(client, runs_many_calls_at_once_and_in_order)
     scene_close(&scene);
 }
 
-Test(client, calls_back_on_its_own_thread)
+Test(client, calls_back_on_a_thread_of_its_own)
 {
     struct scene scene = scene_open(NULL, NULL, 3, 200000);
     struct note note = { .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -381,6 +382,31 @@ static void on_done_start_another(struct optclient_call *call, void *context)
                                      on_done_start_another, scene,
                                      &next) == OPTCLIENT_OK);
     }
+}
+
+/* Takes its time: until some heartbeats have been answered. */
+static void on_done_dawdle(struct optclient_call *call, void *context)
+{
+    struct scene *scene = context;
+    unsigned enough = fake_server_heartbeats(scene->server) + 3;
+    uint64_t limit = test_now_ms() + 10000;
+    (void)call;
+    while (fake_server_heartbeats(scene->server) < enough) {
+        require(test_now_ms() < limit);
+        sched_yield();
+    }
+}
+
+Test(client, keeps_its_lease_while_a_callback_takes_its_time)
+{
+    struct fake_options options = { .heartbeat_ms = 20, .lease_ms = 60 };
+    struct scene scene = scene_open(&options, NULL, 2, 20);
+    struct optclient_call *call;
+    expect_ok(optclient_push_start(scene.model, scene.gradients, 2, NULL,
+                                   on_done_dawdle, &scene, &call));
+    optclient_call_free(call); /* waits for the callback */
+    cr_assert_eq(fake_server_connections(scene.server), 1);
+    scene_close(&scene);
 }
 
 Test(client, lets_callbacks_start_calls_but_not_wait)

@@ -23,6 +23,7 @@ static const char *const wrappers[] = {
     " + lookahead(4, alpha=0.8, momentum=pullback)",
     " + clip(global_norm, 0.5) + warmup(4) + cosine(30)",
     " + clip(tensor_norm, 0.5) + layerwise(update) + lookahead(6)",
+    " + clip(global_norm, 0.5) + layerwise(gradient)",
     " + clip(value, 0.1) + aggregate(sum)",
 };
 /* Momentum has forms of which not all go with everything. */
@@ -123,7 +124,58 @@ static void any_order(const struct opt_spec *spec, const char *expression)
 
 Test(conformance, blocks_in_any_order_give_the_same_bits)
 {
-    cr_assert_gt(walk(false, any_order), 13 * 4);
+    cr_assert_gt(walk(true, any_order), 13 * DECAYS * 4);
+}
+
+/* The instruction set that is compared with the baseline. */
+static enum opt_isa other_isa;
+
+static void same_on_isa(const struct opt_spec *spec, const char *expression)
+{
+    enum { N = 2 * OPT_LANES * 16 + 77 };
+    static float initial[N], gradient[N];
+    static uint16_t narrow[N];
+    struct toy toys[2];
+
+    toy_fill(TOY_ORDINARY, 1, initial, N);
+    for (int i = 0; i < 2; i++) {
+        cr_assert(opt_isa_force(i == 0 ? OPT_ISA_BASELINE : other_isa));
+        toy_init_spec(&toys[i], spec, initial, N);
+        for (uint64_t step = 1; step <= 4; step++) {
+            struct opt_contribution both[2] = { { gradient, OPT_FP32, 0.5 },
+                                                { narrow, OPT_BF16, 0.5 } };
+            toy_fill(step % 3 == 0 ? TOY_SPARSE : TOY_ORDINARY, step, gradient, N);
+            opt_dtype_narrow(OPT_BF16, gradient, narrow, N);
+            if (step % 2 == 0) {
+                toy_update_from(&toys[i], both, 2);
+            } else {
+                toy_update(&toys[i], gradient);
+            }
+        }
+    }
+    cr_assert(toy_equal(&toys[0], &toys[1]), "%s on %s", expression,
+              opt_isa_name(other_isa));
+    toy_fini(&toys[0]);
+    toy_fini(&toys[1]);
+}
+
+static void check_isa(enum opt_isa isa)
+{
+    if (!opt_isa_supported(isa)) {
+        cr_skip_test("this processor has no %s", opt_isa_name(isa));
+    }
+    other_isa = isa;
+    cr_assert_gt(walk(true, same_on_isa), 13 * DECAYS * 4);
+}
+
+Test(conformance, avx2_gives_the_bits_of_the_baseline)
+{
+    check_isa(OPT_ISA_V3);
+}
+
+Test(conformance, avx512_gives_the_bits_of_the_baseline)
+{
+    check_isa(OPT_ISA_V4);
 }
 
 static void rests(const struct opt_spec *spec, const char *expression)

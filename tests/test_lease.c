@@ -12,22 +12,14 @@ static const struct opt_tensor_entry four = {
 static const struct opt_consistency shrink = { .mode = OPT_SYNC,
                                                .loss = OPT_LOSS_SHRINK };
 
-static struct letter *greet(const struct caller *caller, struct opt_hello hello)
-{
-    struct letter *letter = letter_start(caller, OPT_MESSAGE_HELLO);
-    hello.client = "test";
-    letter->request.body.hello = hello;
-    return letter_ask(caller, letter);
-}
-
 Test(lease, greets_with_what_was_granted)
 {
     struct desk desk;
     desk_open(&desk, desk_settings());
     struct caller a = caller_new(&desk, NULL, 0);
-    struct letter *hello =
-        greet(&a, (struct opt_hello){
-                      .protocol = 1, .worker = "a", .session = 9, .lease_ms = 1500 });
+    struct letter *hello = caller_greet(
+        &a, (struct opt_hello){
+                .protocol = 1, .worker = "a", .session = 9, .lease_ms = 1500 });
     const struct opt_hello_reply *reply = &hello->reply.body.hello;
     cr_assert(hello->reply.id == hello->request.id);
     cr_assert(reply->incarnation == 1 && reply->lease_ms == 1500);
@@ -35,7 +27,8 @@ Test(lease, greets_with_what_was_granted)
     cr_assert(reply->block_elements == OPT_BLOCK &&
               reply->chunk_bytes == OPT_CHUNK_BYTES);
     desk_free(hello);
-    struct letter *again = greet(&a, (struct opt_hello){ .protocol = 1, .worker = "" });
+    struct letter *again =
+        caller_greet(&a, (struct opt_hello){ .protocol = 1, .worker = "" });
     cr_assert(reply_status(again) == OPT_FAILED_PRECONDITION);
     desk_free(again);
     caller_gone(&a, false);
@@ -50,15 +43,16 @@ Test(lease, refuses_what_it_does_not_know_by_name)
     struct letter *early = letter_ask(&a, letter_start(&a, OPT_MESSAGE_LIST));
     cr_assert(reply_status(early) == OPT_FAILED_PRECONDITION);
     desk_free(early);
-    struct letter *newer = greet(&a, (struct opt_hello){ .protocol = 2, .worker = "" });
+    struct letter *newer =
+        caller_greet(&a, (struct opt_hello){ .protocol = 2, .worker = "" });
     cr_assert(reply_status(newer) == OPT_UNIMPLEMENTED);
     desk_free(newer);
     const char *const features[] = { "bf16", "teleport" };
-    struct letter *picky = greet(&a, (struct opt_hello){ .protocol = 1,
-                                                         .worker = "a",
-                                                         .session = 1,
-                                                         .require = features,
-                                                         .require_count = 2 });
+    struct letter *picky = caller_greet(&a, (struct opt_hello){ .protocol = 1,
+                                                                .worker = "a",
+                                                                .session = 1,
+                                                                .require = features,
+                                                                .require_count = 2 });
     cr_assert(reply_status(picky) == OPT_UNIMPLEMENTED);
     cr_assert(strstr(reply_text(picky), "\"teleport\"") != NULL);
     desk_free(picky);
@@ -100,8 +94,8 @@ Test(lease, tells_a_replaced_incarnation_so)
     uint32_t model = model_create(&old, "m", "sgd(lr=1)", shrink, &four, 1, NULL);
     desk_free(letter_ask(&old, push_constant(&old, model, 3, 4, 1.0f)));
     struct caller new = caller_new(&desk, NULL, 0);
-    struct letter *hello =
-        greet(&new, (struct opt_hello){ .protocol = 1, .worker = "a", .session = 2 });
+    struct letter *hello = caller_greet(
+        &new, (struct opt_hello){ .protocol = 1, .worker = "a", .session = 2 });
     cr_assert(hello->reply.body.hello.incarnation == 2);
     desk_free(hello);
     struct letter *zombie = letter_ask(&old, push_constant(&old, model, 4, 4, 1.0f));
@@ -131,8 +125,8 @@ Test(lease, continues_the_same_session_on_another_connection)
     struct caller old = caller_new(&desk, "a", 1);
     uint32_t model = model_create(&old, "m", "sgd(lr=1)", shrink, &four, 1, NULL);
     struct caller new = caller_new(&desk, NULL, 0);
-    struct letter *hello =
-        greet(&new, (struct opt_hello){ .protocol = 1, .worker = "a", .session = 1 });
+    struct letter *hello = caller_greet(
+        &new, (struct opt_hello){ .protocol = 1, .worker = "a", .session = 1 });
     cr_assert(hello->reply.body.hello.incarnation == 1);
     cr_assert(hello->allowance > 0, "it is joined still");
     desk_free(hello);
@@ -206,7 +200,7 @@ Test(lease, fails_the_round_with_a_lost_worker_if_asked_to)
     cr_assert(reply_status(push) == OPT_ABORTED);
     cr_assert(strstr(reply_text(push), "\"b\"") != NULL, "%s", reply_text(push));
     desk_free(push);
-    struct letter *next = letter_ask(&a, push_constant(&a, model, 1, 4, 1.0f));
+    struct letter *next = letter_ask(&a, push_constant(&a, model, 2, 4, 1.0f));
     cr_assert(next->reply.body.push.fate == OPT_FATE_APPLIED);
     cr_assert(next->reply.body.push.step == 1, "nothing of the first was applied");
     desk_free(next);

@@ -261,10 +261,15 @@ Test(samples, in_more_pushes_than_fit_are_refused_at_once)
     cr_expect(strstr(reply_text(over), "cover 64 of 1000 samples") != NULL, "%s",
               reply_text(over));
     desk_free(over);
-    caller_gone(&a, true);
+    struct letter *leave = letter_start(&a, OPT_MESSAGE_LEAVE);
+    leave->request.body.leave = model;
+    desk_free(letter_ask(&a, leave));
     for (size_t i = 0; i < MOST; i++) {
-        desk_free(letter_await(&desk, waiting[i]));
+        struct letter *withdrawn = letter_await(&desk, waiting[i]);
+        cr_expect_eq(reply_status(withdrawn), OPT_ABORTED);
+        desk_free(withdrawn);
     }
+    caller_gone(&a, false);
     desk_close(&desk);
 }
 
@@ -353,8 +358,10 @@ Test(backup, lets_a_round_close_without_the_slowest_which_is_dropped)
     for (int i = 0; i < 3; i++) {
         struct letter *late = letter_ask(&c, push_of(&c, model, 1, 0, 1, 100));
         cr_expect_eq(fate(late)->fate, OPT_FATE_DROPPED);
-        cr_expect_str_eq(fate(late)->reason, "round 1 closed");
-        cr_expect_eq(fate(late)->step, i < 2 ? 1 : 2);
+        cr_expect(strstr(fate(late)->reason,
+                         i == 0 ? "round 1 closed" : "had closed") != NULL,
+                  "%s", fate(late)->reason);
+        cr_expect_eq(fate(late)->step, 1);
         desk_free(late);
         if (i == 1) {
             struct letter *next = push_sent(&c, model, 2, 1, 1000);
@@ -442,7 +449,7 @@ Test(bounded, lets_nobody_get_too_far_ahead_of_the_slowest)
     }
     struct letter *blocked = push_sent(&c, model, 5, 4, 0);
     cr_assert(!letter_is_back(&desk, blocked), "c is at 5, a at 3");
-    expect_applied(&desk, push_sent(&a, model, 4, 4, 0), 9);
+    expect_applied(&desk, push_sent(&a, model, 5, 4, 0), 9);
     expect_applied(&desk, blocked, 10);
     struct opt_arena arena;
     struct opt_description description;
@@ -502,13 +509,38 @@ Test(damping, divides_a_gradient_by_one_more_than_its_staleness)
     desk_close(&desk);
 }
 
-/* a pulls, b moves the weights, a pushes: by the formula, written out. */
-static void compensates(const char *spec, enum opt_dtype dtype, double lambda)
+Test(damping, is_for_rows_too)
 {
-    enum { N = 3 * OPT_BLOCK + 77 };
-    static const uint64_t shape[] = { N };
-    static const struct opt_tensor_entry tensor = {
-        .name = "w", .shape = shape, .rank = 1, .elements = N
+    static const uint64_t rows[] = { 4, 2 };
+    static const struct opt_tensor_entry table = {
+        .name = "t", .shape = rows, .rank = 2, .elements = 8, .sparse = true
+    };
+    static const uint32_t row = 3;
+    static const float gradient[] = { 12, 24 };
+    struct opt_consistency policy = { .mode = OPT_ASYNC, .damping = true };
+    struct opt_segment segment = { .rows = &row, .row_count = 1 };
+    struct desk desk;
+    float weights[8];
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1);
+    uint32_t model = model_create(&a, "m", "sgd(lr=1)", policy, &table, 1, NULL);
+    for (uint64_t i = 1; i <= 3; i++) { /* all from step 0: whole, a half, a third */
+        desk_free(letter_ask(&a, push_letter(&a, model, i, OPT_FP32, &segment, 1,
+                                             gradient, sizeof gradient)));
+    }
+    model_pull(&a, model, OPT_VIEW_TRAIN, "", weights, 8);
+    cr_expect(weights[6] == -22 && weights[7] == -44, "%g %g", (double)weights[6],
+              (double)weights[7]);
+    caller_gone(&a, false);
+    desk_close(&desk);
+}
+
+/* a pulls, b moves the weights, a pushes: by the formula, written out. */
+static void compensates(size_t n, enum opt_dtype dtype, double lambda)
+{
+    const uint64_t shape[] = { n };
+    const struct opt_tensor_entry tensor = {
+        .name = "w", .shape = shape, .rank = 1, .elements = n
     };
     struct opt_consistency policy = { .mode = OPT_ASYNC,
                                       .damping = true,
@@ -516,42 +548,42 @@ static void compensates(const char *spec, enum opt_dtype dtype, double lambda)
     struct desk desk;
     desk_open(&desk, desk_settings());
     struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
-    uint32_t model = model_create(&a, "m", spec, policy, &tensor, 1, NULL);
+    uint32_t model = model_create(&a, "m", "sgd(lr=0.25)", policy, &tensor, 1, NULL);
     model_join(&b, "m");
-    float *then = malloc(N * sizeof *then), *now = malloc(N * sizeof *now),
-          *after = malloc(N * sizeof *after), *expected = malloc(N * sizeof *expected);
-    uint16_t *half = malloc(N * sizeof *half);
+    float *then = malloc(n * sizeof *then), *now = malloc(n * sizeof *now),
+          *after = malloc(n * sizeof *after), *expected = malloc(n * sizeof *expected);
+    uint16_t *half = malloc(n * sizeof *half);
     cr_assert(then != NULL && now != NULL && after != NULL && expected != NULL &&
               half != NULL);
     struct opt_segment segment = { .tensor = 0 };
     uint64_t sequence = 0;
-    for (size_t k = 0; k < N; k++) {
+    for (size_t k = 0; k < n; k++) {
         now[k] = (float)(k % 31) / 7.0f;
     }
     desk_free(letter_ask(
-        &b, push_letter(&b, model, 1, OPT_FP32, &segment, 1, now, N * sizeof *now)));
-    model_pull(&a, model, OPT_VIEW_TRAIN, "", then, N);
+        &b, push_letter(&b, model, 1, OPT_FP32, &segment, 1, now, n * sizeof *now)));
+    model_pull(&a, model, OPT_VIEW_TRAIN, "", then, n);
     struct letter *moves =
-        push_letter(&b, model, 2, OPT_FP32, &segment, 1, now, N * sizeof *now);
+        push_letter(&b, model, 2, OPT_FP32, &segment, 1, now, n * sizeof *now);
     moves->request.body.push.basis = 1;
     desk_free(letter_ask(&b, moves));
-    model_pull(&b, model, OPT_VIEW_TRAIN, "", now, N);
-    for (size_t k = 0; k < N; k++) {
+    model_pull(&b, model, OPT_VIEW_TRAIN, "", now, n);
+    for (size_t k = 0; k < n; k++) {
         expected[k] = (float)((int)(k % 17) - 8) / 8.0f;
     }
     expected[5] = 1e38f; /* cannot be compensated: it stays as it is */
     expected[6] = -0.0f;
-    opt_dtype_narrow(dtype, expected, half, dtype == OPT_FP32 ? 0 : N);
-    opt_dtype_widen(dtype, half, expected, dtype == OPT_FP32 ? 0 : N);
+    opt_dtype_narrow(dtype, expected, half, dtype == OPT_FP32 ? 0 : n);
+    opt_dtype_widen(dtype, half, expected, dtype == OPT_FP32 ? 0 : n);
     const void *values = dtype == OPT_FP32 ? (const void *)expected : half;
     struct letter *push = push_letter(&a, model, ++sequence, dtype, &segment, 1, values,
-                                      N * opt_dtype_size(dtype));
+                                      n * opt_dtype_size(dtype));
     push->request.body.push.basis = 1;
     push = letter_ask(&a, push);
     cr_assert_eq(fate(push)->staleness, 1);
     desk_free(push);
-    model_pull(&b, model, OPT_VIEW_TRAIN, "", after, N);
-    for (size_t k = 0; k < N; k++) {
+    model_pull(&b, model, OPT_VIEW_TRAIN, "", after, n);
+    for (size_t k = 0; k < n; k++) {
         float g = expected[k], l = (float)lambda;
         float moved = l * g;
         moved = moved * g;
@@ -560,7 +592,8 @@ static void compensates(const char *spec, enum opt_dtype dtype, double lambda)
         g = moved - moved == 0.0f ? moved : g;
         expected[k] = now[k] - 0.25f * (float)(0.5 * (double)g);
     }
-    cr_expect(same_bits(after, expected, N));
+    cr_expect(same_bits(after, expected, n));
+    cr_expect_eq(statistic(&a, "versions_fresh"), 0, "readers hold nothing");
     free(then);
     free(now);
     free(after);
@@ -573,12 +606,18 @@ static void compensates(const char *spec, enum opt_dtype dtype, double lambda)
 
 Test(delay_compensation, follows_its_formula_in_fp32)
 {
-    compensates("sgd(lr=0.25)", OPT_FP32, 0.04);
+    compensates(3 * OPT_BLOCK + 77, OPT_FP32, 0.04);
+}
+
+/* A pull that is remembered in several pieces, and holds nothing afterwards. */
+Test(delay_compensation, remembers_large_pulls)
+{
+    compensates(3 * (size_t)OPT_SHARD + 77, OPT_FP32, 0.04);
 }
 
 Test(delay_compensation, takes_gradients_of_half_precision)
 {
-    compensates("sgd(lr=0.25)", OPT_BF16, 2);
+    compensates(3 * OPT_BLOCK + 77, OPT_BF16, 2);
 }
 
 Test(delay_compensation, leaves_a_gradient_of_another_basis_as_it_is)
@@ -601,7 +640,7 @@ Test(delay_compensation, leaves_a_gradient_of_another_basis_as_it_is)
 }
 
 /* Where the direction is kept in the gradient's place, the gradient is read once. */
-Test(delay_compensation, works_with_rules_of_two_passes)
+static void compensates_in_two_passes(const char *spec)
 {
     struct desk desk;
     desk_open(&desk, desk_settings());
@@ -611,8 +650,8 @@ Test(delay_compensation, works_with_rules_of_two_passes)
         struct caller a = caller_new(&desk, "a", 1);
         struct opt_consistency policy = { .mode = OPT_ASYNC,
                                           .delay_compensation = i == 0 ? 1 : 0 };
-        uint32_t model = model_create(&a, i == 0 ? "with" : "without", "lamb(lr=0.5)",
-                                      policy, &four, 1, start);
+        uint32_t model = model_create(&a, i == 0 ? "with" : "without", spec, policy,
+                                      &four, 1, start);
         float now[4], then[4], values[4];
         struct opt_segment segment = { .tensor = 0 };
         model_pull(&a, model, OPT_VIEW_TRAIN, "", then, 4);
@@ -628,8 +667,15 @@ Test(delay_compensation, works_with_rules_of_two_passes)
         caller_gone(&b, false);
         caller_gone(&a, false);
     }
-    cr_expect(same_bits(weights[0], weights[1], 4));
+    cr_expect(same_bits(weights[0], weights[1], 4), "%s", spec);
     desk_close(&desk);
+}
+
+Test(delay_compensation, works_with_rules_of_two_passes)
+{
+    compensates_in_two_passes("lamb(lr=0.5)");
+    compensates_in_two_passes("lars2017(lr=0.5)");
+    compensates_in_two_passes("adam(lr=0.5) + clip(tensor_norm, 1)");
 }
 
 /* ---------------------------------------------------------------- rest */

@@ -261,19 +261,19 @@ Test(rows, that_cannot_be_are_refused_by_name)
     must_refuse(pull_rows(&a, model, OPT_VIEW_TRAIN, "", &segment),
                 "row 6 of tensor \"small\", which has the rows 0 to 5");
     const uint32_t twice[] = { 5, 3 };
-    must_refuse(letter_ask(&a, push_rows(&a, model, 1, twice, 2, 2, values)),
+    must_refuse(letter_ask(&a, push_rows(&a, model, 2, twice, 2, 2, values)),
                 "\"small\" is not finite at element 6");
     segment = (struct opt_segment){ .tensor = 1, .rows = rows, .row_count = 1 };
     must_refuse(pull_rows(&a, model, OPT_VIEW_TRAIN, "", &segment),
                 "rows of tensor \"bias\", which is not sparse");
-    must_refuse(letter_ask(&a, push_letter(&a, model, 1, OPT_FP32, &segment, 1, ones,
+    must_refuse(letter_ask(&a, push_letter(&a, model, 3, OPT_FP32, &segment, 1, ones,
                                            4 * sizeof(float))),
                 "rows of tensor \"bias\", which is not sparse");
     segment = (struct opt_segment){ .count = 12 };
-    must_refuse(letter_ask(&a, push_letter(&a, model, 1, OPT_FP32, &segment, 1, ones,
+    must_refuse(letter_ask(&a, push_letter(&a, model, 4, OPT_FP32, &segment, 1, ones,
                                            12 * sizeof(float))),
                 "names elements; a push names rows");
-    must_refuse(letter_ask(&a, push_rows(&a, model, 1, rows, 1, 3, ones)),
+    must_refuse(letter_ask(&a, push_rows(&a, model, 5, rows, 1, 3, ones)),
                 "2 fp32 elements, which are 8 bytes, but data has 12");
     cr_assert(statistic(&a, "pushes_applied") == 0);
     caller_gone(&a, false);

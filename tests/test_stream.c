@@ -357,9 +357,8 @@ Test(stream, goes_on_without_a_worker_lost_half_way)
     model_join(&two.b, "m");
     take_back(&two.desk, two.frames_b);
     two.from_b = pushing_new(&two.b, two.model, 1);
-    struct letter *again = letter_ask(&two.b, make_part(&two.from_b, 0, 9, true));
-    cr_assert_eq(again->reply.body.push.fate, OPT_FATE_DUPLICATE);
-    desk_free(again);
+    expect_error(&two.desk, send_part(&two.from_b, 0, 9, true), OPT_ABORTED,
+                 "shards of it that had been applied by then stay so");
     two_close(&two, true, true);
 }
 

@@ -76,6 +76,21 @@ Test(update, zero_gradients_pass_every_norm)
     }
 }
 
+Test(update, a_trust_ratio_beyond_every_float_makes_no_nan)
+{
+    const float w[3] = { 1e3f, -2e3f, 3 }, g[3] = { 1e-44f, 0, -1e-44f };
+    static const char *const expressions[] = { "lars(lr=10) + decay(0)",
+                                               "lars2017 + decay(0)", "ralamb(lr=10)" };
+    float out[3];
+
+    for (size_t i = 0; i < 3; i++) {
+        one_step(expressions[i], w, g, 3, out);
+        cr_assert(isfinite(out[0]) && isfinite(out[1]) && isfinite(out[2]), "%s",
+                  expressions[i]);
+        cr_assert_eq(out[1], w[1], "%s", expressions[i]);
+    }
+}
+
 Test(update, a_sum_that_overflows_changes_nothing)
 {
     float w[2] = { 1, 2 };

@@ -273,6 +273,11 @@ static void put(struct raw *raw, uint32_t number, enum opt_field_type type,
     raw->size += opt_varint_write(value, raw->at + raw->size);
 }
 
+static void put_varint(struct raw *raw, uint64_t value)
+{
+    raw->size += opt_varint_write(value, raw->at + raw->size);
+}
+
 static void put_message(struct raw *raw, uint32_t number, const struct raw *message)
 {
     put(raw, number, OPT_FIELD_BYTES, message->size);
@@ -378,6 +383,67 @@ Test(wire, what_protobuf_would_bend_is_refused)
 
     static const uint8_t group[] = { 8, 5, 9 << 3 | 3, 9 << 3 | 4 };
     expect_request_refused(group, sizeof(group), 0, OPT_INVALID_ARGUMENT, "group");
+}
+
+/* A pull of one segment, whose fields are given, as bytes. */
+static struct raw pull_of(const struct raw *segment)
+{
+    struct raw pull = { 0 }, raw = { 0 };
+    put_message(&pull, 5, segment);
+    put(&raw, 1, OPT_FIELD_VARINT, 5);
+    put_message(&raw, 17, &pull);
+    return raw;
+}
+
+Test(wire, rows_come_without_elements)
+{
+    for (uint32_t field = 2; field <= 3; field++) {
+        struct raw segment = { 0 };
+        put(&segment, field, OPT_FIELD_VARINT, OPT_BLOCK);
+        put(&segment, 4, OPT_FIELD_VARINT, 7);
+        struct raw raw = pull_of(&segment);
+        expect_request_refused(raw.at, raw.size, 0, OPT_INVALID_ARGUMENT,
+                               "segment 0 names rows, so offset and count must be 0");
+    }
+}
+
+Test(wire, rows_may_be_packed_or_not_and_fit_32_bits)
+{
+    static const uint64_t rows[] = { 3, UINT32_MAX, 0, (UINT64_C(1) << 32) + 3 };
+    for (int form = 0; form < 2; form++) {
+        for (size_t count = 3; count <= 4; count++) {
+            struct raw segment = { 0 };
+            struct raw numbers = { 0 };
+            for (size_t i = 0; i < count; i++) {
+                if (form == 0) {
+                    put(&segment, 4, OPT_FIELD_VARINT, rows[i]);
+                } else {
+                    put_varint(&numbers, rows[i]);
+                }
+            }
+            if (form == 1) {
+                put_message(&segment, 4, &numbers);
+            }
+            struct raw raw = pull_of(&segment);
+            if (count == 4) {
+                expect_request_refused(raw.at, raw.size, 0, OPT_INVALID_ARGUMENT,
+                                       "4294967299; it must fit 32 bits");
+                continue;
+            }
+            struct opt_arena arena;
+            opt_arena_init(&arena, OPT_ARENA_BYTES);
+            struct opt_request request;
+            cr_assert_eq(
+                opt_request_read(raw.at, raw.size, 0, &arena, &request, &error), OPT_OK,
+                "%s", error.text);
+            const struct opt_segment *read = &request.body.pull.segments[0];
+            cr_assert_eq(read->row_count, 3);
+            for (size_t i = 0; i < 3; i++) {
+                cr_assert_eq(read->rows[i], rows[i]);
+            }
+            opt_arena_fini(&arena);
+        }
+    }
 }
 
 /* ---------------------------------------------------------------- replies */

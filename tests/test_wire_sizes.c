@@ -132,6 +132,51 @@ Test(wire, the_longest_headers_are_read_within_the_usual_budget)
     free(segments);
 }
 
+Test(wire, as_many_rows_as_promised_fit_a_header_and_the_usual_budget)
+{
+    uint32_t *rows = malloc(OPT_ROWS_MAX * sizeof(*rows));
+    for (uint32_t i = 0; i < OPT_ROWS_MAX; i++) {
+        rows[i] = UINT32_MAX - i;
+    }
+    const struct opt_segment segment = { .tensor = UINT16_MAX,
+                                         .rows = rows,
+                                         .row_count = OPT_ROWS_MAX };
+    struct opt_request both = { .id = UINT64_MAX, .message = OPT_MESSAGE_PUSH_PULL };
+    both.body.push_pull.push.sequence = UINT64_MAX;
+    both.body.push_pull.push.segments = &segment;
+    both.body.push_pull.push.segment_count = 1;
+    size_t size = opt_request_pack(&both, packed, sizeof(packed));
+    cr_assert_leq(size, OPT_HEADER_BYTES);
+    struct opt_arena arena;
+    struct opt_request read;
+    opt_arena_init(&arena, OPT_ARENA_BYTES);
+    cr_assert_eq(
+        opt_request_read(packed, size, 4 * OPT_ROWS_MAX, &arena, &read, &error), OPT_OK,
+        "%s", error.text);
+    const struct opt_segment *back = &read.body.push_pull.push.segments[0];
+    cr_assert_eq(back->row_count, OPT_ROWS_MAX);
+    cr_assert_arr_eq(back->rows, rows, OPT_ROWS_MAX * sizeof(*rows));
+    opt_arena_fini(&arena);
+
+    /* Rows of one byte each, as many as a header can carry at all. */
+    size_t most = OPT_HEADER_BYTES - 64;
+    rows = realloc(rows, most * sizeof(*rows));
+    memset(rows, 0, most * sizeof(*rows));
+    const struct opt_segment small = { .rows = rows, .row_count = most };
+    struct opt_request pull = { .id = 1, .message = OPT_MESSAGE_PULL };
+    pull.body.pull.slot = "";
+    pull.body.pull.segments = &small;
+    pull.body.pull.segment_count = 1;
+    size = opt_request_pack(&pull, packed, sizeof(packed));
+    cr_assert_leq(size, OPT_HEADER_BYTES);
+    opt_arena_init(&arena, OPT_ARENA_BYTES);
+    cr_assert_eq(opt_request_read(packed, size, 0, &arena, &read, &error), OPT_OK, "%s",
+                 error.text);
+    cr_assert_eq(read.body.pull.segments[0].row_count, most);
+    opt_arena_fini(&arena);
+    free(rows);
+}
+
 /* ---------------------------------------------------------------- tables */
 
 static enum opt_status read_tensors(const struct opt_tensor_entry *tensors,
@@ -191,6 +236,30 @@ Test(wire, bad_tensors_are_refused)
     cr_assert_eq(read_tensors(tensors, 1, 1), OPT_OK, "%s", error.text);
     tensors[1] = (struct opt_tensor_entry){ .name = "" };
     expect_tensors_refused(tensors, 2, "the name of tensor 1 is empty");
+}
+
+Test(wire, sparse_tensors_have_rows_that_can_be_numbered)
+{
+    static const uint64_t one[] = { 5 };
+    static const uint64_t longest[] = { 3, OPT_SHARD };
+    static const uint64_t longer[] = { 3, OPT_SHARD, 2 };
+    static const uint64_t most[] = { UINT32_MAX, 1 };
+    static const uint64_t more[] = { UINT64_C(1) << 32, 1 };
+    struct opt_tensor_entry table = { .name = "t", .sparse = true };
+    expect_tensors_refused(&table, 1, "tensor t cannot be sparse");
+    table.shape = one;
+    table.rank = 1;
+    expect_tensors_refused(&table, 1, "at least 2 dimensions");
+    table.shape = longer;
+    table.rank = 3;
+    expect_tensors_refused(&table, 1, "at most 1048576 elements a row");
+    table.shape = more;
+    table.rank = 2;
+    expect_tensors_refused(&table, 1, "at most 4294967295 rows");
+    table.shape = longest;
+    cr_assert_eq(read_tensors(&table, 1, 1), OPT_OK, "%s", error.text);
+    table.shape = most;
+    cr_assert_eq(read_tensors(&table, 1, 1), OPT_OK, "%s", error.text);
 }
 
 Test(wire, as_many_tensors_as_allowed_and_no_more)

@@ -15,6 +15,14 @@ static const struct opt_segment open_segments[] = {
     { .tensor = 2, .offset = 0, .count = 5 },
 };
 
+static const uint32_t some_rows[] = { 0, 127, 128, UINT32_MAX, 0 };
+static const uint32_t other_rows[] = { 16384 };
+static const struct opt_segment row_segments[] = {
+    { .tensor = 0, .rows = some_rows, .row_count = 5 },
+    { .tensor = 3, .rows = other_rows, .row_count = 1 },
+    { .tensor = 9 }, /* in a push no rows at all, in a pull the whole tensor */
+};
+
 static const char *const features[] = { "rows", "trace" };
 static const char *const lost[] = { "worker-7", "été" };
 static const char *const slots[] = { "exp_avg", "exp_avg_sq" };
@@ -43,6 +51,11 @@ static const uint64_t matrix[] = { 128, 784 };
 static const uint64_t deep[] = { 1, 2, 3, 4, 5, 6, 7, 8 };
 static struct opt_tensor_entry tensors[] = {
     { .name = "fc1.weight", .shape = matrix, .rank = 2, .elements = 128 * 784 },
+    { .name = "table",
+      .shape = matrix,
+      .rank = 2,
+      .elements = 128 * 784,
+      .sparse = true },
     { .name = "scale", .shape = NULL, .rank = 0, .elements = 1, .step = 12 },
     { .name = "été", .shape = deep, .rank = 8, .elements = 40320, .step = UINT64_MAX },
 };
@@ -71,8 +84,16 @@ static const struct opt_worker_entry workers[] = {
       .waited_us = 9,
       .staleness = { 10, 0, 11, [OPT_STALENESS_BUCKETS - 1] = 12 },
       .resting = true,
-      .away = true },
+      .away = true,
+      .resends = 7,
+      .reconnects = 8 },
     { .name = "worker-2" },
+};
+
+static const uint64_t sequences[] = { 1, 300, UINT64_MAX };
+static const struct opt_settled settled[] = {
+    { .sequence = 3, .fate = OPT_FATE_APPLIED, .step = 4 },
+    { .sequence = UINT64_MAX, .fate = OPT_FATE_REFUSED, .status = OPT_ABORTED },
 };
 
 static const struct opt_change_entry changes[] = {
@@ -106,7 +127,8 @@ const struct wire_case wire_cases[] = {
                             .client = "test 1.0",
                             .require = features,
                             .require_count = 2,
-                            .lease_ms = 5000 }),
+                            .lease_ms = 5000,
+                            .incarnation = 7 }),
     REQUEST("hello of an observer", OPT_MESSAGE_HELLO, 0,
             .body.hello = { .protocol = 1, .worker = "", .session = 1, .client = "" }),
     REQUEST("create from parts", OPT_MESSAGE_CREATE, 1000,
@@ -134,6 +156,9 @@ const struct wire_case wire_cases[] = {
                                                 .rule = "" },
                              .consistency = { .min_workers = 1 } }),
     REQUEST("open", OPT_MESSAGE_OPEN, 0, .body.open = { .model = "m", .join = true }),
+    REQUEST(
+        "open after a reconnect", OPT_MESSAGE_OPEN, 0,
+        .body.open = { .model = "m", .unanswered = sequences, .unanswered_count = 3 }),
     REQUEST("assign", OPT_MESSAGE_ASSIGN, SEGMENT_ELEMENTS * 4,
             .body.assign = { .model = 3,
                              .dtype = OPT_FP32,
@@ -153,12 +178,20 @@ const struct wire_case wire_cases[] = {
                            .segments = segments,
                            .segment_count = 3,
                            .frame = 7,
-                           .last = true }),
+                           .last = true,
+                           .incarnation = 8 }),
     REQUEST("push of whole tensors", OPT_MESSAGE_PUSH, 400,
             .body.push = { .sequence = 1,
                            .samples = 1,
                            .segments = open_segments,
                            .segment_count = 2 }),
+    REQUEST("push of rows", OPT_MESSAGE_PUSH, 6 * 4,
+            .body.push = { .model = 3,
+                           .sequence = 4,
+                           .samples = 1,
+                           .segments = row_segments,
+                           .segment_count = 3,
+                           .last = true }),
     REQUEST("pull", OPT_MESSAGE_PULL, 0,
             .body.pull = { .model = 3,
                            .view = OPT_VIEW_SLOT,
@@ -169,6 +202,11 @@ const struct wire_case wire_cases[] = {
                            .min_step = 9 }),
     REQUEST("pull of everything", OPT_MESSAGE_PULL, 0,
             .body.pull = { .view = OPT_VIEW_EVAL, .slot = "" }),
+    REQUEST("pull of rows", OPT_MESSAGE_PULL, 0,
+            .body.pull = { .model = 3,
+                           .slot = "",
+                           .segments = row_segments,
+                           .segment_count = 3 }),
     REQUEST("push_pull", OPT_MESSAGE_PUSH_PULL, SEGMENT_ELEMENTS * 2,
             .body.push_pull = { .push = { .model = 3,
                                           .sequence = 4,
@@ -223,7 +261,8 @@ const struct wire_case wire_cases[] = {
                           .max_frame_bytes = UINT64_C(1) << 33,
                           .max_header_bytes = 6,
                           .chunk_bytes = 7,
-                          .block_elements = 8 }),
+                          .block_elements = 8,
+                          .lost = "after 5.0 s of silence" }),
     REPLY("model reply", OPT_MESSAGE_MODEL, 0,
           .body.model = { .model = 1,
                           .created = true,
@@ -233,7 +272,10 @@ const struct wire_case wire_cases[] = {
                           .tensors = 4,
                           .parameters = 5,
                           .workers = 6,
-                          .specification = "sgd(lr=0.1)" }),
+                          .specification = "sgd(lr=0.1)",
+                          .settled = settled,
+                          .settled_count = 2,
+                          .lost_step = 7 }),
     REPLY("assign reply", OPT_MESSAGE_ASSIGN, 0, .has_checksum = false),
     REPLY("list reply", OPT_MESSAGE_LIST, 50, .has_checksum = false),
     REPLY("describe reply", OPT_MESSAGE_DESCRIBE, 60, .has_checksum = true),
@@ -251,6 +293,12 @@ const struct wire_case wire_cases[] = {
                          .segment_count = 3,
                          .last = true,
                          .epoch = 2 }),
+    REPLY("pull reply of rows", OPT_MESSAGE_PULL, 6 * 2,
+          .body.pull = { .step = 1,
+                         .dtype = OPT_FP16,
+                         .segments = row_segments,
+                         .segment_count = 2,
+                         .last = true }),
     REPLY("push_pull reply", OPT_MESSAGE_PUSH_PULL, SEGMENT_ELEMENTS * 2,
           .body.push_pull = { .has_push = true,
                               .push = { .fate = OPT_FATE_APPLIED,
@@ -282,7 +330,7 @@ const struct wire_case wire_cases[] = {
 
     { .name = "tensor table",
       .any = { .kind = WIRE_TENSORS,
-               .as.tensors = { .entries = tensors, .count = 3 } } },
+               .as.tensors = { .entries = tensors, .count = 4 } } },
     { .name = "model table",
       .any = { .kind = WIRE_MODELS, .as.models = { .entries = models, .count = 2 } } },
     { .name = "description",
@@ -309,7 +357,7 @@ const struct wire_case wire_cases[] = {
                                    .slots = slots,
                                    .slot_count = 2,
                                    .tensors = tensors,
-                                   .tensor_count = 3,
+                                   .tensor_count = 4,
                                    .workers = workers,
                                    .worker_count = 2,
                                    .changes = changes,

@@ -26,8 +26,13 @@ static bool same_segments(const struct opt_segment *a, size_t a_count,
     }
     for (size_t i = 0; i < a_count; i++) {
         if (a[i].tensor != b[i].tensor || a[i].offset != b[i].offset ||
-            a[i].count != b[i].count) {
+            a[i].count != b[i].count || a[i].row_count != b[i].row_count) {
             return false;
+        }
+        for (size_t k = 0; k < a[i].row_count; k++) {
+            if (a[i].rows[k] != b[i].rows[k]) {
+                return false;
+            }
         }
     }
     return true;
@@ -91,6 +96,7 @@ static bool same_push(const struct opt_push *a, const struct opt_push *b)
     return a->model == b->model && a->sequence == b->sequence && a->basis == b->basis &&
            a->samples == b->samples && a->form == b->form && a->dtype == b->dtype &&
            a->frame == b->frame && a->last == b->last &&
+           a->incarnation == b->incarnation &&
            same_segments(a->segments, a->segment_count, b->segments, b->segment_count);
 }
 
@@ -99,6 +105,15 @@ static bool same_pull(const struct opt_pull *a, const struct opt_pull *b)
     return a->model == b->model && a->view == b->view && same_text(a->slot, b->slot) &&
            a->dtype == b->dtype && a->min_step == b->min_step &&
            same_segments(a->segments, a->segment_count, b->segments, b->segment_count);
+}
+
+static bool same_sequences(const struct opt_open *a, const struct opt_open *b)
+{
+    bool same = a->unanswered_count == b->unanswered_count;
+    for (size_t i = 0; same && i < a->unanswered_count; i++) {
+        same = a->unanswered[i] == b->unanswered[i];
+    }
+    return same;
 }
 
 static bool same_request(const struct opt_request *a, const struct opt_request *b)
@@ -115,7 +130,7 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
         return x->protocol == y->protocol && same_text(x->worker, y->worker) &&
                x->session == y->session && same_text(x->client, y->client) &&
                same_texts(x->require, x->require_count, y->require, y->require_count) &&
-               x->lease_ms == y->lease_ms;
+               x->lease_ms == y->lease_ms && x->incarnation == y->incarnation;
     }
     case OPT_MESSAGE_CREATE: {
         const struct opt_create *x = &a->body.create;
@@ -127,7 +142,8 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
     }
     case OPT_MESSAGE_OPEN:
         return same_text(a->body.open.model, b->body.open.model) &&
-               a->body.open.join == b->body.open.join;
+               a->body.open.join == b->body.open.join &&
+               same_sequences(&a->body.open, &b->body.open);
     case OPT_MESSAGE_ASSIGN: {
         const struct opt_assign *x = &a->body.assign;
         const struct opt_assign *y = &b->body.assign;
@@ -169,6 +185,19 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
     default:
         return true;
     }
+}
+
+static bool same_settled(const struct opt_model_reply *a,
+                         const struct opt_model_reply *b)
+{
+    bool same = a->settled_count == b->settled_count;
+    for (size_t i = 0; same && i < a->settled_count; i++) {
+        const struct opt_settled *x = &a->settled[i];
+        const struct opt_settled *y = &b->settled[i];
+        same = x->sequence == y->sequence && x->fate == y->fate && x->step == y->step &&
+               x->status == y->status;
+    }
+    return same;
 }
 
 static bool same_push_reply(const struct opt_push_reply *a,
@@ -216,7 +245,7 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
                x->max_frame_bytes == y->max_frame_bytes &&
                x->max_header_bytes == y->max_header_bytes &&
                x->chunk_bytes == y->chunk_bytes &&
-               x->block_elements == y->block_elements;
+               x->block_elements == y->block_elements && same_text(x->lost, y->lost);
     }
     case OPT_MESSAGE_CREATE: {
         const struct opt_model_reply *x = &a->body.model;
@@ -225,7 +254,8 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
                x->ready == y->ready && x->step == y->step &&
                x->last_sequence == y->last_sequence && x->tensors == y->tensors &&
                x->parameters == y->parameters && x->workers == y->workers &&
-               same_text(x->specification, y->specification);
+               same_text(x->specification, y->specification) &&
+               x->lost_step == y->lost_step && same_settled(x, y);
     }
     case OPT_MESSAGE_PUSH:
         return same_push_reply(&a->body.push, &b->body.push);
@@ -263,7 +293,8 @@ static bool same_tensors(const struct opt_tensor_entry *a, size_t a_count,
     bool same = a_count == b_count;
     for (size_t i = 0; same && i < a_count; i++) {
         same = same_text(a[i].name, b[i].name) && a[i].rank == b[i].rank &&
-               a[i].elements == b[i].elements && a[i].step == b[i].step;
+               a[i].elements == b[i].elements && a[i].step == b[i].step &&
+               a[i].sparse == b[i].sparse;
         for (size_t j = 0; same && j < a[i].rank; j++) {
             same = a[i].shape[j] == b[i].shape[j];
         }
@@ -288,7 +319,8 @@ static bool same_worker(const struct opt_worker_entry *a,
            a->refused == b->refused && a->dropped == b->dropped &&
            a->waits == b->waits && a->waited_us == b->waited_us &&
            a->resting == b->resting && a->away == b->away &&
-           memcmp(a->staleness, b->staleness, sizeof(a->staleness)) == 0;
+           memcmp(a->staleness, b->staleness, sizeof(a->staleness)) == 0 &&
+           a->resends == b->resends && a->reconnects == b->reconnects;
 }
 
 static bool same_description(const struct opt_description *a,

@@ -53,7 +53,7 @@ static const char *violation_of_segments(const struct opt_segment *list, size_t 
         return "dtype";
     }
     long double bytes = 0;
-    bool open = false;
+    bool open = false, empty = false;
     for (size_t i = 0; i < count; i++) {
         if (list[i].offset % 16384 != 0) {
             return "offset inside a block";
@@ -61,10 +61,14 @@ static const char *violation_of_segments(const struct opt_segment *list, size_t 
         if ((long double)list[i].offset + (long double)list[i].count > 0x1p40L) {
             return "elements past 2^40";
         }
-        open |= list[i].count == 0;
+        if (list[i].row_count > 0 && (list[i].offset > 0 || list[i].count > 0)) {
+            return "rows and elements in one segment";
+        }
+        open |= list[i].count == 0; /* with rows: depends on the tensor */
+        empty |= list[i].count == 0 && list[i].row_count == 0;
         bytes += (long double)list[i].count * (dtype == OPT_FP32 ? 4 : 2);
     }
-    if (open && whole) {
+    if (empty && whole) {
         return "a segment without a count";
     }
     if (values &&
@@ -178,7 +182,10 @@ static const char *violation_of_request(const struct opt_request *request,
         return is_name(create->model) ? why : "a model's name";
     }
     case OPT_MESSAGE_OPEN:
-        return is_name(request->body.open.model) ? NULL : "a model's name";
+        return is_name(request->body.open.model) &&
+                       request->body.open.unanswered_count <= OPT_UNANSWERED_MAX
+                   ? NULL
+                   : "open";
     case OPT_MESSAGE_DESCRIBE:
         return is_name(request->body.describe) ? NULL : "a model's name";
     case OPT_MESSAGE_DELETE:
@@ -265,7 +272,10 @@ static const char *violation_of_reply(const struct opt_reply *reply, size_t data
         }
         break;
     case OPT_MESSAGE_HELLO:
-        why = is_name_or_empty(reply->body.hello.server) ? NULL : "a server's name";
+        why = is_name_or_empty(reply->body.hello.server) &&
+                      is_text(reply->body.hello.lost)
+                  ? NULL
+                  : "a hello reply";
         break;
     case OPT_MESSAGE_CREATE:
         why = is_text(reply->body.model.specification) ? NULL : "a specification";

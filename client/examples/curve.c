@@ -130,17 +130,17 @@ static void write_script(const struct curve *curve, FILE *file, const char *titl
     write_quoted(file, subtitle);
     fprintf(file, " noenhanced\nset xrange [0:%zu]\n", curve->steps);
     fputs("set xlabel 'step'\n"
-          "set ylabel 'training loss (cross-entropy)'\n"
+          "set ylabel 'training loss (cross-entropy)' textcolor '#1f5fa8'\n"
           "set logscale y\n"
           "set format y '%g'\n"
           "set grid xtics ytics linetype 1 linewidth 0.5 linecolor '#cccccc'\n"
           "set bmargin 5.5\n"
-          "set key below horizontal maxrows 1 width -2 samplen 2\n"
-          "set border 11 linecolor '#555555'\n"
-          "set tics nomirror\n",
+          "set key below horizontal maxrows 1 Left reverse samplen 2\n"
+          "set border 11 linecolor '#999999'\n"
+          "set tics nomirror scale 0 textcolor '#333333'\n",
           file);
     if (has_accuracy) {
-        fputs("set y2label 'held-out accuracy (%)'\n"
+        fputs("set y2label 'held-out accuracy (%)' textcolor '#b9551a'\n"
               "set y2tics\n"
               "set y2range [*:100]\n",
               file);

@@ -4,6 +4,7 @@
  * the same number of epochs; the table below says at which learning rate. Succeeds if
  * every one of them got as good as it must. One thread; what it starts ends with it.
  */
+#include <assert.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -53,12 +54,13 @@ static bool run_all(struct all *all)
         all->settings.optimizer = specification;
         bool ran = training_run(&all->training, &all->settings, true);
         if (ran) {
+            assert(all->training.curve.steps == DEMO_STEPS);
             print_row(all, presets[i].name, specification);
             all->below += training_accuracy(&all->training) < (double)all->floor;
         }
         training_fini(&all->training);
         if (!ran) {
-            return console_fail("that was %s", specification);
+            return console_fail("that was with %s", specification);
         }
     }
     return all->below == 0 || console_fail("%zu of %zu are below %" PRIu64 " %%",

@@ -1,4 +1,4 @@
-/* drawing — the programs that make pictures: gnuplot and GraphicsMagick.
+/* drawing — the programs that make pictures: gnuplot and ImageMagick.
  *
  * The main thread only, with SIGCHLD and the signals that end the program blocked, as
  * they are once a cluster has been started.

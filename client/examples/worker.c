@@ -140,6 +140,22 @@ bool worker_end(struct worker *worker, bool evaluated)
     return true;
 }
 
+static bool push_and_pull(struct worker *worker, struct optclient_result *at)
+{
+    struct optclient_push_options push = { .samples = worker->share };
+    enum optclient_status status =
+        optclient_push_pull(worker->model, worker->gradients.values, TENSORS, &push,
+                            worker->weights.values, TENSORS, NULL, at);
+    if (status == OPTCLIENT_ABORTED) {
+        /* The round was given up, or this worker was stopped for so long that the
+         * others went on without it: the gradient is of no use any more. */
+        return worker_check(
+            worker, "pull the weights again",
+            optclient_pull(worker->model, worker->weights.values, TENSORS, NULL, at));
+    }
+    return worker_check(worker, "push", status);
+}
+
 static bool train(struct worker *worker)
 {
     char optimizer[512];
@@ -158,11 +174,7 @@ static bool train(struct worker *worker)
     bool evaluated = false;
     while (at.step < worker->steps && worker_stopped_by == 0) {
         double loss = worker_gradient(worker, worker->weights.tensor);
-        struct optclient_push_options push = { .samples = worker->share };
-        if (!worker_check(worker, "push",
-                          optclient_push_pull(worker->model, worker->gradients.values,
-                                              TENSORS, &push, worker->weights.values,
-                                              TENSORS, NULL, &at))) {
+        if (!push_and_pull(worker, &at)) {
             return false;
         }
         worker_step(worker, at.step, loss);

@@ -49,10 +49,10 @@ const struct opt_rule opt_rule_adagrad = {
         },
     .options =
         (const struct opt_rule_option[]){
-            { "lr", 0.01, 0 },
-            { "eps", 1e-8, 0 },
-            { "eps_mode", OPT_INSIDE_SQRT, EVERYWHERE },
-            { "initial_accumulator", 0.0, 0 },
+            { "lr", .value = 0.01 },
+            { "eps", .value = 1e-8 },
+            { "eps_mode", .value = OPT_INSIDE_SQRT, .words = EVERYWHERE },
+            { "initial_accumulator", .value = 0.0 },
             { 0 },
         },
     .prepare = adagrad_prepare,
@@ -90,17 +90,6 @@ static void rmsprop_prepare(const struct opt_options *options,
     }
 }
 
-static enum opt_status rmsprop_check(const struct opt_options *options,
-                                     struct opt_error *error)
-{
-    if (!with_momentum(options) && options->momentum_form != OPT_VELOCITY) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "momentum_form has no effect in rmsprop with momentum=0; give "
-                        "momentum, or leave momentum_form out");
-    }
-    return OPT_OK;
-}
-
 const struct opt_rule opt_rule_rmsprop = {
     .name = "rmsprop",
     .source = "Tieleman and Hinton 2012; centered: Graves 2013",
@@ -117,18 +106,17 @@ const struct opt_rule opt_rule_rmsprop = {
         },
     .options =
         (const struct opt_rule_option[]){
-            { "lr", 0.001, 0 },
-            { "rho", 0.9, 0 },
-            { "eps", 1e-8, 0 },
-            { "eps_mode", OPT_INSIDE_SQRT, EVERYWHERE },
-            { "centered", false, 0 },
-            { "momentum", 0.0, 0 },
-            { "momentum_form", OPT_VELOCITY, 0 },
+            { "lr", .value = 0.001 },
+            { "rho", .value = 0.9 },
+            { "eps", .value = 1e-8 },
+            { "eps_mode", .value = OPT_INSIDE_SQRT, .words = EVERYWHERE },
+            { "centered", .value = false },
+            { "momentum", .value = 0.0 },
+            { "momentum_form", .value = OPT_VELOCITY, .needs = "momentum" },
             { 0 },
         },
     .prepare = rmsprop_prepare,
     .includes_lr = with_velocity,
-    .check = rmsprop_check,
 };
 
 static void adadelta_prepare(const struct opt_options *options,
@@ -153,9 +141,9 @@ const struct opt_rule opt_rule_adadelta = {
         },
     .options =
         (const struct opt_rule_option[]){
-            { "lr", 1.0, 0 },
-            { "rho", 0.9, 0 },
-            { "eps", 1e-6, 0 },
+            { "lr", .value = 1.0 },
+            { "rho", .value = 0.9 },
+            { "eps", .value = 1e-6 },
             { 0 },
         },
     .prepare = adadelta_prepare,

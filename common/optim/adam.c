@@ -52,12 +52,12 @@ const struct opt_rule opt_rule_adam = {
     .slots = adam_slots,
     .options =
         (const struct opt_rule_option[]){
-            { "lr", 0.001, 0 },
-            { "beta1", 0.9, 0 },
-            { "beta2", 0.999, 0 },
-            { "eps", 1e-8, 0 },
-            { "eps_mode", OPT_OUTSIDE_SQRT, EVERYWHERE },
-            { "bias_correction", true, 0 },
+            { "lr", .value = 0.001 },
+            { "beta1", .value = 0.9 },
+            { "beta2", .value = 0.999 },
+            { "eps", .value = 1e-8 },
+            { "eps_mode", .value = OPT_OUTSIDE_SQRT, .words = EVERYWHERE },
+            { "bias_correction", .value = true },
             { 0 },
         },
     .prepare = adam_prepare,
@@ -74,17 +74,6 @@ static void adamax_prepare(const struct opt_options *options,
     k->eps_outside = options->eps_mode == OPT_OUTSIDE ? (float)options->eps : 0.0f;
 }
 
-static enum opt_status adamax_check(const struct opt_options *options,
-                                    struct opt_error *error)
-{
-    if (options->eps_mode == OPT_ZERO_SAFE && options->eps != 1e-8) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "eps has no effect in adamax with eps_mode=zero_safe; give "
-                        "eps_mode=in_max or eps_mode=outside, or leave eps out");
-    }
-    return OPT_OK;
-}
-
 const struct opt_rule opt_rule_adamax = {
     .name = "adamax",
     .source = "Kingma and Ba 2015, algorithm 2",
@@ -97,15 +86,15 @@ const struct opt_rule opt_rule_adamax = {
         },
     .options =
         (const struct opt_rule_option[]){
-            { "lr", 0.002, 0 },
-            { "beta1", 0.9, 0 },
-            { "beta2", 0.999, 0 },
-            { "eps", 1e-8, 0 },
-            { "eps_mode", OPT_ZERO_SAFE, ADAMAX },
+            { "lr", .value = 0.002 },
+            { "beta1", .value = 0.9 },
+            { "beta2", .value = 0.999 },
+            { "eps", .value = 1e-8, .needs = "eps_mode",
+              .needs_words = 1u << OPT_IN_MAX | 1u << OPT_OUTSIDE },
+            { "eps_mode", .value = OPT_ZERO_SAFE, .words = ADAMAX },
             { 0 },
         },
     .prepare = adamax_prepare,
-    .check = adamax_check,
 };
 
 /* mu_i = beta1 (1 - 0.96^(i psi) / 2) */
@@ -149,13 +138,13 @@ const struct opt_rule opt_rule_nadam = {
     .slots = adam_slots,
     .options =
         (const struct opt_rule_option[]){
-            { "lr", 0.002, 0 },
-            { "beta1", 0.9, 0 },
-            { "beta2", 0.999, 0 },
-            { "eps", 1e-8, 0 },
-            { "eps_mode", OPT_OUTSIDE_SQRT, EVERYWHERE },
-            { "nadam_form", OPT_SAME_STEP, 0 },
-            { "momentum_decay", 0.004, 0 },
+            { "lr", .value = 0.002 },
+            { "beta1", .value = 0.9 },
+            { "beta2", .value = 0.999 },
+            { "eps", .value = 1e-8 },
+            { "eps_mode", .value = OPT_OUTSIDE_SQRT, .words = EVERYWHERE },
+            { "nadam_form", .value = OPT_SAME_STEP },
+            { "momentum_decay", .value = 0.004 },
             { 0 },
         },
     .prepare = nadam_prepare,
@@ -188,13 +177,13 @@ const struct opt_rule opt_rule_amsgrad = {
         },
     .options =
         (const struct opt_rule_option[]){
-            { "lr", 0.001, 0 },
-            { "beta1", 0.9, 0 },
-            { "beta2", 0.999, 0 },
-            { "eps", 1e-8, 0 },
-            { "eps_mode", OPT_OUTSIDE_SQRT, EVERYWHERE },
-            { "bias_correction", false, 0 },
-            { "max_of", OPT_MAX_RAW, 0 },
+            { "lr", .value = 0.001 },
+            { "beta1", .value = 0.9 },
+            { "beta2", .value = 0.999 },
+            { "eps", .value = 1e-8 },
+            { "eps_mode", .value = OPT_OUTSIDE_SQRT, .words = EVERYWHERE },
+            { "bias_correction", .value = false },
+            { "max_of", .value = OPT_MAX_RAW },
             { 0 },
         },
     .prepare = amsgrad_prepare,
@@ -234,13 +223,13 @@ const struct opt_rule opt_rule_radam = {
     .slots = adam_slots,
     .options =
         (const struct opt_rule_option[]){
-            { "lr", 0.001, 0 },
-            { "beta1", 0.9, 0 },
-            { "beta2", 0.999, 0 },
-            { "eps", 1e-8, 0 },
-            { "eps_mode", OPT_OUTSIDE_SQRT, EVERYWHERE },
-            { "rectify_threshold", 4.0, 0 },
-            { "rectify_fallback", OPT_FALLBACK_MOMENTUM, 0 },
+            { "lr", .value = 0.001 },
+            { "beta1", .value = 0.9 },
+            { "beta2", .value = 0.999 },
+            { "eps", .value = 1e-8 },
+            { "eps_mode", .value = OPT_OUTSIDE_SQRT, .words = EVERYWHERE },
+            { "rectify_threshold", .value = 4.0 },
+            { "rectify_fallback", .value = OPT_FALLBACK_MOMENTUM },
             { 0 },
         },
     .prepare = radam_prepare,
@@ -274,12 +263,12 @@ static enum opt_status adabound_check(const struct opt_options *options,
 }
 
 static const struct opt_rule_option adabound_options[] = {
-    { "lr", 0.001, 0 },
-    { "beta1", 0.9, 0 },
-    { "beta2", 0.999, 0 },
-    { "eps", 1e-8, 0 },
-    { "final_lr", 0.1, 0 },
-    { "gamma", 1e-3, 0 },
+    { "lr", .value = 0.001 },
+    { "beta1", .value = 0.9 },
+    { "beta2", .value = 0.999 },
+    { "eps", .value = 1e-8 },
+    { "final_lr", .value = 0.1 },
+    { "gamma", .value = 1e-3 },
     { 0 },
 };
 

@@ -4,46 +4,28 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/optim/compose.h"
 #include "common/optim/options.h"
 #include "common/optim/update.h"
-
-static enum opt_status take_options(struct opt_change *change,
-                                    const struct opt_set *set, struct opt_error *error)
-{
-    for (size_t i = 0; i < set->option_count; i++) {
-        const struct opt_wire_option *one = &set->options[i];
-        enum opt_status status = opt_spec_set(&change->values, one, error);
-        if (status != OPT_OK) {
-            return status;
-        }
-        uint64_t bit = UINT64_C(1) << opt_option_index(
-                           opt_option_find(one->name, strlen(one->name)));
-        if ((change->given & bit) != 0) {
-            return opt_fail(error, OPT_INVALID_ARGUMENT, "%s is given twice",
-                            one->name);
-        }
-        change->given |= bit;
-    }
-    return OPT_OK;
-}
 
 enum opt_status opt_change_read(const struct opt_rule *rule, const struct opt_set *set,
                                 struct opt_change *out, struct opt_error *error)
 {
-    struct opt_change change = { .given = 0 };
-    enum opt_status status = opt_spec_init(&change.values, rule->name, error);
+    struct opt_composition composition;
+    enum opt_status status = opt_compose_begin(&composition, rule->name, error);
 
     if (status == OPT_OK && set->change[0] != '\0') {
-        status = opt_change_parse(set->change, &change.values, &change.given, error);
+        status = opt_change_parse(set->change, &composition, error);
     }
-    if (status == OPT_OK) {
-        status = take_options(&change, set, error);
+    for (size_t i = 0; status == OPT_OK && i < set->option_count; i++) {
+        status = opt_compose_option(&composition, &set->options[i], error);
     }
     for (size_t i = 0; status == OPT_OK && i < set->group_count; i++) {
-        status = opt_spec_group(&change.values, &set->groups[i], error);
+        status = opt_spec_group(&composition.spec, &set->groups[i], error);
     }
     if (status == OPT_OK) {
-        *out = change;
+        out->values = composition.spec;
+        out->given = composition.given;
     }
     return status;
 }
@@ -84,23 +66,6 @@ static enum opt_status merge_group(struct opt_spec *spec, const struct opt_group
     return OPT_OK;
 }
 
-/* What the change leaves without effect. An option may need one that needs another. */
-static void drop_inactive(struct opt_spec *spec, uint64_t given)
-{
-    enum { DEEPEST = 2 };
-    size_t count;
-    const struct opt_option *table = opt_options_table(&count);
-
-    for (size_t i = 0; i < DEEPEST * count; i++) {
-        const struct opt_option *option = &table[i % count];
-        if ((given >> i % count & 1u) == 0 && opt_option_applies(option, spec->rule) &&
-            !opt_option_active(option, &spec->options)) {
-            opt_option_put(option, &spec->options,
-                           opt_option_default(option, spec->rule));
-        }
-    }
-}
-
 enum opt_status opt_change_apply(const struct opt_change *change, struct opt_spec *spec,
                                  struct opt_error *error)
 {
@@ -118,7 +83,7 @@ enum opt_status opt_change_apply(const struct opt_change *change, struct opt_spe
     for (size_t i = 0; status == OPT_OK && i < change->values.group_count; i++) {
         status = merge_group(&result, &change->values.groups[i], &place, error);
     }
-    drop_inactive(&result, change->given);
+    opt_compose_drop_inactive(&result, change->given);
     if (status == OPT_OK) {
         status = opt_spec_check(&result, error);
     }

@@ -24,7 +24,7 @@ const struct opt_rule opt_rule_sgd = {
     .kernel = OPT_KERNEL_SGD,
     .lazy = true,
     .slots = no_slots,
-    .options = (const struct opt_rule_option[]){ { "lr", 0.01, 0 }, { 0 } },
+    .options = (const struct opt_rule_option[]){ { "lr", .value = 0.01 }, { 0 } },
     .prepare = sgd_prepare,
 };
 
@@ -60,9 +60,9 @@ const struct opt_rule opt_rule_momentum = {
     .slots = momentum_slots,
     .options =
         (const struct opt_rule_option[]){
-            { "lr", 0.01, 0 },
-            { "momentum", 0.9, 0 },
-            { "momentum_form", OPT_VELOCITY, 0 },
+            { "lr", .value = 0.01 },
+            { "momentum", .value = 0.9 },
+            { "momentum_form", .value = OPT_VELOCITY },
             { 0 },
         },
     .prepare = opt_prepare_momentum,
@@ -107,11 +107,11 @@ const struct opt_rule opt_rule_nag = {
     .slots = momentum_slots,
     .options =
         (const struct opt_rule_option[]){
-            { "lr", 0.01, 0 },
-            { "momentum", 0.9, 0 },
-            { "momentum_form", OPT_VELOCITY,
-              1u << OPT_VELOCITY | 1u << OPT_HEAVY_BALL },
-            { "nesterov_form", OPT_CLASSICAL, 0 },
+            { "lr", .value = 0.01 },
+            { "momentum", .value = 0.9 },
+            { "momentum_form", .value = OPT_VELOCITY,
+              .words = 1u << OPT_VELOCITY | 1u << OPT_HEAVY_BALL },
+            { "nesterov_form", .value = OPT_CLASSICAL },
             { 0 },
         },
     .prepare = nag_prepare,

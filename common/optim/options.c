@@ -57,75 +57,119 @@ enum {
 
 /* clang-format off */
 static const struct opt_option table[] = {
-    /* name               kind    place                  default  range       words            of_rules  needs */
-    { "lr",               NUMBER, AT(lr),                0,       FROM_ZERO,  NULL,            true,  NULL, 0 },
-    { "momentum",         NUMBER, AT(momentum),          0,       BELOW_ONE,  NULL,            true,  NULL, 0 },
-    { "momentum_form",    WORD,   AT(momentum_form),     0,       ANY,        momentum_forms,  true,  NULL, 0 },
-    { "nesterov_form",    WORD,   AT(nesterov_form),     0,       ANY,        nesterov_forms,  true,  NULL, 0 },
-    { "rho",              NUMBER, AT(rho),               0,       BELOW_ONE,  NULL,            true,  NULL, 0 },
-    { "centered",         FLAG,   AT(centered),          0,       ANY,        flags,           true,  NULL, 0 },
-    { "initial_accumulator", NUMBER, AT(initial_accumulator), 0,  FROM_ZERO,  NULL,            true,  NULL, 0 },
-    { "beta1",            NUMBER, AT(beta1),             0,       BELOW_ONE,  NULL,            true,  NULL, 0 },
-    { "beta2",            NUMBER, AT(beta2),             0,       BELOW_ONE,  NULL,            true,  NULL, 0 },
-    { "eps",              NUMBER, AT(eps),               0,       FROM_ZERO,  NULL,            true,  NULL, 0 },
-    { "eps_mode",         WORD,   AT(eps_mode),          0,       ANY,        eps_modes,       true,  NULL, 0 },
-    { "bias_correction",  FLAG,   AT(bias_correction),   0,       ANY,        flags,           true,  NULL, 0 },
-    { "max_of",           WORD,   AT(max_of),            0,       ANY,        max_ofs,         true,  NULL, 0 },
-    { "nadam_form",       WORD,   AT(nadam_form),        0,       ANY,        nadam_forms,     true,  NULL, 0 },
-    { "momentum_decay",   NUMBER, AT(momentum_decay),    0,       FROM_ZERO,  NULL,            true,  "nadam_form", 1u << OPT_SCHEDULED },
-    { "rectify_threshold", NUMBER, AT(rectify_threshold), 0, LIMIT(4, LARGEST, false, false), NULL, true, NULL, 0 },
-    { "rectify_fallback", WORD,   AT(rectify_fallback),  0,       ANY,        fallbacks,       true,  NULL, 0 },
-    { "final_lr",         NUMBER, AT(final_lr),          0,       ABOVE_ZERO, NULL,            true,  NULL, 0 },
-    { "gamma",            NUMBER, AT(gamma),             0,       ABOVE_ZERO, NULL,            true,  NULL, 0 },
-    { "weight_decay",     NUMBER, AT(weight_decay),      0,       FROM_ZERO,  NULL,            false, NULL, 0 },
-    { "decay",            WORD,   AT(decay),             0,       ANY,        decays,          false, NULL, 0 },
-    { "decay_lr",         WORD,   AT(decay_lr),          0,       ANY,        decay_lrs,       false, "decay", 1u << OPT_DECAY_DECOUPLED },
-    { "clip",             WORD,   AT(clip),              0,       ANY,        clips,           false, NULL, 0 },
-    { "clip_max",         NUMBER, AT(clip_max),          1,       ABOVE_ZERO, NULL,            false, "clip", ANY_CLIP },
-    { "layerwise",        WORD,   AT(layerwise),         0,       ANY,        layerwises,      false, NULL, 0 },
-    { "layerwise_phi",    WORD,   AT(layerwise_phi),     0,       ANY,        phis,            false, "layerwise", ANY_LAYERWISE },
-    { "phi_min",          NUMBER, AT(phi_min),           0,       FROM_ZERO,  NULL,            false, "layerwise_phi", 1u << OPT_PHI_CLIP },
-    { "phi_max",          NUMBER, AT(phi_max),           10,      ABOVE_ZERO, NULL,            false, "layerwise_phi", 1u << OPT_PHI_CLIP },
-    { "trust_coefficient", NUMBER, AT(trust_coefficient), 1,      ABOVE_ZERO, NULL,            false, "layerwise", ANY_LAYERWISE },
-    { "trust_max",        NUMBER, AT(trust_max),         0,       FROM_ZERO,  NULL,            false, "layerwise", ANY_LAYERWISE },
-    { "layerwise_eps",    NUMBER, AT(layerwise_eps),     0,       FROM_ZERO,  NULL,            false, "layerwise", ANY_LAYERWISE },
-    { "layerwise_min_ndim", COUNT, AT(layerwise_min_ndim), 0, LIMIT(0, OPT_RANK_MAX, false, false), NULL, false, "layerwise", ANY_LAYERWISE },
-    { "lookahead_k",      COUNT,  AT(lookahead_k),       0, LIMIT(0, MOST_STEPS, false, false), NULL, false, NULL, 0 },
-    { "lookahead_alpha",  NUMBER, AT(lookahead_alpha),   0.5,     LIMIT(0, 1, true, false), NULL, false, "lookahead_k", 0 },
-    { "lookahead_momentum", WORD, AT(lookahead_momentum), 0,      ANY,        lookahead_momenta, false, "lookahead_k", 0 },
-    { "warmup_steps",     COUNT,  AT(warmup_steps),      0, LIMIT(0, MOST_STEPS, false, false), NULL, false, NULL, 0 },
-    { "schedule",         WORD,   AT(schedule),          0,       ANY,        schedules,       false, NULL, 0 },
-    { "schedule_steps",   COUNT,  AT(schedule_steps),    1, LIMIT(1, MOST_STEPS, false, false), NULL, false, "schedule", TIMED },
-    { "schedule_gamma",   NUMBER, AT(schedule_gamma),    0.1,     FROM_ZERO,  NULL,            false, "schedule", GEOMETRIC },
-    { "schedule_power",   NUMBER, AT(schedule_power),    1,       FROM_ZERO,  NULL,            false, "schedule", 1u << OPT_POLYNOMIAL },
-    { "lr_end",           NUMBER, AT(lr_end),            0,       FROM_ZERO,  NULL,            false, "schedule", ENDING },
-    { "aggregate",        WORD,   AT(aggregate),         0,       ANY,        aggregates,      false, NULL, 0 },
-    { "nonfinite",        WORD,   AT(nonfinite),         0,       ANY,        nonfinites,      false, NULL, 0 },
+    /* name               kind    place                  default  range       words            of_rules  needs
+      what it does */
+    { "lr",               NUMBER, AT(lr),                0,       FROM_ZERO,  NULL,            true,  NULL, 0,
+      "learning rate, before schedule and lr_scale" },
+    { "momentum",         NUMBER, AT(momentum),          0,       BELOW_ONE,  NULL,            true,  NULL, 0,
+      "share of the buffer that an update keeps" },
+    { "momentum_form",    WORD,   AT(momentum_form),     0,       ANY,        momentum_forms,  true,  NULL, 0,
+      "what the buffer holds: whole steps, sums of gradients, or their average" },
+    { "nesterov_form",    WORD,   AT(nesterov_form),     0,       ANY,        nesterov_forms,  true,  NULL, 0,
+      "gradients at the point ahead, or at the weights with the step rearranged" },
+    { "rho",              NUMBER, AT(rho),               0,       BELOW_ONE,  NULL,            true,  NULL, 0,
+      "share of the average of squares that an update keeps" },
+    { "centered",         FLAG,   AT(centered),          0,       ANY,        flags,           true,  NULL, 0,
+      "subtract the squared average of the gradients from that of their squares" },
+    { "initial_accumulator", NUMBER, AT(initial_accumulator), 0,  FROM_ZERO,  NULL,            true,  NULL, 0,
+      "what the sum of squares starts from" },
+    { "beta1",            NUMBER, AT(beta1),             0,       BELOW_ONE,  NULL,            true,  NULL, 0,
+      "share of the first moment that an update keeps" },
+    { "beta2",            NUMBER, AT(beta2),             0,       BELOW_ONE,  NULL,            true,  NULL, 0,
+      "share of the second moment that an update keeps" },
+    { "eps",              NUMBER, AT(eps),               0,       FROM_ZERO,  NULL,            true,  NULL, 0,
+      "keeps the denominator away from 0" },
+    { "eps_mode",         WORD,   AT(eps_mode),          0,       ANY,        eps_modes,       true,  NULL, 0,
+      "where eps is added" },
+    { "bias_correction",  FLAG,   AT(bias_correction),   0,       ANY,        flags,           true,  NULL, 0,
+      "divide the moments by 1 - beta^t" },
+    { "max_of",           WORD,   AT(max_of),            0,       ANY,        max_ofs,         true,  NULL, 0,
+      "whether the maximum is of second moments as they are, or bias-corrected" },
+    { "nadam_form",       WORD,   AT(nadam_form),        0,       ANY,        nadam_forms,     true,  NULL, 0,
+      "which correction the look-ahead momentum has" },
+    { "momentum_decay",   NUMBER, AT(momentum_decay),    0,       FROM_ZERO,  NULL,            true,  "nadam_form", 1u << OPT_SCHEDULED,
+      "how fast the scheduled momentum approaches beta1" },
+    { "rectify_threshold", NUMBER, AT(rectify_threshold), 0, LIMIT(4, LARGEST, false, false), NULL, true, NULL, 0,
+      "length of the average above which the step is rectified" },
+    { "rectify_fallback", WORD,   AT(rectify_fallback),  0,       ANY,        fallbacks,       true,  NULL, 0,
+      "what happens below it: the bare momentum, or nothing" },
+    { "final_lr",         NUMBER, AT(final_lr),          0,       ABOVE_ZERO, NULL,            true,  NULL, 0,
+      "learning rate that the bounds close in on" },
+    { "gamma",            NUMBER, AT(gamma),             0,       ABOVE_ZERO, NULL,            true,  NULL, 0,
+      "how fast the bounds close in" },
+    { "weight_decay",     NUMBER, AT(weight_decay),      0,       FROM_ZERO,  NULL,            false, NULL, 0,
+      "share of the weights that is taken away, or added to the gradient" },
+    { "decay",            WORD,   AT(decay),             0,       ANY,        decays,          false, NULL, 0,
+      "where: in the gradient, beside the step, or in the direction" },
+    { "decay_lr",         WORD,   AT(decay_lr),          0,       ANY,        decay_lrs,       false, "decay", 1u << OPT_DECAY_DECOUPLED,
+      "what decoupled decay is multiplied with: the rate, or its share of lr" },
+    { "clip",             WORD,   AT(clip),              0,       ANY,        clips,           false, NULL, 0,
+      "what is bounded: each value, each tensor's norm, or that of all tensors" },
+    { "clip_max",         NUMBER, AT(clip_max),          1,       ABOVE_ZERO, NULL,            false, "clip", ANY_CLIP,
+      "the bound" },
+    { "layerwise",        WORD,   AT(layerwise),         0,       ANY,        layerwises,      false, NULL, 0,
+      "which norm the trust ratio divides by: of the direction, or of the gradient" },
+    { "layerwise_phi",    WORD,   AT(layerwise_phi),     0,       ANY,        phis,            false, "layerwise", ANY_LAYERWISE,
+      "whether the norm of the weights is bounded" },
+    { "phi_min",          NUMBER, AT(phi_min),           0,       FROM_ZERO,  NULL,            false, "layerwise_phi", 1u << OPT_PHI_CLIP,
+      "its lower bound" },
+    { "phi_max",          NUMBER, AT(phi_max),           10,      ABOVE_ZERO, NULL,            false, "layerwise_phi", 1u << OPT_PHI_CLIP,
+      "its upper bound" },
+    { "trust_coefficient", NUMBER, AT(trust_coefficient), 1,      ABOVE_ZERO, NULL,            false, "layerwise", ANY_LAYERWISE,
+      "factor of the trust ratio" },
+    { "trust_max",        NUMBER, AT(trust_max),         0,       FROM_ZERO,  NULL,            false, "layerwise", ANY_LAYERWISE,
+      "largest trust ratio; 0: any" },
+    { "layerwise_eps",    NUMBER, AT(layerwise_eps),     0,       FROM_ZERO,  NULL,            false, "layerwise", ANY_LAYERWISE,
+      "added to the norm that is divided by" },
+    { "layerwise_min_ndim", COUNT, AT(layerwise_min_ndim), 0, LIMIT(0, OPT_RANK_MAX, false, false), NULL, false, "layerwise", ANY_LAYERWISE,
+      "tensors of fewer dimensions have no trust ratio" },
+    { "lookahead_k",      COUNT,  AT(lookahead_k),       0, LIMIT(0, MOST_STEPS, false, false), NULL, false, NULL, 0,
+      "updates between synchronisations; 0: no Lookahead" },
+    { "lookahead_alpha",  NUMBER, AT(lookahead_alpha),   0.5,     LIMIT(0, 1, true, false), NULL, false, "lookahead_k", 0,
+      "share of the way to the fast weights that the slow ones go" },
+    { "lookahead_momentum", WORD, AT(lookahead_momentum), 0,      ANY,        lookahead_momenta, false, "lookahead_k", 0,
+      "what becomes of first moments at a synchronisation" },
+    { "warmup_steps",     COUNT,  AT(warmup_steps),      0, LIMIT(0, MOST_STEPS, false, false), NULL, false, NULL, 0,
+      "updates in which the rate rises linearly to lr" },
+    { "schedule",         WORD,   AT(schedule),          0,       ANY,        schedules,       false, NULL, 0,
+      "how the rate falls afterwards" },
+    { "schedule_steps",   COUNT,  AT(schedule_steps),    1, LIMIT(1, MOST_STEPS, false, false), NULL, false, "schedule", TIMED,
+      "updates until the next stage, or until the end" },
+    { "schedule_gamma",   NUMBER, AT(schedule_gamma),    0.1,     FROM_ZERO,  NULL,            false, "schedule", GEOMETRIC,
+      "factor of the rate for every schedule_steps" },
+    { "schedule_power",   NUMBER, AT(schedule_power),    1,       FROM_ZERO,  NULL,            false, "schedule", 1u << OPT_POLYNOMIAL,
+      "power of the remaining share" },
+    { "lr_end",           NUMBER, AT(lr_end),            0,       FROM_ZERO,  NULL,            false, "schedule", ENDING,
+      "rate at the end" },
+    { "aggregate",        WORD,   AT(aggregate),         0,       ANY,        aggregates,      false, NULL, 0,
+      "how the workers' gradients become one" },
+    { "nonfinite",        WORD,   AT(nonfinite),         0,       ANY,        nonfinites,      false, NULL, 0,
+      "what NaN and infinity in a gradient do: refuse it, drop it, or pass" },
 };
 
 static const struct opt_term terms[] = {
-    { "decay", NULL, 0, { { "weight_decay", NULL }, { "decay", NULL }, { "decay_lr", "lr" } }, 2, 1 },
-    { "clip", NULL, 0, { { "clip", NULL }, { "clip_max", "max" } }, 2, 2 },
-    { "layerwise", "layerwise", OPT_LAYERWISE_UPDATE,
-      { { "layerwise", NULL }, { "layerwise_phi", "phi" }, { "phi_min", "phi_min" },
+    { "decay", "weight decay", NULL, 0, { { "weight_decay", "weight_decay" }, { "decay", "mode" }, { "decay_lr", "lr" } }, 2, 1 },
+    { "clip", "bounds the aggregated gradient", NULL, 0, { { "clip", "mode" }, { "clip_max", "max" } }, 2, 2 },
+    { "layerwise", "trust ratio per tensor (LAMB, LARS)", "layerwise", OPT_LAYERWISE_UPDATE,
+      { { "layerwise", "mode" }, { "layerwise_phi", "phi" }, { "phi_min", "phi_min" },
         { "phi_max", "phi_max" }, { "trust_coefficient", "trust_coefficient" },
         { "trust_max", "trust_max" }, { "layerwise_eps", "eps" },
         { "layerwise_min_ndim", "min_ndim" } }, 1, 0 },
-    { "lookahead", NULL, 0, { { "lookahead_k", "k" }, { "lookahead_alpha", "alpha" },
+    { "lookahead", "slow weights; slow_param is 4 bytes a parameter more", NULL, 0, { { "lookahead_k", "k" }, { "lookahead_alpha", "alpha" },
                               { "lookahead_momentum", "momentum" } }, 1, 1 },
-    { "warmup", NULL, 0, { { "warmup_steps", "steps" } }, 1, 1 },
-    { "constant", "schedule", OPT_CONSTANT, { { NULL, NULL } }, 0, 0 },
-    { "step", "schedule", OPT_STEP,
+    { "warmup", "the learning rate rises linearly", NULL, 0, { { "warmup_steps", "steps" } }, 1, 1 },
+    { "constant", "the learning rate stays", "schedule", OPT_CONSTANT, { { NULL, NULL } }, 0, 0 },
+    { "step", "the learning rate falls in steps", "schedule", OPT_STEP,
       { { "schedule_steps", "steps" }, { "schedule_gamma", "gamma" } }, 1, 1 },
-    { "exponential", "schedule", OPT_EXPONENTIAL,
+    { "exponential", "the learning rate falls by a factor", "schedule", OPT_EXPONENTIAL,
       { { "schedule_steps", "steps" }, { "schedule_gamma", "gamma" } }, 1, 1 },
-    { "polynomial", "schedule", OPT_POLYNOMIAL,
+    { "polynomial", "the learning rate falls to its end by a power", "schedule", OPT_POLYNOMIAL,
       { { "schedule_steps", "steps" }, { "schedule_power", "power" },
         { "lr_end", "end" } }, 1, 1 },
-    { "cosine", "schedule", OPT_COSINE,
+    { "cosine", "the learning rate falls to its end along half a cosine", "schedule", OPT_COSINE,
       { { "schedule_steps", "steps" }, { "lr_end", "end" } }, 1, 1 },
-    { "aggregate", NULL, 0, { { "aggregate", NULL } }, 1, 1 },
-    { "nonfinite", NULL, 0, { { "nonfinite", NULL } }, 1, 1 },
+    { "aggregate", "how the workers' gradients become one", NULL, 0, { { "aggregate", "mode" } }, 1, 1 },
+    { "nonfinite", "what NaN and infinity do", NULL, 0, { { "nonfinite", "mode" } }, 1, 1 },
 };
 /* clang-format on */
 
@@ -221,16 +265,30 @@ unsigned opt_option_words(const struct opt_option *option, const struct opt_rule
     return own != NULL && own->words != 0 ? own->words : ~0u;
 }
 
-bool opt_option_active(const struct opt_option *option,
-                       const struct opt_options *options)
+const char *opt_option_needs(const struct opt_option *option,
+                             const struct opt_rule *rule, unsigned *words)
 {
-    if (option->needs == NULL) {
+    const struct opt_rule_option *own = of_rule(option, rule);
+
+    if (own != NULL && own->needs != NULL) {
+        *words = own->needs_words;
+        return own->needs;
+    }
+    *words = option->needs_words;
+    return option->needs;
+}
+
+bool opt_option_active(const struct opt_option *option, const struct opt_spec *spec)
+{
+    unsigned words;
+    const char *needs = opt_option_needs(option, spec->rule, &words);
+
+    if (needs == NULL) {
         return true;
     }
     double value =
-        opt_option_get(opt_option_find(option->needs, strlen(option->needs)), options);
-    return option->needs_words == 0 ? value > 0.0
-                                    : (option->needs_words >> (int)value & 1u) != 0;
+        opt_option_get(opt_option_find(needs, strlen(needs)), &spec->options);
+    return words == 0 ? value > 0.0 : (words >> (int)value & 1u) != 0;
 }
 
 void opt_option_print(const struct opt_option *option, double value, char *out,
@@ -270,7 +328,12 @@ void opt_option_range(const struct opt_option *option, unsigned words, char *out
     }
 }
 
-/* Levenshtein, one row. */
+static char lower(char c)
+{
+    return (char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+}
+
+/* Levenshtein, one row; capitals are no difference. */
 static size_t distance(const char *a, size_t a_size, const char *b, size_t b_size)
 {
     enum { LONGEST = 40 };
@@ -287,7 +350,7 @@ static size_t distance(const char *a, size_t a_size, const char *b, size_t b_siz
         row[0] = i;
         for (size_t j = 1; j <= b_size; j++) {
             size_t above = row[j];
-            size_t best = diagonal + (a[i - 1] != b[j - 1] ? 1 : 0);
+            size_t best = diagonal + (lower(a[i - 1]) != lower(b[j - 1]) ? 1 : 0);
             best = above + 1 < best ? above + 1 : best;
             best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
             row[j] = best;

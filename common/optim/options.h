@@ -27,6 +27,7 @@ struct opt_option {
     bool of_rules;            /* only where the rule lists it */
     const char *needs;        /* has an effect only where that option ... */
     unsigned needs_words;     /* ... is one of these words; 0: is above 0 */
+    const char *does;         /* a phrase for manuals */
 };
 
 const struct opt_option *opt_options_table(size_t *count);
@@ -46,9 +47,13 @@ bool opt_option_applies(const struct opt_option *option, const struct opt_rule *
 double opt_option_default(const struct opt_option *option, const struct opt_rule *rule);
 unsigned opt_option_words(const struct opt_option *option, const struct opt_rule *rule);
 
+/* The option without which it has no effect there: one of *words, or above 0 if that is
+ * 0. NULL: it always has. */
+const char *opt_option_needs(const struct opt_option *option,
+                             const struct opt_rule *rule, unsigned *words);
+
 /* Whether the other options leave it an effect. */
-bool opt_option_active(const struct opt_option *option,
-                       const struct opt_options *options);
+bool opt_option_active(const struct opt_option *option, const struct opt_spec *spec);
 
 /* A value as users write it. */
 void opt_option_print(const struct opt_option *option, double value, char *out,
@@ -68,11 +73,12 @@ const char *opt_nearest(const char *word, size_t size, size_t count,
 enum { OPT_TERM_OPTIONS = 8 };
 struct opt_term {
     const char *name;
+    const char *does;    /* a phrase for manuals */
     const char *selects; /* option that the term itself sets, and to which word */
     int word;
     struct {
         const char *option;
-        const char *key; /* short name inside the term; NULL: only by position */
+        const char *key; /* short name inside the term */
     } options[OPT_TERM_OPTIONS];
     size_t positional; /* how many of them may come without a name */
     size_t required;   /* how many have to be there */
@@ -90,11 +96,6 @@ enum opt_status opt_option_set(struct opt_spec *spec, const struct opt_option *o
 enum opt_status opt_group_set(struct opt_group *group,
                               const struct opt_wire_option *value,
                               struct opt_error *error);
-
-/* Read the text of a change (change.h) into a specification that has the rule and its
- * defaults: *given gets a bit for each option that the text says. */
-enum opt_status opt_change_parse(const char *text, struct opt_spec *spec,
-                                 uint64_t *given, struct opt_error *error);
 
 /* Append an empty group. */
 enum opt_status opt_group_add(struct opt_spec *spec, const char *pattern,

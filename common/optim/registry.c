@@ -43,6 +43,16 @@ const struct opt_preset *opt_presets(size_t *count)
     return presets;
 }
 
+const struct opt_preset *opt_preset_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof presets / sizeof presets[0]; i++) {
+        if (strcmp(presets[i].name, name) == 0) {
+            return &presets[i];
+        }
+    }
+    return NULL;
+}
+
 bool opt_rule_includes_lr(const struct opt_spec *spec)
 {
     return spec->rule->includes_lr != NULL && spec->rule->includes_lr(&spec->options);

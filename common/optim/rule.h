@@ -26,8 +26,10 @@ struct opt_slot {
 
 struct opt_rule_option {
     const char *name;
-    double value;   /* default; words and flags by number */
-    unsigned words; /* bit i: word i is offered; 0: all */
+    double value;         /* default; words and flags by number */
+    unsigned words;       /* bit i: word i is offered; 0: all */
+    const char *needs;    /* in this rule it has an effect only where that option ... */
+    unsigned needs_words; /* ... is one of these words; 0: is above 0 */
 };
 
 struct opt_rule {
@@ -64,6 +66,23 @@ struct opt_preset {
     const char *expression;
 };
 const struct opt_preset *opt_presets(size_t *count);
+const struct opt_preset *opt_preset_find(const char *name); /* or NULL */
+
+/* Other libraries' optimizers, each as an expression that starts from a rule. */
+struct opt_profile {
+    const char *name;
+    const char *source; /* which version was compared with */
+};
+struct opt_profile_row {
+    const char *name;       /* PROFILE.NAME */
+    const char *theirs;     /* what that library calls it */
+    const char *expression; /* NULL: it is not offered */
+    const char *note;       /* what differs; why it is not offered; or NULL */
+};
+const struct opt_profile *opt_profiles(size_t *count);
+const struct opt_profile_row *opt_profile_rows(size_t *count);
+const struct opt_profile_row *opt_profile_row_find(const char *name); /* or NULL */
+bool opt_profile_row_of(const struct opt_profile_row *row, const char *profile);
 
 /* Whether s contains lr, judged by the rule. */
 bool opt_rule_includes_lr(const struct opt_spec *spec);

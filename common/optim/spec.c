@@ -1,5 +1,6 @@
-/* spec — setting, checking and reading specifications; see spec.h. The grammar of
- * expressions is in expression.c, their canonical form in canonical.c. Any thread.
+/* spec — setting and checking specifications; see spec.h. What is common to reading
+ * them is in compose.c, the grammar of expressions in expression.c, the canonical form
+ * in canonical.c. Any thread.
  */
 #include "common/optim/spec.h"
 
@@ -7,74 +8,23 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/optim/compose.h"
 #include "common/optim/options.h"
 #include "common/optim/rule.h"
 
 enum { RANGE_TEXT = 200 };
 
-static const char *rule_or_preset(size_t i, const void *unused)
-{
-    size_t rule_count, preset_count;
-    const struct opt_rule *const *rules = opt_rules(&rule_count);
-    const struct opt_preset *presets = opt_presets(&preset_count);
-
-    (void)unused;
-    return i < rule_count ? rules[i]->name : presets[i - rule_count].name;
-}
-
-static enum opt_status unknown_rule(const char *name, struct opt_error *error)
-{
-    size_t rule_count, preset_count, used = 0;
-    char all[RANGE_TEXT] = "";
-
-    opt_rules(&rule_count);
-    opt_presets(&preset_count);
-    size_t count = rule_count + preset_count;
-    const char *nearest = opt_nearest(name, strlen(name), count, rule_or_preset, NULL);
-    if (nearest != NULL) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "unknown optimizer '%.40s': did you mean '%s'?", name, nearest);
-    }
-    for (size_t i = 0; i < count && used < sizeof all; i++) {
-        used += (size_t)snprintf(all + used, sizeof all - used, "%s%s",
-                                 i > 0 ? ", " : "", rule_or_preset(i, NULL));
-    }
-    return opt_fail(error, OPT_INVALID_ARGUMENT,
-                    "unknown optimizer '%.40s': there are %s", name, all);
-}
-
-static void set_defaults(struct opt_spec *spec, const struct opt_rule *rule)
-{
-    size_t count;
-    const struct opt_option *table = opt_options_table(&count);
-
-    memset(spec, 0, sizeof *spec);
-    spec->rule = rule;
-    for (size_t i = 0; i < count; i++) {
-        if (opt_option_applies(&table[i], rule)) {
-            opt_option_put(&table[i], &spec->options,
-                           opt_option_default(&table[i], rule));
-        }
-    }
-}
-
 enum opt_status opt_spec_init(struct opt_spec *spec, const char *rule,
                               struct opt_error *error)
 {
-    size_t preset_count;
-    const struct opt_preset *presets = opt_presets(&preset_count);
-    const struct opt_rule *found = opt_rule_find(rule);
+    struct opt_composition composition;
+    enum opt_status status = opt_compose_begin(&composition, rule, error);
 
-    if (found != NULL) {
-        set_defaults(spec, found);
-        return OPT_OK;
+    if (status == OPT_OK) {
+        opt_compose_drop_inactive(&composition.spec, 0);
+        *spec = composition.spec;
     }
-    for (size_t i = 0; i < preset_count; i++) {
-        if (strcmp(presets[i].name, rule) == 0) {
-            return opt_spec_parse(presets[i].expression, spec, error);
-        }
-    }
-    return unknown_rule(rule, error);
+    return status;
 }
 
 struct rule_options {
@@ -91,14 +41,36 @@ static const char *option_of_rule(size_t i, const void *context)
                : NULL;
 }
 
+/* " are rmsprop, adadelta": who has what another rule has not; "" if nobody does. */
+static void list_rules_with(const char *name, size_t size, char *out, size_t capacity)
+{
+    size_t count, used = 0;
+    const struct opt_rule *const *rules = opt_rules(&count);
+    const struct opt_option *option = opt_option_find(name, size);
+
+    for (size_t i = 0; option != NULL && i < count && used < capacity; i++) {
+        if (opt_option_applies(option, rules[i])) {
+            used += (size_t)snprintf(out + used, capacity - used, "%s%s",
+                                     used > 0 ? ", " : " are ", rules[i]->name);
+        }
+    }
+}
+
 enum opt_status opt_option_unknown(const char *name, size_t size,
                                    const struct opt_rule *rule, struct opt_error *error)
 {
     size_t count, used = 0;
     struct rule_options options = { opt_options_table(&count), rule };
     int shown = size > 40 ? 40 : (int)size;
-    char own[RANGE_TEXT] = "";
+    char own[RANGE_TEXT] = "", others[RANGE_TEXT] = "";
 
+    char copy[64];
+    snprintf(copy, sizeof copy, "%.*s", shown, name);
+    if (opt_term_find(copy) != NULL && opt_option_find(name, size) == NULL) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "'%s' is no option but a term: write %s + %s(...)", copy,
+                        rule->name, copy);
+    }
     const char *nearest = opt_nearest(name, size, count, option_of_rule, &options);
     if (opt_option_find(name, size) == NULL && nearest != NULL) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
@@ -111,8 +83,11 @@ enum opt_status opt_option_unknown(const char *name, size_t size,
                                      used > 0 ? ", " : "", o->name);
         }
     }
-    return opt_fail(error, OPT_INVALID_ARGUMENT, "%s has no option '%.*s': it has %s",
-                    rule->name, shown, name, own);
+    list_rules_with(name, size, others, sizeof others);
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "%s has no option '%.*s': it has %s%s%s%s", rule->name, shown, name,
+                    own, others[0] != '\0' ? "; those with " : "",
+                    others[0] != '\0' ? opt_option_find(name, size)->name : "", others);
 }
 
 struct words {
@@ -175,9 +150,9 @@ static enum opt_status wrong_kind(const struct opt_option *option,
 
     opt_option_range(option, ~0u, range, sizeof range);
     if (option->kind == OPT_KIND_NUMBER || option->kind == OPT_KIND_COUNT) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "%s must be a number %s%s, not '%.40s'", option->name,
-                        option->kind == OPT_KIND_COUNT ? "- " : "in ", range,
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "%s must be %s%s, not '%.40s'",
+                        option->name,
+                        option->kind == OPT_KIND_COUNT ? "" : "a number in ", range,
                         value->kind == OPT_VALUE_WORD ? value->word
                         : value->flag                 ? "true"
                                                       : "false");
@@ -337,47 +312,6 @@ enum opt_status opt_spec_group(struct opt_spec *spec, const struct opt_wire_grou
     return status;
 }
 
-enum opt_status opt_spec_from_wire(const struct opt_wire_spec *wire,
-                                   struct opt_spec *out, struct opt_error *error)
-{
-    struct opt_spec spec;
-    enum opt_status status;
-    uint64_t given = 0;
-
-    if (wire->expression[0] != '\0') {
-        if (wire->rule[0] != '\0' || wire->option_count > 0 || wire->group_count > 0) {
-            return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "a specification is an expression or has parts, not both");
-        }
-        return opt_spec_parse(wire->expression, out, error);
-    }
-    status = opt_spec_init(&spec, wire->rule, error);
-    for (size_t i = 0; status == OPT_OK && i < wire->option_count; i++) {
-        const struct opt_wire_option *one = &wire->options[i];
-        const struct opt_option *option = opt_option_find(one->name, strlen(one->name));
-
-        status = opt_spec_set(&spec, one, error);
-        if (status == OPT_OK) {
-            uint64_t bit = UINT64_C(1) << opt_option_index(option);
-            if ((given & bit) != 0) {
-                return opt_fail(error, OPT_INVALID_ARGUMENT, "%s is given twice",
-                                option->name);
-            }
-            given |= bit;
-        }
-    }
-    for (size_t i = 0; status == OPT_OK && i < wire->group_count; i++) {
-        status = opt_spec_group(&spec, &wire->groups[i], error);
-    }
-    if (status == OPT_OK) {
-        status = opt_spec_check(&spec, error);
-    }
-    if (status == OPT_OK) {
-        *out = spec;
-    }
-    return status;
-}
-
 /* ------------------------------------------------------------------ checks */
 
 static enum opt_status check_active(const struct opt_spec *spec,
@@ -390,16 +324,17 @@ static enum opt_status check_active(const struct opt_spec *spec,
         const struct opt_option *option = &table[i];
 
         if (!opt_option_applies(option, spec->rule) ||
-            opt_option_active(option, &spec->options) ||
+            opt_option_active(option, spec) ||
             opt_option_get(option, &spec->options) ==
                 opt_option_default(option, spec->rule)) {
             continue;
         }
-        const struct opt_option *needs =
-            opt_option_find(option->needs, strlen(option->needs));
+        unsigned words;
+        const char *name = opt_option_needs(option, spec->rule, &words);
+        const struct opt_option *needs = opt_option_find(name, strlen(name));
         char range[RANGE_TEXT] = "above 0";
-        if (option->needs_words != 0) {
-            opt_option_range(needs, option->needs_words, range, sizeof range);
+        if (words != 0) {
+            opt_option_range(needs, words, range, sizeof range);
         }
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "%s has no effect here: it needs %s to be %s%s", option->name,

@@ -105,13 +105,29 @@ enum opt_status opt_spec_from_wire(const struct opt_wire_spec *wire,
 /* Canonical expression; returns its length like snprintf and always terminates. */
 size_t opt_spec_print(const struct opt_spec *spec, char *out, size_t capacity);
 
+/* The same as YAML, which spec_yaml.h reads, without a line's end after the last line.
+ */
+size_t opt_spec_print_yaml(const struct opt_spec *spec, char *out, size_t capacity);
+enum { OPT_YAML_BYTES = 16384 }; /* that a YAML text may have; none is printed longer */
+
+/* The same as a message's parts, in storage of its own; names borrowed from spec. */
+enum { OPT_GROUP_OPTIONS = 3 };
+struct opt_spec_parts {
+    struct opt_wire_spec wire;
+    struct opt_wire_option options[OPT_OPTIONS_MAX];
+    struct opt_wire_group groups[OPT_GROUPS_MAX];
+    struct opt_wire_option group_options[OPT_GROUPS_MAX][OPT_GROUP_OPTIONS];
+};
+void opt_spec_to_wire(const struct opt_spec *spec, struct opt_spec_parts *out);
+
 /* Set one option by its name on a specification that already has a rule: number, word
  * or flag as in a message. For readers of other formats. Call opt_spec_check at the
  * end. */
 enum opt_status opt_spec_set(struct opt_spec *spec,
                              const struct opt_wire_option *option,
                              struct opt_error *error);
-/* Start from a rule or preset name, every option at its default. */
+/* Start from the name of a rule, a preset or a profile's rule, every option at its
+ * default. */
 enum opt_status opt_spec_init(struct opt_spec *spec, const char *rule,
                               struct opt_error *error);
 /* Append one group of tensors, with its options. */

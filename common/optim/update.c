@@ -7,6 +7,7 @@
 #include "common/optim/update.h"
 
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
@@ -135,6 +136,13 @@ static int direction_slot(int kernel)
     }
 }
 
+/* A factor as the loops take it. A trust ratio may be more than any float, and infinity
+ * times an element that is 0 would be NaN. */
+static float rounded(double factor)
+{
+    return factor > (double)FLT_MAX ? FLT_MAX : (float)factor;
+}
+
 /* Everything that the loops multiply with, from options, counters and norms. */
 static void prepare(struct opt_tensor_update *tensor)
 {
@@ -157,9 +165,9 @@ static void prepare(struct opt_tensor_update *tensor)
                                 coupled * weight_norm);
         tensor->trust_ratio = ratio;
     }
-    k->scale = (float)(clip * ratio);
+    k->scale = rounded(clip * ratio);
     k->bound = (float)((double)value_bound(options) * (ratio > 0.0 ? ratio : 1.0));
-    k->coupled = (float)(ratio * coupled);
+    k->coupled = rounded(ratio * coupled);
     k->step = includes_lr ? 1.0f : (float)tensor->lr;
     if (options->decay == OPT_DECAY_UPDATE) {
         k->inside = (float)(includes_lr ? tensor->lr * decay : decay);
@@ -191,7 +199,7 @@ void opt_update_end_first(struct opt_tensor_update *tensor,
     tensor->trust_ratio =
         opt_layerwise_ratio(&tensor->update->spec->options, sqrt(tensor->weight_sum),
                             sqrt(tensor->direction_sum), 0.0);
-    tensor->scalars.step = (float)((double)tensor->scalars.step * tensor->trust_ratio);
+    tensor->scalars.step = rounded((double)tensor->scalars.step * tensor->trust_ratio);
 }
 
 static size_t slice_of(size_t n, size_t start)

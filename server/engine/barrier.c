@@ -10,6 +10,7 @@
 #include "server/engine/lease.h"
 #include "server/engine/losses.h"
 #include "server/engine/model.h"
+#include "server/engine/worker.h"
 
 enum { NAMES_SHOWN = 8 };
 

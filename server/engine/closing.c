@@ -8,6 +8,7 @@
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
 #include "server/engine/push.h"
+#include "server/engine/worker.h"
 
 enum { NAMES_SHOWN = 8 };
 

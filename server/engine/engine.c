@@ -12,6 +12,7 @@
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
 #include "server/engine/team.h"
+#include "server/engine/worker.h"
 #include "server/messages/messages.h"
 
 enum {
@@ -248,8 +249,8 @@ static bool admit(struct engine *engine, struct letter *letter,
                     peer->continued
                         ? "worker \"%s\" (incarnation %" PRIu64
                           ") goes on over another connection"
-                        : "worker \"%s\" was taken over by another session; this "
-                          "connection is incarnation %" PRIu64 ", which is over",
+                        : "worker \"%s\" was taken over by another process, so "
+                          "incarnation %" PRIu64 " is stale",
                     peer->name, peer->incarnation);
         return false;
     }
@@ -292,8 +293,7 @@ static bool is_early(const struct letter *letter)
 static void end_peer(struct engine *engine, struct letter *letter)
 {
     struct peer *peer = letter->peer;
-    bool expired = letter->lease_expired;
-    lease_closed(engine, peer, expired);
+    lease_closed(engine, peer, letter->lease_expired, letter->silent_ms);
     engine_silence(engine, letter);
 }
 

@@ -243,20 +243,22 @@ static void answer_pull(struct engine *engine, struct model *model,
     engine_return(engine, letter);
 }
 
-/* Give the pieces of a pull their values, and remember what a worker sees of the
+/* Give the pieces of a pull their values, once, and remember what a worker sees of the
  * weights if its gradients will be compared with them. */
 static enum view_progress fill(struct engine *engine, struct model *model,
                                struct letter *letter)
 {
     const struct opt_pull *pull = pull_of(letter);
-    enum view_progress progress =
-        view_fill(engine, model, letter, pull, can_fail(letter));
-    struct member *member = lease_member(model, letter->peer);
-    if (progress != VIEW_FILLED || pull->view != OPT_VIEW_TRAIN || member == NULL ||
-        recall_note(model, member, letter)) {
-        return progress;
+    if (letter->noted == 0) {
+        enum view_progress progress =
+            view_fill(engine, model, letter, pull, can_fail(letter));
+        if (progress != VIEW_FILLED || pull->view != OPT_VIEW_TRAIN) {
+            return progress;
+        }
     }
-    return VIEW_MORE;
+    struct member *member = lease_member(model, letter->peer);
+    return member == NULL || recall_note(model, &member->recall, letter) ? VIEW_FILLED
+                                                                         : VIEW_MORE;
 }
 
 static void refuse_pull(struct engine *engine, struct model *model,

@@ -10,8 +10,10 @@
 #include "server/engine/model.h"
 #include "server/engine/part.h"
 #include "server/engine/push.h"
+#include "server/engine/resend.h"
 #include "server/engine/round.h"
 #include "server/engine/view.h"
+#include "server/engine/worker.h"
 
 /* An error in a frame: it answers the whole push. */
 static void refuse_frame(struct engine *engine, struct member *member,
@@ -55,19 +57,11 @@ static void end_rest(struct model *model, struct member *member)
     }
 }
 
-/* What a first frame must satisfy before anything is kept. */
+/* What the first frame of a new push must satisfy before anything is kept. */
 static enum opt_status check_first(const struct model *model,
                                    const struct member *member,
-                                   const struct opt_push *head, bool *echo,
-                                   struct opt_error *error)
+                                   const struct opt_push *head, struct opt_error *error)
 {
-    const struct push *same = round_waiting(member, head->sequence);
-    *echo = head->sequence <= member->last_sequence ||
-            round_was_dropped(member, head->sequence) ||
-            (same != NULL && same->session == member->worker->session);
-    if (*echo) {
-        return OPT_OK;
-    }
     if (member->last != NULL && head->sequence <= member->last->head.sequence) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "sequence %" PRIu64 " follows %" PRIu64
@@ -93,19 +87,11 @@ static enum opt_status check_first(const struct model *model,
                     most, member->worker->name, model->name);
 }
 
-/* The answer of a push that had arrived before goes to the letter that asks again. */
-static void finish_echo(struct engine *engine, struct model *model,
+/* The answer of a push that waits goes to the letter that asks again. */
+static void move_answer(struct engine *engine, struct model *model,
                         struct member *member, struct letter *letter, uint64_t sequence)
 {
-    struct push *first = round_waiting(member, sequence);
-    if (first == NULL) {
-        round_unpin(model, letter);
-        engine_fail(engine, letter, OPT_ABORTED,
-                    "the push of sequence %" PRIu64
-                    " was given up while it was sent again; send it once more",
-                    sequence);
-        return;
-    }
+    struct push *first = resend_waiting(member, sequence);
     struct letter *old = first->answer;
     round_unpin(model, old);
     first->answer = letter;
@@ -120,14 +106,33 @@ static void finish_echo(struct engine *engine, struct model *model,
     round_limit(engine, first, letter);
 }
 
-static void answer_duplicate(struct engine *engine, struct model *model,
-                             struct member *member, struct letter *letter)
+/* The last frame of a push that has come before. */
+static void finish_echo(struct engine *engine, struct model *model,
+                        struct member *member, struct letter *letter,
+                        const struct opt_push *head)
 {
-    member->duplicates++;
-    engine->counters.pushes_duplicate++;
-    round_answer(engine, model, letter,
-                 (struct opt_push_reply){
-                     .fate = OPT_FATE_DUPLICATE, .step = model->step, .reason = "" });
+    struct opt_push_reply reply;
+    struct opt_error error;
+    switch (resend_find(member, head, &reply, &error)) {
+    case RESEND_WAITING:
+        move_answer(engine, model, member, letter, head->sequence);
+        return;
+    case RESEND_SETTLED:
+        round_answer(engine, model, letter, reply);
+        return;
+    case RESEND_NEW:
+        opt_fail(&error, OPT_ABORTED,
+                 "the push of sequence %" PRIu64
+                 " was given up while it was sent again; send it once more",
+                 head->sequence);
+        break;
+    case RESEND_REFUSED:
+    case RESEND_UNKNOWN:
+    case RESEND_STALE:
+        break;
+    }
+    round_unpin(model, letter);
+    engine_fail(engine, letter, error.status, "%s", error.text);
 }
 
 /* The last frame is here. */
@@ -137,17 +142,10 @@ static void complete(struct engine *engine, struct model *model, struct push *pu
     struct member *member = push->member;
     member->gathering = NULL;
     if (push->echo) {
-        uint64_t sequence = push->head.sequence;
+        struct opt_push head = push->head;
         push->answer = letter;
         push_recycle(engine, push);
-        if (round_answer_dropped(engine, member, letter, sequence)) {
-            return;
-        }
-        if (sequence <= member->last_sequence) {
-            answer_duplicate(engine, model, member, letter);
-        } else {
-            finish_echo(engine, model, member, letter, sequence);
-        }
+        finish_echo(engine, model, member, letter, &head);
         return;
     }
     round_add(engine, push, letter);
@@ -157,10 +155,9 @@ static void complete(struct engine *engine, struct model *model, struct push *pu
 static struct push *begin(struct engine *engine, struct model *model,
                           struct member *member, const struct letter *letter,
                           const struct opt_push *head, const struct opt_pull *pull,
-                          struct opt_error *error)
+                          bool echo, struct opt_error *error)
 {
-    bool echo;
-    if (check_first(model, member, head, &echo, error) != OPT_OK) {
+    if (!echo && check_first(model, member, head, error) != OPT_OK) {
         return NULL;
     }
     struct push *push = push_new(model);
@@ -190,13 +187,13 @@ static struct push *begin(struct engine *engine, struct model *model,
 static struct push *take_up(struct engine *engine, struct model *model,
                             struct member *member, const struct letter *letter,
                             const struct opt_push *head, const struct opt_pull *pull,
-                            struct opt_error *error)
+                            bool echo, struct opt_error *error)
 {
     struct push *push = member->gathering;
     if (push->head.sequence != head->sequence ||
         push->session != member->worker->session) {
         frames_drop(engine, member);
-        return begin(engine, model, member, letter, head, pull, error);
+        return begin(engine, model, member, letter, head, pull, echo, error);
     }
     if (push_resume(push, letter, head, error) != OPT_OK) {
         return NULL;
@@ -212,7 +209,7 @@ static struct push *take_up(struct engine *engine, struct model *model,
 static struct push *push_of(struct engine *engine, struct model *model,
                             struct member *member, const struct letter *letter,
                             const struct opt_push *head, const struct opt_pull *pull,
-                            struct opt_error *error)
+                            bool echo, struct opt_error *error)
 {
     struct push *push = member->gathering;
     bool same = push != NULL && push->peer == letter->peer &&
@@ -226,7 +223,7 @@ static struct push *push_of(struct engine *engine, struct model *model,
         return NULL;
     }
     if (push != NULL && push->peer == NULL) {
-        return take_up(engine, model, member, letter, head, pull, error);
+        return take_up(engine, model, member, letter, head, pull, echo, error);
     }
     if (push != NULL) {
         opt_fail(error, OPT_INVALID_ARGUMENT,
@@ -235,7 +232,7 @@ static struct push *push_of(struct engine *engine, struct model *model,
                  head->sequence, push->head.sequence);
         return NULL;
     }
-    return begin(engine, model, member, letter, head, pull, error);
+    return begin(engine, model, member, letter, head, pull, echo, error);
 }
 
 /* The frame cannot be used: answer the push, forget what had come of it. */
@@ -246,7 +243,11 @@ static void fail_push(struct engine *engine, struct member *member,
     struct opt_error told = *error;
     if (push != NULL && push->peer == letter->peer &&
         push->request_id == letter->request.id) {
-        stream_tell(push, &told);
+        if (stream_tell(push, &told)) {
+            stream_withdraw(push);
+        } else if (!push->echo) {
+            lease_note(member, push->head.sequence, OPT_FATE_REFUSED, error->status);
+        }
         frames_drop(engine, member);
     }
     refuse_frame(engine, member, letter, &told);
@@ -270,6 +271,36 @@ static enum opt_status plan_pull(struct engine *engine, struct model *model,
     return view_plan(engine, model, letter, pull, true, error);
 }
 
+/* The first frame of a push that has come before, or that comes too late: true if that
+ * is all there is to say, and the letter is answered. A push whose fate is known needs
+ * no second look at its frames, but the last frame of a push_pull says what to pull. */
+static bool meet_again(struct engine *engine, struct model *model,
+                       struct member *member, struct letter *letter,
+                       const struct opt_push *head, bool *echo)
+{
+    struct opt_push_reply reply;
+    struct opt_error error;
+    enum resend resend = resend_find(member, head, &reply, &error);
+    bool again = resend == RESEND_WAITING || resend == RESEND_SETTLED ||
+                 resend == RESEND_REFUSED;
+    bool settled = again && resend != RESEND_WAITING;
+    member->resends += again;
+    member->duplicates += settled;
+    engine->counters.pushes_resent += again;
+    engine->counters.pushes_duplicate += settled;
+    engine->counters.pushes_stale += resend == RESEND_STALE;
+    if (resend == RESEND_SETTLED && letter->request.message == OPT_MESSAGE_PUSH) {
+        round_answer(engine, model, letter, reply);
+        return true;
+    }
+    *echo = resend == RESEND_WAITING || resend == RESEND_SETTLED;
+    if (*echo || resend == RESEND_NEW) {
+        return false;
+    }
+    refuse_frame(engine, member, letter, &error);
+    return true;
+}
+
 void frames_take(struct engine *engine, struct model *model, struct letter *letter,
                  const struct opt_push *head, const struct opt_pull *pull)
 {
@@ -285,19 +316,13 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
         refuse_frame(engine, member, letter, &error);
         return;
     }
-    /* A push whose fate is known needs no second look at its frames; a
-     * push_pull's last frame says what to pull all the same. */
-    if (head->frame == 0 && letter->request.message == OPT_MESSAGE_PUSH) {
-        if (round_answer_dropped(engine, member, letter, head->sequence)) {
-            return;
-        }
-        if (head->sequence <= member->last_sequence) {
-            answer_duplicate(engine, model, member, letter);
-            return;
-        }
+    bool echo = false;
+    if (head->frame == 0 && meet_again(engine, model, member, letter, head, &echo)) {
+        return;
     }
     bool used;
-    struct push *push = push_of(engine, model, member, letter, head, pull, &error);
+    struct push *push =
+        push_of(engine, model, member, letter, head, pull, echo, &error);
     if (push == NULL ||
         push_take(engine, push, letter, head, &used, &error) != OPT_OK ||
         (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||

@@ -31,6 +31,8 @@ struct engine_counters {
     uint64_t errors;
     uint64_t pushes_applied;
     uint64_t pushes_duplicate;
+    uint64_t pushes_resent; /* came again, settled or not */
+    uint64_t pushes_stale;  /* of an incarnation that is over */
     uint64_t pushes_refused;
     uint64_t pushes_skipped;
     uint64_t pushes_withdrawn;
@@ -44,6 +46,8 @@ struct engine_counters {
     uint64_t versions_fresh;
     uint64_t updates_stalled;
     uint64_t workers_lost;
+    uint64_t workers_reconnected; /* connections that went on with a session */
+    uint64_t hellos_stale;        /* of processes that another one has followed */
     uint64_t deadlines_exceeded;
 };
 

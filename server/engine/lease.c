@@ -16,6 +16,7 @@
 #include "server/engine/push.h"
 #include "server/engine/round.h"
 #include "server/engine/team.h"
+#include "server/engine/worker.h"
 
 enum {
     ALLOWANCE_BASE = 8 << 20, /* bytes in flight beside the reserved gradients */
@@ -25,115 +26,6 @@ enum {
 static uint64_t ms_to_ns(uint64_t ms)
 {
     return ms * 1000000;
-}
-
-/* ---------------------------------------------------------------- workers */
-
-void worker_free(struct worker *worker)
-{
-    if (worker != NULL) {
-        free(worker->name);
-        free(worker);
-    }
-}
-
-static struct worker *worker_new(struct engine *engine, const char *name)
-{
-    struct worker *worker = calloc(1, sizeof *worker);
-    if (worker == NULL) {
-        return NULL;
-    }
-    worker->name = strdup(name);
-    if (worker->name == NULL || !names_add(&engine->workers, worker->name, worker)) {
-        worker_free(worker);
-        return NULL;
-    }
-    return worker;
-}
-
-/* Free it if nobody speaks for it and no model remembers it. */
-static void worker_release(struct engine *engine, struct worker *worker)
-{
-    if (worker->peer == NULL && worker->members == NULL && !worker->held) {
-        names_remove(&engine->workers, worker->name);
-        worker_free(worker);
-    }
-}
-
-/* The peer speaks for the worker no longer; what it has half sent is dropped. */
-static void detach(struct engine *engine, struct worker *worker, bool continued)
-{
-    struct peer *peer = worker->peer;
-    if (peer == NULL) {
-        return;
-    }
-    for (struct member *member = worker->members; member != NULL;
-         member = member->next_of_worker) {
-        if (member->gathering != NULL && member->gathering->peer == peer) {
-            frames_cut_off(engine, member);
-        }
-    }
-    peer->worker = NULL;
-    peer->continued = continued;
-    worker->peer = NULL;
-}
-
-/* All its memberships are lost. What follows from one may serve letters and forget
- * members, this worker's too, so each is looked up anew; the worker itself is held. */
-static void lose_all(struct engine *engine, struct worker *worker)
-{
-    worker->held = true;
-    for (struct member *member = worker->members; member != NULL;
-         member = member->next_of_worker) {
-        member->loss_pending = member->joined;
-    }
-    for (struct member *member = worker->members; member != NULL;) {
-        if (member->loss_pending && member->model->activity == MODEL_IDLE) {
-            lease_lost(engine, member);
-            member = worker->members;
-        } else {
-            member = member->next_of_worker;
-        }
-    }
-}
-
-enum opt_status lease_hello(struct engine *engine, struct peer *peer, const char *name,
-                            uint64_t session, struct opt_error *error)
-{
-    struct worker *worker = names_find(&engine->workers, name);
-    if (worker == NULL) {
-        worker = worker_new(engine, name);
-        if (worker == NULL) {
-            return opt_fail(error, OPT_UNAVAILABLE, "no memory for worker \"%s\"",
-                            name);
-        }
-    }
-    if (worker->session == session) {
-        detach(engine, worker, true);
-        for (struct member *member = worker->members; member != NULL;
-             member = member->next_of_worker) {
-            member->loss_pending = false; /* it came back before it was noticed */
-        }
-    } else {
-        detach(engine, worker, false);
-        lose_all(engine, worker);
-        worker->session = session;
-        worker->incarnation++;
-    }
-    for (struct member *member = worker->members; member != NULL;
-         member = member->next_of_worker) {
-        if (member->away) {
-            member->away = false;
-            member->lost = false;
-            alarm_cancel(&engine->alarms, &member->alarm);
-        }
-    }
-    worker->peer = peer;
-    worker->held = false;
-    peer->worker = worker;
-    peer->incarnation = worker->incarnation;
-    snprintf(peer->name, sizeof peer->name, "%s", name);
-    return OPT_OK;
 }
 
 /* ---------------------------------------------------------------- members */
@@ -217,7 +109,7 @@ void lease_forget(struct engine *engine, struct member *member)
     alarm_cancel(&engine->alarms, &member->alarm);
     frames_drop(engine, member);
     recall_close(model, &member->recall);
-    budget_give(&engine->budget, member->reserved);
+    budget_give(&engine->budget, member->reserved + sizeof *member);
     size_t place = place_of(model, worker->name);
     model->member_count--;
     memmove(model->members + place, model->members + place + 1,
@@ -254,12 +146,9 @@ static void on_remembered_long(struct engine *engine, struct alarm *alarm)
               on_remembered_long);
 }
 
-/* Too many are remembered: the one that left first is forgotten. */
+/* The one that left first is forgotten. */
 static void forget_oldest(struct engine *engine, struct model *model)
 {
-    if (model->member_count - model->joined < MEMBERS_KEPT) {
-        return;
-    }
     struct member *oldest = NULL;
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
@@ -271,6 +160,16 @@ static void forget_oldest(struct engine *engine, struct model *model)
     if (oldest != NULL) {
         lease_forget(engine, oldest);
     }
+}
+
+/* A member more, from the budget; one that is only remembered gives way. */
+static bool make_way(struct engine *engine, struct model *model)
+{
+    if (model->member_count - model->joined >= MEMBERS_KEPT ||
+        budget_left(&engine->budget) < sizeof(struct member)) {
+        forget_oldest(engine, model);
+    }
+    return budget_take(&engine->budget, sizeof(struct member));
 }
 
 /* ---------------------------------------------------------------- joining */
@@ -306,9 +205,17 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
     struct member *member = lease_member(model, peer);
     bool made = member == NULL;
     if (made) {
-        forget_oldest(engine, model);
+        if (!make_way(engine, model)) {
+            return opt_fail(
+                error, OPT_RESOURCE_EXHAUSTED,
+                "a worker of model \"%s\" needs %zu bytes to be remembered, "
+                "but %zu of the %zu bytes that --memory allows are left",
+                model->name, sizeof *member, budget_left(&engine->budget),
+                engine->budget.limit);
+        }
         member = member_new(engine, model, peer->worker);
         if (member == NULL) {
+            budget_give(&engine->budget, sizeof *member);
             return opt_fail(error, OPT_UNAVAILABLE,
                             "no memory for a worker of model \"%s\"", model->name);
         }
@@ -339,12 +246,25 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
     return OPT_OK;
 }
 
+void lease_note(struct member *member, uint64_t sequence, enum opt_fate fate,
+                enum opt_status status)
+{
+    if (status == OPT_RESOURCE_EXHAUSTED || status == OPT_FAILED_PRECONDITION ||
+        status == OPT_UNAVAILABLE) {
+        return; /* it says nothing about the push, which may come again */
+    }
+    window_settle(&member->window, &(struct opt_settled){ .sequence = sequence,
+                                                          .fate = fate,
+                                                          .step = member->model->step,
+                                                          .status = status });
+}
+
 uint64_t lease_last_sequence(const struct member *member)
 {
     if (member->last != NULL && member->last->session != member->worker->session) {
         return member->last->head.sequence;
     }
-    return member->last_sequence;
+    return member->window.last;
 }
 
 size_t lease_allowance(const struct peer *peer)
@@ -454,6 +374,7 @@ void lease_lost(struct engine *engine, struct member *member)
         return;
     }
     member->loss_pending = false;
+    member->lost_step = model->step;
     alarm_cancel(&engine->alarms, &member->alarm);
     bool waits = model->consistency.loss == OPT_LOSS_WAIT;
     if (waits) {
@@ -497,9 +418,17 @@ bool lease_settle(struct engine *engine, struct model *model)
     return false;
 }
 
+static void mark_broken(const struct engine *engine, struct worker *worker)
+{
+    worker_mark_lost(worker, "after its connection had been broken for %.1f s",
+                     engine->settings.grace_ms / 1000.0);
+}
+
 static void on_grace_over(struct engine *engine, struct alarm *alarm)
 {
-    lease_lost(engine, member_of_alarm(alarm));
+    struct member *member = member_of_alarm(alarm);
+    mark_broken(engine, member->worker);
+    lease_lost(engine, member);
 }
 
 /* The connection is gone without a word: the worker may come back for a while. */
@@ -510,12 +439,15 @@ static void start_grace(struct engine *engine, struct member *member)
         return;
     }
     member->away = true;
-    /* Without memory for the alarm it is over at once. */
-    member->loss_pending =
-        !alarm_set(&engine->alarms, &member->alarm, over, on_grace_over);
+    if (!alarm_set(&engine->alarms, &member->alarm, over, on_grace_over)) {
+        /* Without memory for the alarm it is over at once. */
+        mark_broken(engine, member->worker);
+        member->loss_pending = true;
+    }
 }
 
-void lease_closed(struct engine *engine, struct peer *peer, bool expired)
+void lease_closed(struct engine *engine, struct peer *peer, bool expired,
+                  uint64_t silent_ms)
 {
     flow_closed(engine, peer);
     barrier_closed(engine, peer);
@@ -531,9 +463,10 @@ void lease_closed(struct engine *engine, struct peer *peer, bool expired)
     if (worker == NULL) {
         return;
     }
-    detach(engine, worker, false);
+    worker_detach(engine, worker, false);
     if (expired) {
-        lose_all(engine, worker);
+        worker_mark_lost(worker, "after %.1f s of silence", (double)silent_ms / 1000);
+        worker_lose_all(engine, worker);
     } else {
         for (struct member *member = worker->members; member != NULL;
              member = member->next_of_worker) {

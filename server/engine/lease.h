@@ -1,9 +1,7 @@
-/* lease — workers: who they are, which models they have joined, and their loss.
+/* lease — members: which workers have joined which models, and their loss.
  *
- * A worker is an identity (a name) that one connection at a time speaks for. A new
- * connection with the same session continues; another session is another incarnation
- * and ends the one before. What a worker is to a model is a member; it stays known for
- * a while after the worker has left, because of its sequence numbers.
+ * What a worker (worker.h) is to a model is a member; it stays known for a while after
+ * the worker has left, because of its sequence numbers.
  *
  *                join                    connection broken
  *   (unknown) --------> joined <-----------------------------> away
@@ -23,30 +21,23 @@
 #include <stdint.h>
 
 #include "common/status.h"
+#include "common/wire.h"
 #include "server/engine/alarm.h"
 #include "server/engine/barrier.h"
 #include "server/engine/conduct.h"
 #include "server/engine/recall.h"
-#include "server/engine/round.h"
+#include "server/engine/window.h"
 
 struct engine;
 struct letter;
 struct model;
 struct peer;
 struct push;
+struct worker;
 
 enum {
     MEMBERS_KEPT = 4096,            /* most that are remembered after they left */
     MEMBER_KEPT_MS = 10 * 60 * 1000 /* and for how long */
-};
-
-struct worker {
-    char *name;
-    uint64_t session;
-    uint64_t incarnation;
-    struct peer *peer;      /* who speaks for it now, or NULL */
-    bool held;              /* not to be freed while it is being dealt with */
-    struct member *members; /* by next_of_worker */
 };
 
 struct member {
@@ -60,10 +51,10 @@ struct member {
     bool lost;          /* away, and known to be lost: policy wait */
     bool loss_pending;  /* lost while the model was busy */
     uint64_t left_ns;
-    size_t reserved; /* of the budget, while joined */
-    uint64_t last_sequence;
+    size_t reserved;    /* of the budget, while joined */
     uint64_t last_step; /* of its last applied push */
-    uint64_t applied, duplicates, refused;
+    uint64_t lost_step; /* of the model when the worker was lost; 0: never */
+    uint64_t applied, duplicates, refused, resends;
     struct push *gathering;    /* the push whose frames are arriving */
     struct push *first, *last; /* complete ones, ascending sequence */
     size_t waiting;            /* how many */
@@ -71,18 +62,10 @@ struct member {
                                   joined: what `staleness` compares */
     uint64_t told;             /* losses of the model that it knows of */
     struct conduct conduct;
-    struct drops drops;
     struct arrival arrival; /* at the barrier */
     struct recall recall;
+    struct window window; /* what became of its last pushes */
 };
-
-/* The connection says who it is. Finds or makes the worker, detaches whoever spoke for
- * it. OPT_UNAVAILABLE: no memory. */
-enum opt_status lease_hello(struct engine *engine, struct peer *peer, const char *name,
-                            uint64_t session, struct opt_error *error);
-
-/* Free a worker that is in no table any more; NULL is allowed. */
-void worker_free(struct worker *worker);
 
 /* The member that the peer is in this model, or NULL. */
 struct member *lease_member(const struct model *model, const struct peer *peer);
@@ -90,8 +73,12 @@ struct member *lease_member(const struct model *model, const struct peer *peer);
  * may send does not fit the budget. */
 enum opt_status lease_join(struct engine *engine, struct model *model,
                            struct peer *peer, struct opt_error *error);
-/* The highest sequence a client must not use again: that of the last push that took
- * effect, and of pushes that an earlier incarnation has left in the queue. */
+/* A push is settled: note what became of it. status: of the error, if it was refused;
+ * one that has nothing to do with the push is not noted, and it may come again. */
+void lease_note(struct member *member, uint64_t sequence, enum opt_fate fate,
+                enum opt_status status);
+/* The highest sequence a client must not use again: that of the last push that is
+ * settled, and of pushes that an earlier incarnation has left in the queue. */
 uint64_t lease_last_sequence(const struct member *member);
 /* Bytes of data that the peer's connection may have in flight for the models its worker
  * has joined. */
@@ -104,8 +91,9 @@ void lease_rest(struct engine *engine, struct member *member);
 void lease_leave(struct engine *engine, struct member *member);
 /* The worker is gone for good: what that means to the round is the model's policy. */
 void lease_lost(struct engine *engine, struct member *member);
-/* The connection is gone. */
-void lease_closed(struct engine *engine, struct peer *peer, bool expired);
+/* The connection is gone; expired: after so much silence. */
+void lease_closed(struct engine *engine, struct peer *peer, bool expired,
+                  uint64_t silent_ms);
 /* Forget the member altogether. */
 void lease_forget(struct engine *engine, struct member *member);
 /* Losses that were found while the model was busy. True if there were any. */

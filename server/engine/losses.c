@@ -6,6 +6,7 @@
 
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/worker.h"
 #include "server/letter.h"
 
 void losses_note(struct model *model, const char *name)

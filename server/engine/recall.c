@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "server/engine/lease.h"
 #include "server/engine/memory.h"
 #include "server/engine/model.h"
 #include "server/letter.h"
@@ -46,16 +45,15 @@ void recall_close(const struct model *model, struct recall *recall)
     *recall = (struct recall){ 0 };
 }
 
-bool recall_note(const struct model *model, struct member *member,
-                 const struct letter *letter)
+bool recall_note(const struct model *model, struct recall *recall,
+                 struct letter *letter)
 {
-    struct recall *recall = &member->recall;
     size_t copied = 0;
     if (recall->values == NULL) {
         return true;
     }
-    for (; recall->noted < letter->piece_count; recall->noted++) {
-        const struct piece *piece = &letter->pieces[recall->noted];
+    for (; letter->noted < letter->piece_count; letter->noted++) {
+        const struct piece *piece = &letter->pieces[letter->noted];
         const struct tensor *tensor = &model->tensors[piece->segment.tensor];
         size_t first = (size_t)piece->segment.offset / OPT_BLOCK;
         size_t count = (size_t)piece->segment.count;
@@ -69,7 +67,6 @@ bool recall_note(const struct model *model, struct member *member,
         }
         copied += count;
     }
-    recall->noted = 0;
     return true;
 }
 

@@ -13,13 +13,11 @@
 #include <stdint.h>
 
 struct letter;
-struct member;
 struct model;
 
 struct recall {
     float *values;   /* as the model's flat range; NULL: nothing is kept */
     uint64_t *steps; /* per block of the model: which it is of; UINT64_MAX: of none */
-    size_t noted;    /* pieces of the pull in progress that have been copied */
 };
 
 /* Bytes that a worker of the model needs. */
@@ -29,9 +27,9 @@ bool recall_open(const struct model *model, struct recall *recall);
 void recall_close(const struct model *model, struct recall *recall);
 
 /* Copy what the letter's pieces, which have their values, show of the training view.
- * False if there is more to do: call again. */
-bool recall_note(const struct model *model, struct member *member,
-                 const struct letter *letter);
+ * False if there is more to do, from the piece letter->noted on: call again. */
+bool recall_note(const struct model *model, struct recall *recall,
+                 struct letter *letter);
 
 /* The values of a block of the model as they were at that step, or NULL. at is where
  * the block begins in the flat range. */

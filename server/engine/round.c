@@ -126,16 +126,6 @@ void round_recount(struct model *model)
     }
 }
 
-struct push *round_waiting(const struct member *member, uint64_t sequence)
-{
-    for (struct push *push = member->first; push != NULL; push = push->next) {
-        if (push->head.sequence == sequence) {
-            return push;
-        }
-    }
-    return NULL;
-}
-
 void round_withdraw(struct engine *engine, struct push *push, enum opt_status status,
                     const char *text)
 {
@@ -155,6 +145,9 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
     } else {
         unqueue(push);
         round_unpin(push->model, answer);
+    }
+    if (!push->echo) {
+        lease_note(member, push->head.sequence, OPT_FATE_REFUSED, status);
     }
     push_recycle(engine, push);
     engine->counters.pushes_withdrawn++;
@@ -200,62 +193,23 @@ bool round_limit(struct engine *engine, struct push *push, const struct letter *
 
 /* ---------------------------------------------------------------- too late */
 
-/* The place of a push among those dropped, or PUSHES_DROPPED. */
-static size_t find_dropped(const struct member *member, uint64_t sequence)
-{
-    const struct drops *drops = &member->drops;
-    size_t count =
-        drops->count < PUSHES_DROPPED ? (size_t)drops->count : PUSHES_DROPPED;
-    if (drops->session == member->worker->session) {
-        for (size_t i = 0; i < count; i++) {
-            if (drops->sequences[i] == sequence) {
-                return i;
-            }
-        }
-    }
-    return PUSHES_DROPPED;
-}
-
-bool round_was_dropped(const struct member *member, uint64_t sequence)
-{
-    return find_dropped(member, sequence) < PUSHES_DROPPED;
-}
-
-bool round_answer_dropped(struct engine *engine, struct member *member,
-                          struct letter *letter, uint64_t sequence)
-{
-    size_t place = find_dropped(member, sequence);
-    if (place == PUSHES_DROPPED) {
-        return false;
-    }
-    char reason[64];
-    snprintf(reason, sizeof reason, "round %" PRIu64 " closed",
-             member->drops.rounds[place]);
-    round_answer(engine, member->model, letter,
-                 (struct opt_push_reply){ .fate = OPT_FATE_DROPPED,
-                                          .step = member->model->step,
-                                          .reason = letter_text(letter, reason) });
-    return true;
-}
-
 /* The round of the push has closed without it. It is in no queue any more. */
 static void drop(struct engine *engine, struct push *push)
 {
     struct member *member = push->member;
-    struct drops *drops = &member->drops;
+    struct model *model = push->model;
     struct letter *answer = push->answer;
-    uint64_t sequence = push->head.sequence;
-    if (drops->session != push->session) {
-        *drops = (struct drops){ .session = push->session };
-    }
-    drops->sequences[drops->count % PUSHES_DROPPED] = sequence;
-    drops->rounds[drops->count % PUSHES_DROPPED] = push->head.basis + 1;
-    drops->count++;
+    char reason[64];
+    snprintf(reason, sizeof reason, "round %" PRIu64 " closed", push->head.basis + 1);
+    lease_note(member, push->head.sequence, OPT_FATE_DROPPED, OPT_OK);
     member->conduct.dropped++;
-    member->model->dropped++;
+    model->dropped++;
     engine->counters.pushes_dropped++;
     push_recycle(engine, push);
-    round_answer_dropped(engine, member, answer, sequence);
+    round_answer(engine, model, answer,
+                 (struct opt_push_reply){ .fate = OPT_FATE_DROPPED,
+                                          .step = model->step,
+                                          .reason = letter_text(answer, reason) });
 }
 
 /* What waits for a round that has closed. */
@@ -309,7 +263,7 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
         struct opt_push_reply reply = { .fate = fate,
                                         .step = model->step,
                                         .reason = "" };
-        member->last_sequence = push->head.sequence;
+        lease_note(member, push->head.sequence, fate, OPT_OK);
         member->clock++;
         if (fate == OPT_FATE_APPLIED) {
             reply.staleness = push_staleness(push, model->step - 1);
@@ -356,6 +310,8 @@ void round_overflowed(struct engine *engine, struct model *model, uint32_t tenso
         struct letter *answer = push->answer;
         push->member->refused++;
         engine->counters.pushes_refused++;
+        lease_note(push->member, push->head.sequence, OPT_FATE_REFUSED,
+                   OPT_INVALID_ARGUMENT);
         round_unpin(model, answer);
         push_recycle(engine, push);
         engine_fail(engine, answer, OPT_INVALID_ARGUMENT,

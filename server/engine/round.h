@@ -29,16 +29,6 @@ struct member;
 struct model;
 struct push;
 
-enum { PUSHES_DROPPED = 16 }; /* that are remembered of a worker */
-
-/* Pushes of one worker that came too late: they are settled, and sent again they are
- * answered as they were. A ring. */
-struct drops {
-    uint64_t session; /* whose sequences these are */
-    uint64_t sequences[PUSHES_DROPPED], rounds[PUSHES_DROPPED];
-    uint64_t count;
-};
-
 /* Complete pushes that one worker may have waiting, and for how many of them memory is
  * reserved when it joins. */
 size_t round_pushes(const struct model *model);
@@ -50,13 +40,6 @@ void round_add(struct engine *engine, struct push *push, struct letter *letter);
 /* Answer a push, and the pull that goes with it. */
 void round_answer(struct engine *engine, struct model *model, struct letter *letter,
                   struct opt_push_reply fate);
-/* The complete push of that number, or NULL. */
-struct push *round_waiting(const struct member *member, uint64_t sequence);
-/* Answer a push that was dropped before: false if it was not. */
-bool round_answer_dropped(struct engine *engine, struct member *member,
-                          struct letter *letter, uint64_t sequence);
-/* Whether it was. */
-bool round_was_dropped(const struct member *member, uint64_t sequence);
 /* Give up the pull that goes with a push. */
 void round_unpin(struct model *model, const struct letter *answer);
 /* The push is to be answered by the deadline of this letter. False: no memory. */

@@ -316,7 +316,7 @@ void stream_withdraw(struct push *push)
     model->round_count--;
     memmove(model->round + place, model->round + place + 1,
             (model->round_count - place) * sizeof(struct push *));
-    push->member->last_sequence = push->head.sequence;
+    lease_note(push->member, push->head.sequence, OPT_FATE_REFUSED, OPT_ABORTED);
     model->stream.changed = true;
 }
 

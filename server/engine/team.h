@@ -1,7 +1,8 @@
 /* team — the threads that do updates, and what each of them needs beside the model.
  *
- * There is one team; the OpenMP regions themselves are in update.c. Engine thread, but
- * for team_seat, which the threads of the team call.
+ * There is one team; the OpenMP regions themselves are in portion.c and update.c, and
+ * nowhere else in the daemon. Engine thread, but for team_seat, which the threads of
+ * the team call.
  */
 #ifndef OPTIMD_SERVER_ENGINE_TEAM_H
 #define OPTIMD_SERVER_ENGINE_TEAM_H
@@ -13,7 +14,8 @@
 #include "common/optim/update.h"
 
 enum {
-    TEAM_WORK = 65536,         /* items of work in a piece, at most */
+    TEAM_WORK = 65536,         /* items of work in a portion, at most */
+    TEAM_ELEMENTS = 256 << 10, /* fewer are done before a second thread is awake */
     TEAM_DIRECTION = 256 << 10 /* elements whose directions a thread can keep */
 };
 
@@ -39,7 +41,7 @@ struct team {
     int threads;
     struct seat *seats;   /* one per thread */
     size_t contributions; /* room in each */
-    struct work *work;    /* of the piece */
+    struct work *work;    /* of the portion */
 };
 
 /* NULL: no memory. To be called on the thread whose OpenMP regions are the team's. */

@@ -1,28 +1,24 @@
-/* update — see update.h. The only OpenMP regions of the daemon are in this file. */
+/* update — see update.h. */
 #include "server/engine/update.h"
 
 #include <assert.h>
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/optim/compensate.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/portion.h"
 #include "server/engine/published.h"
 #include "server/engine/push.h"
 #include "server/engine/segment.h"
 #include "server/engine/team.h"
 
 enum {
-    PIECE_LEAST = 1 << 20,    /* elements per thread and piece: about a millisecond */
-    PIECE_MOST = 16 << 20,    /* while nobody has sent a letter */
-    PIECE_TENSORS = 8192,     /* prepared at a time, per thread */
-    ROW_ELEMENTS = 64,        /* to find a row takes as long as to update so many */
-    TEAM_ELEMENTS = 64 << 10, /* fewer are done by one thread */
-    CHECK_ELEMENTS = 1024
+    PIECE_LEAST = 1 << 20, /* elements per thread and piece: about a millisecond */
+    PIECE_MOST = 16 << 20, /* while nobody has sent a letter */
+    PIECE_TENSORS = 8192,  /* prepared at a time, per thread */
+    ROW_ELEMENTS = 64      /* to find a row takes as long as to update so many */
 };
 
 /* ---------------------------------------------------------------- memory */
@@ -116,224 +112,7 @@ void update_fini(struct model *model)
     free(update->tensors);
 }
 
-/* ---------------------------------------------------------------- one block */
-
-static size_t block_elements(const struct tensor *tensor, size_t index)
-{
-    size_t rest = tensor->n - index * OPT_BLOCK;
-    return rest < OPT_BLOCK ? rest : OPT_BLOCK;
-}
-
-/* The contributions to one block, in rank order, with their factors. */
-static size_t gather(const struct model *model, const struct work *work,
-                     struct seat *seat)
-{
-    const struct update *update = &model->update;
-    const struct tensor *tensor = &model->tensors[work->tensor];
-    size_t place = tensor->first_block + work->block;
-    size_t count = 0;
-    for (size_t i = 0; i < update->push_count; i++) {
-        const struct push *push = update->pushes[i];
-        if (push->blocks[place] == NULL) {
-            continue;
-        }
-        seat->contributions[count].values = push->blocks[place];
-        seat->contributions[count].dtype = push->head.dtype;
-        seat->samples[count] = push->head.samples;
-        seat->forms[count] = push->head.form;
-        count++;
-    }
-    opt_aggregate_factors((enum opt_aggregate)model->spec.options.aggregate,
-                          seat->samples, seat->forms, count, seat->factors);
-    for (size_t i = 0; i < count; i++) {
-        seat->contributions[i].factor = seat->factors[i] * update->damping;
-    }
-    return count;
-}
-
-/* Delay compensation, of the one gradient of the update: where the weights are known
- * that it was computed from, and are others than now, it is replaced by what it would
- * be about now. */
-static void compensate(const struct model *model, const struct work *work,
-                       const struct opt_block_memory *memory, struct seat *seat)
-{
-    const struct push *push = model->update.pushes[0];
-    const struct tensor *tensor = &model->tensors[work->tensor];
-    size_t block = tensor->first_block + work->block;
-    const float *then =
-        push->head.basis == model->step
-            ? NULL
-            : recall_of(&push->member->recall, block,
-                        tensor->at + (size_t)work->block * OPT_BLOCK, push->head.basis);
-    if (then == NULL || memory->contribution_count == 0) {
-        return;
-    }
-    struct opt_contribution *gradient = &seat->contributions[0];
-    opt_compensate(gradient->dtype, gradient->values,
-                   (float)model->consistency.delay_compensation, memory->w, then,
-                   seat->compensated, memory->n);
-    gradient->values = seat->compensated;
-    gradient->dtype = OPT_FP32;
-}
-
-/* Where the directions of a block are kept between its two passes: in its gradient,
- * which nobody needs after the first, if that is fp32. */
-static float *direction_of(const struct model *model, const struct work *work,
-                           const struct seat *seat)
-{
-    const struct tensor *tensor = &model->tensors[work->tensor];
-    if (seat->contributions[0].dtype == OPT_FP32) {
-        return (float *)(uintptr_t)seat->contributions[0].values;
-    }
-    float *all = tensor->n <= TEAM_DIRECTION ? seat->direction : model->update.scratch;
-    return all + (size_t)work->block * OPT_BLOCK;
-}
-
-static void run_block(struct model *model, enum opt_pass pass, const struct work *work,
-                      struct seat *seat)
-{
-    struct update *update = &model->update;
-    const struct tensor *tensor = &model->tensors[work->tensor];
-    size_t flat = tensor->at + (size_t)work->block * OPT_BLOCK;
-    const struct shard *shard =
-        &model->shards[tensor->shard + (size_t)work->block / (OPT_SHARD / OPT_BLOCK)];
-    const struct opt_tensor_update *scalars = &update->tensors[work->tensor];
-    struct opt_block_memory memory = {
-        .n = block_elements(tensor, work->block),
-        .w = version_values(shard->current) + (flat - shard->at),
-    };
-    if (pass == OPT_PASS_STEP || pass == OPT_PASS_LOOKAHEAD) {
-        memory.w_out = version_values(shard->next) + (flat - shard->at);
-    }
-    if (pass == OPT_PASS_LOOKAHEAD) {
-        memory.w = memory.w_out; /* what the steps have written */
-    }
-    for (size_t i = 0; i < model->slot_count; i++) {
-        memory.slots[i] = model->slots[i] + flat;
-    }
-    if (pass != OPT_PASS_LOOKAHEAD) {
-        memory.contributions = seat->contributions;
-        memory.contribution_count = gather(model, work, seat);
-    }
-    if (scalars->two_passes && scalars->first_pass == OPT_PASS_DIRECTION &&
-        pass != OPT_PASS_LOOKAHEAD) {
-        memory.direction = direction_of(model, work, seat);
-    }
-    /* In the second of two passes the direction stands where the gradient was. */
-    if (model->consistency.delay_compensation > 0 && pass != OPT_PASS_LOOKAHEAD &&
-        !(scalars->two_passes && pass == OPT_PASS_STEP)) {
-        compensate(model, work, &memory, seat);
-    }
-    opt_block_run(scalars, pass, &memory,
-                  &update->sums[tensor->first_block + work->block]);
-}
-
-/* Both passes of a tensor that is small enough for one thread: nobody waits for
- * anybody, and the second pass, which goes backwards, finds much of it in cache. */
-static void run_whole(struct model *model, uint32_t number, struct seat *seat)
-{
-    const struct tensor *tensor = &model->tensors[number];
-    struct update *update = &model->update;
-    struct work work = { .tensor = number };
-    for (size_t i = 0; i < tensor->blocks; i++) {
-        work.block = (uint32_t)i;
-        run_block(model, update->tensors[number].first_pass, &work, seat);
-    }
-    opt_update_end_first(&update->tensors[number], update->sums + tensor->first_block,
-                         tensor->blocks);
-    for (size_t i = tensor->blocks; i-- > 0;) {
-        work.block = (uint32_t)i;
-        run_block(model, OPT_PASS_STEP, &work, seat);
-    }
-}
-
-/* Index of the first of n elements whose aggregate is not finite, or n. The sum is
- * formed as the kernels form it. */
-static size_t first_overflow(const struct opt_contribution *contributions, size_t count,
-                             size_t n)
-{
-    float values[CHECK_ELEMENTS];
-    double sums[CHECK_ELEMENTS];
-    for (size_t at = 0; at < n; at += CHECK_ELEMENTS) {
-        size_t run = n - at < CHECK_ELEMENTS ? n - at : CHECK_ELEMENTS;
-        memset(sums, 0, run * sizeof *sums);
-        for (size_t i = 0; i < count; i++) {
-            const struct opt_contribution *from = &contributions[i];
-            opt_dtype_widen(from->dtype,
-                            (const uint8_t *)from->values +
-                                at * opt_dtype_size(from->dtype),
-                            values, run);
-            for (size_t k = 0; k < run; k++) {
-                sums[k] += from->factor * (double)values[k];
-            }
-        }
-        for (size_t k = 0; k < run; k++) {
-            if (!isfinite((float)sums[k])) {
-                return at + k;
-            }
-        }
-    }
-    return n;
-}
-
 /* ---------------------------------------------------------------- pieces */
-
-/* What a piece consists of. */
-struct piece_work {
-    size_t count;      /* entries of the team's work */
-    size_t least;      /* of them, to be done in any case */
-    uint64_t elements; /* in all of them */
-};
-
-static void run_one(struct model *model, const struct work *work, struct seat *seat)
-{
-    static const enum opt_pass passes[] = {
-        [UPDATE_NORMS] = OPT_PASS_NORM,
-        [UPDATE_STEPS] = OPT_PASS_STEP,
-        [UPDATE_LOOKAHEAD] = OPT_PASS_LOOKAHEAD,
-    };
-    const struct update *update = &model->update;
-    if (work->block == WORK_WHOLE) {
-        run_whole(model, work->tensor, seat);
-    } else if (update->phase == UPDATE_FIRST) {
-        run_block(model, update->tensors[work->tensor].first_pass, work, seat);
-    } else {
-        run_block(model, passes[update->phase], work, seat);
-    }
-}
-
-/* Deal the work of the piece to the team; which thread does what changes nothing but
- * the time. Returns how many entries from the start have been done: all, unless a
- * letter came after the least. The team meets only at the end of a piece, which on a
- * busy machine costs a time slice, so a piece is long while nobody waits. */
-static size_t run_work(struct engine *engine, struct model *model,
-                       const struct piece_work *piece)
-{
-    struct team *team = engine->team;
-    /* A share is about one full block, or many small ones. */
-    size_t share = 1 + piece->count * OPT_BLOCK / (size_t)(piece->elements + 1);
-    if (share * (size_t)team->threads > piece->count) {
-        share = 1;
-    }
-    _Atomic size_t next = 0;
-    atomic_bool enough = false;
-#pragma omp parallel if (team->threads > 1 && piece->elements >= TEAM_ELEMENTS)
-    while (!atomic_load_explicit(&enough, memory_order_relaxed)) {
-        size_t begin = atomic_fetch_add_explicit(&next, share, memory_order_relaxed);
-        size_t end = begin + share < piece->count ? begin + share : piece->count;
-        if (begin >= piece->count) {
-            break;
-        }
-        for (size_t i = begin; i < end; i++) {
-            run_one(model, &team->work[i], team_seat(team));
-        }
-        if (end >= piece->least && mailbox_filled(&engine->box)) {
-            atomic_store_explicit(&enough, true, memory_order_relaxed);
-        }
-    }
-    size_t dealt = atomic_load_explicit(&next, memory_order_relaxed);
-    return dealt < piece->count ? dealt : piece->count;
-}
 
 /* The span at a place of the phase's order. */
 static struct span span_at(const struct model *model, size_t place)
@@ -411,14 +190,15 @@ static size_t index_of(const struct update *update, const struct span *span,
 /* Choose the next work of the phase, up to the span at place end. False if a shard
  * cannot be written now. */
 static bool choose_work(struct engine *engine, struct model *model, size_t end,
-                        struct piece_work *piece)
+                        struct portion *portion)
 {
     struct update *update = &model->update;
     uint64_t threads = (uint64_t)engine->team->threads;
     uint64_t least = PIECE_LEAST * threads;
     uint64_t most = engine->busy_first == NULL ? PIECE_MOST * threads : least;
     bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
-    while (update->cursor < end && piece->count < TEAM_WORK && piece->elements < most) {
+    while (update->cursor < end && portion->count < TEAM_WORK &&
+           portion->elements < most) {
         const struct span span = span_at(model, update->cursor);
         const uint32_t number = span.tensor;
         const struct tensor *tensor = &model->tensors[number];
@@ -433,20 +213,20 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
         if (writes && !open_shard(engine, model, shard)) {
             return false;
         }
-        struct work *work = &engine->team->work[piece->count++];
+        struct work *work = &engine->team->work[portion->count++];
         *work = (struct work){ .tensor = number,
                                .block = (uint32_t)block,
                                .place = (uint32_t)update->cursor };
         if (update->phase == UPDATE_STEPS && is_whole(model, number)) {
             work->block = WORK_WHOLE;
-            piece->elements += 2 * tensor->n;
+            portion->elements += 2 * tensor->n;
             update->cursor_block = tensor->blocks;
         } else {
-            piece->elements += block_elements(tensor, block);
+            portion->elements += portion_block_elements(tensor, block);
             update->cursor_block++;
         }
-        if (piece->elements <= least) {
-            piece->least = piece->count;
+        if (portion->elements <= least) {
+            portion->least = portion->count;
         }
     }
     return true;
@@ -456,17 +236,17 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
 static bool run_piece(struct engine *engine, struct model *model, size_t end)
 {
     struct update *update = &model->update;
-    struct piece_work piece = { 0 };
-    bool open = choose_work(engine, model, end, &piece);
-    size_t done = run_work(engine, model, &piece);
-    if (done < piece.count) {
+    struct portion portion = { 0 };
+    bool open = choose_work(engine, model, end, &portion);
+    size_t done = portion_run(engine, model, &portion);
+    if (done < portion.count) {
         const struct work *first = &engine->team->work[done];
         const struct span span = span_at(model, first->place);
         update->cursor = first->place;
         update->cursor_block =
             first->block == WORK_WHOLE ? 0 : index_of(update, &span, first->block);
     }
-    return open || piece.count > 0;
+    return open || portion.count > 0;
 }
 
 /* Whether the row of a group can be written. */
@@ -631,9 +411,8 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
                 continue;
             }
             struct work work = { .tensor = number, .block = (uint32_t)k };
-            struct seat *seat = team_seat(engine->team);
-            size_t found = first_overflow(
-                seat->contributions, gather(model, &work, seat), block_elements(of, k));
+            size_t found =
+                portion_block_overflow(model, &work, team_seat(engine->team));
             *tensor = number;
             *element = k * OPT_BLOCK + found;
             return;
@@ -644,9 +423,10 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
         if (!isfinite(rows->sums[i].first)) {
             size_t width = rows_width(model, i);
             *tensor = rows->groups[i].tensor;
-            *element = rows->groups[i].row * width +
-                       first_overflow(rows->contributions + rows->groups[i].first,
-                                      rows_contributions(rows, i), width);
+            *element =
+                rows->groups[i].row * width +
+                portion_first_overflow(rows->contributions + rows->groups[i].first,
+                                       rows_contributions(rows, i), width);
             return;
         }
     }

@@ -16,9 +16,8 @@
  * A tensor that takes two passes is done by one thread if it is small, so that nobody
  * waits in between; a large one is a group of its own.
  *
- * Between two pieces the threads of the team wait as the OpenMP runtime was told to
- * (OMP_WAIT_POLICY, GOMP_SPINCOUNT in the daemon's environment); by default they spin
- * for some milliseconds, then sleep.
+ * Between two pieces the threads of the team sleep, unless the daemon's environment
+ * says otherwise (server/patience.h).
  */
 #ifndef OPTIMD_SERVER_ENGINE_UPDATE_H
 #define OPTIMD_SERVER_ENGINE_UPDATE_H

@@ -3,6 +3,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
 /* Somebody else who is working with the model, or NULL. */

@@ -7,6 +7,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
 static struct opt_tensor_entry describe_tensor(const struct tensor *tensor)
@@ -28,7 +29,7 @@ static struct opt_worker_entry describe_worker(const struct member *member)
         .incarnation = member->worker->incarnation,
         .connected = member->worker->peer != NULL,
         .pushed = member->first != NULL,
-        .last_sequence = member->last_sequence,
+        .last_sequence = member->window.last,
         .last_step = member->last_step,
         .applied = member->applied,
         .duplicates = member->duplicates,
@@ -38,6 +39,8 @@ static struct opt_worker_entry describe_worker(const struct member *member)
         .waited_us = member->conduct.waited_ns / 1000,
         .resting = member->resting,
         .away = member->away,
+        .resends = member->resends,
+        .reconnects = member->worker->reconnects,
     };
     memcpy(entry.staleness, member->conduct.staleness, sizeof entry.staleness);
     return entry;

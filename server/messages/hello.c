@@ -3,6 +3,7 @@
 
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
+#include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
 enum {
@@ -44,7 +45,9 @@ static void answer(struct engine *engine, struct letter *letter)
 {
     const struct engine_settings *settings = &engine->settings;
     const struct peer *peer = letter->peer;
-    uint32_t lease_ms = lease_of(engine, &letter->request.body.hello);
+    const struct opt_hello *hello = &letter->request.body.hello;
+    uint32_t lease_ms = lease_of(engine, hello);
+    bool renewed = hello->incarnation != 0 && hello->incarnation != peer->incarnation;
     uint32_t beat_ms = settings->heartbeat_ms;
     if (beat_ms > lease_ms / BEATS_PER_LEASE) {
         beat_ms = lease_ms / BEATS_PER_LEASE;
@@ -59,6 +62,9 @@ static void answer(struct engine *engine, struct letter *letter)
         .max_header_bytes = (uint32_t)settings->max_header_bytes,
         .chunk_bytes = OPT_CHUNK_BYTES,
         .block_elements = OPT_BLOCK,
+        .lost = renewed && peer->worker != NULL
+                    ? letter_text(letter, peer->worker->lost_why)
+                    : "",
     };
     if (peer->worker != NULL && peer->worker->members != NULL) {
         letter->allowance = lease_allowance(peer);
@@ -92,8 +98,7 @@ void serve_hello(struct engine *engine, struct letter *letter)
         peer->observer = true;
     } else {
         struct opt_error error;
-        enum opt_status status =
-            lease_hello(engine, peer, hello->worker, hello->session, &error);
+        enum opt_status status = worker_hello(engine, peer, hello, &error);
         if (status != OPT_OK) {
             engine_fail(engine, letter, status, "%s", error.text);
             return;

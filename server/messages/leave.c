@@ -4,6 +4,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
 void serve_leave(struct engine *engine, struct letter *letter)

@@ -3,7 +3,27 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/resend.h"
 #include "server/messages/serve.h"
+
+/* What became of the pushes that an open asks about. False: no memory. */
+static bool report_settled(struct letter *letter, const struct member *member,
+                           struct opt_model_reply *reply)
+{
+    const struct opt_open *open = &letter->request.body.open;
+    if (letter->request.message != OPT_MESSAGE_OPEN || open->unanswered_count == 0) {
+        return true;
+    }
+    struct opt_settled *settled =
+        opt_arena_alloc(&letter->arena, open->unanswered_count * sizeof *settled);
+    if (settled == NULL) {
+        return false;
+    }
+    reply->settled_count =
+        resend_report(member, open->unanswered, open->unanswered_count, settled);
+    reply->settled = settled;
+    return true;
+}
 
 bool serve_model_reply(struct engine *engine, struct letter *letter,
                        struct model *model, bool join, bool created)
@@ -19,17 +39,26 @@ bool serve_model_reply(struct engine *engine, struct letter *letter,
         letter->allowance = lease_allowance(peer);
     }
     const struct member *member = lease_member(model, peer);
-    engine_reply(letter, OPT_MESSAGE_CREATE)->body.model = (struct opt_model_reply){
+    struct opt_model_reply reply = {
         .model = model->number,
         .created = created,
         .ready = model->ready,
         .step = model->step,
-        .last_sequence = member == NULL ? 0 : lease_last_sequence(member),
         .tensors = model->tensor_count,
         .parameters = model->parameters,
         .workers = (uint32_t)model->joined,
         .specification = letter_text(letter, model->canonical),
     };
+    if (member != NULL) {
+        reply.last_sequence = lease_last_sequence(member);
+        reply.lost_step = member->lost_step;
+        if (!report_settled(letter, member, &reply)) {
+            engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
+                        "no memory to say what became of pushes");
+            return false;
+        }
+    }
+    engine_reply(letter, OPT_MESSAGE_CREATE)->body.model = reply;
     engine_return(engine, letter);
     /* Somebody more: enough may have come together now. */
     flow_settle(engine, model);

@@ -3,7 +3,7 @@
 #include "server/messages/serve.h"
 #include "server/net/counters.h"
 
-enum { ENGINE_COUNTERS = 24 };
+enum { ENGINE_COUNTERS = 32 };
 
 static size_t read_engine(const struct engine *engine,
                           struct opt_counter out[ENGINE_COUNTERS])
@@ -14,6 +14,8 @@ static size_t read_engine(const struct engine *engine,
         { "errors", counted->errors },
         { "pushes_applied", counted->pushes_applied },
         { "pushes_duplicate", counted->pushes_duplicate },
+        { "pushes_resent", counted->pushes_resent },
+        { "pushes_stale", counted->pushes_stale },
         { "pushes_refused", counted->pushes_refused },
         { "pushes_skipped", counted->pushes_skipped },
         { "pushes_withdrawn", counted->pushes_withdrawn },
@@ -27,6 +29,8 @@ static size_t read_engine(const struct engine *engine,
         { "rounds_skipped", counted->rounds_skipped },
         { "versions_fresh", counted->versions_fresh },
         { "workers_lost", counted->workers_lost },
+        { "workers_reconnected", counted->workers_reconnected },
+        { "hellos_stale", counted->hellos_stale },
         { "deadlines_exceeded", counted->deadlines_exceeded },
         { "models", engine->model_count },
         { "workers", engine->workers.count },

@@ -16,6 +16,8 @@
 #include "server/net/send.h"
 #include "server/net/socket.h"
 
+enum { REFUSED_RETRY_MS = 500 }; /* told to connections beyond the limit */
+
 static const struct net_limits *limits_of(const struct conn *conn)
 {
     return &conn->loop->all->limits;
@@ -94,12 +96,13 @@ void conn_returned(struct conn *conn, struct letter *letter)
 /* ------------------------------------------------------------------- the end */
 
 /* Tell the engine that nothing more comes. */
-static void bid_farewell(struct conn *conn, bool lease_expired)
+static void bid_farewell(struct conn *conn, bool lease_expired, uint64_t silent_ms)
 {
     if (conn->farewell != NULL) {
         struct letter *letter = conn->farewell;
         conn->farewell = NULL;
         letter->lease_expired = lease_expired;
+        letter->silent_ms = silent_ms;
         conn->loop->farewells++;
         mailbox_post(conn->loop->all->engine, letter);
     }
@@ -138,7 +141,7 @@ void conn_close(struct conn *conn, const char *reason)
         return;
     }
     enter(conn, CONN_CLOSING, reason);
-    bid_farewell(conn, false);
+    bid_farewell(conn, false, 0);
     receive_abandon(conn);
     send_abandon(conn);
     uv_close(&conn->handle.any, on_closed);
@@ -175,6 +178,9 @@ void conn_refuse(struct conn *conn, enum opt_status status, const char *reason,
     }
     conn->letters++;
     letter_fail(letter, status, "%s", sentence);
+    if (conn->refused) {
+        letter->reply.body.error.retry_after_ms = REFUSED_RETRY_MS;
+    }
     send_answer(conn, letter);
     conn_end(conn, reason);
 }
@@ -195,7 +201,7 @@ static void on_shutdown(uv_shutdown_t *request, int status)
 static void linger(struct conn *conn)
 {
     enter(conn, CONN_LINGERING, "ended");
-    bid_farewell(conn, false);
+    bid_farewell(conn, false, 0);
     conn->shutdown.data = conn;
     int code = uv_shutdown(&conn->shutdown, &conn->handle.stream, on_shutdown);
     if (code != 0) {
@@ -340,7 +346,7 @@ static void check_silence(struct conn *conn, uint64_t now)
     } else if (conn->is_worker) {
         if (conn->lease_ms > 0 && silent > conn->lease_ms) {
             counter_add(COUNTER_LEASES_EXPIRED, 1);
-            bid_farewell(conn, true);
+            bid_farewell(conn, true, silent);
             conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "lease expired",
                         "silent for %" PRIu64 " ms; the lease of worker %s is %" PRIu32
                         " ms, send heartbeats",

@@ -83,10 +83,8 @@ enum opt_status endpoints_parse(const char *text, struct endpoints *out,
                                 struct opt_error *error)
 {
     struct endpoints found = { .count = 0 };
-    const char *rest = text;
-    for (const char *end = text; end != NULL; rest = end + 1) {
-        end = strchr(rest, ',');
-        size_t length = end != NULL ? (size_t)(end - rest) : strlen(rest);
+    for (const char *rest = text; rest != NULL;) {
+        size_t length = strcspn(rest, ",");
         char one[NI_MAXHOST + 16];
         if (length >= sizeof(one)) {
             return opt_fail(error, OPT_INVALID_ARGUMENT,
@@ -103,6 +101,7 @@ enum opt_status endpoints_parse(const char *text, struct endpoints *out,
             return status;
         }
         found.count++;
+        rest = rest[length] == ',' ? rest + length + 1 : NULL;
     }
     *out = found;
     return OPT_OK;

@@ -37,6 +37,9 @@ void bench_transfer(const struct bench *bench);
 /* latency.c: small pushes against an echo server. */
 void bench_latency(const struct bench *bench);
 
+/* connections.c: small pushes beside many idle connections. */
+void bench_connections(const struct bench *bench);
+
 /* training.c: synchronous steps of a 25 million parameter model, and its memory. */
 void bench_training(const struct bench *bench);
 

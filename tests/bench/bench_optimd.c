@@ -27,6 +27,8 @@ static const struct group {
       bench_sparse },
     { "transfer", "Pushes and pulls against bare blocking sockets", bench_transfer },
     { "latency", "Small pushes against a libuv echo server", bench_latency },
+    { "connections", "Small pushes beside a thousand idle connections",
+      bench_connections },
     { "training", "Synchronous training, Adam, 25 million parameters in 160 tensors",
       bench_training },
 };

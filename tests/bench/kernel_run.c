@@ -95,6 +95,7 @@ void kernel_run_shape(struct kernel_run *run, size_t n, size_t size)
 {
     size_t whole = n / OPT_BLOCK * OPT_BLOCK;
     size = size == 0 || size > whole ? whole : size / OPT_BLOCK * OPT_BLOCK;
+    run->blocks = size / OPT_BLOCK;
     run->tensors = whole / size;
     run->n = run->tensors * size;
     run->number = 0;
@@ -195,15 +196,10 @@ double kernel_run_traffic(const struct kernel_run *run)
 
 /* ---------------------------------------------------------------- passes */
 
-static size_t tensor_blocks(const struct kernel_run *run)
-{
-    return run->n / run->tensors / OPT_BLOCK;
-}
-
 /* Whether one thread does both passes of a tensor, as in the engine. */
 static bool is_whole(const struct kernel_run *run)
 {
-    return run->n / run->tensors <= TEAM_DIRECTION;
+    return run->blocks * OPT_BLOCK <= TEAM_DIRECTION;
 }
 
 static float *direction_of(const struct kernel_run *run, size_t block)
@@ -215,7 +211,7 @@ static float *direction_of(const struct kernel_run *run, size_t block)
         return run->directions + block * OPT_BLOCK;
     }
     return run->directions + (size_t)omp_get_thread_num() * TEAM_DIRECTION +
-           block % tensor_blocks(run) * OPT_BLOCK;
+           block % run->blocks * OPT_BLOCK;
 }
 
 static void run_block(const struct kernel_run *run, size_t block, enum opt_pass pass)
@@ -241,8 +237,7 @@ static void run_block(const struct kernel_run *run, size_t block, enum opt_pass 
     for (size_t s = 0; s < run->slot_count; s++) {
         memory.slots[s] = run->slots[s] + first;
     }
-    opt_block_run(&run->bound[block / tensor_blocks(run)], pass, &memory,
-                  &run->sums[block]);
+    opt_block_run(&run->bound[block / run->blocks], pass, &memory, &run->sums[block]);
 }
 
 /* One pass over some blocks, which go to whichever thread is free. */
@@ -258,7 +253,7 @@ static void run_pass(const struct kernel_run *run, size_t begin, size_t end,
 /* Both passes of one tensor on the calling thread, the second backwards. */
 static void run_whole(struct kernel_run *run, size_t tensor)
 {
-    size_t blocks = tensor_blocks(run), begin = tensor * blocks;
+    size_t blocks = run->blocks, begin = tensor * blocks;
     struct opt_tensor_update *bound = &run->bound[tensor];
     for (size_t b = 0; b < blocks; b++) {
         run_block(run, begin + b, bound->first_pass);
@@ -272,7 +267,7 @@ static void run_whole(struct kernel_run *run, size_t tensor)
 /* Both passes of every tensor. */
 static void run_two_passes(struct kernel_run *run)
 {
-    size_t blocks = tensor_blocks(run);
+    size_t blocks = run->blocks;
     if (is_whole(run)) {
 #pragma omp parallel for schedule(dynamic) num_threads(run->threads)
         for (size_t i = 0; i < run->tensors; i++) {
@@ -303,7 +298,7 @@ static void accumulate(struct kernel_run *run)
 void kernel_run_update(struct kernel_run *run)
 {
     struct opt_update update;
-    size_t blocks = tensor_blocks(run), all = run->n / OPT_BLOCK;
+    size_t blocks = run->blocks, all = run->n / OPT_BLOCK;
     if (run->accumulating) {
         accumulate(run);
     }

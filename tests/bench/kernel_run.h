@@ -19,6 +19,7 @@ struct kernel_run {
     size_t room;       /* parameters that there is memory for */
     size_t n;          /* of them used, in tensors of equal size */
     size_t tensors;    /* at least 1 */
+    size_t blocks;     /* of each, at least 1 */
     int threads;       /* of the team */
     int updates;       /* in one run */
     bool accumulating; /* sum the gradients in a pass of its own, then update */

@@ -212,6 +212,10 @@ void daemon_signal(const struct daemon_process *daemon, int number)
 {
     cr_assert_gt(daemon->pid, 0, "the daemon has ended");
     cr_assert_eq(kill(daemon->pid, number), 0);
+    if (number == SIGSTOP) {
+        siginfo_t info;
+        cr_assert_eq(waitid(P_PID, (id_t)daemon->pid, &info, WSTOPPED | WNOWAIT), 0);
+    }
 }
 
 bool daemon_alive(const struct daemon_process *daemon)

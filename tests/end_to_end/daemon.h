@@ -39,7 +39,7 @@ void daemon_spawn(struct daemon_process *daemon, const char *const *options);
  * timeout_ms. Its directory stays until daemon_remove. */
 int daemon_wait(struct daemon_process *daemon, int timeout_ms);
 
-/* Send a signal. */
+/* Send a signal; SIGSTOP has stopped it when this returns. */
 void daemon_signal(const struct daemon_process *daemon, int number);
 
 /* SIGTERM, wait, remove its directory; the test fails unless it exits with 0. */

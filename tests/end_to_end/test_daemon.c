@@ -292,6 +292,44 @@ Test(daemon, tells_the_connection_that_is_one_too_many)
     daemon_stop(&daemon);
 }
 
+/* The value of a variable in the daemon's environment, "" if it is not set. */
+static void variable_of(const struct daemon_process *daemon, const char *name,
+                        char value[64])
+{
+    char path[64], *entry = NULL;
+    size_t room = 0, length = strlen(name);
+    snprintf(path, sizeof path, "/proc/%d/environ", (int)daemon->pid);
+    FILE *file = fopen(path, "re");
+    cr_assert_not_null(file);
+    value[0] = '\0';
+    while (getdelim(&entry, &room, '\0', file) > 0) {
+        if (strncmp(entry, name, length) == 0 && entry[length] == '=') {
+            snprintf(value, 64, "%s", entry + length + 1);
+        }
+    }
+    free(entry);
+    fclose(file);
+}
+
+Test(daemon, has_its_team_sleep_unless_told_otherwise)
+{
+    static const char *const policies[] = { NULL, "active" };
+    unsetenv("GOMP_SPINCOUNT");
+    for (int i = 0; i < 2; i++) {
+        struct daemon_process daemon;
+        char value[64];
+        if (policies[i] == NULL) {
+            unsetenv("OMP_WAIT_POLICY");
+        } else {
+            setenv("OMP_WAIT_POLICY", policies[i], 1);
+        }
+        daemon_start(&daemon, (const char *[]){ "--threads", "2", NULL });
+        variable_of(&daemon, "OMP_WAIT_POLICY", value);
+        cr_assert_str_eq(value, policies[i] == NULL ? "passive" : policies[i]);
+        daemon_stop(&daemon);
+    }
+}
+
 Test(daemon, serves_connections_on_all_its_loops)
 {
     enum { CONNECTIONS = 12 };

@@ -403,6 +403,31 @@ Test(local, steps_can_be_synchronised_before_their_number_is_full)
     tear_down(&bench);
 }
 
+/* Without rounds each displacement is an update of its own, and knows how old it is. */
+Test(local, steps_are_synchronised_without_rounds_too)
+{
+    struct bench bench = set_up("sgd(lr=1)", "sgd(lr=1)", 2, NULL);
+    struct optclient *other = connect_as(&bench.daemon, "v", NULL);
+    struct optclient_policy policy = { .mode = OPTCLIENT_ASYNC };
+    struct optclient_model *mine, *theirs;
+    struct optclient_local *local;
+    expect_ok(optclient_create(bench.client, "async", "sgd(lr=1)", &policy,
+                               bench.shapes.tensors, 2, NULL, &mine));
+    expect_ok(optclient_local_open(mine, "sgd(lr=1)", 2, NULL, &local));
+    expect_ok(optclient_open(other, "async", 1, &theirs));
+    expect_ok(optclient_local_step(local, bench.gradients, 2, 1, NULL));
+    expect_ok(optclient_push(theirs, bench.gradients, 2, NULL, NULL));
+    struct optclient_local_result at;
+    expect_ok(optclient_local_step(local, bench.gradients, 2, 1, &at));
+    cr_assert_eq(at.sync.fate, OPTCLIENT_APPLIED);
+    cr_assert_eq(at.sync.step, 2);
+    cr_assert_eq(at.sync.staleness, 1);
+    cr_assert_eq(optclient_local_view(local, 1)[3], -3 * pattern(1, 3));
+    optclient_local_close(local);
+    optclient_close(other);
+    tear_down(&bench);
+}
+
 Test(local, steps_leave_alone_what_has_no_gradient)
 {
     struct bench bench = set_up("sgd(lr=1)", "sgd(lr=1)", 2, NULL);

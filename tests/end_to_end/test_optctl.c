@@ -14,7 +14,7 @@
 #include "client/optclient.h"
 #include "tests/end_to_end/daemon.h"
 
-enum { MOST_ARGUMENTS = 24, MOST_OUTPUT = 1 << 16 };
+enum { MOST_ARGUMENTS = 24, MOST_OUTPUT = 1 << 17 };
 
 static struct daemon_process server;
 static const char *address;
@@ -89,6 +89,16 @@ static const char *text_of(const json_t *object, const char *key)
     return text;
 }
 
+/* A file of its own with this text; *path is where. */
+static void write_file(const char *text, char path[64])
+{
+    snprintf(path, 64, "/tmp/optimd-optctl-XXXXXX");
+    int file = mkstemp(path);
+    cr_assert_geq(file, 0);
+    cr_assert_eq(write(file, text, strlen(text)), (ssize_t)strlen(text));
+    cr_assert_eq(close(file), 0);
+}
+
 static void create(void)
 {
     cr_assert_eq(RUN("create", "mlp", "--spec", "sgd(lr=1)", "--tensor",
@@ -125,6 +135,35 @@ Test(optctl, creates_shows_lists_and_deletes, .init = start, .fini = stop)
     cr_assert_eq(RUN("delete", "mlp"), 0, "%s", out);
     cr_assert_eq(RUN("show", "mlp"), 1);
     cr_expect(strstr(out, "no model \"mlp\"") != NULL, "%s", out);
+}
+
+Test(optctl, creates_models_of_any_policy_and_shows_them, .init = start, .fini = stop)
+{
+    static const char policy[] = "bounded,loss=fail,min_workers=2,staleness=4,damping,"
+                                 "delay_compensation=0.04";
+    static const char *const wrong[] = { "fast",           "sync,samples=x",
+                                         "sync,samples",   "async,damping=1",
+                                         "sync,loss=give", "sync,,backup=1",
+                                         "sync,patience=1" };
+    cr_assert_eq(RUN("create", "mlp", "--spec", "sgd(lr=1)", "--tensor", "w:4",
+                     "--policy", policy),
+                 0, "%s", out);
+    cr_assert_eq(RUN("show", "mlp"), 0, "%s", out);
+    cr_expect(strstr(out, policy) != NULL, "%s", out);
+    cr_assert_eq(RUN("--json", "show", "mlp"), 0, "%s", out);
+    json_t *model = read_json();
+    cr_expect_str_eq(text_of(model, "mode"), "bounded");
+    cr_expect_eq(json_integer_value(json_object_get(model, "staleness")), 4);
+    json_decref(model);
+    cr_assert_eq(RUN("create", "mlp", "--spec", "sgd(lr=1)", "--tensor", "w:4",
+                     "--policy", "sync,samples=100"),
+                 1);
+    cr_expect(strstr(out, "its mode is bounded, not sync") != NULL, "%s", out);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        cr_expect_eq(RUN("create", "m", "--spec", "sgd(lr=1)", "--tensor", "w:4",
+                         "--policy", wrong[i]),
+                     64, "%s: %s", wrong[i], out);
+    }
 }
 
 Test(optctl, changes_what_a_worker_trains_with, .init = start, .fini = stop)
@@ -175,7 +214,9 @@ Test(optctl, changes_what_a_worker_trains_with, .init = start, .fini = stop)
 Test(optctl, refuses_with_a_sentence_and_its_own_exit_status, .init = start,
      .fini = stop)
 {
+    char path[64];
     create();
+    write_file("rule: adam\n", path);
     cr_expect_eq(RUN("set", "mlp", "rl=0.5"), 1);
     cr_expect(strstr(out, "did you mean 'lr'") != NULL ||
                   strstr(out, "it has lr") != NULL,
@@ -191,9 +232,23 @@ Test(optctl, refuses_with_a_sentence_and_its_own_exit_status, .init = start,
     cr_expect_eq(RUN("set", "mlp"), 64);
     cr_expect_eq(RUN("set", "mlp", "lr=1", "--at-step", "soon"), 64);
     cr_expect_eq(RUN("show"), 64);
+    cr_expect_eq(RUN("create", "b", "--tensor", "w:1"), 64);
+    cr_expect_eq(
+        RUN("create", "b", "--spec", "adam", "--spec-file", path, "--tensor", "w:1"),
+        64);
+    cr_expect_eq(RUN("create", "b", "--spec-file", "no such file", "--tensor", "w:1"),
+                 1);
+    cr_expect(strstr(out, "no such file cannot be opened") != NULL, "%s", out);
+    cr_expect_eq(RUN("spec"), 64);
+    cr_expect_eq(RUN("spec", "adam", "--file", path), 64);
+    cr_expect_eq(RUN("spec", "adma"), 1);
+    cr_expect(strstr(out, "did you mean 'adam'") != NULL, "%s", out);
+    cr_expect_eq(RUN("rules", "--profile", "nothing"), 64);
+    cr_expect_eq(RUN("rules", "adam", "--profile", "torch"), 64);
     cr_expect_eq(RUN("shwo", "mlp"), 64);
     cr_expect_eq(RUN("rules", "nothing"), 64);
     cr_expect_eq(RUN("--server", "nowhere", "list"), 1);
+    cr_expect_eq(unlink(path), 0);
 }
 
 Test(optctl, tells_counters_and_rules, .init = start, .fini = stop)
@@ -218,4 +273,60 @@ Test(optctl, tells_counters_and_rules, .init = start, .fini = stop)
     json_decref(all);
     cr_assert_eq(RUN("rules", "lamb"), 0);
     cr_expect(strstr(out, "lamb is adam(") != NULL, "%s", out);
+}
+
+Test(optctl, takes_specifications_from_files_and_gives_them_back, .init = start,
+     .fini = stop)
+{
+    static const char text[] = "rule: torch.rmsprop\nmomentum: 0.9\nwarmup: 10\n";
+    static const char canonical[] =
+        "rmsprop(lr=0.01, rho=0.99, eps_mode=outside_sqrt, momentum=0.9, "
+        "momentum_form=heavy_ball) + warmup(10)";
+    char path[64], again[64];
+    write_file(text, path);
+    cr_assert_eq(RUN("create", "m", "--spec-file", path, "--tensor", "w:4"), 0, "%s",
+                 out);
+    cr_assert_eq(RUN("--json", "show", "m"), 0, "%s", out);
+    json_t *model = read_json();
+    cr_expect_str_eq(text_of(model, "specification"), canonical);
+    json_decref(model);
+    cr_assert_eq(RUN("show", "m", "--yaml"), 0, "%s", out);
+    write_file(out, again);
+    cr_assert_eq(RUN("--json", "spec", "--file", again), 0, "%s", out);
+    json_t *forms = read_json();
+    cr_expect_str_eq(text_of(forms, "expression"), canonical);
+    cr_expect(strstr(text_of(forms, "message"), "word: \"heavy_ball\"") != NULL, "%s",
+              out);
+    json_decref(forms);
+    cr_assert_eq(RUN("spec", canonical), 0, "%s", out);
+    cr_expect(strstr(out, "\nrule: rmsprop\nlr: 0.01\n") != NULL, "%s", out);
+    cr_expect_eq(unlink(path), 0);
+    cr_expect_eq(unlink(again), 0);
+}
+
+Test(optctl, names_the_file_and_the_line, .init = start, .fini = stop)
+{
+    char path[64], place[80];
+    write_file("rule: adam\ncosine: {stpes: 100}\n", path);
+    cr_expect_eq(RUN("create", "m", "--spec-file", path, "--tensor", "w:4"), 1);
+    snprintf(place, sizeof(place), "%s:2: ", path);
+    cr_expect(strstr(out, place) != NULL, "%s", out);
+    cr_expect(strstr(out, "did you mean 'steps'") != NULL, "%s", out);
+    cr_expect_eq(unlink(path), 0);
+}
+
+Test(optctl, lists_profiles_and_what_they_do_not_offer, .init = start, .fini = stop)
+{
+    cr_assert_eq(RUN("rules", "--profile", "optax"), 0, "%s", out);
+    cr_expect(strstr(out, "adam + decay(0.0001, decoupled)") != NULL, "%s", out);
+    cr_expect(strstr(out, "not offered: it multiplies") != NULL, "%s", out);
+    cr_expect(strstr(out, "torch.") == NULL, "%s", out);
+    cr_assert_eq(RUN("--json", "rules", "--profile", "keras"), 0, "%s", out);
+    json_t *rows = read_json();
+    cr_expect_gt(json_array_size(rows), (size_t)8);
+    cr_expect_str_eq(text_of(json_array_get(rows, 0), "name"), "keras.sgd");
+    cr_expect(json_is_null(json_object_get(json_array_get(rows, 0), "expression")));
+    json_decref(rows);
+    cr_assert_eq(RUN("rules", "torch.radam"), 0, "%s", out);
+    cr_expect(strstr(out, "torch.radam is radam(") != NULL, "%s", out);
 }

@@ -8,6 +8,7 @@ beside the daemon. Every answer is checked against arithmetic done here, with Py
 own floats rounded to fp32 where the daemon rounds. The last line counts the tests.
 """
 import ctypes
+import json
 import math
 import os
 import shutil
@@ -17,6 +18,8 @@ import sys
 import tempfile
 import time
 import unittest
+
+from google.protobuf import text_format
 
 DAEMON = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else ''
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)),
@@ -103,10 +106,13 @@ class Worker(Connection):
         self.greeting = self.hello(name, session)
         self.sequence = 0
 
-    def create(self, model, expression, shapes, weights=None, **more):
-        """Create and join; weights, if given, is one list per tensor."""
-        table = pb.TensorTable(tensors=[pb.Tensor(name=f't{i}', shape=shape)
-                                        for i, shape in enumerate(shapes)])
+    def create(self, model, expression, shapes, weights=None, names=None, sparse=(),
+               **more):
+        """Create and join; weights, if given, is one list per tensor. sparse: the
+        positions of those that are."""
+        table = pb.TensorTable(tensors=[
+            pb.Tensor(name=names[i] if names else f't{i}', shape=shape,
+                      sparse=i in sparse) for i, shape in enumerate(shapes)])
         self.elements = [math.prod(shape) for shape in shapes]
         initial = pb.CreateModel.ASSIGNED if weights else pb.CreateModel.ZEROS
         reply = self.call(create=pb.CreateModel(
@@ -219,6 +225,36 @@ class OtherLanguage(unittest.TestCase):
                 self.assertEqual(again.greeting.incarnation,
                                  second.greeting.incarnation)
 
+    def test_older_session_that_was_followed_is_refused(self):
+        with Worker('moved', session=1) as old, Worker('moved', session=2) as new:
+            granted = old.greeting.incarnation
+            with Connection(daemon.port) as back:
+                with self.assertRefused(FAILED_PRECONDITION, f'stale incarnation {granted}'):
+                    back.hello('moved', session=1, incarnation=granted)
+            with Connection(daemon.port) as again:
+                hello = again.hello('moved', session=2, incarnation=new.greeting.incarnation)
+                self.assertEqual(hello.incarnation, new.greeting.incarnation)
+                self.assertEqual(hello.lost, '')
+
+    def test_worker_that_comes_back_asks_what_became_of_its_pushes(self):
+        with Worker('asks', session=1) as worker:
+            worker.create('asked', 'sgd(lr=0.25)', [[3]])
+            for _ in range(2):
+                worker.push([1.0] * 3)
+            with self.assertRefused(INVALID_ARGUMENT, 'not finite'):
+                worker.push([math.nan] * 3)
+            worker.push([1.0] * 3)
+            with Connection(daemon.port) as again:
+                again.hello('asks', session=1, incarnation=worker.greeting.incarnation)
+                opened = again.call(open=pb.OpenModel(
+                    model='asked', join=True, unanswered=[2, 3, 4, 5])).model
+                self.assertEqual([(s.sequence, s.fate, s.step, s.code)
+                                  for s in opened.settled],
+                                 [(2, pb.PushReply.APPLIED, 2, 0),
+                                  (3, pb.PushReply.REFUSED, 2, INVALID_ARGUMENT),
+                                  (4, pb.PushReply.APPLIED, 3, 0)])
+                self.assertEqual(opened.last_sequence, 4)
+
     def test_first_message_must_be_hello(self):
         with Connection(daemon.port) as connection:
             with self.assertRefused(FAILED_PRECONDITION, 'hello'):
@@ -286,6 +322,20 @@ class OtherLanguage(unittest.TestCase):
                     data=table.SerializeToString()).model.specification)
         self.assertEqual(texts[0], texts[1])
         self.assertIn('adam', texts[0])
+
+    def test_message_that_optctl_prints_is_the_specification(self):
+        expression = ('torch.rmsprop(momentum=0.9, centered=true) + warmup(5) + '
+                      'tensors("a\\"b*", lr_scale=2, layerwise=none)')
+        optctl = os.path.join(os.path.dirname(DAEMON), 'optctl')
+        forms = json.loads(subprocess.run([optctl, '--json', 'spec', expression],
+                                          check=True, capture_output=True).stdout)
+        specification = text_format.Parse(forms['message'], pb.Specification())
+        table = pb.TensorTable(tensors=[pb.Tensor(name='w', shape=[4])])
+        with Worker('reader') as worker:
+            reply = worker.call(
+                create=pb.CreateModel(model='printed', specification=specification),
+                data=table.SerializeToString())
+        self.assertEqual(reply.model.specification, forms['expression'])
 
     def test_wrong_specification_names_the_right_word(self):
         with Worker('typo') as worker:
@@ -392,6 +442,95 @@ class OtherLanguage(unittest.TestCase):
             self.assertEqual((late.step, late.staleness), (4, 2))
             self.assertEqual(quick.pull()[0], [-3.0, -1.0, 3.0])
 
+    def test_round_may_close_by_samples(self):
+        policy = pb.Consistency(samples=10)
+        with Worker('many') as many, Worker('few') as few:
+            many.create('samples', 'sgd(lr=0.5)', [[2]], consistency=policy)
+            few.create('samples', 'sgd(lr=0.5)', [[2]], consistency=policy)
+            waiting = many.send(data=to_bytes([1.0, 0.0]),
+                                push=many.push_message(samples=6))
+            self.assertEqual(few.push([0.0, 2.0], samples=4).step, 1)
+            self.assertEqual(many.answer(waiting).push.step, 1)
+            step = [6 * 1.0 / 10, 4 * 2.0 / 10]
+            self.assertEqual(few.pull()[0], sgd([0.0, 0.0], step, 0.5))
+            self.assertEqual(many.push([1.0, 1.0], samples=12, basis=1).step, 2)
+
+    def test_push_for_a_closed_round_is_dropped(self):
+        policy = pb.Consistency(backup=1, min_workers=2)
+        with Worker('first') as first, Worker('second') as second:
+            first.create('backup', 'sgd(lr=1)', [[2]], consistency=policy)
+            second.create('backup', 'sgd(lr=1)', [[2]], consistency=policy)
+            self.assertEqual(first.push([1.0, 2.0]).fate, pb.PushReply.APPLIED)
+            late = second.push([10.0, 10.0])
+            self.assertEqual((late.fate, late.reason),
+                             (pb.PushReply.DROPPED, 'round 1 closed'))
+            self.assertEqual(first.pull()[0], [-1.0, -2.0])
+
+    def test_nobody_gets_too_far_ahead(self):
+        policy = pb.Consistency(mode=pb.Consistency.BOUNDED, staleness=2)
+        with Worker('fast') as fast, Worker('slow') as slow:
+            fast.create('bounded', 'sgd(lr=1)', [[1]], consistency=policy)
+            slow.create('bounded', 'sgd(lr=1)', [[1]], consistency=policy)
+            fast.push([1.0])
+            fast.push([1.0])
+            with self.assertRefused(DEADLINE_EXCEEDED, '"slow"'):
+                fast.call(timeout_ms=200, data=to_bytes([1.0]),
+                          push=fast.push_message())
+            waiting = fast.send(data=to_bytes([1.0]), push=fast.push_message())
+            self.assertEqual(slow.push([1.0]).fate, pb.PushReply.APPLIED)
+            self.assertEqual(fast.answer(waiting).push.fate, pb.PushReply.APPLIED)
+            slow.call(rest=pb.Rest(model=slow.model))
+            for _ in range(4):
+                fast.push([1.0])
+            self.assertEqual(fast.pull()[0], [-8.0])
+
+    def test_stale_gradients_are_damped_and_compensated(self):
+        policy = pb.Consistency(mode=pb.Consistency.ASYNC, damping=True,
+                                delay_compensation=0.5)
+        with Worker('stale') as stale, Worker('fresh') as fresh:
+            stale.create('stale', 'sgd(lr=1)', [[1]], consistency=policy)
+            fresh.create('stale', 'sgd(lr=1)', [[1]], consistency=policy)
+            stale.pull()
+            fresh.push([8.0])
+            # Two from weights that were 0 and are -8: 2 + 0.5 * 2 * 2 * (-8 - 0), halved.
+            self.assertEqual(stale.push([2.0]).staleness, 1)
+            self.assertEqual(stale.pull()[0], [-8.0 + 7.0])
+            about = pb.ModelDescription.FromString(
+                stale.call(describe=pb.DescribeModel(model='stale')).data)
+            self.assertEqual(about.consistency, pb.Consistency(
+                mode=pb.Consistency.ASYNC, min_workers=1, damping=True,
+                delay_compensation=0.5))
+            self.assertEqual([list(w.staleness) for w in about.workers], [[1], [0, 1]])
+            self.assertEqual((about.rounds, about.mean_staleness), (2, 0.5))
+
+    def test_policy_that_cannot_be_is_refused(self):
+        with Worker('policy') as worker:
+            for policy, said in (
+                    (pb.Consistency(mode=pb.Consistency.BOUNDED), 'at least 1'),
+                    (pb.Consistency(staleness=3), 'for bounded'),
+                    (pb.Consistency(samples=3, backup=1), 'one of them')):
+                with self.assertRefused(INVALID_ARGUMENT, said):
+                    worker.create('policy', 'sgd(lr=1)', [[1]], consistency=policy)
+            with self.assertRefused(UNIMPLEMENTED, 'SHARD'):
+                worker.create('policy', 'sgd(lr=1)', [[1]], consistency=pb.Consistency(
+                    atomic=pb.Consistency.SHARD))
+
+    def test_barrier_waits_for_everybody_and_names_the_lost(self):
+        with Worker('one') as one, Worker('two') as two:
+            one.create('barrier', 'sgd(lr=1)', [[1]])
+            two.create('barrier', 'sgd(lr=1)', [[1]])
+            waiting = one.send(barrier=pb.Barrier(model=one.model, sequence=1))
+            self.assertEqual(
+                two.call(barrier=pb.Barrier(model=two.model, sequence=1)).barrier.step, 0)
+            one.answer(waiting)
+            one.call(barrier=pb.Barrier(model=one.model, sequence=1))  # asked again
+            with self.assertRefused(DEADLINE_EXCEEDED, '"two"'):
+                one.call(timeout_ms=200,
+                         barrier=pb.Barrier(model=one.model, sequence=2))
+            with Worker('two', session=8):  # another process: the first one is lost
+                passed = one.call(barrier=pb.Barrier(model=one.model, sequence=3))
+                self.assertEqual(list(passed.barrier.lost), ['two'])
+
     def test_push_pull_returns_the_weights_it_made(self):
         weights, gradient = ramp(30), ramp(30, 2.0)
         with Worker('both') as worker:
@@ -428,6 +567,176 @@ class OtherLanguage(unittest.TestCase):
             worker.create('partial', 'sgd(lr=0.25)', [[3], [4]])
             worker.push([4.0] * 4, segments=[pb.Segment(tensor=1, count=4)])
             self.assertEqual(worker.pull()[0], [0.0] * 3 + [-1.0] * 4)
+
+    def test_forms_may_differ_within_a_round(self):
+        """Only the weighted mean tells a sum over samples from a mean over them."""
+        mean, total = ramp(20), ramp(20, 6.0)
+        expected = {
+            'weighted_mean': [(2 * x + y) / 8 for x, y in zip(mean, total)],
+            'mean': [(x + y) / 2 for x, y in zip(mean, total)],
+            'sum': [x + y for x, y in zip(mean, total)],
+        }
+        for how, aggregate in expected.items():
+            with self.subTest(how), Worker('a') as a, Worker('b') as b:
+                name, text = f'forms-{how}', f'sgd(lr=1) + aggregate({how})'
+                a.create(name, text, [[20]])
+                b.create(name, text, [[20]])
+                waiting = a.send(push=a.push_message(samples=2), data=to_bytes(mean))
+                b.push(total, samples=6, form=pb.Push.SUM)
+                self.assertEqual(a.answer(waiting).push.fate, pb.PushReply.APPLIED)
+                self.assertClose(b.pull()[0], [-x for x in aggregate])
+
+    # ------------------------------------------------------------ rows
+
+    def test_rows_of_a_table_are_pushed_and_pulled(self):
+        width, weights = 3, ramp(30)
+        rows = [7, 2, 7]
+        values = [float(i + 1) for i in range(len(rows) * width)]
+        with Worker('embedder') as worker:
+            worker.create('table', 'sgd(lr=0.25)', [[10, width], [2]],
+                          [weights, [0.0, 0.0]], sparse={0})
+            pushed = worker.push(values, segments=[pb.Segment(rows=rows)])
+            self.assertEqual((pushed.fate, pushed.step), (pb.PushReply.APPLIED, 1))
+            gradient = [0.0] * 30
+            for i, row in enumerate(rows):
+                for k in range(width):
+                    gradient[row * width + k] += values[i * width + k]
+            expected = sgd(weights, gradient, 0.25)
+            asked = [9, 7, 2, 7]
+            got, reply = worker.pull(segments=[pb.Segment(rows=asked)])
+            self.assertEqual(got, [x for row in asked for x in
+                                   expected[row * width:(row + 1) * width]])
+            self.assertEqual([list(s.rows) for s in reply.pull.segments], [asked])
+            self.assertEqual(worker.pull(segments=[pb.Segment(tensor=0)])[0], expected)
+
+    def test_rows_and_a_dense_tensor_make_one_push(self):
+        with Worker('mixed') as worker:
+            worker.create('mixed', 'sgd(lr=1)', [[4, 2], [3]], sparse={0})
+            worker.push([1.0, 2.0, 5.0, 6.0, 7.0],
+                        segments=[pb.Segment(rows=[3]), pb.Segment(tensor=1, count=3)])
+            self.assertEqual(worker.pull()[0],
+                             [0.0] * 6 + [-1.0, -2.0, -5.0, -6.0, -7.0])
+            # No rows at all is an update of the table in which nothing moves.
+            worker.push([], segments=[pb.Segment(tensor=0)])
+            told = pb.ModelDescription.FromString(
+                worker.call(describe=pb.DescribeModel(model='mixed')).data)
+            self.assertEqual([(t.sparse, t.step) for t in told.tensors],
+                             [(True, 2), (False, 1)])
+
+    def test_rows_of_several_workers_are_summed(self):
+        with Worker('a') as a, Worker('b') as b:
+            a.create('rows-of-two', 'sgd(lr=1) + aggregate(sum)', [[5, 1]], sparse={0})
+            b.create('rows-of-two', 'sgd(lr=1) + aggregate(sum)', [[5, 1]], sparse={0})
+            waiting = a.send(data=to_bytes([1.0, 2.0]), push=a.push_message(
+                segments=[pb.Segment(rows=[0, 4])]))
+            b.push([10.0], segments=[pb.Segment(rows=[4])])
+            self.assertEqual(a.answer(waiting).push.fate, pb.PushReply.APPLIED)
+            self.assertEqual(b.pull()[0], [-1.0, 0.0, 0.0, 0.0, -12.0])
+
+    def test_sixteen_bit_rows_travel_both_ways(self):
+        for dtype, name in (pb.BF16, 'rows-bf16'), (pb.FP16, 'rows-fp16'):
+            with self.subTest(name), Worker(name) as worker:
+                worker.create(name, 'sgd(lr=0.5)', [[6, 4]], sparse={0})
+                worker.push(ramp(8), dtype, segments=[pb.Segment(rows=[1, 5])])
+                got, reply = worker.pull(dtype=dtype,
+                                         segments=[pb.Segment(rows=[5, 1])])
+                self.assertEqual(reply.pull.dtype, dtype)
+                expected = [-0.5 * x for x in ramp(8)]
+                self.assertEqual(got, expected[4:] + expected[:4])
+
+    def test_wrong_rows_are_refused_by_name(self):
+        with Worker('wrong-rows') as worker:
+            worker.create('wrong-rows', 'sgd(lr=1)', [[4, 2], [3]], sparse={0})
+            with self.assertRefused(INVALID_ARGUMENT, 'row 4', 't0', '0 to 3'):
+                worker.push([1.0] * 4, segments=[pb.Segment(rows=[3, 4])])
+            with self.assertRefused(INVALID_ARGUMENT, 't1', 'not sparse'):
+                worker.push([1.0] * 3, segments=[pb.Segment(tensor=1, rows=[0])])
+            with self.assertRefused(INVALID_ARGUMENT, 't0', 'names elements'):
+                worker.push([1.0] * 8, segments=[pb.Segment(count=8)])
+            with self.assertRefused(INVALID_ARGUMENT, 'offset and count must be 0'):
+                worker.push([1.0] * 2, segments=[pb.Segment(rows=[1], count=2)])
+            with self.assertRefused(INVALID_ARGUMENT, '8 bytes', '12'):
+                worker.push([1.0] * 3, segments=[pb.Segment(rows=[1])])
+            with self.assertRefused(INVALID_ARGUMENT, 't0', 'element 3'):
+                worker.push([1.0, math.nan], segments=[pb.Segment(rows=[1])])
+            with self.assertRefused(INVALID_ARGUMENT, 'row 9'):
+                worker.pull(segments=[pb.Segment(rows=[9])])
+            values, reply = worker.pull()
+            self.assertEqual((values, reply.pull.step), ([0.0] * 11, 0))
+
+    def test_table_needs_a_rule_that_can_leave_rows_alone(self):
+        with Worker('lazy') as worker:
+            for text, word in (('nag', 'nag'), ('adam + lookahead(6)', 'lookahead'),
+                               ('lamb', 'layerwise')):
+                with self.assertRefused(INVALID_ARGUMENT, word):
+                    worker.create('lazy', text, [[4, 2]], sparse={0})
+
+    # ------------------------------------------------------------ groups of tensors
+
+    def test_groups_have_options_of_their_own(self):
+        """The bias has no decay and no trust ratio: plain sgd beside LARS-like sgd."""
+        text = ('sgd(lr=0.5) + decay(0.25) + layerwise(update) + '
+                'tensors("*.bias", weight_decay=0, layerwise=none) + '
+                'tensors("norm?", lr_scale=2, layerwise=none)')
+        names = ['fc.weight', 'fc.bias', 'norm1']
+        w, b, n = ramp(12), ramp(3), ramp(4, 2.0)
+        with Worker('groups') as worker:
+            worker.create('groups', text, [[3, 4], [3], [4]], [w, b, n], names)
+            for step in range(1, 5):
+                g = [fp32(x * math.cos(step + i)) for i, x in enumerate(ramp(19, 0.5))]
+                worker.push(g, basis=step - 1)
+                u = [x + 0.25 * y for x, y in zip(g[:12], w)]
+                trust = (math.sqrt(sum(x * x for x in w))
+                         / math.sqrt(sum(x * x for x in u)))
+                w = [x - 0.5 * trust * y for x, y in zip(w, u)]
+                b = [x - 0.5 * y for x, y in zip(b, g[12:15])]
+                n = [x - y - 0.25 * x for x, y in zip(n, g[15:])]
+            self.assertClose(worker.pull()[0], w + b + n, 1e-5, 1e-6)
+
+    def test_first_group_that_matches_wins(self):
+        text = ('sgd(lr=1) + tensors("a*", lr_scale=0.5) + tensors("*b", lr_scale=0.25)')
+        with Worker('first-match') as worker:
+            worker.create('first-match', text, [[1]] * 4, names=['ab', 'xb', 'a', 'x'])
+            worker.push([8.0] * 4)
+            self.assertEqual(worker.pull()[0], [-4.0, -2.0, -4.0, -8.0])
+
+    # ------------------------------------------------------------ changes
+
+    def test_change_takes_effect_at_its_update(self):
+        with Worker('changer') as worker:
+            worker.create('changer', 'sgd(lr=1)', [[2], [3]])
+            stated = worker.call(set=pb.SetOptions(
+                model='changer', change='lr=0.5', at_step=3)).set
+            self.assertEqual(stated.step, 3)
+            self.assertIn('0.5', stated.specification)
+            expected = 0.0
+            for step in range(1, 5):
+                worker.push([4.0] * 5)
+                expected -= 4.0 if step < 3 else 2.0
+                self.assertEqual(worker.pull()[0], [expected] * 5)
+            with self.assertRefused(FAILED_PRECONDITION, 'update 3'):
+                worker.call(set=pb.SetOptions(model='changer', change='lr=2',
+                                              at_step=3))
+            with self.assertRefused(FAILED_PRECONDITION, 'slow_param'):
+                worker.call(set=pb.SetOptions(model='changer', change='lookahead_k=5'))
+            told = pb.ModelDescription.FromString(
+                worker.call(describe=pb.DescribeModel(model='changer')).data)
+            self.assertEqual([(c.step, c.before, c.after) for c in told.changes],
+                             [(3, 'sgd(lr=1)', 'sgd(lr=0.5)')])
+
+    def test_change_that_a_table_cannot_follow_is_refused(self):
+        with Worker('table-changer') as worker:
+            worker.create('table-changer', 'adam', [[4, 2]], sparse={0})
+            for change in 'layerwise()', 'lookahead_k=5':
+                with self.assertRaises(Refused) as refused:
+                    worker.call(set=pb.SetOptions(model='table-changer', change=change))
+                self.assertIn(refused.exception.code,
+                              (INVALID_ARGUMENT, FAILED_PRECONDITION))
+            told = pb.ModelDescription.FromString(
+                worker.call(describe=pb.DescribeModel(model='table-changer')).data)
+            self.assertEqual(len(told.changes), 0)
+
+    # ------------------------------------------------------------ large answers
 
     def test_large_pull_comes_in_frames_of_one_step(self):
         n = 3 * (1 << 20) + 5

@@ -293,7 +293,7 @@ Test(half_way, fails_a_push_whose_round_went_on_without_it)
     expect_ok(optclient_call_wait(call_a, &result));
     cr_assert_eq(result.lost, 1);
     expect_status(optclient_call_wait(call_b, NULL), OPTCLIENT_ABORTED);
-    cr_assert(strstr(optclient_error(), "went on without the rest") != NULL, "%s",
+    cr_assert(strstr(optclient_error(), "taken for dead") != NULL, "%s",
               optclient_error());
     optclient_call_free(call_a);
     optclient_call_free(call_b);

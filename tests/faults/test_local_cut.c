@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "client/optclient.h"
 #include "tests/client_models.h"
@@ -126,12 +127,14 @@ static enum fake_action keep_out(struct fake_conn *conn,
     return *closed && fake_number(conn) > 1 ? FAKE_HANG_UP : FAKE_SERVE;
 }
 
-static void synchronise_late(bool applies, bool known_before)
+/* Cut at that frame, of which the first is the push and the others are its answer; the
+ * fate is what the worker learns when it is let in. */
+static void synchronise_late(unsigned frame, enum optclient_fate fate,
+                             bool known_before)
 {
     atomic_bool closed = true;
-    /* Cut before the push is taken, or before its answer goes out. */
     struct fake_server *server = fake_server_start(&(struct fake_options){
-        .hook = keep_out, .context = &closed, .cut_at = FRAMES_BEFORE + 1 + applies });
+        .hook = keep_out, .context = &closed, .cut_at = FRAMES_BEFORE + frame });
     struct bench bench = set_up(fake_server_address(server), 2, SYNC_MS);
     expect_ok(step(&bench, NULL));
     expect_status(step(&bench, NULL), OPTCLIENT_UNAVAILABLE);
@@ -149,7 +152,7 @@ static void synchronise_late(bool applies, bool known_before)
     cr_assert(!at.stepped, "a step was made of gradients that belong to other weights");
     cr_assert_eq(at.steps, 2);
     cr_assert_eq(at.sync.step, 1);
-    cr_assert_eq(at.sync.fate, applies ? OPTCLIENT_DUPLICATE : OPTCLIENT_APPLIED);
+    cr_assert_eq(at.sync.fate, fate);
     cr_assert(!optclient_local_owes(bench.local));
     cr_assert_eq(fake_server_pushes(server), 1);
     expect_at(&bench, -2);
@@ -161,16 +164,54 @@ static void synchronise_late(bool applies, bool known_before)
     fake_server_stop(server);
 }
 
-Test(local_cut, learns_late_that_a_displacement_was_applied)
-{
-    synchronise_late(true, false);
-    synchronise_late(true, true);
-}
-
 Test(local_cut, learns_late_that_a_displacement_was_not_applied)
 {
-    synchronise_late(false, false);
-    synchronise_late(false, true);
+    synchronise_late(1, OPTCLIENT_APPLIED, false);
+    synchronise_late(1, OPTCLIENT_APPLIED, true);
+}
+
+Test(local_cut, learns_late_that_a_displacement_was_applied)
+{
+    synchronise_late(2, OPTCLIENT_DUPLICATE, false);
+    synchronise_late(2, OPTCLIENT_DUPLICATE, true);
+    /* In the middle of its weights. */
+    synchronise_late(3, OPTCLIENT_DUPLICATE, false);
+}
+
+/* The next connection is let in, but gets no weights until the daemon is told to. */
+static enum fake_action withhold_weights(struct fake_conn *conn,
+                                         const struct opt_request *request,
+                                         const uint8_t *data, size_t data_size,
+                                         void *context)
+{
+    const atomic_bool *withheld = context;
+    (void)data, (void)data_size;
+    return *withheld && fake_number(conn) > 1 && request->message == OPT_MESSAGE_PULL
+               ? FAKE_DONE
+               : FAKE_SERVE;
+}
+
+Test(local_cut, pulls_late_what_an_applied_displacement_has_made)
+{
+    atomic_bool withheld = true;
+    struct fake_server *server = fake_server_start(&(struct fake_options){
+        .hook = withhold_weights, .context = &withheld, .cut_at = FRAMES_BEFORE + 2 });
+    struct bench bench = set_up(fake_server_address(server), 1, SYNC_MS);
+    for (int i = 0; i < 2; i++) {
+        expect_status(step(&bench, NULL), OPTCLIENT_DEADLINE_EXCEEDED);
+        cr_assert(strstr(optclient_error(), "the push was applied") != NULL, "%s",
+                  optclient_error());
+        cr_assert(optclient_local_owes(bench.local));
+    }
+    withheld = false;
+    struct optclient_local_result at;
+    expect_ok(step(&bench, &at));
+    cr_assert(at.synced);
+    cr_assert_eq(at.sync.fate, OPTCLIENT_DUPLICATE);
+    cr_assert_eq(fake_server_pushes(server), 1);
+    expect_at(&bench, -1);
+    tear_down(&bench);
+    fake_server_stop(server);
 }
 
 /* The daemon stands still, so that nobody knows; what it does first when it goes on is
@@ -183,6 +224,9 @@ Test(local_cut, does_not_apply_twice_what_a_standing_daemon_had_taken)
     snprintf(address, sizeof(address), "127.0.0.1:%u", (unsigned)daemon.port);
     struct bench bench = set_up(address, 1, SYNC_MS);
     daemon_signal(&daemon, SIGSTOP);
+    int stopped;
+    cr_assert_eq(waitpid(daemon.pid, &stopped, WUNTRACED), daemon.pid);
+    cr_assert(WIFSTOPPED(stopped));
     enum optclient_status status = step(&bench, NULL);
     daemon_signal(&daemon, SIGCONT);
     cr_assert(status == OPTCLIENT_DEADLINE_EXCEEDED || status == OPTCLIENT_UNAVAILABLE,
@@ -216,6 +260,9 @@ Test(local_cut, pushes_again_what_was_refused)
     expect_ok(optclient_local_sync(bench.local, &at));
     cr_assert_eq(at.sync.fate, OPTCLIENT_APPLIED);
     cr_assert_eq(at.steps, 1);
+    struct optclient_usage usage;
+    optclient_usage(bench.client, &usage);
+    cr_assert_eq(usage.resends, 0, "what was refused is pushed under another number");
     expect_at(&bench, -1);
     optclient_close(other);
     tear_down(&bench);

@@ -264,6 +264,122 @@ Test(reconnect, leaves_a_connection_that_has_fallen_silent)
     shapes_free(&shapes);
 }
 
+/* ------------------------------------------------------------ what became of pushes */
+
+/* The first connection breaks at a push. The daemon of the next one does not remember
+ * the worker. */
+static enum fake_action forgets_the_worker(struct fake_conn *conn,
+                                           const struct opt_request *request,
+                                           const uint8_t *data, size_t data_size,
+                                           void *context)
+{
+    (void)data, (void)data_size, (void)context;
+    if (request->message == OPT_MESSAGE_HELLO && fake_number(conn) == 2) {
+        require(request->body.hello.incarnation == 1);
+        fake_reply(conn,
+                   &(struct opt_reply){ .id = request->id,
+                                        .message = OPT_MESSAGE_HELLO,
+                                        .body.hello = { .protocol = OPT_PROTOCOL,
+                                                        .incarnation = 2,
+                                                        .lease_ms = 5000,
+                                                        .heartbeat_ms = 1000 } },
+                   NULL, 0);
+        return FAKE_DONE;
+    }
+    if (request->message == OPT_MESSAGE_PUSH) {
+        require(request->body.push.incarnation == fake_number(conn));
+        return fake_number(conn) == 1 ? FAKE_HANG_UP : FAKE_SERVE;
+    }
+    return FAKE_SERVE;
+}
+
+Test(reconnect, says_that_a_push_is_stale_and_goes_on)
+{
+    struct fake_server *server =
+        fake_server_start(&(struct fake_options){ .hook = forgets_the_worker });
+    struct optclient *client = test_connect(fake_server_address(server), NULL);
+    struct shapes shapes = shapes_new(2, 1000);
+    struct optclient_model *model = test_create(client, "m", &shapes);
+    struct optclient_values *values = values_new(&shapes);
+    expect_status(optclient_push(model, values, 2, NULL, NULL), OPTCLIENT_ABORTED);
+    expect_words("stale incarnation 1: the daemon does not remember this worker");
+    expect_words("whether the push was applied is not known");
+    struct optclient_result result;
+    expect_ok(optclient_push(model, values, 2, NULL, &result));
+    cr_assert_eq(result.fate, OPTCLIENT_APPLIED);
+    cr_assert_eq(fake_server_connections(server), 2);
+    optclient_close(client);
+    fake_server_stop(server);
+    values_free(values, &shapes);
+    shapes_free(&shapes);
+}
+
+/* The first connection breaks at the third of three pushes without an answer to any of
+ * them. The daemon has skipped the first, refused the second, and not seen the third.
+ */
+static enum fake_action says_what_became_of_three(struct fake_conn *conn,
+                                                  const struct opt_request *request,
+                                                  const uint8_t *data, size_t data_size,
+                                                  void *context)
+{
+    static const struct opt_settled settled[] = {
+        { .sequence = 1, .fate = OPT_FATE_SKIPPED, .step = 0 },
+        { .sequence = 2, .fate = OPT_FATE_REFUSED, .status = OPT_DEADLINE_EXCEEDED },
+    };
+    (void)data, (void)data_size, (void)context;
+    if (request->message == OPT_MESSAGE_PUSH && fake_number(conn) == 1) {
+        return request->body.push.sequence < 3 ? FAKE_DONE : FAKE_HANG_UP;
+    }
+    if (request->message == OPT_MESSAGE_PUSH) {
+        require(request->body.push.sequence == 3);
+    }
+    if (request->message == OPT_MESSAGE_OPEN) {
+        require(request->body.open.unanswered_count == 3);
+        struct opt_reply reply = { .id = request->id,
+                                   .message = OPT_MESSAGE_MODEL,
+                                   .body.model = { .ready = true,
+                                                   .last_sequence = 2,
+                                                   .tensors = 2,
+                                                   .specification = "sgd(lr=1)",
+                                                   .settled = settled,
+                                                   .settled_count = 2 } };
+        fake_reply(conn, &reply, NULL, 0);
+        return FAKE_DONE;
+    }
+    return FAKE_SERVE;
+}
+
+Test(reconnect, believes_what_the_daemon_says_of_unanswered_pushes)
+{
+    static const enum optclient_status statuses[] = { OPTCLIENT_OK,
+                                                      OPTCLIENT_DEADLINE_EXCEEDED,
+                                                      OPTCLIENT_OK };
+    static const enum optclient_fate fates[] = { OPTCLIENT_SKIPPED,
+                                                 OPTCLIENT_UNKNOWN_FATE,
+                                                 OPTCLIENT_APPLIED };
+    struct fake_server *server =
+        fake_server_start(&(struct fake_options){ .hook = says_what_became_of_three });
+    struct optclient *client = test_connect(fake_server_address(server), NULL);
+    struct shapes shapes = shapes_new(2, 1000);
+    struct optclient_model *model = test_create(client, "m", &shapes);
+    struct optclient_values *values = values_new(&shapes);
+    struct optclient_call *calls[3];
+    for (int i = 0; i < 3; i++) {
+        expect_ok(optclient_push_start(model, values, 2, NULL, NULL, NULL, &calls[i]));
+    }
+    for (int i = 0; i < 3; i++) {
+        struct optclient_result result = { .fate = OPTCLIENT_UNKNOWN_FATE };
+        expect_status(optclient_call_wait(calls[i], &result), statuses[i]);
+        cr_assert_eq(result.fate, fates[i]);
+        optclient_call_free(calls[i]);
+    }
+    cr_assert_eq(fake_server_pushes(server), 1);
+    optclient_close(client);
+    fake_server_stop(server);
+    values_free(values, &shapes);
+    shapes_free(&shapes);
+}
+
 static enum fake_action never_answer_pushes(struct fake_conn *conn,
                                             const struct opt_request *request,
                                             const uint8_t *data, size_t data_size,

@@ -1,8 +1,5 @@
 /* Workers that die or freeze: nobody else waits longer than grace or lease, and what
  * counted is exactly what was acknowledged.
- *
- * Gradients are whole numbers, summed by sgd with learning rate 1, so that the weights
- * tell which pushes took effect. The workers that suffer are processes of their own.
  */
 #include <criterion/criterion.h>
 #include <poll.h>
@@ -11,151 +8,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "client/optclient.h"
 #include "tests/end_to_end/daemon.h"
 #include "tests/end_to_end/raw.h"
+#include "tests/faults/crew.h"
 
-enum { ELEMENTS = 3 * 16384 + 5, TIMEOUT_MS = 20000, EVENT_MS = 20000 };
-
-static const uint64_t shape[] = { ELEMENTS };
-static const struct optclient_tensor tensor = { .name = "w",
-                                                .shape = shape,
-                                                .rank = 1 };
-static const char specification[] = "sgd(lr=1, aggregate=sum)";
 static const char *const daemon_options[] = { "--lease", "1s", "--grace", "500ms",
                                               NULL };
 static const char *const patient[] = { "--grace", "60s", NULL };
 
-/* ---------------------------------------------------------------- a worker */
-
 static struct daemon_process server;
 
-struct worker {
-    struct optclient *client;
-    struct optclient_model *model;
-    float *gradient;
-    int64_t acknowledged; /* sum of what was applied */
-};
-
-static bool worker_start(struct worker *worker, const char *name)
-{
-    struct optclient_options options = optclient_options_default();
-    const struct optclient_policy policy = { .min_workers = 2 };
-    options.worker = name;
-    options.timeout_ms = TIMEOUT_MS;
-    *worker = (struct worker){ .gradient = calloc(ELEMENTS, sizeof(float)) };
-    return worker->gradient != NULL &&
-           optclient_connect(server.address, &options, &worker->client) ==
-               OPTCLIENT_OK &&
-           optclient_create(worker->client, "model", specification, &policy, &tensor, 1,
-                            NULL, &worker->model) == OPTCLIENT_OK;
-}
-
-/* Push the same number for every element. */
-static bool worker_push(struct worker *worker, int number)
-{
-    struct optclient_values values = { .values = worker->gradient };
-    struct optclient_result result = { .fate = OPTCLIENT_UNKNOWN_FATE };
-    for (size_t i = 0; i < ELEMENTS; i++) {
-        worker->gradient[i] = (float)number;
-    }
-    enum optclient_status status =
-        optclient_push(worker->model, &values, 1, NULL, &result);
-    if (status != OPTCLIENT_OK ||
-        (result.fate != OPTCLIENT_APPLIED && result.fate != OPTCLIENT_DUPLICATE)) {
-        fprintf(stderr, "push: %s\n", optclient_error());
-        return false;
-    }
-    worker->acknowledged += number;
-    return true;
-}
-
-static void worker_stop(struct worker *worker)
-{
-    optclient_model_close(worker->model);
-    optclient_close(worker->client);
-    free(worker->gradient);
-}
-
-/* The weights are minus the sum of all that was applied, in every element. */
-static void expect_sum(struct worker *worker, int64_t sum)
-{
-    struct optclient_values values = { .values = worker->gradient };
-    size_t wrong = 0;
-    cr_assert_eq(optclient_pull(worker->model, &values, 1, NULL, NULL), OPTCLIENT_OK,
-                 "%s", optclient_error());
-    for (size_t i = 0; i < ELEMENTS; i++) {
-        wrong += worker->gradient[i] != (float)-sum;
-    }
-    cr_expect_eq(wrong, 0, "%zu elements are wrong; the first is %g, not %g", wrong,
-                 (double)worker->gradient[0], (double)-sum);
-}
-
-/* ---------------------------------------------------------------- processes */
-
-struct process {
-    pid_t pid;
-    int events; /* bytes that it writes when something has happened */
-};
-
-static struct process spawn(void (*body)(int events))
-{
-    int ends[2];
-    cr_assert_eq(pipe(ends), 0);
-    fflush(NULL);
-    pid_t parent = getpid(), pid = fork();
-    cr_assert_geq(pid, 0);
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        close(ends[0]);
-        if (getppid() == parent) {
-            body(ends[1]);
-        }
-        _exit(1);
-    }
-    close(ends[1]);
-    return (struct process){ .pid = pid, .events = ends[0] };
-}
-
-static void tell(int events, int32_t what)
-{
-    if (write(events, &what, sizeof(what)) != (ssize_t)sizeof(what)) {
-        _exit(2);
-    }
-}
-
-static int32_t await(const struct process *process)
-{
-    struct pollfd ready = { .fd = process->events, .events = POLLIN };
-    int32_t what = -1;
-    cr_assert_eq(poll(&ready, 1, EVENT_MS), 1, "nothing happened");
-    cr_assert_eq(read(process->events, &what, sizeof(what)), (ssize_t)sizeof(what),
-                 "the worker has ended");
-    return what;
-}
-
-static void reap(struct process *process, int number)
-{
-    int status;
-    if (number != 0) {
-        cr_assert_eq(kill(process->pid, number), 0);
-    }
-    cr_assert_eq(waitpid(process->pid, &status, 0), process->pid);
-    if (number == 0) {
-        cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %d", status);
-    }
-    close(process->events);
-}
+/* ---------------------------------------------------------------- what they do */
 
 /* Takes part in one round and then computes for ever. */
 static void one_round(int events)
 {
     struct worker worker;
-    if (!worker_start(&worker, "b") || !worker_push(&worker, 10)) {
+    if (!worker_start(&worker, server.address, "b") || !worker_push(&worker, 10)) {
         _exit(3);
     }
     tell(events, 1);
@@ -176,7 +48,7 @@ static void half_a_push(int events)
     if (!raw_request(fd, &open, NULL, 0) || !raw_receive(fd, &reply)) {
         _exit(3);
     }
-    const struct opt_segment segment = { .count = ELEMENTS };
+    const struct opt_segment segment = { .count = CREW_ELEMENTS };
     const struct opt_request push = {
         .id = 3,
         .message = OPT_MESSAGE_PUSH,
@@ -187,12 +59,12 @@ static void half_a_push(int events)
                        .segment_count = 1,
                        .last = true },
     };
-    float *values = calloc(ELEMENTS, sizeof(float));
+    float *values = calloc(CREW_ELEMENTS, sizeof(float));
     size_t size;
-    uint8_t *frame = raw_frame(&push, values, ELEMENTS * sizeof(float), &size);
-    for (size_t i = 0; values != NULL && i < ELEMENTS; i++) {
+    for (size_t i = 0; values != NULL && i < CREW_ELEMENTS; i++) {
         values[i] = 1000.0f;
     }
+    uint8_t *frame = raw_frame(&push, values, CREW_ELEMENTS * sizeof(float), &size);
     if (!raw_send(fd, frame, size / 2)) {
         _exit(3);
     }
@@ -205,7 +77,7 @@ static void waits_in_a_round(int events)
 {
     struct worker worker;
     struct optclient_call *call;
-    if (!worker_start(&worker, "b")) {
+    if (!worker_start(&worker, server.address, "b")) {
         _exit(3);
     }
     struct optclient_values values = { .values = worker.gradient };
@@ -217,15 +89,22 @@ static void waits_in_a_round(int events)
 enum { ROUNDS = 40 };
 
 /* Pushes 1 in many rounds, says when the first few are over, and in the end how many
- * were acknowledged. */
+ * were acknowledged. Where it is told that it was taken for dead, it pulls and goes on.
+ */
 static void many_rounds(int events)
 {
     struct worker worker;
-    if (!worker_start(&worker, "b")) {
+    if (!worker_start(&worker, server.address, "b")) {
         _exit(3);
     }
     for (int i = 0; i < ROUNDS; i++) {
-        if (!worker_push(&worker, 1)) {
+        enum optclient_status status = worker_try_push(&worker, 1);
+        if (status == OPTCLIENT_ABORTED &&
+            strstr(optclient_error(), "stale incarnation 1") != NULL) {
+            status = worker_pull(&worker) ? OPTCLIENT_OK : OPTCLIENT_UNKNOWN;
+        }
+        if (status != OPTCLIENT_OK) {
+            fprintf(stderr, "push: %s\n", optclient_error());
             _exit(4);
         }
         if (i == 2) {
@@ -268,7 +147,7 @@ Test(workers, one_killed_in_the_middle_of_a_round_is_not_waited_for, .timeout = 
     struct worker a;
     daemon_start(&server, daemon_options);
     struct process b = spawn(one_round);
-    cr_assert(worker_start(&a, "a"), "%s", optclient_error());
+    cr_assert(worker_start(&a, server.address, "a"), "%s", optclient_error());
     cr_assert(worker_push(&a, 1));
     cr_assert_eq(await(&b), 1);
     reap(&b, SIGKILL);
@@ -283,17 +162,17 @@ Test(workers, one_killed_in_the_middle_of_a_push_leaves_nothing, .timeout = 60)
 {
     struct worker a, again;
     daemon_start(&server, daemon_options);
-    cr_assert(worker_start(&a, "a"), "%s", optclient_error());
+    cr_assert(worker_start(&a, server.address, "a"), "%s", optclient_error());
     struct process b = spawn(half_a_push);
     cr_assert_eq(await(&b), 1);
     reap(&b, SIGKILL);
     cr_assert(worker_push(&a, 2));
     expect_sum(&a, 2);
     /* Somebody else under its name starts anew. */
-    cr_assert(worker_start(&again, "b"), "%s", optclient_error());
+    cr_assert(worker_start(&again, server.address, "b"), "%s", optclient_error());
     struct optclient_call *call;
     struct optclient_values values = { .values = again.gradient };
-    for (size_t i = 0; i < ELEMENTS; i++) {
+    for (size_t i = 0; i < CREW_ELEMENTS; i++) {
         again.gradient[i] = 5.0f;
     }
     cr_assert_eq(optclient_push_start(again.model, &values, 1, NULL, NULL, NULL, &call),
@@ -313,7 +192,7 @@ Test(workers, a_frozen_one_loses_its_lease_and_may_come_back, .timeout = 120)
     struct worker a;
     daemon_start(&server, daemon_options);
     struct process b = spawn(many_rounds);
-    cr_assert(worker_start(&a, "a"), "%s", optclient_error());
+    cr_assert(worker_start(&a, server.address, "a"), "%s", optclient_error());
     for (int i = 0; i < 4; i++) {
         cr_assert(worker_push(&a, 100));
     }
@@ -329,7 +208,7 @@ Test(workers, a_frozen_one_loses_its_lease_and_may_come_back, .timeout = 120)
         cr_assert(worker_push(&a, 100));
     }
     int32_t acknowledged = await(&b);
-    cr_expect_eq(acknowledged, ROUNDS);
+    cr_expect_geq(acknowledged, ROUNDS - 1, "one push may have been stale");
     reap(&b, 0);
     cr_assert(worker_push(&a, 100));
     expect_sum(&a, a.acknowledged + acknowledged);
@@ -342,7 +221,7 @@ Test(workers, those_that_die_in_a_round_do_not_keep_the_daemon_from_stopping,
 {
     struct worker a;
     daemon_start(&server, patient);
-    cr_assert(worker_start(&a, "a"), "%s", optclient_error());
+    cr_assert(worker_start(&a, server.address, "a"), "%s", optclient_error());
     struct process b = spawn(waits_in_a_round);
     cr_assert_eq(await(&b), 1);
     expect_pushed(&a, "b", 1);

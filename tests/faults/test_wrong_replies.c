@@ -69,7 +69,7 @@ struct wrong {
     enum opt_dtype dtype;
     bool not_last;            /* never ends, but says so in a second frame */
     enum opt_message message; /* 0: pull */
-    bool wrong_sum, no_sum;
+    bool no_sum;
     enum optclient_status status;
     const char *words;
 };
@@ -111,12 +111,6 @@ static const struct wrong wrongs[] = {
       .message = OPT_MESSAGE_WAIT,
       .status = OPTCLIENT_INTERNAL,
       .words = "answered with wait" },
-    { .name = "a wrong sum",
-      .segment = { .tensor = 0, .offset = 0, .count = ELEMENTS },
-      .size = BYTES,
-      .wrong_sum = true,
-      .status = OPTCLIENT_DATA_LOSS,
-      .words = "checksum" },
     { .name = "no sum",
       .segment = { .tensor = 0, .offset = 0, .count = ELEMENTS },
       .size = BYTES,
@@ -141,7 +135,7 @@ static enum fake_action answer_wrongly(struct fake_conn *conn,
         .message =
             wrong->message == OPT_MESSAGE_NONE ? OPT_MESSAGE_PULL : wrong->message,
         .has_checksum = request->has_checksum && !wrong->no_sum,
-        .checksum = XXH3_64bits(values, wrong->size) + wrong->wrong_sum,
+        .checksum = XXH3_64bits(values, wrong->size),
     };
     if (reply.message == OPT_MESSAGE_PULL) {
         reply.body.pull = (struct opt_pull_reply){ .dtype = wrong->dtype,
@@ -162,7 +156,7 @@ Test(wrong_replies, are_told_from_weights)
     for (size_t i = 0; i < sizeof(wrongs) / sizeof(wrongs[0]); i++) {
         struct wrong wrong = wrongs[i];
         struct optclient_options options = test_options();
-        options.checksum = wrong.wrong_sum || wrong.no_sum;
+        options.checksum = wrong.no_sum;
         struct scene scene = scene_open(answer_wrongly, &wrong, &options);
         enum optclient_status status = pull(&scene);
         cr_assert_eq(status, wrong.status, "%s: %s: %s", wrong.name,
@@ -173,6 +167,69 @@ Test(wrong_replies, are_told_from_weights)
         cr_assert_eq(fake_server_connections(scene.server), 1, "%s", wrong.name);
         scene_close(&scene);
     }
+}
+
+/* The first answer to a pull does not have its own checksum. */
+static enum fake_action damage_the_first(struct fake_conn *conn,
+                                         const struct opt_request *request,
+                                         const uint8_t *data, size_t data_size,
+                                         void *context)
+{
+    static const float values[ELEMENTS];
+    static const struct opt_segment all = { .count = ELEMENTS };
+    (void)data, (void)data_size, (void)context;
+    if (request->message != OPT_MESSAGE_PULL || fake_number(conn) > 1) {
+        return FAKE_SERVE;
+    }
+    const struct opt_reply reply = {
+        .id = request->id,
+        .message = OPT_MESSAGE_PULL,
+        .has_checksum = true,
+        .checksum = XXH3_64bits(values, sizeof(values)) + 1,
+        .body.pull = { .segments = &all, .segment_count = 1, .last = true },
+    };
+    fake_reply(conn, &reply, values, sizeof(values));
+    return FAKE_DONE;
+}
+
+Test(wrong_replies, that_were_damaged_are_asked_for_again)
+{
+    struct optclient_options options = test_options();
+    options.checksum = 1;
+    struct scene scene = scene_open(damage_the_first, NULL, &options);
+    scene.values[0].values[0] = 5.0f;
+    expect_ok(push(&scene));
+    expect_ok(pull(&scene));
+    cr_assert_eq(scene.values[0].values[0], -5.0f);
+    cr_assert_eq(fake_server_connections(scene.server), 2);
+    scene_close(&scene);
+}
+
+/* The first push is said to have come damaged. */
+static enum fake_action refuse_the_first(struct fake_conn *conn,
+                                         const struct opt_request *request,
+                                         const uint8_t *data, size_t data_size,
+                                         void *context)
+{
+    unsigned *count = context;
+    (void)data, (void)data_size;
+    if (request->message == OPT_MESSAGE_PUSH && (*count)++ == 0) {
+        fake_reply_error(conn, request->id, OPT_DATA_LOSS, "the XXH3-64 is not", 0);
+        return FAKE_DONE;
+    }
+    return FAKE_SERVE;
+}
+
+Test(wrong_replies, that_tell_of_damage_make_the_client_send_again)
+{
+    unsigned count = 0;
+    struct scene scene = scene_open(refuse_the_first, &count, NULL);
+    struct optclient_result result;
+    expect_ok(optclient_push(scene.model, scene.values, 1, NULL, &result));
+    cr_assert_eq(result.fate, OPTCLIENT_APPLIED);
+    cr_assert_eq(count, 2);
+    cr_assert_eq(fake_server_connections(scene.server), 1);
+    scene_close(&scene);
 }
 
 /* -------------------------------------------------------------------- wrong streams */

@@ -73,7 +73,7 @@ static enum opt_status compare_tensor(struct run *run, size_t step, size_t tenso
     bool has_answer, fast = golden->spec.options.lookahead_k > 0.0;
     size_t count = opt_spec_slots(&golden->spec, slots), n;
     enum opt_status status = OPT_OK;
-    char key[256];
+    char key[GOLDEN_KEY];
 
     snprintf(key, sizeof key, "train/%zu/%s", step, name);
     bool has_train = golden_expected(golden, key, &n) != NULL;
@@ -86,7 +86,10 @@ static enum opt_status compare_tensor(struct run *run, size_t step, size_t tenso
                          &run->worst.views, error);
     }
     snprintf(key, sizeof key, "params/%zu/%s", step, name);
-    if (status == OPT_OK && !(has_train && has_answer)) {
+    if (has_train && has_answer) {
+        /* The fast weights themselves are no view. */
+        run->compared += golden_expected(golden, key, &n) != NULL ? 1 : 0;
+    } else if (status == OPT_OK) {
         status = compare(run, key, fast ? OPT_VIEW_TRAIN : OPT_VIEW_EVAL, NULL, tensor,
                          golden->atol_params, &run->worst.params, error);
     }
@@ -149,6 +152,13 @@ static enum opt_status run_steps(struct run *run, struct opt_error *error)
             status = compare_tensor(run, step, t, error);
         }
     }
+    if (status == OPT_OK && run->compared != golden->expected_count) {
+        return opt_fail(
+            error, OPT_DATA_LOSS,
+            "%zu of %zu expected values belong to a tensor, slot and update "
+            "of the case",
+            run->compared, golden->expected_count);
+    }
     return status;
 }
 
@@ -156,12 +166,16 @@ static enum opt_status run_steps(struct run *run, struct opt_error *error)
 static enum opt_status run_aggregate(struct run *run, enum opt_form form,
                                      const char *expected, struct opt_error *error)
 {
-    enum { WORKERS = 16 };
+    static const float *gradients[GOLDEN_WORKERS][GOLDEN_TENSORS];
     const struct golden_case *golden = run->golden;
-    const float *gradients[WORKERS][GOLDEN_TENSORS];
-    struct golden_push pushes[WORKERS];
-    size_t workers = golden->workers < WORKERS ? golden->workers : WORKERS;
+    struct golden_push pushes[GOLDEN_WORKERS];
+    size_t workers = golden->workers;
     enum opt_status status;
+
+    if (workers > GOLDEN_WORKERS) {
+        return opt_fail(error, OPT_OUT_OF_RANGE, "%zu workers, and %d are possible",
+                        workers, (int)GOLDEN_WORKERS);
+    }
 
     for (size_t i = 0; i < workers; i++) {
         for (size_t t = 0; t < golden->tensor_count; t++) {
@@ -173,7 +187,7 @@ static enum opt_status run_aggregate(struct run *run, enum opt_form form,
     }
     status = run->backend->update(run->model, pushes, workers, error);
     for (size_t t = 0; status == OPT_OK && t < golden->tensor_count; t++) {
-        char key[256];
+        char key[GOLDEN_KEY];
         size_t n;
 
         snprintf(key, sizeof key, "expect_%s/%s", expected, golden->tensors[t].name);
@@ -309,9 +323,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: golden [DIR]\n");
         return 64;
     }
-    if (golden_list(folder, &names, &count, &error) != OPT_OK ||
-        !start_daemon(&error)) {
+    if (golden_list(folder, &names, &count, &error) != OPT_OK) {
         fprintf(stderr, "golden: %s\n", error.text);
+        return 1;
+    }
+    if (!start_daemon(&error)) {
+        fprintf(stderr, "golden: %s\n", error.text);
+        golden_list_free(names, count);
         return 1;
     }
     for (size_t i = 0; i < count; i++) {

@@ -98,16 +98,13 @@ static enum opt_status model_open(const struct opt_spec *spec,
     return OPT_OK;
 }
 
-enum { ROWS = 256 }; /* that an update may name */
-
 /* A pass over each row once; its occurrences stand together in sorted and named. */
 static void run_rows(struct model *model, struct opt_tensor_update *tensor,
                      enum opt_pass pass, const struct opt_row *sorted,
                      const struct opt_contribution *named, size_t count,
-                     struct opt_update *update)
+                     struct opt_block_sums *sums, struct opt_update *update)
 {
     const struct opt_tensor_memory *memory = &model->memory[0];
-    struct opt_block_sums sums[ROWS];
     size_t n = 0;
 
     for (size_t i = 0, next; i < count; i = next) {
@@ -134,15 +131,15 @@ static void run_rows(struct model *model, struct opt_tensor_update *tensor,
 }
 
 /* One update of a sparse tensor by one worker: the rows in ascending order, each once.
- */
-static void update_rows(struct model *model, const struct golden_push *push)
+ * spare, named and sums have room for as many. */
+static void update_rows(struct model *model, const struct golden_push *push,
+                        struct opt_row *rows, struct opt_row *spare,
+                        struct opt_contribution *named, struct opt_block_sums *sums)
 {
-    struct opt_row rows[ROWS], spare[ROWS];
-    struct opt_contribution named[ROWS];
     struct opt_tensor_memory *memory = &model->memory[0];
     struct opt_tensor_update tensor;
     struct opt_update update;
-    size_t count = push->row_count < ROWS ? push->row_count : ROWS;
+    size_t count = push->row_count;
 
     for (size_t i = 0; i < count; i++) {
         rows[i] = (struct opt_row){ opt_row_key(0, push->rows[i]), (uint32_t)i };
@@ -158,31 +155,48 @@ static void update_rows(struct model *model, const struct golden_push *push)
     opt_update_begin(&update, &model->spec, model->T + 1);
     opt_update_bind(&tensor, &update, memory->options, memory->counters);
     if (opt_update_needs_norms(&update)) {
-        run_rows(model, &tensor, OPT_PASS_NORM, sorted, named, count, &update);
+        run_rows(model, &tensor, OPT_PASS_NORM, sorted, named, count, sums, &update);
         opt_update_end_norms(&update);
     }
     opt_update_tensor(&tensor);
-    run_rows(model, &tensor, OPT_PASS_STEP, sorted, named, count, &update);
+    run_rows(model, &tensor, OPT_PASS_STEP, sorted, named, count, sums, &update);
     model->T++;
+}
+
+static enum opt_status update_sparse(struct model *model,
+                                     const struct golden_push *push,
+                                     struct opt_error *error)
+{
+    size_t room = push->row_count + 1;
+    struct opt_row *rows = calloc(2 * room, sizeof *rows);
+    struct opt_contribution *named = calloc(room, sizeof *named);
+    struct opt_block_sums *sums = calloc(room, sizeof *sums);
+    bool ok = rows != NULL && named != NULL && sums != NULL;
+
+    if (ok) {
+        update_rows(model, push, rows, rows + room, named, sums);
+    }
+    free(rows);
+    free(named);
+    free(sums);
+    return ok ? OPT_OK : opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for rows");
 }
 
 static enum opt_status model_update(void *handle, const struct golden_push *pushes,
                                     size_t workers, struct opt_error *error)
 {
-    enum { WORKERS = 16 };
+    static struct opt_contribution contributions[GOLDEN_TENSORS][GOLDEN_WORKERS];
     struct model *model = handle;
-    struct opt_contribution contributions[GOLDEN_TENSORS][WORKERS];
-    uint64_t samples[WORKERS];
-    enum opt_form forms[WORKERS];
-    double factors[WORKERS];
+    uint64_t samples[GOLDEN_WORKERS];
+    enum opt_form forms[GOLDEN_WORKERS];
+    double factors[GOLDEN_WORKERS];
 
-    if (workers > WORKERS) {
+    if (workers > GOLDEN_WORKERS) {
         return opt_fail(error, OPT_INVALID_ARGUMENT, "more than %d workers",
-                        (int)WORKERS);
+                        (int)GOLDEN_WORKERS);
     }
     if (model->width > 0) {
-        update_rows(model, &pushes[0]);
-        return OPT_OK;
+        return update_sparse(model, &pushes[0], error);
     }
     for (size_t i = 0; i < workers; i++) {
         samples[i] = pushes[i].samples;

@@ -9,9 +9,10 @@
 #include <stdlib.h>
 
 #include "client/optclient.h"
+#include "common/optim/options.h"
 #include "tests/bench/process.h"
 
-enum { WORKERS = 16, TIMEOUT_MS = 20000 };
+enum { WORKERS = GOLDEN_WORKERS, TIMEOUT_MS = 20000 };
 
 static struct {
     struct server server;
@@ -89,8 +90,7 @@ static enum opt_status model_open(const struct opt_spec *spec,
 {
     struct optclient_tensor described[GOLDEN_TENSORS];
     const float *initial[GOLDEN_TENSORS];
-    static const float zeros[1 << 16];
-    char text[4096];
+    char text[OPT_EXPRESSION_BYTES + 1];
     struct live_model *model;
     enum opt_status status = client_of(0, error);
 
@@ -104,11 +104,7 @@ static enum opt_status model_open(const struct opt_spec *spec,
             .rank = tensors[i].rank,
             .sparse = tensors[i].rows != NULL,
         };
-        initial[i] = tensors[i].initial != NULL ? tensors[i].initial : zeros;
-        if (tensors[i].initial == NULL && tensors[i].n > sizeof zeros / sizeof *zeros) {
-            return opt_fail(error, OPT_OUT_OF_RANGE, "tensor %s is too large",
-                            tensors[i].name);
-        }
+        initial[i] = tensors[i].initial;
     }
     model = calloc(1, sizeof *model);
     if (model == NULL) {
@@ -117,9 +113,10 @@ static enum opt_status model_open(const struct opt_spec *spec,
     snprintf(model->name, sizeof model->name, "golden-%u", live.models++);
     model->tensors = count;
     opt_spec_print(spec, text, sizeof text);
-    status = passed_on(optclient_create(live.clients[0], model->name, text, NULL,
-                                        described, count, initial, &model->of[0]),
-                       text, error);
+    status = passed_on(
+        optclient_create(live.clients[0], model->name, text, NULL, described, count,
+                         initial[0] != NULL ? initial : NULL, &model->of[0]),
+        text, error);
     if (status != OPT_OK) {
         free(model);
         return status;

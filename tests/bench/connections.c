@@ -1,0 +1,243 @@
+/* connections — what many connections cost those that work.
+ *
+ * The same small pushes, one at a time, to a daemon with a thousand idle connections
+ * and to one with a single one. Beside that, as facts: the memory of the idle ones, how
+ * soon one that is beyond the limit is told so, and whether connections that come and
+ * go leave descriptors behind.
+ */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/optclient.h"
+#include "tests/bench/bench.h"
+#include "tests/bench/crowd.h"
+#include "tests/bench/loopback.h"
+#include "tests/bench/process.h"
+
+enum {
+    IDLE = 1000,
+    LIMIT = 1024, /* the daemon's default */
+    ELEMENTS = 16,
+    PINGS_MAX = 4000,
+    REFUSALS = 20,
+    CHURN_RATE = 1000, /* connections a second */
+    TIMEOUT_MS = 20000
+};
+
+struct side {
+    struct server server;
+    struct optclient *client;
+    struct optclient_model *model;
+    struct crowd crowd;
+    size_t pings;
+    double seconds[PINGS_MAX];
+};
+
+static bool pushes(void *context, double *values, char problem[256])
+{
+    struct side *side = context;
+    float numbers[ELEMENTS] = { 0 };
+    struct optclient_values gradient = { .values = numbers };
+    const struct optclient_push_options options = { .timeout_ms = TIMEOUT_MS };
+    /* Both sides ask as often, so that both come to their pushes in the same state. */
+    if (!crowd_touch(&side->crowd, IDLE)) {
+        snprintf(problem, 256, "an idle connection was closed");
+        return false;
+    }
+    for (size_t i = 0; i < side->pings; i++) {
+        double begin = seconds_now();
+        if (optclient_push(side->model, &gradient, 1, &options, NULL) != OPTCLIENT_OK) {
+            snprintf(problem, 256, "%.250s", optclient_error());
+            return false;
+        }
+        side->seconds[i] = seconds_now() - begin;
+    }
+    struct summary summary = summary_of(side->seconds, side->pings); /* sorts */
+    values[0] = summary.median * 1e6;
+    values[1] = side->seconds[side->pings * 99 / 100] * 1e6;
+    return true;
+}
+
+static bool client_start(struct side *side, char problem[256])
+{
+    const uint64_t elements = ELEMENTS;
+    const struct optclient_tensor tensor = { .name = "weights",
+                                             .shape = &elements,
+                                             .rank = 1 };
+    if (optclient_connect(side->server.address, NULL, &side->client) != OPTCLIENT_OK ||
+        optclient_create(side->client, "small", "sgd(lr=1e-3)", NULL, &tensor, 1, NULL,
+                         &side->model) != OPTCLIENT_OK) {
+        snprintf(problem, 256, "%.250s", optclient_error());
+        return false;
+    }
+    return true;
+}
+
+/* Idle connections join the daemon of this side; what they cost is a fact. */
+static bool crowd_in(const struct bench *bench, struct side *side, char problem[256])
+{
+    double values[2];
+    if (!crowd_gather(&side->crowd, side->server.address, 1, problem) ||
+        !pushes(side, values, problem)) {
+        return false;
+    }
+    double before = (double)server_peak_bytes(&side->server);
+    if (!crowd_gather(&side->crowd, side->server.address, IDLE, problem)) {
+        return false;
+    }
+    double after = (double)server_peak_bytes(&side->server);
+    report_fact(bench->report, "memory of idle ones", "%.1f MiB for %d, %.1f KiB each",
+                (after - before) / (1 << 20), IDLE, (after - before) / 1024 / IDLE);
+    return true;
+}
+
+static void measure_pushes(const struct bench *bench, struct side *crowded,
+                           struct side *alone)
+{
+    static const struct report_quantity trip[] = { { "p50", "us", REPORT_LESS, 0 },
+                                                   { "p99", "us", REPORT_LESS, 1.10 } };
+    const struct comparison comparison = {
+        .name = "push 64 B beside 1000 idle",
+        .reference = "the same beside one",
+        .quantities = trip,
+        .quantity_count = 2,
+        .ours = { pushes, crowded },
+        .theirs = { pushes, alone },
+    };
+    compare(bench->report, &comparison, &bench->effort);
+}
+
+/* ---------------------------------------------------------------- the limit */
+
+static void measure_refusals(const struct bench *bench, struct side *crowded)
+{
+    char problem[256], byte;
+    double longest = 0;
+    /* The client's own connection is one of them. */
+    if (!crowd_gather(&crowded->crowd, crowded->server.address, LIMIT - 1, problem)) {
+        report_failure(bench->report, "connections: %s", problem);
+        return;
+    }
+    for (int i = 0; i < REFUSALS; i++) {
+        double begin = seconds_now();
+        int fd = crowd_connect(crowded->server.address);
+        bool told = fd >= 0 && socket_receive(fd, &byte, 1);
+        double took = seconds_now() - begin;
+        longest = took > longest ? took : longest;
+        if (fd >= 0) {
+            close(fd);
+        }
+        if (!told) {
+            report_failure(bench->report,
+                           "connections: connection %d was not told why it is not "
+                           "served",
+                           LIMIT + 1 + i);
+            return;
+        }
+    }
+    report_fact(bench->report, "beyond the limit", "answered within %.1f ms (%d of %d)",
+                longest * 1000, REFUSALS, REFUSALS);
+}
+
+/* ---------------------------------------------------------------- coming and going */
+
+static size_t descriptors_of(const struct server *server)
+{
+    char path[64];
+    size_t count = 0;
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)server->pid);
+    DIR *directory = opendir(path);
+    while (directory != NULL && readdir(directory) != NULL) {
+        count++;
+    }
+    if (directory != NULL) {
+        closedir(directory);
+    }
+    return count;
+}
+
+static void sleep_until(double when)
+{
+    double left = when - seconds_now();
+    if (left > 0) {
+        struct timespec moment = { .tv_sec = (time_t)left,
+                                   .tv_nsec =
+                                       (long)((left - (double)(time_t)left) * 1e9) };
+        nanosleep(&moment, NULL);
+    }
+}
+
+static void measure_churn(const struct bench *bench, struct side *alone)
+{
+    size_t count = (bench->quick ? 2 : 10) * CHURN_RATE;
+    size_t before = descriptors_of(&alone->server);
+    struct crowd one = { .count = 0 };
+    char problem[256] = "";
+    double begin = seconds_now();
+    for (size_t i = 0; i < count; i++) {
+        sleep_until(begin + (double)i / CHURN_RATE);
+        if (!crowd_gather(&one, alone->server.address, 1, problem)) {
+            report_failure(bench->report, "connections: %s", problem);
+            return;
+        }
+        crowd_leave(&one);
+    }
+    double seconds = seconds_now() - begin;
+    /* The last ones are closed when the daemon has seen to it. */
+    size_t after = descriptors_of(&alone->server);
+    for (double limit = seconds_now() + 5; after != before && seconds_now() < limit;) {
+        sleep_until(seconds_now() + 0.01);
+        after = descriptors_of(&alone->server);
+    }
+    report_fact(bench->report, "coming and going",
+                "%zu in %.1f s, %.0f a second; descriptors %zu before, %zu after",
+                count, seconds, (double)count / seconds, before, after);
+    if (after != before) {
+        report_failure(bench->report, "connections: %zu descriptors were left behind",
+                       after - before);
+    }
+}
+
+/* ---------------------------------------------------------------- all of it */
+
+static bool prepare(const struct bench *bench, struct side *crowded, struct side *alone,
+                    char problem[256])
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    return server_start(&crowded->server, bench->daemon, problem) &&
+           server_start(&alone->server, bench->daemon, problem) &&
+           client_start(crowded, problem) && client_start(alone, problem) &&
+           crowd_gather(&alone->crowd, alone->server.address, 1, problem) &&
+           crowd_in(bench, crowded, problem);
+}
+
+void bench_connections(const struct bench *bench)
+{
+    static struct side crowded, alone;
+    char problem[256];
+    crowded.pings = bench->quick ? PINGS_MAX / 4 : PINGS_MAX;
+    alone.pings = crowded.pings;
+    if (prepare(bench, &crowded, &alone, problem)) {
+        measure_pushes(bench, &crowded, &alone);
+        measure_refusals(bench, &crowded);
+        measure_churn(bench, &alone);
+    } else {
+        report_failure(bench->report, "connections: %s", problem);
+    }
+    crowd_leave(&crowded.crowd);
+    crowd_leave(&alone.crowd);
+    optclient_close(crowded.client);
+    optclient_close(alone.client);
+    bool stopped = server_stop(&crowded.server);
+    if (!server_stop(&alone.server) || !stopped) {
+        report_failure(bench->report, "connections: a daemon did not stop cleanly");
+    }
+}

@@ -1,0 +1,31 @@
+/* crowd — many connections to a daemon at a time, which do nothing but exist.
+ *
+ * Each has said hello as an observer. Main thread.
+ */
+#ifndef OPTIMD_TESTS_BENCH_CROWD_H
+#define OPTIMD_TESTS_BENCH_CROWD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { CROWD_MAX = 1024 };
+
+struct crowd {
+    int sockets[CROWD_MAX];
+    size_t count;
+};
+
+/* A socket that is connected to "127.0.0.1:PORT", or -1. */
+int crowd_connect(const char *address);
+
+/* Add connections until there are count. False with a sentence. */
+bool crowd_gather(struct crowd *crowd, const char *address, size_t count,
+                  char problem[256]);
+
+/* They ask something by turns, so many times, so that none is let go for idleness.
+ * False if one was. */
+bool crowd_touch(const struct crowd *crowd, size_t times);
+
+void crowd_leave(struct crowd *crowd);
+
+#endif
