@@ -589,6 +589,78 @@ Test(stream, refuses_a_second_copy_that_differs)
     two_close(&two, true, true);
 }
 
+/* ---------------------------------------------------------------- sparse tensors */
+
+enum { DENSE = OPT_SHARD + 5 };
+static const uint64_t shape_table[] = { 4, 2 }, shape_dense[] = { DENSE };
+static const struct opt_tensor_entry with_table[] = {
+    { .name = "table", .shape = shape_table, .rank = 2, .elements = 8, .sparse = true },
+    { .name = "dense", .shape = shape_dense, .rank = 1, .elements = DENSE },
+};
+
+/* The frames of a push: row 1 of the table, twice; the two shards of the other. */
+static struct letter *send_frame(const struct caller *caller, uint32_t model,
+                                 uint64_t id, uint32_t number)
+{
+    static const uint32_t rows[] = { 1, 1 };
+    static const struct opt_segment segments[] = {
+        { .tensor = 0, .rows = rows, .row_count = 2 },
+        { .tensor = 1, .count = OPT_SHARD },
+        { .tensor = 1, .offset = OPT_SHARD, .count = DENSE - OPT_SHARD },
+    };
+    static const size_t sizes[] = { 4, OPT_SHARD, DENSE - OPT_SHARD };
+    static float ones[OPT_SHARD];
+    for (size_t i = 0; i < OPT_SHARD; i++) {
+        ones[i] = 1;
+    }
+    struct letter *letter = push_letter(caller, model, 1, OPT_FP32, &segments[number],
+                                        1, ones, sizes[number] * sizeof(float));
+    letter->request.id = id;
+    letter->request.body.push.frame = number;
+    letter->request.body.push.last = number == 2;
+    letter_send(caller, letter);
+    return letter;
+}
+
+Test(stream, applies_rows_once_and_at_the_end)
+{
+    struct engine_settings settings = desk_settings();
+    settings.grace_ms = 20000;
+    struct desk desk;
+    desk_open(&desk, settings);
+    struct caller a = caller_new(&desk, "a", 1), reader = caller_new(&desk, "r", 2);
+    uint32_t model = model_create(&a, "m", "sgd(lr=1)", policy(OPT_LOSS_SHRINK),
+                                  with_table, 2, NULL);
+    float *weights = malloc((8 + DENSE) * sizeof *weights);
+    struct letter *frames[6] = { NULL };
+    for (size_t copy = 0; copy < 2; copy++) {
+        frames[3 * copy] = send_frame(&a, model, 1000 + copy, 0);
+        frames[3 * copy + 1] = send_frame(&a, model, 1000 + copy, 1);
+        model_pull(&reader, model, OPT_VIEW_TRAIN, "", weights, 8 + DENSE);
+        cr_assert(weights[2] == 0 && weights[8] == -1 && weights[7 + DENSE] == 0);
+        if (copy == 0) {
+            caller_gone(&a, false);
+            a = caller_new(&desk, "a", 1);
+            model_join(&a, "m");
+        }
+    }
+    expect_applied(&desk, send_frame(&a, model, 1001, 2), 1);
+    model_pull(&reader, model, OPT_VIEW_TRAIN, "", weights, 8 + DENSE);
+    cr_assert(weights[1] == 0 && weights[2] == -2 && weights[3] == -2);
+    cr_assert(weights[8] == -1 && weights[7 + DENSE] == -1);
+    free(weights);
+    for (size_t i = 0; i < 6; i++) {
+        if (frames[i] != NULL) {
+            frames[i] = letter_await(&desk, frames[i]);
+            cr_expect(frames[i]->silent);
+            desk_free(frames[i]);
+        }
+    }
+    caller_gone(&a, false);
+    caller_gone(&reader, false);
+    desk_close(&desk);
+}
+
 /* ---------------------------------------------------------------- what can be asked */
 
 struct refusal {
