@@ -83,15 +83,21 @@ static bool run_parts(void *context, double *values, char problem[256])
     return true;
 }
 
+static const char *suffix_of(const struct form *form)
+{
+    return form->atomic == OPTCLIENT_ATOMIC_SHARD ? " by shards" : "";
+}
+
 /* Peak resident memory beside the weights and slots that the model needs. */
-static void report_memory(const struct bench *bench, const struct contest *contest)
+static void report_memory(const struct bench *bench, const struct contest *contest,
+                          const struct form *form)
 {
     const double mebibyte = 1 << 20;
-    double peak = (double)server_peak_bytes(&contest->whole.server) / mebibyte;
+    double peak = (double)server_peak_bytes(&form->server) / mebibyte;
     double state = 4 * parameters * (1 + (double)contest->adam.slot_count) / mebibyte;
     char name[64];
-    snprintf(name, sizeof name, "peak memory, %u worker%s", contest->workers,
-             contest->workers == 1 ? "" : "s");
+    snprintf(name, sizeof name, "peak memory%s, %u worker%s", suffix_of(form),
+             form->workers, form->workers == 1 ? "" : "s");
     struct report_row row = {
         .name = name,
         .reference = "weights and slots",
@@ -114,8 +120,7 @@ static bool measure(const struct bench *bench, struct form *form, const char *re
         { "bytes both ways", "GB/s", REPORT_MORE, 0, 0 },
     };
     char name[64];
-    snprintf(name, sizeof name, "step%s, %u worker%s",
-             form->atomic == OPTCLIENT_ATOMIC_SHARD ? " by shards" : "", form->workers,
+    snprintf(name, sizeof name, "step%s, %u worker%s", suffix_of(form), form->workers,
              form->workers == 1 ? "" : "s");
     struct comparison comparison = {
         .name = name,
@@ -133,9 +138,11 @@ static void measure_all(const struct bench *bench, struct contest *contest)
     static const char parts[] = "bare sockets both ways, then Adam alone";
     const struct compare_side bare = { run_parts, contest };
     if (measure(bench, &contest->whole, parts, bare, 0.90)) {
-        report_memory(bench, contest);
+        report_memory(bench, contest, &contest->whole);
     }
-    measure(bench, &contest->shards, parts, bare, 0.90);
+    if (measure(bench, &contest->shards, parts, bare, 0.90)) {
+        report_memory(bench, contest, &contest->shards);
+    }
     measure(bench, &contest->shards, "whole rounds",
             (struct compare_side){ run_optimd, &contest->whole }, 0);
 }
