@@ -12,9 +12,10 @@
 
 static const char *const modes[] = { "sync", "async", "bounded", NULL };
 static const char *const losses[] = { "shrink", "wait", "fail", NULL };
+static const char *const atomics[] = { "default", "round", "shard", NULL };
 
 /* What may follow the mode. */
-enum kind { COUNT, COUNT_64, NUMBER, FLAG, LOSS };
+enum kind { COUNT, COUNT_64, NUMBER, FLAG, LOSS, ATOMIC };
 static const struct field {
     const char *name;
     enum kind kind;
@@ -28,6 +29,7 @@ static const struct field {
     { "damping", FLAG, offsetof(struct optclient_policy, damping) },
     { "delay_compensation", NUMBER,
       offsetof(struct optclient_policy, delay_compensation) },
+    { "atomic", ATOMIC, offsetof(struct optclient_policy, atomic) },
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
 
@@ -90,6 +92,12 @@ static bool read_field(const struct field *field, const char *value, size_t size
             return false;
         }
         out->loss = (enum optclient_loss)word;
+        return true;
+    case ATOMIC:
+        if (value == NULL || !find_word(atomics, value, size, &word)) {
+            return false;
+        }
+        out->atomic = (enum optclient_atomic)word;
         return true;
     case FLAG:
         *(int *)to = 1;
@@ -158,6 +166,11 @@ void ctl_print_policy(const struct optclient_policy *policy)
         case LOSS:
             printf(",%s=%s", fields[i].name, losses[policy->loss]);
             break;
+        case ATOMIC:
+            if (policy->atomic == OPTCLIENT_ATOMIC_SHARD) {
+                printf(",%s=%s", fields[i].name, atomics[policy->atomic]);
+            }
+            break;
         case FLAG:
             printf("%s%s", policy->damping != 0 ? "," : "",
                    policy->damping != 0 ? fields[i].name : "");
@@ -168,10 +181,11 @@ void ctl_print_policy(const struct optclient_policy *policy)
 
 json_t *ctl_json_policy(const struct optclient_policy *policy)
 {
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f}", "mode",
-                     modes[policy->mode], "loss", losses[policy->loss], "min_workers",
-                     (json_int_t)policy->min_workers, "samples",
-                     (json_int_t)policy->samples, "backup", (json_int_t)policy->backup,
-                     "staleness", (json_int_t)policy->staleness, "damping",
-                     policy->damping, "delay_compensation", policy->delay_compensation);
+    return json_pack(
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:s}", "mode", modes[policy->mode],
+        "loss", losses[policy->loss], "min_workers", (json_int_t)policy->min_workers,
+        "samples", (json_int_t)policy->samples, "backup", (json_int_t)policy->backup,
+        "staleness", (json_int_t)policy->staleness, "damping", policy->damping,
+        "delay_compensation", policy->delay_compensation, "atomic",
+        policy->atomic == OPTCLIENT_ATOMIC_SHARD ? "shard" : "round");
 }

@@ -18,8 +18,9 @@
  * Every function may be called from any thread, never prints, exits or aborts, takes no
  * signals, and waits no longer than its deadline (half a second more at worst).
  * Failures are a code, the same numbers as gRPC's, and one sentence (optclient_error).
- * An error from a push means that it was not applied, with two exceptions, which say
- * so: OPTCLIENT_DEADLINE_EXCEEDED or OPTCLIENT_UNAVAILABLE after the connection was
+ * An error from a push means that it was not applied, with exceptions which say so: in
+ * a model whose policy is OPTCLIENT_ATOMIC_SHARD, shards of it may have been;
+ * OPTCLIENT_DEADLINE_EXCEEDED or OPTCLIENT_UNAVAILABLE after the connection was
  * lost and could not be made again in time, and OPTCLIENT_ABORTED if it was made again
  * so late that the daemon does not remember this worker.
  *
@@ -148,7 +149,7 @@ enum optclient_loss { OPTCLIENT_SHRINK = 0, OPTCLIENT_WAIT = 1, OPTCLIENT_FAIL =
 enum optclient_atomic {
     OPTCLIENT_ATOMIC_DEFAULT = 0, /* ROUND */
     OPTCLIENT_ATOMIC_ROUND = 1,   /* a push counts whole or not at all */
-    OPTCLIENT_ATOMIC_SHARD = 2    /* shard by shard: no daemon has it yet */
+    OPTCLIENT_ATOMIC_SHARD = 2    /* SYNC: a shard counts when all have sent it */
 };
 
 /* When pushes become updates. Fields that are 0 mean the default; one that the mode
@@ -175,6 +176,12 @@ struct optclient_policy {
                                   becomes g + lambda g g (w now - w then), where w then
                                   are the weights that this worker last pulled, if they
                                   are of the push's basis. Dense tensors only */
+    /* SHARD: a shard (up to 1 Mi elements) is updated while later ones still arrive,
+     * and comes back in push_pulls of all tensors. Push tensors in the same order
+     * everywhere, best the model's. Whoever goes half way leaves behind what was
+     * applied: then a push ends with OPTCLIENT_ABORTED and how many of how many shards
+     * were applied (with another code if its values were wrong), and must not be
+     * repeated. Pulls in the middle of a round see some shards of the next step. */
     enum optclient_atomic atomic;
 };
 

@@ -156,8 +156,13 @@ static size_t fill_request(struct optclient *client, struct optclient_call *call
         push->segment_count = client->cut.count;
         push->last = cutter_done(&call->cutter);
         if (request->message == OPT_MESSAGE_PUSH_PULL) {
-            request->body.push_pull.has_pull = push->last;
-            fill_pull(client, call, call_pull_of(request));
+            /* Said in the first frame as well, the daemon may begin to answer before
+             * it has the last. */
+            request->body.push_pull.has_pull =
+                push->last || (push->frame == 0 && !lists_segments(client, call));
+            if (request->body.push_pull.has_pull) {
+                fill_pull(client, call, call_pull_of(request));
+            }
         }
         break;
     }

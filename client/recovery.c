@@ -21,10 +21,10 @@ static const struct opt_settled *find_settled(const struct opt_model_reply *foun
 static void end_refused(struct optclient *client, struct optclient_call *call,
                         enum opt_status status)
 {
+    /* Aborted, shards of it may have been applied, by such a policy. */
     opt_fail(&call->error, status,
-             "%s: it was refused and not applied; the reason was lost with the "
-             "connection",
-             call_name(call));
+             "%s: it was refused%s; the reason was lost with the connection",
+             call_name(call), status == OPT_ABORTED ? "" : " and not applied");
     session_end(client, call, status);
 }
 

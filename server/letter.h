@@ -10,6 +10,9 @@
  *   loop: letter_new -> read data -> mailbox_post(engine)
  *   engine: ... -> letter_answer / letter_silence -> letter_return
  *   loop: send frames from the pieces -> letter_free (drops the pieces' references)
+ *
+ * The one kind that the engine makes is a part of an answer. It comes to the loop
+ * before the letter of the answer does, and is the loop's from then on.
  */
 #ifndef OPTIMD_SERVER_LETTER_H
 #define OPTIMD_SERVER_LETTER_H
@@ -26,8 +29,9 @@ struct peer;    /* the engine's; the loop never looks inside */
 struct version; /* engine/published.h */
 
 enum letter_kind {
-    LETTER_REQUEST,  /* request and data are filled in */
-    LETTER_CLOSED,   /* the connection is gone; last letter of its peer */
+    LETTER_REQUEST, /* request and data are filled in */
+    LETTER_PART,    /* the engine's own: frames of an answer whose letter comes later */
+    LETTER_CLOSED,  /* the connection is gone; last letter of its peer */
     LETTER_ACCEPTED, /* to a loop: serve this socket */
     LETTER_STOP      /* to the engine, or a loop: drain and end its thread */
 };

@@ -1,4 +1,5 @@
-/* determinism — the same bits whatever the threads, frames and order of arrival.
+/* determinism — the same bits whatever the threads, frames and order of arrival, and
+ * whether rounds are applied as a whole or shard by shard.
  *
  * Rounds of one to four workers go through the engine and, as whole tensors in one
  * thread, through opt_update_serial; weights and slots must be equal bit for bit.
@@ -11,6 +12,7 @@
 
 #include "common/optim/spec.h"
 #include "common/optim/update.h"
+#include "server/engine/stream.h"
 #include "tests/desk.h"
 
 enum { TENSORS = 6, WORKERS = 4, ROUNDS = 4, LARGE = 786432 };
@@ -169,12 +171,15 @@ static struct state reference(const struct situation *situation,
 
 /* ---------------------------------------------------------------- the engine */
 
-/* One worker's push, cut into frames in an order of its own. */
-static struct letter *send_push(const struct caller *caller, uint32_t model,
-                                size_t worker, size_t round, enum opt_dtype dtype)
+enum { FRAMES = TENSORS + 2 };
+
+/* One worker's push, cut into frames in an order of its own. Returns how many. */
+static size_t make_push(const struct caller *caller, uint32_t model, size_t worker,
+                        size_t round, enum opt_dtype dtype,
+                        struct letter *frames[FRAMES])
 {
-    struct opt_segment segments[TENSORS + 2];
-    size_t offsets[TENSORS + 2], count = 0, at = 0;
+    struct opt_segment segments[FRAMES];
+    size_t offsets[FRAMES], count = 0, at = 0;
     for (size_t t = 0; t < TENSORS; t++) {
         size_t cut =
             sizes[t] > 4 * OPT_BLOCK ? (1 + (worker + round) % 3) * OPT_BLOCK : 0;
@@ -189,8 +194,6 @@ static struct letter *send_push(const struct caller *caller, uint32_t model,
     }
     size_t size = opt_dtype_size(dtype);
     uint8_t *values = gradient_of(dtype, worker, round);
-    struct letter *last = NULL;
-    uint64_t id = 0;
     for (size_t i = 0; i < count; i++) {
         /* A rotation that differs by worker and round. */
         size_t k = (i * 5 + worker * 3 + round) % count;
@@ -198,20 +201,34 @@ static struct letter *send_push(const struct caller *caller, uint32_t model,
         if (n == 0) {
             n = sizes[segments[k].tensor] - segments[k].offset;
         }
-        last = push_letter(caller, model, round + 1, dtype, &segments[k], 1,
-                           values + offsets[k] * size, n * size);
-        if (i == 0) {
-            id = last->request.id;
-        }
-        last->request.id = id;
-        last->request.body.push.frame = (uint32_t)i;
-        last->request.body.push.last = i + 1 == count;
-        last->request.body.push.samples = samples_of(worker);
-        last->request.body.push.basis = round;
-        letter_send(caller, last);
+        frames[i] = push_letter(caller, model, round + 1, dtype, &segments[k], 1,
+                                values + offsets[k] * size, n * size);
+        frames[i]->request.id = frames[0]->request.id;
+        frames[i]->request.body.push.frame = (uint32_t)i;
+        frames[i]->request.body.push.last = i + 1 == count;
+        frames[i]->request.body.push.samples = samples_of(worker);
+        frames[i]->request.body.push.basis = round;
     }
     free(values);
-    return last;
+    return count;
+}
+
+/* All workers push, frame by frame in turn; answers: the letters to be answered. */
+static void send_pushes(const struct situation *situation, const struct caller *callers,
+                        uint32_t model, size_t round, struct letter *answers[WORKERS])
+{
+    struct letter *frames[WORKERS][FRAMES];
+    size_t count = 0;
+    for (size_t i = 0; i < situation->workers; i++) {
+        count = make_push(&callers[i], model, i, round, situation->dtype, frames[i]);
+        answers[i] = frames[i][count - 1];
+    }
+    for (size_t k = 0; k < count; k++) {
+        for (size_t i = 0; i < situation->workers; i++) {
+            size_t worker = (i + round * 3) % situation->workers;
+            letter_send(&callers[worker], frames[worker][k]);
+        }
+    }
 }
 
 static void compare(const char *what, const struct situation *situation, int threads,
@@ -225,9 +242,10 @@ static void compare(const char *what, const struct situation *situation, int thr
     }
 }
 
-static void run_engine(const struct situation *situation, int threads,
-                       const float *start, const struct state *expected)
+static void run_engine(const struct situation *situation, enum opt_atomic atomic,
+                       int threads, const float *start, const struct state *expected)
 {
+    const struct opt_consistency sync = { .mode = OPT_SYNC, .atomic = atomic };
     struct engine_settings settings = desk_settings();
     struct desk desk;
     struct caller callers[WORKERS];
@@ -243,18 +261,13 @@ static void run_engine(const struct situation *situation, int threads,
     for (size_t i = 0; i < situation->workers; i++) {
         callers[i] = caller_new(&desk, workers[i], i + 1);
         model = i > 0 ? model_join(&callers[i], "m")
-                      : model_create(&callers[0], "m", situation->spec,
-                                     (struct opt_consistency){ .mode = OPT_SYNC },
-                                     tensors, TENSORS, start);
+                      : model_create(&callers[0], "m", situation->spec, sync, tensors,
+                                     TENSORS, start);
     }
     struct letter *held = NULL;
     for (size_t round = 0; round < ROUNDS; round++) {
         struct letter *answers[WORKERS];
-        for (size_t i = 0; i < situation->workers; i++) {
-            size_t worker = (i + round * 3) % situation->workers;
-            answers[worker] =
-                send_push(&callers[worker], model, worker, round, situation->dtype);
-        }
+        send_pushes(situation, callers, model, round, answers);
         for (size_t i = 0; i < situation->workers; i++) {
             struct letter *answer = letter_await(&desk, answers[i]);
             cr_assert(answer->reply.message == OPT_MESSAGE_PUSH, "%s",
@@ -310,6 +323,8 @@ static const struct situation situations[] = {
     { "lars2017(lr=0.1)", OPT_FP32, 2 },
     { "lars2017(lr=0.1) + clip(global_norm, 1)", OPT_BF16, 1 },
     { "sgd(lr=0.1) + aggregate(sum)", OPT_FP32, 3 },
+    { "sgd(lr=0.1) + aggregate(sum) + nonfinite(propagate)", OPT_FP32, 3 },
+    { "nadam(lr=1e-3) + warmup(2)", OPT_FP16, 3 },
 };
 
 /* Parameters are numbers: a test runs in a process of its own, where pointers of this
@@ -336,7 +351,10 @@ ParameterizedTest(size_t *number, determinism,
     float *start = random_values(7);
     struct state expected = reference(situation, &spec, start);
     for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
-        run_engine(situation, threads[i], start, &expected);
+        run_engine(situation, OPT_ATOMIC_ROUND, threads[i], start, &expected);
+        if (stream_check(&spec, &error) == OPT_OK) {
+            run_engine(situation, OPT_ATOMIC_SHARD, threads[i], start, &expected);
+        }
     }
     state_fini(&expected);
     free(start);

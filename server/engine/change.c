@@ -52,6 +52,9 @@ static enum opt_status advance(struct engine *engine, struct model *model,
     if (status == OPT_OK) {
         status = opt_change_fits(&course->spec, &course->next, error);
     }
+    if (status == OPT_OK && stream_is_policy(model)) {
+        status = stream_check(&course->next, error);
+    }
     for (size_t i = 0; status == OPT_OK && i < model->tensor_count; i++) {
         const struct tensor *tensor = &model->tensors[i];
         if (tensor->width > 0) {

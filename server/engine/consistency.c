@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "common/optim/update.h"
+#include "server/engine/stream.h"
 
 static const char *const modes[] = { "sync", "async", "bounded" };
 static const char *const losses[] = { "shrink", "wait", "fail" };
@@ -30,6 +31,20 @@ static enum opt_status check_compensation(const struct opt_spec *spec,
     return OPT_OK;
 }
 
+/* Rounds that close before everybody has pushed cannot begin before that. */
+static enum opt_status check_shards(const struct opt_consistency *policy,
+                                    const struct opt_spec *spec,
+                                    struct opt_error *error)
+{
+    if (policy->samples > 0 || policy->backup > 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "atomic is SHARD and %s is given; who takes part in such a "
+                        "round is known when it begins, not when it closes",
+                        policy->samples > 0 ? "samples" : "backup");
+    }
+    return stream_check(spec, error);
+}
+
 /* A field that only some modes know. */
 struct field {
     const char *name;
@@ -47,6 +62,10 @@ enum opt_status consistency_check(const struct opt_consistency *consistency,
     const struct field fields[] = {
         { "samples", c->samples > 0, { [OPT_SYNC] = true }, "sync" },
         { "backup", c->backup > 0, { [OPT_SYNC] = true }, "sync" },
+        { "atomic SHARD",
+          c->atomic == OPT_ATOMIC_SHARD,
+          { [OPT_SYNC] = true },
+          "sync" },
         { "staleness", c->staleness > 0, { [OPT_BOUNDED] = true }, "bounded" },
         { "damping",
           c->damping,
@@ -77,9 +96,7 @@ enum opt_status consistency_check(const struct opt_consistency *consistency,
             "or nobody could push first");
     }
     if (c->atomic == OPT_ATOMIC_SHARD) {
-        return opt_fail(error, OPT_UNIMPLEMENTED,
-                        "atomic is SHARD, which this daemon does not have; it applies "
-                        "rounds as a whole (ROUND)");
+        return check_shards(c, spec, error);
     }
     return c->delay_compensation > 0 ? check_compensation(spec, tensors, count, error)
                                      : OPT_OK;
@@ -102,6 +119,13 @@ bool consistency_differs(const struct opt_consistency *has,
     if (has->mode != asked->mode) {
         snprintf(text, capacity, "its mode is %s, not %s", modes[has->mode],
                  modes[asked->mode]);
+        return true;
+    }
+    bool was = has->atomic == OPT_ATOMIC_SHARD,
+         wanted = asked->atomic == OPT_ATOMIC_SHARD;
+    if (was != wanted) {
+        snprintf(text, capacity, "its atomic is %s, not %s", was ? "SHARD" : "ROUND",
+                 wanted ? "SHARD" : "ROUND");
         return true;
     }
     if (has->loss != asked->loss) {

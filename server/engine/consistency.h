@@ -15,7 +15,7 @@ struct opt_spec;
 
 /* Whether a model of this specification and these tensors can have the policy.
  * OPT_INVALID_ARGUMENT: a field that the mode does not know, or one that is missing;
- * delay compensation where it cannot be. OPT_UNIMPLEMENTED: atomic SHARD. */
+ * delay compensation or atomic SHARD where it cannot be. */
 enum opt_status consistency_check(const struct opt_consistency *consistency,
                                   const struct opt_spec *spec,
                                   const struct opt_tensor_entry *tensors, size_t count,

@@ -275,11 +275,19 @@ void engine_serve(struct engine *engine, struct letter *letter)
 }
 
 /* Some letters end all that a peer has to do with the engine; they come after what it
- * has in the queues of busy models. */
+ * has in the queues of busy models; goodbye between batches that read what it sends. */
 static bool comes_last(const struct letter *letter)
 {
     return letter->kind == LETTER_CLOSED ||
            letter->request.message == OPT_MESSAGE_GOODBYE;
+}
+
+/* Whether such a letter must wait. */
+static bool is_early(const struct letter *letter)
+{
+    const struct peer *peer = letter->peer;
+    return comes_last(letter) &&
+           (peer->queued > 0 || (letter->kind != LETTER_CLOSED && lease_in_use(peer)));
 }
 
 static void end_peer(struct engine *engine, struct letter *letter)
@@ -309,7 +317,7 @@ static void receive(struct engine *engine, struct letter *letter)
     } else {
         engine->counters.requests++;
     }
-    if (comes_last(letter) && peer->queued > 0) {
+    if (is_early(letter)) {
         receive_later(engine, letter);
     } else if (letter->kind == LETTER_CLOSED) {
         end_peer(engine, letter);
@@ -325,7 +333,7 @@ static void serve_later(struct engine *engine)
     engine->later_first = NULL;
     while (letter != NULL) {
         struct letter *next = letter->next;
-        if (letter->peer->queued > 0) {
+        if (is_early(letter)) {
             receive_later(engine, letter);
         } else if (letter->kind == LETTER_CLOSED) {
             end_peer(engine, letter);

@@ -313,12 +313,14 @@ void flow_pull(struct engine *engine, struct model *model, struct letter *letter
 
 /* ---------------------------------------------------------------- work */
 
-/* The update came to its end, one way or the other. */
+/* The batch came to its end, one way or the other. */
 static void end_update(struct engine *engine, struct model *model,
                        enum update_progress progress, uint32_t tensor, uint64_t element)
 {
     model->activity = MODEL_IDLE;
-    if (progress == UPDATE_DONE) {
+    if (progress == UPDATE_PARTLY) {
+        stream_applied(engine, model);
+    } else if (progress == UPDATE_DONE) {
         model->advanced = true;
         change_due(model);
         round_applied(engine, model);
@@ -333,7 +335,7 @@ static bool update_piece(struct engine *engine, struct model *model)
     uint32_t tensor = 0;
     uint64_t element = 0;
     enum update_progress progress = update_run(engine, model, &tensor, &element);
-    if (progress == UPDATE_DONE || progress == UPDATE_OVERFLOW) {
+    if (progress != UPDATE_MORE && progress != UPDATE_STALLED) {
         end_update(engine, model, progress, tensor, element);
     }
     return progress != UPDATE_STALLED;
@@ -343,6 +345,11 @@ void flow_update(struct engine *engine, struct model *model)
 {
     view_outdated(model);
     update_start(engine, model);
+    flow_run(engine, model);
+}
+
+void flow_run(struct engine *engine, struct model *model)
+{
     model->activity = MODEL_UPDATING;
     bool at_once = model->update.elements <= AT_ONCE_ELEMENTS;
     while (model->activity == MODEL_UPDATING) {
@@ -410,6 +417,7 @@ void flow_refuse(struct engine *engine, struct model *model, enum opt_status sta
         waiting = next;
     }
     barrier_refuse(engine, model, status, why);
+    stream_close(engine, model, why);
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
         if (member->gathering != NULL) {

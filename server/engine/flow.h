@@ -34,6 +34,8 @@ void flow_pull(struct engine *engine, struct model *model, struct letter *letter
 
 /* The round's update begins. */
 void flow_update(struct engine *engine, struct model *model);
+/* A batch of it that has been started is to be run. */
+void flow_run(struct engine *engine, struct model *model);
 /* Something about the model has changed: serve what can be served. */
 void flow_settle(struct engine *engine, struct model *model);
 /* Do about a millisecond of work on the first of the models that are not idle (there

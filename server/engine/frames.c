@@ -4,9 +4,11 @@
 #include <inttypes.h>
 
 #include "server/engine/closing.h"
+#include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/part.h"
 #include "server/engine/push.h"
 #include "server/engine/resend.h"
 #include "server/engine/round.h"
@@ -28,8 +30,19 @@ void frames_drop(struct engine *engine, struct member *member)
 {
     struct push *push = member->gathering;
     if (push != NULL) {
+        stream_withdraw(push);
         member->gathering = NULL;
         push_recycle(engine, push);
+    }
+}
+
+void frames_cut_off(struct engine *engine, struct member *member)
+{
+    struct push *push = member->gathering;
+    if (push != NULL && stream_has(push)) {
+        push->peer = NULL;
+    } else {
+        frames_drop(engine, member);
     }
 }
 
@@ -88,6 +101,7 @@ static void move_answer(struct engine *engine, struct model *model,
     }
     first->answer_is_frame = false;
     first->peer = letter->peer;
+    part_forget(first);
     first->request_id = letter->request.id;
     round_limit(engine, first, letter);
 }
@@ -140,8 +154,8 @@ static void complete(struct engine *engine, struct model *model, struct push *pu
 /* Begin the push of a first frame. NULL: error tells. */
 static struct push *begin(struct engine *engine, struct model *model,
                           struct member *member, const struct letter *letter,
-                          const struct opt_push *head, bool echo,
-                          struct opt_error *error)
+                          const struct opt_push *head, const struct opt_pull *pull,
+                          bool echo, struct opt_error *error)
 {
     if (!echo && check_first(model, member, head, error) != OPT_OK) {
         return NULL;
@@ -160,6 +174,7 @@ static struct push *begin(struct engine *engine, struct model *model,
     push->request_id = letter->request.id;
     push->session = member->worker->session;
     push->echo = echo;
+    part_wish(push, pull);
     member->gathering = push;
     if (!echo) {
         end_rest(model, member);
@@ -167,11 +182,34 @@ static struct push *begin(struct engine *engine, struct model *model,
     return push;
 }
 
+/* The worker is back whose push was cut off in the middle of its round, which is still
+ * open: the rest of it comes now, or another push. NULL: error tells. */
+static struct push *take_up(struct engine *engine, struct model *model,
+                            struct member *member, const struct letter *letter,
+                            const struct opt_push *head, const struct opt_pull *pull,
+                            bool echo, struct opt_error *error)
+{
+    struct push *push = member->gathering;
+    if (push->head.sequence != head->sequence ||
+        push->session != member->worker->session) {
+        frames_drop(engine, member);
+        return begin(engine, model, member, letter, head, pull, echo, error);
+    }
+    if (push_resume(push, letter, head, error) != OPT_OK) {
+        return NULL;
+    }
+    if (!round_limit(engine, push, letter)) {
+        opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the deadline of a push");
+        return NULL;
+    }
+    return push;
+}
+
 /* The push that a frame belongs to, begun if it is the first. NULL: error tells. */
 static struct push *push_of(struct engine *engine, struct model *model,
                             struct member *member, const struct letter *letter,
-                            const struct opt_push *head, bool echo,
-                            struct opt_error *error)
+                            const struct opt_push *head, const struct opt_pull *pull,
+                            bool echo, struct opt_error *error)
 {
     struct push *push = member->gathering;
     bool same = push != NULL && push->peer == letter->peer &&
@@ -184,6 +222,9 @@ static struct push *push_of(struct engine *engine, struct model *model,
                  "frame %" PRIu32 " of a push came before its first", head->frame);
         return NULL;
     }
+    if (push != NULL && push->peer == NULL) {
+        return take_up(engine, model, member, letter, head, pull, echo, error);
+    }
     if (push != NULL) {
         opt_fail(error, OPT_INVALID_ARGUMENT,
                  "the push of sequence %" PRIu64 " begins before that of %" PRIu64
@@ -191,7 +232,7 @@ static struct push *push_of(struct engine *engine, struct model *model,
                  head->sequence, push->head.sequence);
         return NULL;
     }
-    return begin(engine, model, member, letter, head, echo, error);
+    return begin(engine, model, member, letter, head, pull, echo, error);
 }
 
 /* The frame cannot be used: answer the push, forget what had come of it. */
@@ -199,14 +240,20 @@ static void fail_push(struct engine *engine, struct member *member,
                       struct letter *letter, const struct opt_error *error)
 {
     struct push *push = member->gathering;
+    struct opt_error told = *error;
     if (push != NULL && push->peer == letter->peer &&
         push->request_id == letter->request.id) {
-        if (!push->echo) {
+        if (stream_tell(push, &told)) {
+            stream_withdraw(push);
+        } else if (!push->echo) {
             lease_note(member, push->head.sequence, OPT_FATE_REFUSED, error->status);
         }
         frames_drop(engine, member);
     }
-    refuse_frame(engine, member, letter, error);
+    refuse_frame(engine, member, letter, &told);
+    if (member != NULL && stream_is_open(member->model)) {
+        flow_settle(engine, member->model); /* the others go on */
+    }
 }
 
 /* Check and pin what the push_pull will pull, while it can still be refused. */
@@ -273,17 +320,27 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
     if (head->frame == 0 && meet_again(engine, model, member, letter, head, &echo)) {
         return;
     }
-    struct push *push = push_of(engine, model, member, letter, head, echo, &error);
-    if (push == NULL || push_take(engine, push, letter, head, &error) != OPT_OK ||
+    bool used;
+    struct push *push =
+        push_of(engine, model, member, letter, head, pull, echo, &error);
+    if (push == NULL ||
+        push_take(engine, push, letter, head, &used, &error) != OPT_OK ||
         (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||
         (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {
         fail_push(engine, member, letter, &error);
         return;
     }
     push->frame_count++;
+    if (push->again && !used && head->frame > 0 && !head->last) {
+        engine_silence(engine, letter); /* nobody needs what it brings */
+        return;
+    }
     letter->next = push->frames;
     push->frames = letter;
+    stream_changed(model);
     if (head->last) {
         complete(engine, model, push, letter);
+    } else if (stream_is_policy(model)) {
+        flow_settle(engine, model);
     }
 }

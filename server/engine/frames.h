@@ -15,11 +15,16 @@ struct member;
 struct model;
 
 /* Take one frame of a push or push_pull: checks it, keeps or answers the letter, closes
- * the round if it can be closed. pull: of a push_pull's last frame. */
+ * the round if it can be closed. pull: of a push_pull, in its last frame and perhaps in
+ * others. */
 void frames_take(struct engine *engine, struct model *model, struct letter *letter,
                  const struct opt_push *push, const struct opt_pull *pull);
 
-/* The frames of an unfinished push are dropped without an answer. */
+/* The frames of an unfinished push are dropped without an answer; one that a round is
+ * being made of is taken out of it. */
 void frames_drop(struct engine *engine, struct member *member);
+/* The connection of an unfinished push is gone: it is dropped, but one that a round is
+ * being made of waits to be sent again. */
+void frames_cut_off(struct engine *engine, struct member *member);
 
 #endif

@@ -280,6 +280,18 @@ size_t lease_allowance(const struct peer *peer)
     return allowance;
 }
 
+bool lease_in_use(const struct peer *peer)
+{
+    for (const struct member *member = peer->worker == NULL ? NULL
+                                                            : peer->worker->members;
+         member != NULL; member = member->next_of_worker) {
+        if (stream_is_using(member->gathering) || stream_is_using(member->first)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---------------------------------------------------------------- leaving */
 
 /* Out of the rounds; what it is remembered for stays for a while. */
@@ -341,6 +353,7 @@ static void fail_round(struct engine *engine, struct model *model, const char *n
     snprintf(why, sizeof why,
              "the round of step %" PRIu64 " failed: worker \"%s\" was lost",
              model->step + 1, name);
+    stream_fail(engine, model, why);
     for (size_t i = 0; i < model->member_count; i++) {
         withdraw(engine, model->members[i], 0, why);
     }
@@ -363,14 +376,19 @@ void lease_lost(struct engine *engine, struct member *member)
     member->loss_pending = false;
     member->lost_step = model->step;
     alarm_cancel(&engine->alarms, &member->alarm);
-    frames_drop(engine, member);
+    bool waits = model->consistency.loss == OPT_LOSS_WAIT;
+    if (waits) {
+        frames_cut_off(engine, member);
+    } else {
+        frames_drop(engine, member);
+    }
     if (!member->lost) {
         engine->counters.workers_lost++;
         losses_note(model, member->worker->name);
     }
     barrier_withdraw(engine, member, OPT_ABORTED,
                      "the worker was lost while it waited at the barrier");
-    if (model->consistency.loss == OPT_LOSS_WAIT) {
+    if (waits) {
         member->away = true;
         member->lost = true;
         return;

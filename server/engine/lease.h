@@ -83,6 +83,8 @@ uint64_t lease_last_sequence(const struct member *member);
 /* Bytes of data that the peer's connection may have in flight for the models its worker
  * has joined. */
 size_t lease_allowance(const struct peer *peer);
+/* Whether a batch of an update is reading what the peer's worker is still sending. */
+bool lease_in_use(const struct peer *peer);
 /* Rest: rounds do not wait for it until its next push. */
 void lease_rest(struct engine *engine, struct member *member);
 /* Leave by its own will: pushes not applied are answered ABORTED, nobody is told. */

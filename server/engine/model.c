@@ -73,7 +73,7 @@ static bool bytes_beside(const struct opt_spec *spec, const struct layout *layou
            size_multiply(layout->shards, sizeof(struct shard), &shards) &&
            size_add(tables, shards, &tables) &&
            size_add(tables,
-                    update_bytes(tensors, layout->blocks,
+                    update_bytes(tensors, layout->shards, layout->blocks,
                                  update_scratch(spec, layout->largest)),
                     &tables) &&
            size_add(slots, tables, out);
@@ -173,6 +173,7 @@ static bool make_shards(struct model *model)
                 shard->first_tensor = i;
             }
             shard->n += aligned(n);
+            shard->blocks += tensor->width > 0 ? 0 : (n + OPT_BLOCK - 1) / OPT_BLOCK;
             shard->tensor_count++;
             rest -= n;
         }

@@ -26,6 +26,7 @@
 #include "server/engine/alarm.h"
 #include "server/engine/change.h"
 #include "server/engine/losses.h"
+#include "server/engine/stream.h"
 #include "server/engine/update.h"
 
 struct engine;
@@ -50,14 +51,19 @@ struct tensor {
     struct opt_tensor_counters counters;
 };
 
+/* How far a shard is in a round that is applied shard by shard (stream.h). */
+enum shard_stage { SHARD_WAITING, SHARD_RUNNING, SHARD_APPLIED };
+
 struct shard {
     size_t at, n; /* in the flat range, padding included */
     size_t first_tensor, tensor_count;
+    size_t blocks;           /* none if sparse */
     struct version *current; /* one reference */
     struct version *spare;   /* for an update that finds current held; may be NULL */
     struct version *next;    /* during an update: what it writes; current if in place */
     struct shard *opened;    /* during an update: the one it opened before */
     unsigned idle_updates;   /* since the spare was last needed */
+    enum shard_stage stage;
 };
 
 /* Computed views: the training view where it is not the weights, and slots. Kept per
@@ -125,6 +131,7 @@ struct model {
     bool gathered;       /* min_workers have come together since there was nobody */
     struct push **round; /* the pushes being applied, room for all that can be */
     size_t round_count;
+    struct stream stream; /* the round, while it is applied shard by shard */
     struct push *spare_pushes;
     size_t rows_held; /* of sparse tensors, in all pushes that are here */
 

@@ -7,12 +7,15 @@
 
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
+#include "server/engine/part.h"
 #include "server/engine/rows.h"
 #include "server/engine/segment.h"
 
 size_t push_bytes(const struct model *model)
 {
-    return sizeof(struct push) + model->tensor_count * 2 * sizeof(uint32_t) +
+    size_t shards = stream_is_policy(model) ? model->shard_count : 0;
+    return sizeof(struct push) + shards * sizeof(uint8_t) +
+           (model->tensor_count * 2 + shards) * sizeof(uint32_t) +
            model->blocks * sizeof(uint8_t *);
 }
 
@@ -23,6 +26,8 @@ void push_free(struct push *push)
     }
     free(push->tensors);
     free(push->covered);
+    free(push->here);
+    free(push->left);
     free(push->blocks);
     free(push);
 }
@@ -43,7 +48,12 @@ struct push *push_new(struct model *model)
     push->tensors = calloc(model->tensor_count, sizeof *push->tensors);
     push->covered = calloc(model->tensor_count, sizeof *push->covered);
     push->blocks = calloc(model->blocks, sizeof *push->blocks);
-    if (push->tensors == NULL || push->covered == NULL || push->blocks == NULL) {
+    if (stream_is_policy(model)) {
+        push->here = calloc(model->shard_count, sizeof *push->here);
+        push->left = calloc(model->shard_count, sizeof *push->left);
+    }
+    if (push->tensors == NULL || push->covered == NULL || push->blocks == NULL ||
+        (stream_is_policy(model) && (push->here == NULL || push->left == NULL))) {
         push_free(push);
         return NULL;
     }
@@ -67,16 +77,71 @@ void push_recycle(struct engine *engine, struct push *push)
                tensor->blocks * sizeof *push->blocks);
         push->covered[push->tensors[i]] = 0;
     }
+    if (push->here != NULL) {
+        memset(push->here, 0, model->shard_count * sizeof *push->here);
+        part_forget(push);
+    }
     model->rows_held -= push->row_count;
     struct push empty = {
         .model = model,
         .tensors = push->tensors,
         .covered = push->covered,
+        .here = push->here,
+        .left = push->left,
         .blocks = push->blocks,
         .next = model->spare_pushes,
     };
     *push = empty;
     model->spare_pushes = push;
+}
+
+/* Whether everything that a frame brought has been applied. */
+static bool is_spent(const struct model *model, const struct letter *letter)
+{
+    const struct opt_push *head = letter->request.message == OPT_MESSAGE_PUSH
+                                      ? &letter->request.body.push
+                                      : &letter->request.body.push_pull.push;
+    for (size_t i = 0; i < head->segment_count; i++) {
+        const struct opt_segment *segment = &head->segments[i];
+        const struct tensor *tensor = &model->tensors[segment->tensor];
+        uint64_t end =
+            segment->count == 0 ? tensor->n : segment->offset + segment->count;
+        for (uint64_t at = segment->offset; at < end; at += OPT_SHARD) {
+            if (model->shards[tensor->shard + at / OPT_SHARD].stage != SHARD_APPLIED) {
+                return false;
+            }
+        }
+        if (model->shards[tensor->shard + (end - 1) / OPT_SHARD].stage !=
+            SHARD_APPLIED) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void push_release(struct engine *engine, struct push *push)
+{
+    const struct letter *first = push_first_frame(push);
+    struct letter **link = &push->frames;
+    while (*link != NULL) {
+        struct letter *letter = *link;
+        if (letter == first || letter == push->answer ||
+            !is_spent(push->model, letter)) {
+            link = &letter->next;
+            continue;
+        }
+        *link = letter->next;
+        engine_silence(engine, letter);
+    }
+}
+
+struct letter *push_first_frame(const struct push *push)
+{
+    struct letter *first = NULL;
+    for (struct letter *letter = push->frames; letter != NULL; letter = letter->next) {
+        first = letter->peer == push->peer ? letter : first;
+    }
+    return first;
 }
 
 uint64_t push_staleness(const struct push *push, uint64_t step)
@@ -86,19 +151,23 @@ uint64_t push_staleness(const struct push *push, uint64_t step)
 
 /* ---------------------------------------------------------------- frames */
 
+static bool is_same(const struct opt_push *first, const struct opt_push *head)
+{
+    return head->sequence == first->sequence && head->basis == first->basis &&
+           head->samples == first->samples && head->form == first->form &&
+           head->dtype == first->dtype;
+}
+
 enum opt_status push_continues(const struct push *push, const struct opt_push *head,
                                struct opt_error *error)
 {
-    const struct opt_push *first = &push->head;
     if (head->frame != push->frame_count) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "frame %" PRIu32 " of a push came where frame %" PRIu32
                         " was due",
                         head->frame, push->frame_count);
     }
-    if (head->sequence != first->sequence || head->basis != first->basis ||
-        head->samples != first->samples || head->form != first->form ||
-        head->dtype != first->dtype) {
+    if (!is_same(&push->head, head)) {
         return opt_fail(
             error, OPT_INVALID_ARGUMENT,
             "frame %" PRIu32
@@ -109,9 +178,48 @@ enum opt_status push_continues(const struct push *push, const struct opt_push *h
     return OPT_OK;
 }
 
-/* Note where the values of a segment are. */
+/* Rows are not used before the push is complete: forget those that have come. */
+static void forget_rows(struct push *push)
+{
+    struct model *model = push->model;
+    size_t kept = 0;
+    for (size_t i = 0; i < push->tensor_count; i++) {
+        uint32_t tensor = push->tensors[i];
+        if (model->tensors[tensor].width > 0) {
+            push->covered[tensor] = 0;
+        } else {
+            push->tensors[kept++] = tensor;
+        }
+    }
+    push->tensor_count = kept;
+    model->rows_held -= push->row_count;
+    push->row_count = 0;
+    push->rows_first = NULL;
+    push->rows_last = NULL;
+}
+
+enum opt_status push_resume(struct push *push, const struct letter *letter,
+                            const struct opt_push *head, struct opt_error *error)
+{
+    if (!is_same(&push->head, head)) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "the push of sequence %" PRIu64
+                        " is sent again with another basis, samples, form or dtype",
+                        head->sequence);
+    }
+    forget_rows(push);
+    part_forget(push);
+    push->again = true;
+    push->frame_count = 0;
+    push->peer = letter->peer;
+    push->request_id = letter->request.id;
+    return OPT_OK;
+}
+
+/* Note where the values of a segment are. What has come before, in a copy of the push
+ * that was cut off, stays as it is: it may have been applied. */
 static enum opt_status cover(struct push *push, const struct opt_segment *segment,
-                             const uint8_t *values, struct opt_error *error)
+                             const uint8_t *values, bool *used, struct opt_error *error)
 {
     const struct tensor *tensor = &push->model->tensors[segment->tensor];
     size_t first = (size_t)segment->offset / OPT_BLOCK;
@@ -119,12 +227,19 @@ static enum opt_status cover(struct push *push, const struct opt_segment *segmen
     size_t step = OPT_BLOCK * opt_dtype_size(push->head.dtype);
     for (size_t i = 0; i < count; i++) {
         const uint8_t **block = &push->blocks[tensor->first_block + first + i];
+        if (*block != NULL && push->again) {
+            continue;
+        }
         if (*block != NULL) {
             return opt_fail(error, OPT_INVALID_ARGUMENT,
                             "the push has element %zu of tensor \"%s\" twice",
                             (first + i) * OPT_BLOCK, tensor->name);
         }
         *block = values + i * step;
+        *used = true;
+        if (push->here != NULL) {
+            push->here[tensor->shard + (first + i) / (OPT_SHARD / OPT_BLOCK)]++;
+        }
         if (push->covered[segment->tensor]++ == 0) {
             push->tensors[push->tensor_count++] = segment->tensor;
         }
@@ -215,8 +330,9 @@ enum opt_status push_whole(const struct push *push, struct opt_error *error)
 
 enum opt_status push_take(struct engine *engine, struct push *push,
                           struct letter *letter, const struct opt_push *head,
-                          struct opt_error *error)
+                          bool *used, struct opt_error *error)
 {
+    *used = false;
     struct opt_segment *segments =
         opt_arena_alloc(&letter->arena, (head->segment_count + 1) * sizeof *segments);
     if (segments == NULL) {
@@ -233,9 +349,10 @@ enum opt_status push_take(struct engine *engine, struct push *push,
     status = check_finite(push, letter, segments, head->segment_count, error);
     const uint8_t *values = letter->data;
     for (size_t i = 0; status == OPT_OK && i < head->segment_count; i++) {
-        status = push->model->tensors[segments[i].tensor].width > 0
-                     ? add_rows(engine, push, letter, &segments[i], values, error)
-                     : cover(push, &segments[i], values, error);
+        bool by_rows = push->model->tensors[segments[i].tensor].width > 0;
+        *used = *used || by_rows;
+        status = by_rows ? add_rows(engine, push, letter, &segments[i], values, error)
+                         : cover(push, &segments[i], values, used, error);
         if (segments[i].count > 0) { /* without rows there may be no data at all */
             values += segments[i].count * opt_dtype_size(head->dtype);
         }

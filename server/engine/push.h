@@ -48,10 +48,17 @@ struct push {
     uint32_t frame_count;
     bool echo;         /* sent again while the first copy waits: data is not used */
     bool skip;         /* not finite: its round will be skipped */
+    bool again;        /* resumed: what comes may have come before */
+    bool overdue;      /* its deadline has passed while its data was in use */
     uint32_t *tensors; /* that it names, in the order of their first segments */
     size_t tensor_count;
-    uint32_t *covered;      /* per tensor of the model: blocks that are there; of a
-                               sparse one: segments */
+    uint32_t *covered; /* per tensor of the model: blocks that are there; of a
+                          sparse one: segments */
+    uint32_t *here;    /* per shard: blocks of it that are there; NULL unless rounds
+                          are applied shard by shard */
+    uint8_t *left;     /* the same: those that have gone to the worker (part.h) */
+    bool wishes;       /* for that */
+    enum opt_dtype wish_dtype;
     const uint8_t **blocks; /* per block of the model: its values, or NULL */
     struct row_run *rows_first, *rows_last;
     size_t row_count;
@@ -66,6 +73,12 @@ void push_free(struct push *push);
  * the caller's; it becomes a spare. */
 void push_recycle(struct engine *engine, struct push *push);
 
+/* Give back the frames all of whose shards have been applied, so that their memory,
+ * still in cache, takes the next ones. The first stays: it may have to answer. */
+void push_release(struct engine *engine, struct push *push);
+/* The first frame of those that came over its present connection, or NULL. */
+struct letter *push_first_frame(const struct push *push);
+
 /* Updates that the model had between the push's basis and a step. */
 uint64_t push_staleness(const struct push *push, uint64_t step);
 
@@ -73,10 +86,14 @@ uint64_t push_staleness(const struct push *push, uint64_t step);
 enum opt_status push_continues(const struct push *push, const struct opt_push *head,
                                struct opt_error *error);
 /* Check a frame and note where its values are. On failure some of them may be noted:
- * the push is to be given up. */
+ * the push is to be given up. *used: whether any of them were. */
 enum opt_status push_take(struct engine *engine, struct push *push,
                           struct letter *letter, const struct opt_push *head,
-                          struct opt_error *error);
+                          bool *used, struct opt_error *error);
+/* Its first frame has come again, from another connection: take the rest from this
+ * copy. It must be the same push. */
+enum opt_status push_resume(struct push *push, const struct letter *letter,
+                            const struct opt_push *head, struct opt_error *error);
 /* Every dense tensor that the push names must be there as a whole, and it must name a
  * tensor. */
 enum opt_status push_whole(const struct push *push, struct opt_error *error);

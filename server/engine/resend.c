@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "server/engine/lease.h"
+#include "server/engine/model.h"
 #include "server/engine/push.h"
 #include "server/engine/window.h"
 #include "server/engine/worker.h"
@@ -18,15 +19,18 @@ struct push *resend_waiting(const struct member *member, uint64_t sequence)
     return NULL;
 }
 
-static enum resend of_settled(const struct opt_settled *settled,
+static enum resend of_settled(const struct member *member,
+                              const struct opt_settled *settled,
                               struct opt_push_reply *reply, struct opt_error *error)
 {
+    bool in_part = stream_is_policy(member->model) && settled->status == OPT_ABORTED;
     switch (settled->fate) {
     case OPT_FATE_REFUSED:
         opt_fail(error, settled->status,
-                 "the push of sequence %" PRIu64
-                 " was refused before; nothing of it was applied",
-                 settled->sequence);
+                 "the push of sequence %" PRIu64 " was refused before; %s",
+                 settled->sequence,
+                 in_part ? "shards of it that had been applied by then stay so"
+                         : "nothing of it was applied");
         return RESEND_REFUSED;
     case OPT_FATE_APPLIED:
         *reply = (struct opt_push_reply){ .fate = OPT_FATE_DUPLICATE,
@@ -80,7 +84,7 @@ enum resend resend_find(const struct member *member, const struct opt_push *head
     struct opt_settled settled;
     enum window_place place = window_find(&member->window, head->sequence, &settled);
     if (place == WINDOW_SETTLED) {
-        return of_settled(&settled, reply, error);
+        return of_settled(member, &settled, reply, error);
     }
     if (is_stale(member, head)) {
         return stale(member, head, error);

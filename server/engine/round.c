@@ -11,6 +11,7 @@
 #include "server/engine/lease.h"
 #include "server/engine/losses.h"
 #include "server/engine/model.h"
+#include "server/engine/part.h"
 #include "server/engine/push.h"
 #include "server/engine/view.h"
 
@@ -117,6 +118,7 @@ void round_recount(struct model *model)
         model->missing += active && member->first == NULL;
         model->present += member->first != NULL;
     }
+    stream_changed(model);
     if (model->joined == 0) {
         model->gathered = false;
     } else if (model->joined >= model->consistency.min_workers) {
@@ -129,13 +131,16 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
 {
     struct member *member = push->member;
     struct letter *answer = push->answer;
+    struct opt_error error;
+    opt_fail(&error, status, "%s", text);
+    if (stream_tell(push, &error)) {
+        error.status = OPT_ABORTED; /* a part of it counts: not to be asked again */
+        stream_withdraw(push);
+    }
     if (member->gathering == push) {
         /* The first frame answers; the others are swallowed as they come. */
         member->gathering = NULL;
-        answer = push->frames;
-        while (answer != NULL && answer->next != NULL) {
-            answer = answer->next;
-        }
+        answer = push_first_frame(push);
         push->answer = answer;
     } else {
         unqueue(push);
@@ -147,14 +152,12 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
     push_recycle(engine, push);
     engine->counters.pushes_withdrawn++;
     if (answer != NULL) {
-        engine_fail(engine, answer, status, "%s", text);
+        engine_fail(engine, answer, error.status, "%s", error.text);
     }
 }
 
-static void on_push_deadline(struct engine *engine, struct alarm *alarm)
+void round_expire(struct engine *engine, struct push *push)
 {
-    struct push *push =
-        (struct push *)(void *)((char *)alarm - offsetof(struct push, deadline));
     struct model *model = push->model;
     char text[OPT_ERROR_TEXT];
     if (push->member->gathering == push) {
@@ -167,6 +170,18 @@ static void on_push_deadline(struct engine *engine, struct alarm *alarm)
     }
     engine->counters.deadlines_exceeded++;
     round_withdraw(engine, push, OPT_DEADLINE_EXCEEDED, text);
+}
+
+static void on_push_deadline(struct engine *engine, struct alarm *alarm)
+{
+    struct push *push =
+        (struct push *)(void *)((char *)alarm - offsetof(struct push, deadline));
+    struct model *model = push->model;
+    if (stream_is_using(push)) {
+        push->overdue = true;
+        return;
+    }
+    round_expire(engine, push);
     flow_settle(engine, model);
 }
 
@@ -262,6 +277,7 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
             reply.reason = "a gradient of its round is not finite";
             engine->counters.pushes_skipped++;
         }
+        part_subtract(push, answer);
         push_recycle(engine, push);
         round_answer(engine, model, answer, reply);
     }
@@ -305,17 +321,6 @@ void round_overflowed(struct engine *engine, struct model *model, uint32_t tenso
     }
 }
 
-static void close_round(struct engine *engine, struct model *model)
-{
-    for (size_t i = 0; i < model->round_count; i++) {
-        if (model->round[i]->skip) {
-            skip(engine, model);
-            return;
-        }
-    }
-    flow_update(engine, model);
-}
-
 /* Others waited for the push that closes the round, if it is the one that came just
  * now: since the last of theirs, or in bounded mode, where it is a round of its own,
  * since the first of those that it lets go on. */
@@ -343,6 +348,29 @@ static void count_waiting(const struct engine *engine, struct model *model)
     }
 }
 
+void round_take(struct engine *engine, struct model *model)
+{
+    size_t count = model->round_count;
+    model->round_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        take(engine, model, model->round[i]->member);
+    }
+    if (count > 0) {
+        count_waiting(engine, model);
+    }
+}
+
+static void close_round(struct engine *engine, struct model *model)
+{
+    for (size_t i = 0; i < model->round_count; i++) {
+        if (model->round[i]->skip) {
+            skip(engine, model);
+            return;
+        }
+    }
+    flow_update(engine, model);
+}
+
 /* Take what is due into the round. Members stand in ascending order of their names, and
  * pushes in their queues in that of their sequences, so the round does. */
 static void gather(struct engine *engine, struct model *model, enum closing closing,
@@ -367,9 +395,12 @@ bool round_try(struct engine *engine, struct model *model)
     if (model->activity != MODEL_IDLE || model->deleted || engine->stopping) {
         return false;
     }
+    if (stream_is_open(model)) {
+        return stream_go_on(engine, model);
+    }
     enum closing closing = closing_due(model, &one);
     if (closing == CLOSING_NOT) {
-        return false;
+        return stream_open(engine, model);
     }
     gather(engine, model, closing, one);
     count_waiting(engine, model);

@@ -47,6 +47,9 @@ bool round_limit(struct engine *engine, struct push *push, const struct letter *
 
 /* Whether a round can be closed; if so it becomes the update in progress. */
 bool round_try(struct engine *engine, struct model *model);
+/* The round is that of the pushes in it, which still are in their workers' queues, all
+ * complete: take them out of there. */
+void round_take(struct engine *engine, struct model *model);
 /* Bring the counts up to date after somebody has joined, left, or begun or ended a
  * rest. */
 void round_recount(struct model *model);
@@ -56,7 +59,10 @@ void round_applied(struct engine *engine, struct model *model);
 void round_overflowed(struct engine *engine, struct model *model, uint32_t tensor,
                       uint64_t element);
 
-/* Take a push away unapplied and answer it with the error. */
+/* The push's deadline has passed: take it away. */
+void round_expire(struct engine *engine, struct push *push);
+/* Take a push away and answer it with the error. If shards of it have been applied they
+ * stay, and the error is ABORTED and says how many. */
 void round_withdraw(struct engine *engine, struct push *push, enum opt_status status,
                     const char *text);
 

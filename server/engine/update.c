@@ -29,12 +29,14 @@ size_t update_scratch(const struct opt_spec *spec, size_t largest)
     return two_passes && largest > TEAM_DIRECTION ? largest : 0;
 }
 
-size_t update_bytes(size_t tensors, size_t blocks, size_t scratch_floats)
+size_t update_bytes(size_t tensors, size_t shards, size_t blocks, size_t scratch_floats)
 {
     size_t per_tensor =
-        sizeof(struct opt_tensor_update) + sizeof(uint32_t) + sizeof(uint8_t);
+        sizeof(struct opt_tensor_update) + sizeof(struct span) + 2 * sizeof(uint8_t);
     size_t total, more;
     if (size_multiply(tensors, per_tensor, &total) &&
+        size_multiply(shards, sizeof(struct span), &more) &&
+        size_add(total, more, &total) &&
         size_multiply(blocks, sizeof(struct opt_block_sums), &more) &&
         size_add(total, more, &total) &&
         size_multiply(scratch_floats, sizeof(float), &more) &&
@@ -61,10 +63,12 @@ bool update_init(struct model *model)
     size_t scratch = update_scratch(&model->spec, largest_tensor(model));
     update->tensors = calloc(model->tensor_count + 1, sizeof *update->tensors);
     update->sums = calloc(model->blocks + 1, sizeof *update->sums);
-    update->touched = calloc(model->tensor_count + 1, sizeof *update->touched);
+    update->spans =
+        calloc(model->tensor_count + model->shard_count + 1, sizeof *update->spans);
     update->is_touched = calloc(model->tensor_count + 1, sizeof *update->is_touched);
-    if (update->tensors == NULL || update->sums == NULL || update->touched == NULL ||
-        update->is_touched == NULL) {
+    update->is_prepared = calloc(model->tensor_count + 1, sizeof *update->is_prepared);
+    if (update->tensors == NULL || update->sums == NULL || update->spans == NULL ||
+        update->is_touched == NULL || update->is_prepared == NULL) {
         return false;
     }
     update->scratch_bytes = scratch * sizeof(float);
@@ -101,18 +105,23 @@ void update_fini(struct model *model)
     struct update *update = &model->update;
     memory_free(update->scratch, update->scratch_bytes);
     rows_fini(model);
+    free(update->is_prepared);
     free(update->is_touched);
-    free(update->touched);
+    free(update->spans);
     free(update->sums);
     free(update->tensors);
 }
 
 /* ---------------------------------------------------------------- pieces */
 
-/* The tensor at a place of the phase's order. */
-static uint32_t tensor_at(const struct update *update, size_t place)
+/* The span at a place of the phase's order. */
+static struct span span_at(const struct model *model, size_t place)
 {
-    return update->phase == UPDATE_LOOKAHEAD ? (uint32_t)place : update->touched[place];
+    if (model->update.phase == UPDATE_LOOKAHEAD) {
+        return (struct span){ .tensor = (uint32_t)place,
+                              .end = (uint32_t)model->tensors[place].blocks };
+    }
+    return model->update.spans[place];
 }
 
 /* See that the update may write the shard: in place if nobody reads it, else into a
@@ -135,9 +144,11 @@ static bool open_shard(struct engine *engine, struct model *model, struct shard 
     shard->next = shard->spare;
     shard->spare = NULL;
     engine->counters.versions_fresh++;
+    /* What has been stepped is open when the look ahead begins. */
+    bool all = model->update.phase == UPDATE_LOOKAHEAD;
     for (size_t i = 0; i < shard->tensor_count; i++) {
         const struct tensor *tensor = &model->tensors[shard->first_tensor + i];
-        if (model->update.is_touched[shard->first_tensor + i] == 0 ||
+        if (all || model->update.is_touched[shard->first_tensor + i] == 0 ||
             tensor->width > 0) {
             /* A tensor of several shards is in each of them alone. */
             size_t from = tensor->at > shard->at ? tensor->at - shard->at : 0;
@@ -156,19 +167,27 @@ static bool is_whole(const struct model *model, uint32_t tensor)
            model->tensors[tensor].n <= TEAM_DIRECTION;
 }
 
-/* The index-th block of a tensor in the order of the phase, and the other way round.
- * The second of two passes goes backwards: what the first has read last is still in
- * cache.
- */
-static size_t block_at(const struct model *model, uint32_t tensor, size_t index)
+/* The second of two passes goes backwards: what the first has read last is still in
+ * cache. */
+static bool goes_backwards(const struct update *update, const struct span *span)
 {
-    const struct update *update = &model->update;
-    bool backwards =
-        update->phase == UPDATE_STEPS && update->tensors[tensor].two_passes;
-    return backwards ? model->tensors[tensor].blocks - 1 - index : index;
+    return update->phase == UPDATE_STEPS && update->tensors[span->tensor].two_passes;
 }
 
-/* Choose the next work of the phase, up to the tensor at place end. False if a shard
+/* The index-th block of a span in the order of the phase, and the other way round. */
+static size_t block_at(const struct update *update, const struct span *span,
+                       size_t index)
+{
+    return goes_backwards(update, span) ? span->end - 1 - index : span->first + index;
+}
+
+static size_t index_of(const struct update *update, const struct span *span,
+                       size_t block)
+{
+    return goes_backwards(update, span) ? span->end - 1 - block : block - span->first;
+}
+
+/* Choose the next work of the phase, up to the span at place end. False if a shard
  * cannot be written now. */
 static bool choose_work(struct engine *engine, struct model *model, size_t end,
                         struct portion *portion)
@@ -180,14 +199,15 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
     bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
     while (update->cursor < end && portion->count < TEAM_WORK &&
            portion->elements < most) {
-        uint32_t number = tensor_at(update, update->cursor);
+        const struct span span = span_at(model, update->cursor);
+        const uint32_t number = span.tensor;
         const struct tensor *tensor = &model->tensors[number];
-        if (update->cursor_block == tensor->blocks) {
+        if (update->cursor_block == span.end - span.first) {
             update->cursor++;
             update->cursor_block = 0;
             continue;
         }
-        size_t block = block_at(model, number, update->cursor_block);
+        size_t block = block_at(update, &span, update->cursor_block);
         struct shard *shard =
             &model->shards[tensor->shard + block / (OPT_SHARD / OPT_BLOCK)];
         if (writes && !open_shard(engine, model, shard)) {
@@ -221,10 +241,10 @@ static bool run_piece(struct engine *engine, struct model *model, size_t end)
     size_t done = portion_run(engine, model, &portion);
     if (done < portion.count) {
         const struct work *first = &engine->team->work[done];
+        const struct span span = span_at(model, first->place);
         update->cursor = first->place;
-        update->cursor_block = first->block == WORK_WHOLE
-                                   ? 0
-                                   : block_at(model, first->tensor, first->block);
+        update->cursor_block =
+            first->block == WORK_WHOLE ? 0 : index_of(update, &span, first->block);
     }
     return open || portion.count > 0;
 }
@@ -282,57 +302,100 @@ static void begin_phase(struct update *update, enum update_phase phase, size_t p
 static bool piece_done(const struct model *model, size_t end)
 {
     const struct update *update = &model->update;
-    return update->cursor == end ||
-           (update->phase != UPDATE_ROWS && update->phase != UPDATE_ROW_NORMS &&
-            update->cursor == end - 1 &&
-            update->cursor_block ==
-                model->tensors[tensor_at(update, update->cursor)].blocks);
+    if (update->cursor == end || update->phase == UPDATE_ROWS ||
+        update->phase == UPDATE_ROW_NORMS) {
+        return update->cursor == end;
+    }
+    const struct span span = span_at(model, update->cursor);
+    return update->cursor == end - 1 && update->cursor_block == span.end - span.first;
 }
 
 /* ---------------------------------------------------------------- phases */
 
-void update_start(struct engine *engine, struct model *model)
+void update_begin(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
     update->pushes = model->round;
     update->push_count = model->round_count;
-    update->elements = 0;
-    update->started_ns = uv_hrtime();
-    for (size_t i = 0; i < update->push_count; i++) {
-        const struct push *push = update->pushes[i];
-        for (size_t k = 0; k < push->tensor_count; k++) {
-            update->is_touched[push->tensors[k]] = 1;
-        }
-    }
     update->damping = 1;
     if (model->consistency.damping) { /* such rounds have one push */
         update->damping =
             1 / (1 + (double)push_staleness(update->pushes[0], model->step));
     }
     opt_update_begin(&update->scalars, &model->spec, model->step + 1);
-    update->touched_count = 0;
     for (size_t i = 0; i < model->tensor_count; i++) {
         struct tensor *tensor = &model->tensors[i];
         opt_update_bind(&update->tensors[i], &update->scalars, &tensor->options,
                         &tensor->counters);
-        if (update->is_touched[i] != 0) {
-            update->touched[update->touched_count++] = (uint32_t)i;
-            update->elements += tensor->width > 0 ? 0 : tensor->n;
-        }
     }
-    rows_begin(model, &engine->team->seats[0]);
-    begin_phase(
-        update,
-        opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS : UPDATE_PREPARE, 0);
+    memset(update->is_prepared, 0, model->tensor_count);
     engine->counters.updates++;
 }
 
-/* The update is over, applied or not: forget what it touched. */
-static void clear_touched(struct update *update)
+void update_batch(struct model *model)
 {
-    for (size_t i = 0; i < update->touched_count; i++) {
-        update->is_touched[update->touched[i]] = 0;
+    struct update *update = &model->update;
+    update->pushes = model->round; /* it may have been moved, or be shorter */
+    update->push_count = model->round_count;
+    update->span_count = 0;
+    update->elements = 0;
+    update->rows.group_count = 0;
+    memset(update->is_touched, 0, model->tensor_count);
+}
+
+void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
+{
+    struct update *update = &model->update;
+    const struct tensor *of = &model->tensors[tensor];
+    if (of->width == 0) {
+        size_t until = end * OPT_BLOCK < of->n ? end * OPT_BLOCK : of->n;
+        update->elements += until - first * OPT_BLOCK;
     }
+    struct span *before =
+        update->span_count > 0 ? &update->spans[update->span_count - 1] : NULL;
+    if (before != NULL && before->tensor == tensor && before->end == first) {
+        before->end = (uint32_t)end;
+        return;
+    }
+    update->spans[update->span_count++] =
+        (struct span){ .tensor = tensor,
+                       .first = (uint32_t)first,
+                       .end = (uint32_t)end,
+                       .prepares = update->is_prepared[tensor] == 0 };
+    update->is_touched[tensor] = 1;
+    update->is_prepared[tensor] = 1;
+}
+
+void update_batch_start(struct engine *engine, struct model *model, bool last)
+{
+    struct update *update = &model->update;
+    update->last = last;
+    update->started_ns = uv_hrtime();
+    if (last) {
+        rows_begin(model, &engine->team->seats[0]);
+    }
+    begin_phase(
+        update,
+        opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS : UPDATE_PREPARE, 0);
+}
+
+void update_start(struct engine *engine, struct model *model)
+{
+    struct update *update = &model->update;
+    update_begin(engine, model);
+    update_batch(model);
+    for (size_t i = 0; i < update->push_count; i++) {
+        const struct push *push = update->pushes[i];
+        for (size_t k = 0; k < push->tensor_count; k++) {
+            update->is_touched[push->tensors[k]] = 1;
+        }
+    }
+    for (size_t i = 0; i < model->tensor_count; i++) {
+        if (update->is_touched[i] != 0) {
+            update_add(model, (uint32_t)i, 0, model->tensors[i].blocks);
+        }
+    }
+    update_batch_start(engine, model, true);
 }
 
 /* Where the aggregate is not finite. */
@@ -340,16 +403,17 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
                           uint64_t *element)
 {
     const struct update *update = &model->update;
-    for (size_t i = 0; i < update->touched_count; i++) {
-        const struct tensor *of = &model->tensors[update->touched[i]];
+    for (size_t i = 0; i < update->span_count; i++) {
+        uint32_t number = update->spans[i].tensor;
+        const struct tensor *of = &model->tensors[number];
         for (size_t k = 0; k < of->blocks; k++) {
             if (isfinite(update->sums[of->first_block + k].first)) {
                 continue;
             }
-            struct work work = { .tensor = update->touched[i], .block = (uint32_t)k };
+            struct work work = { .tensor = number, .block = (uint32_t)k };
             size_t found =
                 portion_block_overflow(model, &work, team_seat(engine->team));
-            *tensor = update->touched[i];
+            *tensor = number;
             *element = k * OPT_BLOCK + found;
             return;
         }
@@ -375,19 +439,19 @@ static enum update_progress end_norms(struct engine *engine, struct model *model
 {
     struct update *update = &model->update;
     size_t group = 0;
-    for (size_t i = 0; i < update->touched_count; i++) {
-        const struct tensor *tensor = &model->tensors[update->touched[i]];
+    for (size_t i = 0; i < update->span_count; i++) {
+        uint32_t number = update->spans[i].tensor;
+        const struct tensor *tensor = &model->tensors[number];
         if (tensor->width > 0) {
-            rows_add_norm(model, update->touched[i], &group);
+            rows_add_norm(model, number, &group);
             continue;
         }
-        opt_update_add_norm(&update->scalars, &update->tensors[update->touched[i]],
+        opt_update_add_norm(&update->scalars, &update->tensors[number],
                             update->sums + tensor->first_block, tensor->blocks);
     }
     opt_update_end_norms(&update->scalars);
     if (!opt_update_finite(&update->scalars)) {
         find_overflow(engine, model, overflow_tensor, overflow_element);
-        clear_touched(update);
         return UPDATE_OVERFLOW;
     }
     begin_phase(update, UPDATE_PREPARE, 0);
@@ -400,8 +464,8 @@ static void begin_group(struct model *model)
 {
     struct update *update = &model->update;
     size_t end = update->group_begin;
-    while (end < update->touched_count) {
-        uint32_t number = update->touched[end];
+    while (end < update->span_count) {
+        uint32_t number = update->spans[end].tensor;
         if (update->tensors[number].two_passes && !is_whole(model, number)) {
             break;
         }
@@ -417,7 +481,7 @@ static void prepare(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
     size_t begin = update->cursor;
-    size_t end = update->touched_count;
+    size_t end = update->span_count;
     size_t most = PIECE_TENSORS * (size_t)engine->team->threads;
     if (end - begin > most) {
         end = begin + most;
@@ -425,11 +489,18 @@ static void prepare(struct engine *engine, struct model *model)
 #pragma omp parallel for schedule(static) if (engine->team->threads > 1 &&             \
                                               end - begin >= 256)
     for (size_t i = begin; i < end; i++) {
-        opt_update_tensor(&update->tensors[update->touched[i]]);
+        if (update->spans[i].prepares) {
+            opt_update_tensor(&update->tensors[update->spans[i].tensor]);
+        }
     }
     update->cursor = end;
-    if (end == update->touched_count) {
-        update->group_begin = 0;
+    if (end < update->span_count) {
+        return;
+    }
+    update->group_begin = 0;
+    if (end == 0) { /* nothing but the end of the update */
+        begin_phase(update, UPDATE_ROWS, 0);
+    } else {
         begin_group(model);
     }
 }
@@ -437,13 +508,14 @@ static void prepare(struct engine *engine, struct model *model)
 static void end_first(struct model *model)
 {
     struct update *update = &model->update;
-    uint32_t number = update->touched[update->group_begin];
+    uint32_t number = update->spans[update->group_begin].tensor;
     const struct tensor *tensor = &model->tensors[number];
     opt_update_end_first(&update->tensors[number], update->sums + tensor->first_block,
                          tensor->blocks);
     begin_phase(update, UPDATE_STEPS, update->group_begin);
 }
 
+/* The batch is done. */
 static enum update_progress publish(struct engine *engine, struct model *model)
 {
     while (model->update.opened != NULL) {
@@ -455,16 +527,18 @@ static enum update_progress publish(struct engine *engine, struct model *model)
         }
         shard->next = NULL;
     }
-    clear_touched(&model->update);
-    model->step++;
     engine->counters.parameters_updated += model->update.elements;
     engine->counters.update_ns += uv_hrtime() - model->update.started_ns;
+    if (!model->update.last) {
+        return UPDATE_PARTLY;
+    }
+    model->step++;
     return UPDATE_DONE;
 }
 
 static enum update_progress end_rows(struct engine *engine, struct model *model)
 {
-    if (!opt_update_synchronises(&model->update.scalars)) {
+    if (!model->update.last || !opt_update_synchronises(&model->update.scalars)) {
         return publish(engine, model);
     }
     begin_phase(&model->update, UPDATE_LOOKAHEAD, 0);
@@ -475,7 +549,7 @@ static enum update_progress end_steps(struct engine *engine, struct model *model
 {
     struct update *update = &model->update;
     update->group_begin = update->group_end;
-    if (update->group_begin < update->touched_count) {
+    if (update->group_begin < update->span_count) {
         begin_group(model);
         return UPDATE_MORE;
     }
@@ -499,7 +573,7 @@ enum update_progress update_run(struct engine *engine, struct model *model,
                  : update->phase == UPDATE_FIRST || update->phase == UPDATE_STEPS
                      ? update->group_end
                  : by_rows ? update->rows.group_count
-                           : update->touched_count;
+                           : update->span_count;
     if (by_rows ? !run_row_piece(engine, model) : !run_piece(engine, model, end)) {
         return UPDATE_STALLED;
     }

@@ -3,11 +3,15 @@
  * The round that closes starts it; the engine's loop runs piece after piece, and looks
  * at its mailbox in between. The phases follow common/optim/update.h; in each of them
  * the blocks are independent and are dealt to the team, whose size therefore changes no
- * bit. Nothing is allocated here, and once the norms are known nothing can fail: an
- * update happens whole or not at all.
+ * bit. Nothing is allocated here, and once the norms are known nothing can fail.
  *
  *   [ norms -> ] prepare -> [ first passes -> ] steps -> ... -> [ rows -> lookahead ->
  *                           \_   per group of tensors   _/                      publish
+ *
+ * What goes through the phases together is a batch of spans. A round that is applied as
+ * a whole is one batch, and happens whole or not at all. A round that is applied shard
+ * by shard (stream.h) is several: each publishes its shards, the last one ends the
+ * update. Which spans share a batch changes no bit either.
  *
  * A tensor that takes two passes is done by one thread if it is small, so that nobody
  * waits in between; a large one is a group of its own.
@@ -40,22 +44,31 @@ enum update_phase {
     UPDATE_LOOKAHEAD
 };
 
-/* The tensors of one update, and where it is. Memory for it is made with the model. */
+/* Blocks of one tensor, first to end, end excluded; none if it is sparse. */
+struct span {
+    uint32_t tensor, first, end;
+    bool prepares; /* the tensor's first in this update */
+};
+
+/* The spans of a batch of one update, and where it is. Memory for it is made with the
+ * model. */
 struct update {
     struct opt_update scalars;
     struct opt_tensor_update *tensors; /* one per tensor of the model */
     struct opt_block_sums *sums;       /* one per block of the model */
     float *scratch; /* directions of one large tensor without an fp32 gradient */
     size_t scratch_bytes;
-    uint32_t *touched; /* tensors in this update, ascending */
-    size_t touched_count;
-    uint8_t *is_touched;
-    uint64_t elements; /* in this update */
-    double damping;    /* of its gradients; 1: none */
+    struct span *spans; /* of the batch, ascending */
+    size_t span_count;
+    uint8_t *is_touched;  /* per tensor: in the batch */
+    uint8_t *is_prepared; /* per tensor: in this batch or one before */
+    bool last;            /* the batch ends the update */
+    uint64_t elements;    /* in the batch */
+    double damping;       /* of its gradients; 1: none */
     uint64_t started_ns;
     enum update_phase phase;
-    size_t cursor, cursor_block;   /* next tensor (place in touched) and block */
-    size_t group_begin, group_end; /* places in touched */
+    size_t cursor, cursor_block;   /* next span, and block of it */
+    size_t group_begin, group_end; /* spans */
     struct rows rows;              /* of sparse tensors; cursor is the next group */
     struct shard *opened;          /* shards that it may write, linked by opened */
     /* the round, borrowed until the update is over */
@@ -64,7 +77,8 @@ struct update {
 };
 
 /* Bytes that update_init will take for a model, or SIZE_MAX. */
-size_t update_bytes(size_t tensors, size_t blocks, size_t scratch_floats);
+size_t update_bytes(size_t tensors, size_t shards, size_t blocks,
+                    size_t scratch_floats);
 /* Floats of scratch for the directions of a model whose largest tensor has so many. */
 size_t update_scratch(const struct opt_spec *spec, size_t largest);
 /* Memory for the updates of a model whose tensors are laid out. */
@@ -75,13 +89,21 @@ bool update_reserve(struct engine *engine, struct model *model,
                     const struct opt_spec *spec);
 void update_fini(struct model *model);
 
-/* Begin the update of the model's round. pushes are in ascending order of worker names
- * and stay as they are until it is over. */
+/* Begin the update of the model's round, of all that its pushes name in one batch. They
+ * are in ascending order of worker names and stay as they are until it is over. */
 void update_start(struct engine *engine, struct model *model);
+
+/* The same by hand: begin the update; then, for each batch, open it, add its spans in
+ * ascending order, and start it. Between batches pushes may leave the round. */
+void update_begin(struct engine *engine, struct model *model);
+void update_batch(struct model *model);
+void update_add(struct model *model, uint32_t tensor, size_t first, size_t end);
+void update_batch_start(struct engine *engine, struct model *model, bool last);
 
 enum update_progress {
     UPDATE_MORE,    /* call again */
     UPDATE_STALLED, /* a shard is held by readers and there is no memory for another */
+    UPDATE_PARTLY,  /* the batch is applied and published; others follow */
     UPDATE_DONE,    /* applied and published: the model's step has grown */
     UPDATE_OVERFLOW /* the sum is not finite at *tensor, *element; nothing changed */
 };

@@ -40,6 +40,11 @@ static int source_of(const struct model *model, const struct opt_pull *pull)
     return VIEW_UNKNOWN;
 }
 
+bool view_is_weights(const struct model *model, const struct opt_pull *pull)
+{
+    return source_of(model, pull) == VIEW_WEIGHTS;
+}
+
 static enum opt_status unknown_slot(const struct model *model, const char *slot,
                                     struct opt_error *error)
 {

@@ -26,6 +26,9 @@ enum opt_status view_plan(struct engine *engine, struct model *model,
 /* What view_plan pinned is not needed any more: the letter is answered otherwise. */
 void view_unpin(struct model *model, const struct opt_pull *pull);
 
+/* Whether it shows the weights as they are. */
+bool view_is_weights(const struct model *model, const struct opt_pull *pull);
+
 enum view_progress {
     VIEW_FILLED,  /* every piece has its values */
     VIEW_MORE,    /* about a millisecond of work was done; call again */

@@ -53,7 +53,7 @@ void worker_detach(struct engine *engine, struct worker *worker, bool continued)
     for (struct member *member = worker->members; member != NULL;
          member = member->next_of_worker) {
         if (member->gathering != NULL && member->gathering->peer == peer) {
-            frames_drop(engine, member);
+            frames_cut_off(engine, member);
         }
     }
     peer->worker = NULL;
@@ -107,12 +107,13 @@ static enum opt_status check_incarnation(const struct worker *worker,
                     hello->incarnation, worker->name, worker->incarnation);
 }
 
-/* What the life before has left in queues will not be part of any round. */
+/* What the life before has left in queues will not be part of any round, but of one
+ * that is open already. */
 static void withdraw_all(struct engine *engine, struct worker *worker)
 {
     for (struct member *member = worker->members; member != NULL;
          member = member->next_of_worker) {
-        while (member->last != NULL) {
+        while (member->last != NULL && !stream_has(member->last)) {
             round_withdraw(engine, member->last, OPT_ABORTED,
                            "the worker was taken for dead before the push was applied");
         }

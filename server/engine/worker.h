@@ -47,7 +47,8 @@ struct worker {
 enum opt_status worker_hello(struct engine *engine, struct peer *peer,
                              const struct opt_hello *hello, struct opt_error *error);
 
-/* Nobody speaks for it any more; what was half sent is dropped. continued: because it
+/* Nobody speaks for it any more; what was half sent is dropped,
+ * unless a round is being made of it. continued: because it
  * goes on over another connection. */
 void worker_detach(struct engine *engine, struct worker *worker, bool continued);
 

@@ -12,6 +12,10 @@ void serve_set(struct engine *engine, struct letter *letter)
     if (model == NULL || flow_postponed(engine, model, letter, false)) {
         return;
     }
+    if (stream_is_open(model)) { /* its step has begun with the options that are */
+        flow_wait(engine, model, letter, model->step + 1);
+        return;
+    }
     uint64_t step;
     const char *text;
     struct opt_error error;

@@ -62,6 +62,15 @@ static void on_hello_answered(struct conn *conn, const struct letter *letter)
 
 void conn_returned(struct conn *conn, struct letter *letter)
 {
+    if (letter->kind == LETTER_PART) {
+        conn->letters++; /* from now on it is one of the connection's */
+        if (conn->state > CONN_ENDING) {
+            conn_release(conn, letter);
+        } else {
+            send_answer(conn, letter);
+        }
+        return;
+    }
     hold_push_returned(conn, letter);
     if (letter->allowance > 0) {
         hold_grant(conn, letter->allowance);

@@ -96,6 +96,7 @@ static void take_letter(struct loop *loop, struct letter *letter)
 {
     switch (letter->kind) {
     case LETTER_REQUEST:
+    case LETTER_PART:
         conn_returned(letter->conn, letter);
         break;
     case LETTER_CLOSED:

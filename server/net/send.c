@@ -321,8 +321,8 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
     pull->segments = conn->loop->segments;
     pull->segment_count = cut.segment_count;
     pull->dtype = letter->dtype;
-    pull->last = cut.last;
-    if (reply.message == OPT_MESSAGE_PUSH_PULL && !cut.last) {
+    pull->last = cut.last && letter->kind != LETTER_PART;
+    if (reply.message == OPT_MESSAGE_PUSH_PULL && !pull->last) {
         reply.body.push_pull.has_push = false;
     }
     reply.has_checksum = letter->request.has_checksum;

@@ -10,12 +10,15 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "client/optclient.h"
+
 /* The model that all trainers of a run share. */
 struct trainer_model {
     const char *address; /* of the daemon */
     const char *expression;
-    size_t tensors, elements; /* of each tensor */
-    unsigned workers;         /* that make a round */
+    enum optclient_atomic atomic; /* how its rounds are applied */
+    size_t tensors, elements;     /* of each tensor */
+    unsigned workers;             /* that make a round */
 };
 
 struct trainer {

@@ -141,10 +141,10 @@ Test(optctl, creates_models_of_any_policy_and_shows_them, .init = start, .fini =
 {
     static const char policy[] = "bounded,loss=fail,min_workers=2,staleness=4,damping,"
                                  "delay_compensation=0.04";
-    static const char *const wrong[] = { "fast",           "sync,samples=x",
-                                         "sync,samples",   "async,damping=1",
-                                         "sync,loss=give", "sync,,backup=1",
-                                         "sync,patience=1" };
+    static const char *const wrong[] = {
+        "fast",           "sync,samples=x", "sync,samples",    "async,damping=1",
+        "sync,loss=give", "sync,,backup=1", "sync,patience=1", "sync,atomic=half"
+    };
     cr_assert_eq(RUN("create", "mlp", "--spec", "sgd(lr=1)", "--tensor", "w:4",
                      "--policy", policy),
                  0, "%s", out);
@@ -159,6 +159,11 @@ Test(optctl, creates_models_of_any_policy_and_shows_them, .init = start, .fini =
                      "--policy", "sync,samples=100"),
                  1);
     cr_expect(strstr(out, "its mode is bounded, not sync") != NULL, "%s", out);
+    cr_assert_eq(RUN("create", "streamed", "--spec", "sgd(lr=1)", "--tensor", "w:4",
+                     "--policy", "sync,atomic=shard"),
+                 0, "%s", out);
+    cr_assert_eq(RUN("show", "streamed"), 0, "%s", out);
+    cr_expect(strstr(out, "atomic=shard") != NULL, "%s", out);
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         cr_expect_eq(RUN("create", "m", "--spec", "sgd(lr=1)", "--tensor", "w:4",
                          "--policy", wrong[i]),

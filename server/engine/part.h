@@ -1,0 +1,27 @@
+/* part — what leaves of the answers of a round that is applied shard by shard, before
+ * it is over.
+ *
+ * A push_pull whose first frame says what it will pull, all tensors as they are, gets
+ * each shard as soon as it is applied: in a letter of the engine's own, sent to the
+ * connection ahead of the answer, which then has the rest. Where a round ends with a
+ * Lookahead synchronisation every shard changes once more, so nothing leaves before.
+ * Engine thread.
+ */
+#ifndef OPTIMD_SERVER_ENGINE_PART_H
+#define OPTIMD_SERVER_ENGINE_PART_H
+
+struct letter;
+struct model;
+struct opt_pull;
+struct push;
+
+/* The first frame of a push_pull has come; pull may be NULL. */
+void part_wish(struct push *push, const struct opt_pull *pull);
+/* The push goes on over another connection, where nothing has left yet. */
+void part_forget(struct push *push);
+/* A batch of the open round has been applied: send what can be sent. */
+void part_send(struct model *model);
+/* The letter is the answer: take what has left out of its pieces. */
+void part_subtract(const struct push *push, struct letter *letter);
+
+#endif
