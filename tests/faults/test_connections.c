@@ -19,6 +19,7 @@ enum {
     IDLE_BYTES_MAX = 32 << 20,
     CHURN = 3000,
     CONNECTIONS = 8,
+    CROWD = 200, /* beyond the limit at one moment */
     FEW_FILES = 100,
     FILES_KEPT = 64 /* by the daemon, for everything but connections */
 };
@@ -124,6 +125,19 @@ Test(connections, that_come_and_go_leave_no_descriptor, .timeout = 60)
     daemon_stop(&daemon);
 }
 
+/* The answer to one connection too many. */
+static void expect_told(int fd)
+{
+    struct raw_reply reply;
+    cr_assert(raw_receive(fd, &reply), "closed without a word");
+    cr_assert_eq(reply.reply.message, OPT_MESSAGE_ERROR);
+    cr_assert_eq(reply.reply.id, 0);
+    cr_assert_eq(reply.reply.body.error.status, OPT_RESOURCE_EXHAUSTED);
+    cr_assert_gt(reply.reply.body.error.retry_after_ms, 0);
+    cr_assert_not_null(strstr(reply.reply.body.error.text, "max-connections"));
+    raw_reply_fini(&reply);
+}
+
 /* Fill a daemon's connections, and expect each one more to be told so. */
 static void expect_limit(const struct daemon_process *daemon, int connections)
 {
@@ -133,15 +147,8 @@ static void expect_limit(const struct daemon_process *daemon, int connections)
         raw_hello(sockets[i], "");
     }
     for (int i = 0; i < 3; i++) {
-        struct raw_reply reply;
         int fd = raw_connect(daemon->port);
-        cr_assert(raw_receive(fd, &reply), "closed without a word");
-        cr_assert_eq(reply.reply.message, OPT_MESSAGE_ERROR);
-        cr_assert_eq(reply.reply.id, 0);
-        cr_assert_eq(reply.reply.body.error.status, OPT_RESOURCE_EXHAUSTED);
-        cr_assert_gt(reply.reply.body.error.retry_after_ms, 0);
-        cr_assert_not_null(strstr(reply.reply.body.error.text, "max-connections"));
-        raw_reply_fini(&reply);
+        expect_told(fd);
         close(fd);
     }
     for (int i = 0; i < connections; i++) {
@@ -155,6 +162,35 @@ Test(connections, beyond_the_limit_are_told_to_try_again)
     struct daemon_process daemon;
     daemon_start(&daemon, (const char *[]){ "--max-connections", "8", NULL });
     expect_limit(&daemon, CONNECTIONS);
+    daemon_stop(&daemon);
+}
+
+/* More at one moment than the daemon keeps sockets for, and they stay until all are in:
+ * every one of them is told. */
+Test(connections, beyond_the_limit_are_told_however_many_come_at_once)
+{
+    struct daemon_process daemon;
+    static int sockets[CONNECTIONS], more[CROWD];
+    daemon_start(&daemon, (const char *[]){ "--max-connections", "8", NULL });
+    for (int i = 0; i < CONNECTIONS; i++) {
+        sockets[i] = raw_connect(daemon.port);
+        raw_hello(sockets[i], "");
+    }
+    size_t before = files_of(&daemon);
+    for (int i = 0; i < CROWD; i++) {
+        more[i] = raw_connect(daemon.port);
+    }
+    for (int i = 0; i < CROWD; i++) {
+        expect_told(more[i]);
+    }
+    cr_expect_leq(files_of(&daemon), before + FILES_KEPT);
+    for (int i = 0; i < CROWD; i++) {
+        close(more[i]);
+    }
+    for (int i = 0; i < CONNECTIONS; i++) {
+        raw_heartbeat(sockets[i], 7);
+        close(sockets[i]);
+    }
     daemon_stop(&daemon);
 }
 
