@@ -167,7 +167,7 @@ struct optclient_policy {
     uint64_t samples;   /* SYNC: a round closes when its pushes together cover so many,
                            whoever they came from; 0: it is one push of every worker */
     uint32_t backup;    /* SYNC: a round closes without so many of the slowest, whose
-                           pushes    for it are OPTCLIENT_DROPPED when they come */
+                           pushes for it are OPTCLIENT_DROPPED when they come */
     uint32_t staleness; /* BOUNDED: at least 1 */
     int damping; /* ASYNC, BOUNDED: not 0: a gradient of staleness t is multiplied by
                     1/(1 + t) */

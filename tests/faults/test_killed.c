@@ -14,7 +14,6 @@
 #include "client/optclient.h"
 #include "tests/client_models.h"
 #include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
 #include "tests/faults/crew.h"
 #include "tests/history.h"
 #include "tests/lane.h"
@@ -26,7 +25,7 @@ static const char *const no_grace[] = { "--grace", "0ms", NULL };
 
 /* ---------------------------------------------------------------- at any byte */
 
-enum { FRAMES = 3, CUTS = 14, NUMBER = 1000 };
+enum { CUTS = 14, NUMBER = 1000 };
 
 /* What the next child is to do. */
 static struct {
@@ -34,85 +33,20 @@ static struct {
     size_t bytes; /* of its push, before it waits to be killed */
 } plan;
 
-/* A push of three frames, as bytes; where each frame ends is noted. */
-static uint8_t *whole_push(uint32_t model, size_t ends[FRAMES])
+static void a_part_of_a_push(int events)
 {
     static float values[CREW_ELEMENTS];
-    static const uint64_t offsets[FRAMES + 1] = { 0, 16384, 2 * 16384, CREW_ELEMENTS };
-    uint8_t *all = NULL;
-    size_t size = 0;
     for (size_t i = 0; i < CREW_ELEMENTS; i++) {
         values[i] = NUMBER;
     }
-    for (uint32_t i = 0; i < FRAMES; i++) {
-        uint64_t count = offsets[i + 1] - offsets[i];
-        const struct opt_segment segment = { .offset = offsets[i], .count = count };
-        const struct opt_request push = {
-            .id = 3,
-            .message = OPT_MESSAGE_PUSH,
-            .body.push = { .model = model,
-                           .sequence = 1,
-                           .samples = 1,
-                           .segments = &segment,
-                           .segment_count = 1,
-                           .frame = i,
-                           .last = i + 1 == FRAMES },
-        };
-        size_t frame_size;
-        uint8_t *frame =
-            raw_frame(&push, values, (size_t)count * sizeof(float), &frame_size);
-        all = realloc(all, size + frame_size);
-        memcpy(all + size, frame, frame_size);
-        free(frame);
-        size += frame_size;
-        ends[i] = size;
-    }
-    return all;
-}
-
-static void a_part_of_a_push(int events)
-{
-    int fd = raw_connect(server.port);
-    const struct opt_request open = {
-        .id = 2,
-        .message = OPT_MESSAGE_OPEN,
-        .body.open = { .model = "model", .join = true },
-    };
-    struct raw_reply reply;
-    raw_hello(fd, plan.name);
-    if (!raw_request(fd, &open, NULL, 0) || !raw_receive(fd, &reply)) {
-        _exit(3);
-    }
-    size_t ends[FRAMES];
-    uint8_t *bytes = whole_push(reply.reply.body.model.model, ends);
-    size_t size = plan.bytes < ends[FRAMES - 1] ? plan.bytes : ends[FRAMES - 1];
-    if (!raw_send(fd, bytes, size)) {
-        _exit(3);
-    }
-    tell(events, 1);
-    pause();
-}
-
-/* Whether the worker is a member whose push is in the open round. */
-static void expect_pushed(const struct worker *worker, const char *name)
-{
-    bool found = false;
-    while (!found) {
-        struct optclient_description *description;
-        expect_ok(optclient_describe(worker->client, "model", &description));
-        for (size_t i = 0; i < description->worker_count; i++) {
-            found |= strcmp(description->workers[i].name, name) == 0 &&
-                     description->workers[i].pushed;
-        }
-        optclient_description_free(description);
-    }
+    push_in_part(events, server.port, plan.name, values, plan.bytes);
 }
 
 Test(killed, at_any_byte_of_a_push_leaves_nothing_unless_it_was_complete, .timeout = 60)
 {
     struct worker a, second;
-    size_t ends[FRAMES];
-    free(whole_push(1, ends));
+    size_t ends[CREW_FRAMES];
+    push_ends(ends);
     const size_t cuts[CUTS] = {
         0,           1,           3,           4,           10,
         ends[0] / 2, ends[0] - 1, ends[0],     ends[0] + 4, ends[1] - 5,
@@ -135,8 +69,8 @@ Test(killed, at_any_byte_of_a_push_leaves_nothing_unless_it_was_complete, .timeo
         plan.bytes = cuts[i];
         struct process process = spawn(a_part_of_a_push);
         cr_assert_eq(await(&process), 1);
-        if (cuts[i] >= ends[FRAMES - 1]) {
-            expect_pushed(&a, plan.name);
+        if (cuts[i] >= ends[CREW_FRAMES - 1]) {
+            expect_pushed(&a, plan.name, 1);
             sum += NUMBER;
         }
         reap(&process, SIGKILL);
