@@ -51,30 +51,13 @@ static size_t files_of(const struct daemon_process *daemon)
     return count;
 }
 
-static uint64_t counter_now(int observer, const char *name)
-{
-    const struct opt_request request = { .id = 9, .message = OPT_MESSAGE_STATISTICS };
-    struct raw_reply reply;
-    uint64_t count = 0;
-    cr_assert(raw_request(observer, &request, NULL, 0));
-    cr_assert(raw_receive(observer, &reply));
-    const struct opt_statistics_reply *statistics = &reply.reply.body.statistics;
-    for (size_t i = 0; i < statistics->count; i++) {
-        if (strcmp(statistics->counters[i].name, name) == 0) {
-            count = statistics->counters[i].value;
-        }
-    }
-    raw_reply_fini(&reply);
-    return count;
-}
-
 /* Until as many have come, and only the observer is left: each question waits for the
  * daemon. */
 static void await_alone(int observer, uint64_t opened)
 {
     uint64_t limit = test_now_ms() + 20000;
-    while (counter_now(observer, "connections_opened") < opened ||
-           counter_now(observer, "connections") > 1) {
+    while (raw_counter(observer, "connections_opened") < opened ||
+           raw_counter(observer, "connections") > 1) {
         cr_assert_lt(test_now_ms(), limit, "connections are not closed");
     }
 }
@@ -92,7 +75,7 @@ Test(connections, a_thousand_idle_ones_cost_little_memory, .timeout = 60)
         sockets[i] = raw_connect(daemon.port);
         raw_hello(sockets[i], "");
     }
-    cr_assert_eq(counter_now(observer, "connections"), IDLE + 1);
+    cr_assert_eq(raw_counter(observer, "connections"), IDLE + 1);
     size_t after = daemon_memory(&daemon);
     cr_assert_lt(after, before + IDLE_BYTES_MAX, "%zu bytes", after - before);
     for (int i = 0; i < IDLE; i++) {

@@ -14,6 +14,7 @@
 #include "client/optclient.h"
 #include "tests/client_models.h"
 #include "tests/end_to_end/daemon.h"
+#include "tests/end_to_end/raw.h"
 #include "tests/faults/crew.h"
 #include "tests/history.h"
 #include "tests/lane.h"
@@ -189,50 +190,38 @@ static struct history_verdict expect_reference(struct optclient *client)
     return verdict;
 }
 
-/* A number that the daemon counts. */
-static uint64_t counter(struct optclient *client, const char *name)
-{
-    struct optclient_counter *counters;
-    size_t count;
-    uint64_t value = 0;
-    expect_ok(optclient_statistics(client, &counters, &count));
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(counters[i].name, name) == 0) {
-            value = counters[i].value;
-        }
-    }
-    optclient_statistics_free(counters);
-    return value;
-}
-
 /* Wait until the worker has had a few more pushes applied. */
-static void let_push(struct optclient *client, unsigned which, uint64_t *random)
+static void let_push(int observer, unsigned which, uint64_t *random)
 {
     unsigned until =
         history_acknowledged(history, which) + 1 + (unsigned)lane_random(random, 4);
     while (history_acknowledged(history, which) < until) {
-        counter(client, "requests"); /* as long as the daemon takes to answer */
+        raw_counter(observer, "requests"); /* as long as the daemon takes to answer */
     }
 }
 
 static struct process processes[MEMBERS];
 
-static struct optclient *start_members(enum optclient_mode mode,
-                                       const char *const *settings)
+/* Returns the connection of an observer, which is only a socket: a process that has
+ * threads should not be one that forks. */
+static int start_members(enum optclient_mode mode, const char *const *settings)
 {
-    struct optclient_options options = test_options();
     policy = (struct optclient_policy){ .mode = mode };
     history = history_new(MEMBERS, NUMBERS);
     daemon_start(&server, settings);
     for (unsigned i = 0; i < MEMBERS; i++) {
         processes[i] = bring_to_life(i);
     }
-    options.worker = "";
-    return test_connect(server.address, &options);
+    int observer = raw_connect(server.port);
+    raw_hello(observer, "");
+    return observer;
 }
 
-static struct history_verdict end_members(struct optclient *client)
+static struct history_verdict end_members(int observer)
 {
+    struct optclient_options options = test_options();
+    options.worker = "";
+    close(observer);
     for (unsigned i = 0; i < MEMBERS; i++) {
         cr_assert_eq(kill(processes[i].pid, SIGTERM), 0);
     }
@@ -240,6 +229,7 @@ static struct history_verdict end_members(struct optclient *client)
         cr_assert_eq(await(&processes[i]), 1);
         reap(&processes[i], 0);
     }
+    struct optclient *client = test_connect(server.address, &options);
     struct history_verdict verdict = expect_reference(client);
     optclient_close(client);
     daemon_stop(&server);
@@ -250,16 +240,16 @@ static struct history_verdict end_members(struct optclient *client)
 static void kill_many(enum optclient_mode mode)
 {
     uint64_t random = SEED;
-    struct optclient *client = start_members(mode, no_grace);
+    int observer = start_members(mode, no_grace);
     for (unsigned i = 0; i < KILLS; i++) {
         unsigned victim = (unsigned)lane_random(&random, MEMBERS);
-        let_push(client, victim, &random);
+        let_push(observer, victim, &random);
         kill(processes[victim].pid, SIGKILL);
         cr_assert_eq(waitpid(processes[victim].pid, NULL, 0), processes[victim].pid);
         close(processes[victim].events);
         processes[victim] = bring_to_life(victim);
     }
-    struct history_verdict verdict = end_members(client);
+    struct history_verdict verdict = end_members(observer);
     cr_expect_gt(verdict.unknown, 0, "nobody was killed in the middle of a push");
     cr_expect_eq(verdict.refused, 0);
 }
@@ -282,17 +272,17 @@ static void freeze_many(enum optclient_mode mode)
                                                "50ms",    "--grace", "0ms",
                                                NULL };
     uint64_t random = SEED;
-    struct optclient *client = start_members(mode, short_lease);
+    int observer = start_members(mode, short_lease);
     for (unsigned i = 0; i < FREEZES; i++) {
         unsigned victim = i % MEMBERS;
-        let_push(client, victim, &random);
-        uint64_t lost = counter(client, "workers_lost");
+        let_push(observer, victim, &random);
+        uint64_t lost = raw_counter(observer, "workers_lost");
         cr_assert_eq(kill(processes[victim].pid, SIGSTOP), 0);
-        while (counter(client, "workers_lost") == lost) {
+        while (raw_counter(observer, "workers_lost") == lost) {
         }
         cr_assert_eq(kill(processes[victim].pid, SIGCONT), 0);
     }
-    struct history_verdict verdict = end_members(client);
+    struct history_verdict verdict = end_members(observer);
     cr_expect_eq(verdict.unknown, 0, "every worker was told what became of each push");
 }
 

@@ -168,9 +168,9 @@ Test(workers, those_that_die_in_a_round_do_not_keep_the_daemon_from_stopping,
 {
     struct worker a;
     daemon_start(&server, patient);
-    cr_assert(worker_start(&a, server.address, "a"), "%s", optclient_error());
     struct process b = spawn(waits_in_a_round);
     cr_assert_eq(await(&b), 1);
+    cr_assert(worker_start(&a, server.address, "a"), "%s", optclient_error());
     expect_pushed(&a, "b", 1);
     reap(&b, SIGKILL);
     expect_pushed(&a, "b", 0);
