@@ -397,11 +397,19 @@ void conn_tick(struct conn *conn, uint64_t now_ms)
     }
 }
 
+/* Some may have been set since the time that is forgiven began, and none may come to
+ * lie in the future: what is counted from then would be an age. */
+static uint64_t moved_up(const struct conn *conn, uint64_t then, uint64_t ms)
+{
+    uint64_t now = now_of(conn);
+    return now - then < ms ? now : then + ms;
+}
+
 void conn_forgive(struct conn *conn, uint64_t ms)
 {
-    conn->since_ms += ms;
-    conn->heard_ms += ms;
-    conn->frame_ms += ms;
+    conn->since_ms = moved_up(conn, conn->since_ms, ms);
+    conn->heard_ms = moved_up(conn, conn->heard_ms, ms);
+    conn->frame_ms = moved_up(conn, conn->frame_ms, ms);
 }
 
 /* ---------------------------------------------------------------------- begin */
