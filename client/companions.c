@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/entry.h"
 #include "client/opened.h"
@@ -58,6 +59,9 @@ void opened_note_lost(struct optclient_model *model, const char *name)
 int optclient_lost(struct optclient_model *model, char *name, size_t capacity)
 {
     int found = 0;
+    if (model->client->process != getpid()) {
+        return 0; /* the lock may never be given back */
+    }
     pthread_mutex_lock(&model->client->lock);
     while (found == 0 && model->lost_given < model->lost_count) {
         char **place = &model->lost[model->lost_given++ % OPENED_LOST_KEPT];

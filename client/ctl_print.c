@@ -192,6 +192,9 @@ static void print_worker(const struct optclient_worker_info *w)
            w->name, w->connected ? "connected" : "away", w->resting ? ", resting" : "",
            w->pushed ? ", has pushed" : "", w->applied, w->last_step, w->duplicates,
            w->refused, w->dropped);
+    printf("                 incarnation %" PRIu64 ", connected again %" PRIu64
+           " times, %" PRIu64 " pushes sent again\n",
+           w->incarnation, w->reconnects, w->resends);
     if (w->waits > 0) {
         printf("                 waited for %" PRIu64 " times, %.3g s in all\n",
                w->waits, (double)w->waited_us / 1e6);

@@ -34,6 +34,18 @@ void session_end(struct optclient *client, struct optclient_call *call,
     }
 }
 
+/* What is known of a push whose answer has not come; "" for a call without one. */
+static const char *fate_of(const struct optclient_call *call)
+{
+    if (call->request.message != OPT_MESSAGE_PUSH &&
+        call->request.message != OPT_MESSAGE_PUSH_PULL) {
+        return "";
+    }
+    return call->pushed  ? "; the push was applied, the weights have not come"
+           : call->asked ? "; whether the push was applied is not known"
+                         : "; the push was not applied";
+}
+
 static void end_list(struct optclient *client, struct call_list *list,
                      struct optclient_model *model, const struct opt_error *error)
 {
@@ -41,7 +53,7 @@ static void end_list(struct optclient *client, struct call_list *list,
     for (struct optclient_call *call = list->first; call != NULL; call = next) {
         next = call->next;
         if (model == NULL || call->model == model) {
-            call->error = *error;
+            opt_fail(&call->error, error->status, "%s%s", error->text, fate_of(call));
             session_end(client, call, error->status);
         }
     }
@@ -79,13 +91,7 @@ void session_fail_model(struct optclient_model *model, enum opt_status status,
 static void expire(struct optclient *client, struct optclient_call *call)
 {
     const char *name = call_name(call);
-    const char *fate = "";
-    if (call->request.message == OPT_MESSAGE_PUSH ||
-        call->request.message == OPT_MESSAGE_PUSH_PULL) {
-        fate = call->pushed  ? "; the push was applied, the weights have not come"
-               : call->asked ? "; whether the push was applied is not known"
-                             : "; the push was not applied";
-    }
+    const char *fate = fate_of(call);
     const char *trouble = client->trouble.status == OPT_OK ? "connecting has not ended"
                                                            : client->trouble.text;
     enum opt_status status = OPT_DEADLINE_EXCEEDED;

@@ -193,6 +193,10 @@ void optclient_usage(const struct optclient *client, struct optclient_usage *out
 {
     /* Locking changes the client, what it guards stays as it is. */
     struct optclient *locked = (struct optclient *)client;
+    if (client->process != getpid()) {
+        *out = (struct optclient_usage){ 0 }; /* the lock may never be given back */
+        return;
+    }
     pthread_mutex_lock(&locked->lock);
     *out = client->usage;
     if (client->uplink != NULL) {

@@ -18,11 +18,12 @@
  * Every function may be called from any thread, never prints, exits or aborts, takes no
  * signals, and waits no longer than its deadline (half a second more at worst).
  * Failures are a code, the same numbers as gRPC's, and one sentence (optclient_error).
- * An error from a push means that it was not applied, with exceptions which say so: in
- * a model whose policy is OPTCLIENT_ATOMIC_SHARD, shards of it may have been;
- * OPTCLIENT_DEADLINE_EXCEEDED or OPTCLIENT_UNAVAILABLE after the connection was
- * lost and could not be made again in time, and OPTCLIENT_ABORTED if it was made again
- * so late that the daemon does not remember this worker.
+ * An error from a push means that it was not applied, unless its sentence says that
+ * this is not known: the gradient had reached the daemon, but the call, the connection,
+ * the model or the client ended before the answer came, or the answer made no sense, or
+ * (OPTCLIENT_ABORTED) the connection was made again so late that the daemon does not
+ * remember this worker. In a model whose policy is OPTCLIENT_ATOMIC_SHARD, shards of a
+ * push that failed may have been applied; the sentence says how many.
  *
  * A client keeps one connection and one background thread (one more for callbacks, if
  * there are any), which reconnects by itself
@@ -168,7 +169,7 @@ struct optclient_policy {
     uint64_t samples;   /* SYNC: a round closes when its pushes together cover so many,
                            whoever they came from; 0: it is one push of every worker */
     uint32_t backup;    /* SYNC: a round closes without so many of the slowest, whose
-                           pushes    for it are OPTCLIENT_DROPPED when they come */
+                           pushes for it are OPTCLIENT_DROPPED when they come */
     uint32_t staleness; /* BOUNDED: at least 1 */
     int damping; /* ASYNC, BOUNDED: not 0: a gradient of staleness t is multiplied by
                     1/(1 + t) */
@@ -393,7 +394,7 @@ OPTCLIENT_API enum optclient_status optclient_push_pull_start(
     const struct optclient_pull_options *pull, optclient_on_done on_done, void *context,
     struct optclient_call **out);
 
-/* Not 0 once the call has ended. Never waits. */
+/* Not 0 once the call has ended, and in a child after fork. Never waits. */
 OPTCLIENT_API int optclient_call_done(const struct optclient_call *call);
 /* Wait for the end and give its status and result, as the waiting function would have.
  * May be called again, and from several threads. */
@@ -630,7 +631,7 @@ OPTCLIENT_API enum optclient_status optclient_set(struct optclient *client,
 OPTCLIENT_API enum optclient_status optclient_delete(struct optclient *client,
                                                      const char *name);
 
-/* What this client has done so far. */
+/* What this client has done so far; nothing, in a child after fork. */
 struct optclient_usage {
     uint64_t bytes_sent, bytes_received; /* on the wire, frames and all */
     uint64_t pushes, pulls;              /* completed */

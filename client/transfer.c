@@ -398,8 +398,6 @@ static enum optclient_status start_order(struct order *order, enum opt_message m
     }
     call->on_done = on_done;
     call->context = context;
-    /* Before it can end: its callback may look for it there. */
-    *out = call;
     pthread_mutex_lock(&client->lock);
     if (on_done != NULL && !callbacks_start(client)) {
         pthread_mutex_unlock(&client->lock);
@@ -408,6 +406,7 @@ static enum optclient_status start_order(struct order *order, enum opt_message m
         return entry_fail(OPT_RESOURCE_EXHAUSTED, "no thread for callbacks");
     }
     client->references++;
+    *out = call; /* before it can end: its callback may look for it there */
     fill_basis(call);
     session_post(client, call);
     pthread_mutex_unlock(&client->lock);
@@ -454,6 +453,9 @@ enum optclient_status optclient_push_pull_start(
 
 int optclient_call_done(const struct optclient_call *call)
 {
+    if (call->client->process != getpid()) {
+        return 1; /* nobody is there who could go on with it, or give back the lock */
+    }
     pthread_mutex_lock(&call->client->lock);
     bool done = call->state >= CALL_ENDED;
     pthread_mutex_unlock(&call->client->lock);
@@ -464,6 +466,9 @@ enum optclient_status optclient_call_wait(struct optclient_call *call,
                                           struct optclient_result *result)
 {
     struct optclient *client = call->client;
+    if (client->process != getpid()) {
+        return entry_check(client);
+    }
     pthread_mutex_lock(&client->lock);
     if (call->state < CALL_ENDED) {
         enum optclient_status status = entry_check(client);

@@ -13,10 +13,9 @@
 #include "server/net/counters.h"
 #include "server/net/hold.h"
 #include "server/net/receive.h"
+#include "server/net/refusal.h"
 #include "server/net/send.h"
 #include "server/net/socket.h"
-
-enum { REFUSED_RETRY_MS = 500 }; /* told to connections beyond the limit */
 
 static const struct net_limits *limits_of(const struct conn *conn)
 {
@@ -179,7 +178,7 @@ void conn_refuse(struct conn *conn, enum opt_status status, const char *reason,
     conn->letters++;
     letter_fail(letter, status, "%s", sentence);
     if (conn->refused) {
-        letter->reply.body.error.retry_after_ms = REFUSED_RETRY_MS;
+        letter->reply.body.error.retry_after_ms = REFUSAL_RETRY_MS;
     }
     send_answer(conn, letter);
     conn_end(conn, reason);
@@ -407,11 +406,19 @@ void conn_tick(struct conn *conn, uint64_t now_ms)
     }
 }
 
+/* Some may have been set since the time that is forgiven began, and none may come to
+ * lie in the future: what is counted from then would be an age. */
+static uint64_t moved_up(const struct conn *conn, uint64_t then, uint64_t ms)
+{
+    uint64_t now = now_of(conn);
+    return now - then < ms ? now : then + ms;
+}
+
 void conn_forgive(struct conn *conn, uint64_t ms)
 {
-    conn->since_ms += ms;
-    conn->heard_ms += ms;
-    conn->frame_ms += ms;
+    conn->since_ms = moved_up(conn, conn->since_ms, ms);
+    conn->heard_ms = moved_up(conn, conn->heard_ms, ms);
+    conn->frame_ms = moved_up(conn, conn->frame_ms, ms);
 }
 
 /* ---------------------------------------------------------------------- begin */
@@ -488,10 +495,9 @@ void conn_open(struct loop *loop, int socket, bool refuse)
     } else if (!equip(conn)) {
         conn_close(conn, "no memory");
     } else if (refuse) {
-        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, "too many connections",
-                    "this daemon serves %zu connections at a time (setting "
-                    "max-connections), and they are taken; try again later",
-                    limits_of(conn)->connections);
+        char text[OPT_ERROR_TEXT];
+        refusal_sentence(limits_of(conn)->connections, text, sizeof(text));
+        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, "too many connections", "%s", text);
     } else {
         conn_update_reading(conn);
     }

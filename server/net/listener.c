@@ -18,7 +18,7 @@
 enum {
     BACKLOG = 1024,
     ACCEPTS_AT_ONCE = 64, /* then signals get their turn */
-    REFUSALS_MAX = 32     /* sockets spent on saying no at a time */
+    REFUSALS_MAX = 32     /* sockets kept until they have read that no */
 };
 
 /* ------------------------------------------------------------------- the port */
@@ -133,22 +133,22 @@ static void deal(struct listener *listener, int socket)
     if (atomic_load(&loops->refusals) < REFUSALS_MAX) {
         loops_deal(loops, socket, true);
     } else {
-        close(socket);
+        refusal_say(&listener->refusal, socket);
     }
 }
 
-/* No descriptor is left: use the spare one to take the connection and drop it, else it
- * would be reported again and again. */
-static void drop_one(struct listener *listener)
+/* No descriptor is left: use the spare one to take the connection and refuse it, else
+ * it would be reported again and again. */
+static void refuse_one(struct listener *listener)
 {
     static struct opt_log_site site;
     opt_log_limited(&site, OPT_LOG_ERROR, "no_descriptors", "why=\"%s\"",
-                    "a connection was dropped; raise the limit of open files");
+                    "a connection was refused; raise the limit of open files");
     counter_add(COUNTER_CONNECTIONS_REFUSED, 1);
     close(listener->spare);
-    int socket = accept(listener->socket, NULL, NULL);
+    int socket = accept4(listener->socket, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (socket >= 0) {
-        close(socket);
+        refusal_say(&listener->refusal, socket);
     }
     listener->spare = spare_descriptor();
 }
@@ -163,7 +163,7 @@ static void on_connections(uv_poll_t *poll, int status, int events)
         if (socket >= 0) {
             deal(listener, socket);
         } else if (errno == EMFILE || errno == ENFILE) {
-            drop_one(listener);
+            refuse_one(listener);
             return;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return;
@@ -176,6 +176,7 @@ enum opt_status listener_start(struct listener *listener, uv_loop_t *loop,
                                struct loops *loops, struct opt_error *error)
 {
     listener->loops = loops;
+    refusal_init(&listener->refusal, loops->limits.connections);
     int code = uv_poll_init(loop, &listener->poll, listener->socket);
     if (code == 0) {
         listener->poll.data = listener;

@@ -14,6 +14,7 @@
 
 #include "common/status.h"
 #include "server/net/endpoint.h"
+#include "server/net/refusal.h"
 
 struct loops;
 
@@ -27,11 +28,12 @@ struct listener {
     ino_t inode;
     char name[128]; /* what it listens on */
     struct loops *loops;
+    struct refusal refusal; /* for those beyond the limit */
 };
 
 /* Bind and listen; connections wait until listener_start. OPT_UNAVAILABLE, for example
- * if the port is taken. The file of
- * a Unix socket is open to its owner and group, and is removed at the end. */
+ * if the port is taken. The file of a Unix socket is open to its owner and group, and
+ * is removed at the end. */
 enum opt_status listener_open(struct listener *listener,
                               const struct endpoint *endpoint, struct opt_error *error);
 

@@ -1,9 +1,10 @@
 /* connections — what many connections cost those that work.
  *
  * The same small pushes, one at a time, to a daemon with a thousand idle connections
- * and to one with a single one. Beside that, as facts: the memory of the idle ones, how
- * soon one that is beyond the limit is told so, and whether connections that come and
- * go leave descriptors behind.
+ * and to one with a single one; and to one with two hundred connections that send a
+ * frame byte by byte and to one with a single such. Beside that, as facts: the memory
+ * of the idle ones, how soon one that is beyond the limit is told so, and whether
+ * connections that come and go leave descriptors behind.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@
 
 enum {
     IDLE = 1000,
+    SLOW = 200,   /* connections that send a byte at a time */
     LIMIT = 1024, /* the daemon's default */
     ELEMENTS = 16,
     PINGS_MAX = 4000,
@@ -33,6 +35,7 @@ struct side {
     struct optclient *client;
     struct optclient_model *model;
     struct crowd crowd;
+    struct crowd slow; /* in the middle of a frame; or none */
     size_t pings;
     double seconds[PINGS_MAX];
 };
@@ -49,6 +52,10 @@ static bool pushes(void *context, double *values, char problem[256])
         return false;
     }
     for (size_t i = 0; i < side->pings; i++) {
+        if (side->slow.count > 0 && !crowd_drip(&side->slow, i)) {
+            snprintf(problem, 256, "a slow connection was closed");
+            return false;
+        }
         double begin = seconds_now();
         if (optclient_push(side->model, &gradient, 1, &options, NULL) != OPTCLIENT_OK) {
             snprintf(problem, 256, "%.250s", optclient_error());
@@ -95,14 +102,14 @@ static bool crowd_in(const struct bench *bench, struct side *side, char problem[
     return true;
 }
 
-static void measure_pushes(const struct bench *bench, struct side *crowded,
-                           struct side *alone)
+static void measure_pushes(const struct bench *bench, const char *name,
+                           struct side *crowded, struct side *alone)
 {
     static const struct report_quantity trip[] = {
         { "p50", "us", REPORT_LESS, 0, 0 }, { "p99", "us", REPORT_LESS, 1.10, 0 }
     };
     const struct comparison comparison = {
-        .name = "push 64 B beside 1000 idle",
+        .name = name,
         .reference = "the same beside one",
         .quantities = trip,
         .quantity_count = 2,
@@ -110,6 +117,24 @@ static void measure_pushes(const struct bench *bench, struct side *crowded,
         .theirs = { pushes, alone },
     };
     compare(bench->report, &comparison, &bench->effort);
+}
+
+/* The idle ones are gone; a byte comes from one of the slow ones before each push. */
+static void measure_slow(const struct bench *bench, struct side *crowded,
+                         struct side *alone)
+{
+    char problem[256] = "a slow connection was not taken";
+    crowd_leave(&crowded->crowd);
+    if (!crowd_gather(&crowded->crowd, crowded->server.address, 1, problem) ||
+        !crowd_gather(&crowded->slow, crowded->server.address, SLOW, problem) ||
+        !crowd_gather(&alone->slow, alone->server.address, 1, problem) ||
+        !crowd_begin_frames(&crowded->slow) || !crowd_begin_frames(&alone->slow)) {
+        report_failure(bench->report, "connections: %s", problem);
+        return;
+    }
+    measure_pushes(bench, "push 64 B beside 200 slow", crowded, alone);
+    crowd_leave(&crowded->slow);
+    crowd_leave(&alone->slow);
 }
 
 /* ---------------------------------------------------------------- the limit */
@@ -227,14 +252,17 @@ void bench_connections(const struct bench *bench)
     crowded.pings = bench->quick ? PINGS_MAX / 4 : PINGS_MAX;
     alone.pings = crowded.pings;
     if (prepare(bench, &crowded, &alone, problem)) {
-        measure_pushes(bench, &crowded, &alone);
+        measure_pushes(bench, "push 64 B beside 1000 idle", &crowded, &alone);
         measure_refusals(bench, &crowded);
+        measure_slow(bench, &crowded, &alone);
         measure_churn(bench, &alone);
     } else {
         report_failure(bench->report, "connections: %s", problem);
     }
     crowd_leave(&crowded.crowd);
+    crowd_leave(&crowded.slow);
     crowd_leave(&alone.crowd);
+    crowd_leave(&alone.slow);
     optclient_close(crowded.client);
     optclient_close(alone.client);
     bool stopped = server_stop(&crowded.server);

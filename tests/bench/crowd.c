@@ -13,7 +13,10 @@
 #include "common/wire.h"
 #include "tests/bench/loopback.h"
 
-enum { FRAME_MAX = 256 };
+enum {
+    FRAME_MAX = 256,
+    SLOW_FRAME_BYTES = 1 << 20 /* of a frame that is never finished */
+};
 
 int crowd_connect(const char *address)
 {
@@ -88,6 +91,28 @@ bool crowd_touch(const struct crowd *crowd, size_t times)
         }
     }
     return true;
+}
+
+bool crowd_begin_frames(const struct crowd *crowd)
+{
+    const struct opt_request beat = { .id = 2, .message = OPT_MESSAGE_HEARTBEAT };
+    uint8_t frame[FRAME_MAX], tag[OPT_FRAME_BEGIN_MAX - OPT_FRAME_PREFIX];
+    size_t tag_size, size = opt_request_pack(&beat, frame + OPT_FRAME_PREFIX,
+                                             sizeof frame - OPT_FRAME_BEGIN_MAX);
+    opt_frame_begin(size, SLOW_FRAME_BYTES, frame, tag, &tag_size);
+    memcpy(frame + OPT_FRAME_PREFIX + size, tag, tag_size);
+    for (size_t i = 0; i < crowd->count; i++) {
+        if (!socket_send(crowd->sockets[i], frame,
+                         OPT_FRAME_PREFIX + size + tag_size)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool crowd_drip(const struct crowd *crowd, size_t turn)
+{
+    return socket_send(crowd->sockets[turn % crowd->count], "", 1);
 }
 
 void crowd_leave(struct crowd *crowd)

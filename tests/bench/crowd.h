@@ -1,4 +1,5 @@
-/* crowd — many connections to a daemon at a time, which do nothing but exist.
+/* crowd — many connections to a daemon at a time, which do nothing but exist, or next
+ * to nothing.
  *
  * Each has said hello as an observer. Main thread.
  */
@@ -25,6 +26,11 @@ bool crowd_gather(struct crowd *crowd, const char *address, size_t count,
 /* They ask something by turns, so many times, so that none is let go for idleness.
  * False if one was. */
 bool crowd_touch(const struct crowd *crowd, size_t times);
+
+/* Each of them begins a frame of which it then sends no more than a byte at a time. */
+bool crowd_begin_frames(const struct crowd *crowd);
+/* The next of them, by turns, sends one more byte. False if it was let go. */
+bool crowd_drip(const struct crowd *crowd, size_t turn);
 
 void crowd_leave(struct crowd *crowd);
 

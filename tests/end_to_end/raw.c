@@ -236,3 +236,23 @@ void raw_heartbeat(int socket, uint64_t id)
     cr_assert_eq(reply.reply.message, OPT_MESSAGE_HEARTBEAT);
     raw_reply_fini(&reply);
 }
+
+uint64_t raw_counter(int socket, const char *name)
+{
+    const struct opt_request request = { .id = 9, .message = OPT_MESSAGE_STATISTICS };
+    struct raw_reply reply;
+    uint64_t count = 0;
+    cr_assert(raw_request(socket, &request, NULL, 0));
+    cr_assert(raw_receive(socket, &reply));
+    cr_assert_eq(reply.reply.message, OPT_MESSAGE_STATISTICS, "%s",
+                 reply.reply.message == OPT_MESSAGE_ERROR ? reply.reply.body.error.text
+                                                          : "another answer");
+    const struct opt_statistics_reply *statistics = &reply.reply.body.statistics;
+    for (size_t i = 0; i < statistics->count; i++) {
+        if (strcmp(statistics->counters[i].name, name) == 0) {
+            count = statistics->counters[i].value;
+        }
+    }
+    raw_reply_fini(&reply);
+    return count;
+}

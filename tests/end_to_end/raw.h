@@ -51,4 +51,8 @@ void raw_expect_error(int socket, uint64_t id, enum opt_status status,
 /* One round trip that does nothing: the daemon lives and answers this connection. */
 void raw_heartbeat(int socket, uint64_t id);
 
+/* A counter of the daemon, by name; 0 if there is none of this name. The only request
+ * on the way. */
+uint64_t raw_counter(int socket, const char *name);
+
 #endif

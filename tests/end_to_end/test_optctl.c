@@ -13,6 +13,7 @@
 
 #include "client/optclient.h"
 #include "tests/end_to_end/daemon.h"
+#include "tests/end_to_end/raw.h"
 
 enum { MOST_ARGUMENTS = 24, MOST_OUTPUT = 1 << 17 };
 
@@ -168,6 +169,47 @@ Test(optctl, creates_models_of_any_policy_and_shows_them, .init = start, .fini =
         cr_expect_eq(RUN("create", "m", "--spec", "sgd(lr=1)", "--tensor", "w:4",
                          "--policy", wrong[i]),
                      64, "%s: %s", wrong[i], out);
+    }
+}
+
+/* Which life of a worker it is, and how often its connection was replaced. */
+Test(optctl, shows_the_lives_of_a_worker, .init = start, .fini = stop)
+{
+    static const struct opt_hello lives[] = {
+        { .protocol = OPT_PROTOCOL, .worker = "a", .session = 1, .client = "test" },
+        { .protocol = OPT_PROTOCOL, .worker = "a", .session = 2, .client = "test" },
+        { .protocol = OPT_PROTOCOL, .worker = "a", .session = 2, .client = "test" },
+    };
+    const struct opt_request open = {
+        .id = 2,
+        .message = OPT_MESSAGE_OPEN,
+        .body.open = { .model = "mlp", .join = true },
+    };
+    int sockets[3];
+    create();
+    for (size_t i = 0; i < 3; i++) {
+        const struct opt_request hello = { .id = 1,
+                                           .message = OPT_MESSAGE_HELLO,
+                                           .body.hello = lives[i] };
+        const struct opt_request *requests[] = { &hello, &open };
+        sockets[i] = raw_connect(server.port);
+        for (size_t k = 0; k < 2; k++) {
+            struct raw_reply reply;
+            cr_assert(raw_request(sockets[i], requests[k], NULL, 0));
+            cr_assert(raw_receive(sockets[i], &reply));
+            cr_assert_neq(reply.reply.message, OPT_MESSAGE_ERROR, "%s",
+                          reply.reply.body.error.text);
+            raw_reply_fini(&reply);
+        }
+    }
+    cr_assert_eq(RUN("show", "mlp"), 0, "%s", out);
+    cr_expect_not_null(strstr(out, "worker         a (connected), 0 applied"), "%s",
+                       out);
+    cr_expect_not_null(
+        strstr(out, "incarnation 2, connected again 1 times, 0 pushes sent again\n"),
+        "%s", out);
+    for (size_t i = 0; i < 3; i++) {
+        close(sockets[i]);
     }
 }
 

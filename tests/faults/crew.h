@@ -13,7 +13,7 @@
 
 #include "client/optclient.h"
 
-enum { CREW_ELEMENTS = 3 * 16384 + 5 };
+enum { CREW_ELEMENTS = 3 * 16384 + 5, CREW_FRAMES = 3 };
 
 /* ---------------------------------------------------------------- a worker */
 
@@ -27,6 +27,9 @@ struct worker {
 /* Connect to the address and create or join "model", a vector of CREW_ELEMENTS whose
  * first round needs two workers. */
 bool worker_start(struct worker *worker, const char *address, const char *name);
+/* The same with another specification than the sum. */
+bool worker_start_with(struct worker *worker, const char *address, const char *name,
+                       const char *specification);
 
 /* Push the same number for every element; worker_push wants it to be applied. */
 enum optclient_status worker_try_push(struct worker *worker, int number);
@@ -40,6 +43,11 @@ void worker_stop(struct worker *worker);
 /* The weights are minus the sum of all that was applied, in every element, or the test
  * fails. */
 void expect_sum(struct worker *worker, int64_t sum);
+
+/* Ask until the daemon says that the worker of this name has pushed into the open
+ * round, and whether it is connected. Every question is answered by the daemon, so this
+ * waits for it and not for time. */
+void expect_pushed(const struct worker *worker, const char *name, int connected);
 
 /* ---------------------------------------------------------------- processes */
 
@@ -59,5 +67,15 @@ int32_t await(const struct process *process);
 /* Send it a signal if number is not 0, and take its end, which must be in order if no
  * signal was sent. */
 void reap(struct process *process, int number);
+
+/* ---------------------------------------------------------------- half a push */
+
+/* In a child: join "model" over a plain socket, send so many bytes of a push of
+ * CREW_ELEMENTS values in CREW_FRAMES frames, tell 1, and wait to be killed. */
+void push_in_part(int events, uint16_t port, const char *name, const float *values,
+                  size_t bytes);
+
+/* How many bytes of it there are to the end of each frame. */
+void push_ends(size_t ends[CREW_FRAMES]);
 
 #endif

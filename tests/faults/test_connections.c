@@ -19,6 +19,7 @@ enum {
     IDLE_BYTES_MAX = 32 << 20,
     CHURN = 3000,
     CONNECTIONS = 8,
+    CROWD = 200, /* beyond the limit at one moment */
     FEW_FILES = 100,
     FILES_KEPT = 64 /* by the daemon, for everything but connections */
 };
@@ -50,30 +51,13 @@ static size_t files_of(const struct daemon_process *daemon)
     return count;
 }
 
-static uint64_t counter_now(int observer, const char *name)
-{
-    const struct opt_request request = { .id = 9, .message = OPT_MESSAGE_STATISTICS };
-    struct raw_reply reply;
-    uint64_t count = 0;
-    cr_assert(raw_request(observer, &request, NULL, 0));
-    cr_assert(raw_receive(observer, &reply));
-    const struct opt_statistics_reply *statistics = &reply.reply.body.statistics;
-    for (size_t i = 0; i < statistics->count; i++) {
-        if (strcmp(statistics->counters[i].name, name) == 0) {
-            count = statistics->counters[i].value;
-        }
-    }
-    raw_reply_fini(&reply);
-    return count;
-}
-
 /* Until as many have come, and only the observer is left: each question waits for the
  * daemon. */
 static void await_alone(int observer, uint64_t opened)
 {
     uint64_t limit = test_now_ms() + 20000;
-    while (counter_now(observer, "connections_opened") < opened ||
-           counter_now(observer, "connections") > 1) {
+    while (raw_counter(observer, "connections_opened") < opened ||
+           raw_counter(observer, "connections") > 1) {
         cr_assert_lt(test_now_ms(), limit, "connections are not closed");
     }
 }
@@ -91,7 +75,7 @@ Test(connections, a_thousand_idle_ones_cost_little_memory, .timeout = 60)
         sockets[i] = raw_connect(daemon.port);
         raw_hello(sockets[i], "");
     }
-    cr_assert_eq(counter_now(observer, "connections"), IDLE + 1);
+    cr_assert_eq(raw_counter(observer, "connections"), IDLE + 1);
     size_t after = daemon_memory(&daemon);
     cr_assert_lt(after, before + IDLE_BYTES_MAX, "%zu bytes", after - before);
     for (int i = 0; i < IDLE; i++) {
@@ -124,6 +108,19 @@ Test(connections, that_come_and_go_leave_no_descriptor, .timeout = 60)
     daemon_stop(&daemon);
 }
 
+/* The answer to one connection too many. */
+static void expect_told(int fd)
+{
+    struct raw_reply reply;
+    cr_assert(raw_receive(fd, &reply), "closed without a word");
+    cr_assert_eq(reply.reply.message, OPT_MESSAGE_ERROR);
+    cr_assert_eq(reply.reply.id, 0);
+    cr_assert_eq(reply.reply.body.error.status, OPT_RESOURCE_EXHAUSTED);
+    cr_assert_gt(reply.reply.body.error.retry_after_ms, 0);
+    cr_assert_not_null(strstr(reply.reply.body.error.text, "max-connections"));
+    raw_reply_fini(&reply);
+}
+
 /* Fill a daemon's connections, and expect each one more to be told so. */
 static void expect_limit(const struct daemon_process *daemon, int connections)
 {
@@ -133,15 +130,8 @@ static void expect_limit(const struct daemon_process *daemon, int connections)
         raw_hello(sockets[i], "");
     }
     for (int i = 0; i < 3; i++) {
-        struct raw_reply reply;
         int fd = raw_connect(daemon->port);
-        cr_assert(raw_receive(fd, &reply), "closed without a word");
-        cr_assert_eq(reply.reply.message, OPT_MESSAGE_ERROR);
-        cr_assert_eq(reply.reply.id, 0);
-        cr_assert_eq(reply.reply.body.error.status, OPT_RESOURCE_EXHAUSTED);
-        cr_assert_gt(reply.reply.body.error.retry_after_ms, 0);
-        cr_assert_not_null(strstr(reply.reply.body.error.text, "max-connections"));
-        raw_reply_fini(&reply);
+        expect_told(fd);
         close(fd);
     }
     for (int i = 0; i < connections; i++) {
@@ -155,6 +145,35 @@ Test(connections, beyond_the_limit_are_told_to_try_again)
     struct daemon_process daemon;
     daemon_start(&daemon, (const char *[]){ "--max-connections", "8", NULL });
     expect_limit(&daemon, CONNECTIONS);
+    daemon_stop(&daemon);
+}
+
+/* More at one moment than the daemon keeps sockets for, and they stay until all are in:
+ * every one of them is told. */
+Test(connections, beyond_the_limit_are_told_however_many_come_at_once)
+{
+    struct daemon_process daemon;
+    static int sockets[CONNECTIONS], more[CROWD];
+    daemon_start(&daemon, (const char *[]){ "--max-connections", "8", NULL });
+    for (int i = 0; i < CONNECTIONS; i++) {
+        sockets[i] = raw_connect(daemon.port);
+        raw_hello(sockets[i], "");
+    }
+    size_t before = files_of(&daemon);
+    for (int i = 0; i < CROWD; i++) {
+        more[i] = raw_connect(daemon.port);
+    }
+    for (int i = 0; i < CROWD; i++) {
+        expect_told(more[i]);
+    }
+    cr_expect_leq(files_of(&daemon), before + FILES_KEPT);
+    for (int i = 0; i < CROWD; i++) {
+        close(more[i]);
+    }
+    for (int i = 0; i < CONNECTIONS; i++) {
+        raw_heartbeat(sockets[i], 7);
+        close(sockets[i]);
+    }
     daemon_stop(&daemon);
 }
 

@@ -26,7 +26,7 @@ static const char *const no_grace[] = { "--grace", "0ms", NULL };
 
 /* ---------------------------------------------------------------- at any byte */
 
-enum { FRAMES = 3, CUTS = 14, NUMBER = 1000 };
+enum { CUTS = 14, NUMBER = 1000 };
 
 /* What the next child is to do. */
 static struct {
@@ -34,85 +34,20 @@ static struct {
     size_t bytes; /* of its push, before it waits to be killed */
 } plan;
 
-/* A push of three frames, as bytes; where each frame ends is noted. */
-static uint8_t *whole_push(uint32_t model, size_t ends[FRAMES])
+static void a_part_of_a_push(int events)
 {
     static float values[CREW_ELEMENTS];
-    static const uint64_t offsets[FRAMES + 1] = { 0, 16384, 2 * 16384, CREW_ELEMENTS };
-    uint8_t *all = NULL;
-    size_t size = 0;
     for (size_t i = 0; i < CREW_ELEMENTS; i++) {
         values[i] = NUMBER;
     }
-    for (uint32_t i = 0; i < FRAMES; i++) {
-        uint64_t count = offsets[i + 1] - offsets[i];
-        const struct opt_segment segment = { .offset = offsets[i], .count = count };
-        const struct opt_request push = {
-            .id = 3,
-            .message = OPT_MESSAGE_PUSH,
-            .body.push = { .model = model,
-                           .sequence = 1,
-                           .samples = 1,
-                           .segments = &segment,
-                           .segment_count = 1,
-                           .frame = i,
-                           .last = i + 1 == FRAMES },
-        };
-        size_t frame_size;
-        uint8_t *frame =
-            raw_frame(&push, values, (size_t)count * sizeof(float), &frame_size);
-        all = realloc(all, size + frame_size);
-        memcpy(all + size, frame, frame_size);
-        free(frame);
-        size += frame_size;
-        ends[i] = size;
-    }
-    return all;
-}
-
-static void a_part_of_a_push(int events)
-{
-    int fd = raw_connect(server.port);
-    const struct opt_request open = {
-        .id = 2,
-        .message = OPT_MESSAGE_OPEN,
-        .body.open = { .model = "model", .join = true },
-    };
-    struct raw_reply reply;
-    raw_hello(fd, plan.name);
-    if (!raw_request(fd, &open, NULL, 0) || !raw_receive(fd, &reply)) {
-        _exit(3);
-    }
-    size_t ends[FRAMES];
-    uint8_t *bytes = whole_push(reply.reply.body.model.model, ends);
-    size_t size = plan.bytes < ends[FRAMES - 1] ? plan.bytes : ends[FRAMES - 1];
-    if (!raw_send(fd, bytes, size)) {
-        _exit(3);
-    }
-    tell(events, 1);
-    pause();
-}
-
-/* Whether the worker is a member whose push is in the open round. */
-static void expect_pushed(const struct worker *worker, const char *name)
-{
-    bool found = false;
-    while (!found) {
-        struct optclient_description *description;
-        expect_ok(optclient_describe(worker->client, "model", &description));
-        for (size_t i = 0; i < description->worker_count; i++) {
-            found |= strcmp(description->workers[i].name, name) == 0 &&
-                     description->workers[i].pushed;
-        }
-        optclient_description_free(description);
-    }
+    push_in_part(events, server.port, plan.name, values, plan.bytes);
 }
 
 Test(killed, at_any_byte_of_a_push_leaves_nothing_unless_it_was_complete, .timeout = 60)
 {
     struct worker a, second;
-    size_t ends[FRAMES];
-    free(whole_push(1, ends));
+    size_t ends[CREW_FRAMES];
+    push_ends(ends);
     const size_t cuts[CUTS] = {
         0,           1,           3,           4,           10,
         ends[0] / 2, ends[0] - 1, ends[0],     ends[0] + 4, ends[1] - 5,
@@ -135,8 +70,8 @@ Test(killed, at_any_byte_of_a_push_leaves_nothing_unless_it_was_complete, .timeo
         plan.bytes = cuts[i];
         struct process process = spawn(a_part_of_a_push);
         cr_assert_eq(await(&process), 1);
-        if (cuts[i] >= ends[FRAMES - 1]) {
-            expect_pushed(&a, plan.name);
+        if (cuts[i] >= ends[CREW_FRAMES - 1]) {
+            expect_pushed(&a, plan.name, 1);
             sum += NUMBER;
         }
         reap(&process, SIGKILL);
@@ -255,50 +190,38 @@ static struct history_verdict expect_reference(struct optclient *client)
     return verdict;
 }
 
-/* A number that the daemon counts. */
-static uint64_t counter(struct optclient *client, const char *name)
-{
-    struct optclient_counter *counters;
-    size_t count;
-    uint64_t value = 0;
-    expect_ok(optclient_statistics(client, &counters, &count));
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(counters[i].name, name) == 0) {
-            value = counters[i].value;
-        }
-    }
-    optclient_statistics_free(counters);
-    return value;
-}
-
 /* Wait until the worker has had a few more pushes applied. */
-static void let_push(struct optclient *client, unsigned which, uint64_t *random)
+static void let_push(int observer, unsigned which, uint64_t *random)
 {
     unsigned until =
         history_acknowledged(history, which) + 1 + (unsigned)lane_random(random, 4);
     while (history_acknowledged(history, which) < until) {
-        counter(client, "requests"); /* as long as the daemon takes to answer */
+        raw_counter(observer, "requests"); /* as long as the daemon takes to answer */
     }
 }
 
 static struct process processes[MEMBERS];
 
-static struct optclient *start_members(enum optclient_mode mode,
-                                       const char *const *settings)
+/* Returns the connection of an observer, which is only a socket: a process that has
+ * threads should not be one that forks. */
+static int start_members(enum optclient_mode mode, const char *const *settings)
 {
-    struct optclient_options options = test_options();
     policy = (struct optclient_policy){ .mode = mode };
     history = history_new(MEMBERS, NUMBERS);
     daemon_start(&server, settings);
     for (unsigned i = 0; i < MEMBERS; i++) {
         processes[i] = bring_to_life(i);
     }
-    options.worker = "";
-    return test_connect(server.address, &options);
+    int observer = raw_connect(server.port);
+    raw_hello(observer, "");
+    return observer;
 }
 
-static struct history_verdict end_members(struct optclient *client)
+static struct history_verdict end_members(int observer)
 {
+    struct optclient_options options = test_options();
+    options.worker = "";
+    close(observer);
     for (unsigned i = 0; i < MEMBERS; i++) {
         cr_assert_eq(kill(processes[i].pid, SIGTERM), 0);
     }
@@ -306,6 +229,7 @@ static struct history_verdict end_members(struct optclient *client)
         cr_assert_eq(await(&processes[i]), 1);
         reap(&processes[i], 0);
     }
+    struct optclient *client = test_connect(server.address, &options);
     struct history_verdict verdict = expect_reference(client);
     optclient_close(client);
     daemon_stop(&server);
@@ -316,16 +240,16 @@ static struct history_verdict end_members(struct optclient *client)
 static void kill_many(enum optclient_mode mode)
 {
     uint64_t random = SEED;
-    struct optclient *client = start_members(mode, no_grace);
+    int observer = start_members(mode, no_grace);
     for (unsigned i = 0; i < KILLS; i++) {
         unsigned victim = (unsigned)lane_random(&random, MEMBERS);
-        let_push(client, victim, &random);
+        let_push(observer, victim, &random);
         kill(processes[victim].pid, SIGKILL);
         cr_assert_eq(waitpid(processes[victim].pid, NULL, 0), processes[victim].pid);
         close(processes[victim].events);
         processes[victim] = bring_to_life(victim);
     }
-    struct history_verdict verdict = end_members(client);
+    struct history_verdict verdict = end_members(observer);
     cr_expect_gt(verdict.unknown, 0, "nobody was killed in the middle of a push");
     cr_expect_eq(verdict.refused, 0);
 }
@@ -348,17 +272,17 @@ static void freeze_many(enum optclient_mode mode)
                                                "50ms",    "--grace", "0ms",
                                                NULL };
     uint64_t random = SEED;
-    struct optclient *client = start_members(mode, short_lease);
+    int observer = start_members(mode, short_lease);
     for (unsigned i = 0; i < FREEZES; i++) {
         unsigned victim = i % MEMBERS;
-        let_push(client, victim, &random);
-        uint64_t lost = counter(client, "workers_lost");
+        let_push(observer, victim, &random);
+        uint64_t lost = raw_counter(observer, "workers_lost");
         cr_assert_eq(kill(processes[victim].pid, SIGSTOP), 0);
-        while (counter(client, "workers_lost") == lost) {
+        while (raw_counter(observer, "workers_lost") == lost) {
         }
         cr_assert_eq(kill(processes[victim].pid, SIGCONT), 0);
     }
-    struct history_verdict verdict = end_members(client);
+    struct history_verdict verdict = end_members(observer);
     cr_expect_eq(verdict.unknown, 0, "every worker was told what became of each push");
 }
 

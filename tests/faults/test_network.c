@@ -319,6 +319,27 @@ Test(network, half_open_connections_with_a_push_half_sent_are_closed_at_both_end
     close_network();
 }
 
+/* The worker is heard, but what it is told does not arrive: leases, which are long
+ * here, would not notice. */
+Test(network, connections_whose_answers_do_not_arrive_are_closed, .timeout = 60)
+{
+    open_network((const char *[]){ "--lease", "60s", "--heartbeat", "1s", NULL });
+    cr_assert_eq(ask(PUSH), PUSH);
+    /* Behind the link: TCP does not count what the own machine's filter keeps back. */
+    must_run("nsenter -t %ld -n iptables -A INPUT -p tcp --tcp-flags PSH PSH -j DROP",
+             (long)far_worker.pid);
+    say(PUSH);
+    uint64_t start = test_now_ms();
+    while (far_is_connected()) {
+        cr_assert_lt(test_now_ms() - start, HALF_OPEN_MS, "the daemon still believes");
+        look_again();
+    }
+    must_run("nsenter -t %ld -n iptables -F", (long)far_worker.pid);
+    cr_assert_eq(await(&far_worker), PUSH);
+    cr_assert_gt(ask(RECONNECTS), 0);
+    close_network();
+}
+
 /* ---------------------------------------------------------------- partitions */
 
 Test(network, a_partition_of_three_seconds_only_takes_time, .timeout = 60)

@@ -9,10 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/optclient.h"
 #include "tests/client_models.h"
 #include "tests/end_to_end/daemon.h"
+#include "tests/end_to_end/raw.h"
 #include "tests/proxy.h"
 
 enum {
@@ -212,6 +214,53 @@ Test(proxied, a_slow_reader_gets_its_weights_and_disturbs_nobody, .timeout = 60)
     cr_expect_gt(others, 10, "others waited for the slow one: %u pulls", others);
     cr_expect_eq(proxy_connections(scene.proxy), 1);
     free(weights);
+    scene_close(&scene);
+}
+
+enum {
+    TENSORS = 10000,
+    TENSOR_NAME = 230,
+    QUESTIONS = 12 /* more than are served at once */
+};
+
+/* A daemon that stops reading from a worker because it owes it so many answers, which
+ * go out slowly, does not hold the silence against it. */
+Test(proxied, a_worker_is_not_silent_while_nobody_listens, .timeout = 60)
+{
+    struct scene scene;
+    const struct lane_faults slow = { .bytes_per_second = 4 << 20 };
+    static struct optclient_tensor tensors[TENSORS];
+    static char names[TENSORS][TENSOR_NAME];
+    struct optclient_model *wide;
+    scene_open(&scene, NULL, 0, ELEMENTS);
+    for (unsigned i = 0; i < TENSORS; i++) {
+        memset(names[i], 'x', TENSOR_NAME - 1);
+        names[i][snprintf(names[i], TENSOR_NAME, "%u", i)] = '-';
+        tensors[i].name = names[i];
+    }
+    expect_ok(optclient_create(scene.client, "wide", "sgd(lr=1)", NULL, tensors,
+                               TENSORS, NULL, &wide));
+    const char *port = strrchr(proxy_address(scene.proxy), ':') + 1;
+    int asker = raw_connect((uint16_t)strtoul(port, NULL, 10));
+    raw_hello(asker, "asker");
+    proxy_faults(scene.proxy, PROXY_DOWN, &slow, SEED);
+    for (uint64_t id = 1; id <= QUESTIONS; id++) {
+        const struct opt_request describe = { .id = id,
+                                              .message = OPT_MESSAGE_DESCRIBE,
+                                              .body.describe = "wide" };
+        cr_assert(raw_request(asker, &describe, NULL, 0));
+    }
+    for (unsigned i = 0; i < QUESTIONS; i++) {
+        struct raw_reply reply;
+        cr_assert(raw_receive(asker, &reply));
+        cr_assert_eq(reply.reply.message, OPT_MESSAGE_DESCRIBE, "%s",
+                     reply.reply.message == OPT_MESSAGE_ERROR
+                         ? reply.reply.body.error.text
+                         : "another answer");
+        raw_reply_fini(&reply);
+    }
+    cr_expect_eq(test_counter(scene.witness, "leases_expired"), 0);
+    close(asker);
     scene_close(&scene);
 }
 

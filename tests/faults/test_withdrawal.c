@@ -231,6 +231,7 @@ static void close_during_pushes(bool only_model)
     pthread_join(thread, NULL);
     cr_assert_eq(waiting.status, OPTCLIENT_CANCELLED, "%s", waiting.sentence);
     cr_assert(strstr(waiting.sentence, "being closed") != NULL);
+    cr_assert(strstr(waiting.sentence, "not known") != NULL, "%s", waiting.sentence);
     expect_status(optclient_call_wait(call, NULL), OPTCLIENT_CANCELLED);
     optclient_call_free(call);
     if (only_model) {
@@ -308,6 +309,46 @@ Test(withdrawal, refuses_calls_in_a_forked_child)
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     expect_ok(optclient_push(model, values, 2, NULL, NULL));
     optclient_close(client);
+    fake_server_stop(server);
+    values_free(values, &shapes);
+    shapes_free(&shapes);
+}
+
+/* Nobody goes on with the parent's calls in a child, and the lock may never be given
+ * back there: nothing waits. */
+Test(withdrawal, does_not_let_a_forked_child_wait_for_a_call)
+{
+    sem_t swallowed;
+    sem_init(&swallowed, 0, 0);
+    struct fake_server *server = fake_server_start(
+        &(struct fake_options){ .hook = swallow_pushes, .context = &swallowed });
+    struct optclient *client = test_connect(fake_server_address(server), NULL);
+    struct shapes shapes = shapes_new(2, 1000);
+    struct optclient_model *model = test_create(client, "m", &shapes);
+    struct optclient_values *values = values_new(&shapes);
+    struct optclient_call *call;
+    expect_ok(optclient_push_start(model, values, 2, NULL, NULL, NULL, &call));
+    sem_wait(&swallowed);
+    pid_t child = fork();
+    if (child == 0) {
+        struct optclient_usage usage;
+        char name[256];
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        bool told = optclient_call_done(call) != 0 &&
+                    optclient_call_wait(call, NULL) == OPTCLIENT_FAILED_PRECONDITION &&
+                    strstr(optclient_error(), "fork") != NULL &&
+                    optclient_lost(model, name, sizeof(name)) == 0;
+        optclient_usage(client, &usage);
+        told = told && usage.bytes_sent == 0;
+        optclient_call_free(call);
+        _exit(told ? 0 : 1);
+    }
+    int status;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    cr_assert_not(optclient_call_done(call));
+    optclient_close(client);
+    optclient_call_free(call);
     fake_server_stop(server);
     values_free(values, &shapes);
     shapes_free(&shapes);

@@ -12,7 +12,6 @@
 
 #include "client/optclient.h"
 #include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
 #include "tests/faults/crew.h"
 
 static const char *const daemon_options[] = { "--lease", "1s", "--grace", "500ms",
@@ -37,39 +36,11 @@ static void one_round(int events)
 /* Joins, and sends the first half of a push. */
 static void half_a_push(int events)
 {
-    int fd = raw_connect(server.port);
-    const struct opt_request open = {
-        .id = 2,
-        .message = OPT_MESSAGE_OPEN,
-        .body.open = { .model = "model", .join = true },
-    };
-    struct raw_reply reply;
-    raw_hello(fd, "b");
-    if (!raw_request(fd, &open, NULL, 0) || !raw_receive(fd, &reply)) {
-        _exit(3);
-    }
-    const struct opt_segment segment = { .count = CREW_ELEMENTS };
-    const struct opt_request push = {
-        .id = 3,
-        .message = OPT_MESSAGE_PUSH,
-        .body.push = { .model = reply.reply.body.model.model,
-                       .sequence = 1,
-                       .samples = 1,
-                       .segments = &segment,
-                       .segment_count = 1,
-                       .last = true },
-    };
-    float *values = calloc(CREW_ELEMENTS, sizeof(float));
-    size_t size;
-    for (size_t i = 0; values != NULL && i < CREW_ELEMENTS; i++) {
+    static float values[CREW_ELEMENTS];
+    for (size_t i = 0; i < CREW_ELEMENTS; i++) {
         values[i] = 1000.0f;
     }
-    uint8_t *frame = raw_frame(&push, values, CREW_ELEMENTS * sizeof(float), &size);
-    if (!raw_send(fd, frame, size / 2)) {
-        _exit(3);
-    }
-    tell(events, 1);
-    pause();
+    push_in_part(events, server.port, "b", values, sizeof(values) / 2);
 }
 
 /* Pushes into a round that nobody closes. */
@@ -114,30 +85,6 @@ static void many_rounds(int events)
     worker_stop(&worker);
     tell(events, (int32_t)worker.acknowledged);
     _exit(0);
-}
-
-/* Ask until the daemon says that the worker has pushed into the open round, and whether
- * it is connected. Every question is answered by the daemon, so this waits for it and
- * not for time. */
-static void expect_pushed(const struct worker *worker, const char *name, int connected)
-{
-    for (int i = 0; i < 100000; i++) {
-        struct optclient_description *description;
-        bool found = false;
-        cr_assert_eq(optclient_describe(worker->client, "model", &description),
-                     OPTCLIENT_OK, "%s", optclient_error());
-        for (size_t k = 0; k < description->worker_count; k++) {
-            const struct optclient_worker_info *other = &description->workers[k];
-            found = found || (strcmp(other->name, name) == 0 && other->pushed &&
-                              other->connected == connected);
-        }
-        optclient_description_free(description);
-        if (found) {
-            return;
-        }
-    }
-    cr_assert_fail("%s has not pushed, or is %sconnected", name,
-                   connected ? "not " : "");
 }
 
 /* ---------------------------------------------------------------- tests */
@@ -221,9 +168,9 @@ Test(workers, those_that_die_in_a_round_do_not_keep_the_daemon_from_stopping,
 {
     struct worker a;
     daemon_start(&server, patient);
-    cr_assert(worker_start(&a, server.address, "a"), "%s", optclient_error());
     struct process b = spawn(waits_in_a_round);
     cr_assert_eq(await(&b), 1);
+    cr_assert(worker_start(&a, server.address, "a"), "%s", optclient_error());
     expect_pushed(&a, "b", 1);
     reap(&b, SIGKILL);
     expect_pushed(&a, "b", 0);

@@ -1,0 +1,33 @@
+/* refusal — what a connection beyond the limit is told.
+ *
+ * Most are told by a loop, which waits until they have read it (conn.h). Those for whom
+ * even that has no room get the same sentence from the thread that accepts them,
+ * without a descriptor being kept: what fits into an empty socket is sent, and it is
+ * closed. If the peer speaks at that very moment, its end may see a reset instead.
+ */
+#ifndef OPTIMD_SERVER_NET_REFUSAL_H
+#define OPTIMD_SERVER_NET_REFUSAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    REFUSAL_RETRY_MS = 500, /* when to try again */
+    REFUSAL_BYTES = 512     /* most that the frame takes */
+};
+
+struct refusal {
+    uint8_t frame[REFUSAL_BYTES];
+    size_t size;
+};
+
+/* The sentence, for a daemon that serves so many connections at a time. */
+void refusal_sentence(size_t connections, char *text, size_t capacity);
+
+/* Prepare the frame. */
+void refusal_init(struct refusal *refusal, size_t connections);
+
+/* Main thread. Say it and close the socket, which must not block. */
+void refusal_say(const struct refusal *refusal, int socket);
+
+#endif
