@@ -19,6 +19,7 @@ static const char *const expressions[] = {
     "sgd(lr=0.1) + decay(0.01, decoupled, lr=schedule) + step(2, gamma=0.5)",
     "sgd(lr=0.1) + clip(tensor_norm, 0.1)",
     "sgd(lr=0.1) + clip(global_norm, 0.1) + lookahead(2)",
+    "sgd(lr=0.1) + lookahead(2, momentum=reset)",
     "momentum",
     "momentum + decay(0.1, update) + step(2)",
     "momentum(momentum_form=heavy_ball) + decay(0.1)",
@@ -35,6 +36,7 @@ static const char *const expressions[] = {
     "adagrad(eps_mode=epsilon_hat, eps=1e-3)",
     "rmsprop",
     "rmsprop(eps_mode=outside_sqrt)",
+    "rmsprop(lr=0.1) + lookahead(2, momentum=pullback)",
     "rmsprop(centered=true, eps=1e-3)",
     "rmsprop(momentum=0.9)",
     "rmsprop(momentum=0.9, momentum_form=ema)",
@@ -54,6 +56,7 @@ static const char *const expressions[] = {
     "nadam",
     "nadam(nadam_form=next_step)",
     "nadam(nadam_form=scheduled, momentum_decay=0.01)",
+    "nadam(lr=1, nadam_form=scheduled, momentum_decay=1)",
     "amsgrad",
     "amsgrad(bias_correction=true)",
     "amsgrad(bias_correction=true, max_of=corrected, eps_mode=inside_sqrt)",
@@ -202,6 +205,23 @@ Test(rules, every_kernel_does_so_for_tiny_and_huge_gradients)
             toy_fini(&toy);
         }
     }
+}
+
+/* With beta2 = 0.6 the average's length comes to 4, which is not above 4. */
+Test(rules, radam_is_not_rectified_at_its_threshold)
+{
+    enum { N = 5, UNTIL_THE_POWER_IS_GONE = 100 };
+    static const char expression[] = "radam(lr=0.1, beta2=0.6)";
+    float initial[N], gradient[N];
+    struct toy toy;
+
+    toy_fill(TOY_ORDINARY, 1, initial, N);
+    toy_init(&toy, expression, initial, N);
+    for (uint64_t step = 0; step < UNTIL_THE_POWER_IS_GONE; step++) {
+        toy_fill(TOY_ORDINARY, step, gradient, N);
+        check_update(&toy, gradient, expression, 1);
+    }
+    toy_fini(&toy);
 }
 
 Test(rules, every_rule_has_a_twin_in_the_table)
