@@ -76,6 +76,7 @@ static const char *const expressions[] = {
     "ralamb",
     "rangerlars + exponential(5, gamma=0.5)",
     "adam + decay(0.1, update) + tensors(\"w\", lr_scale=0.5, weight_decay=2)",
+    "sgd(lr=0.1) + decay(1, decoupled, lr=schedule) + tensors(\"w\", lr_scale=0.25)",
 };
 enum {
     EXPRESSIONS = sizeof expressions / sizeof expressions[0],
