@@ -72,6 +72,7 @@ static const char *const expressions[] = {
     "lars2017 + clip(value, 0.4)",
     "lamb + layerwise(phi_max=2, trust_max=3)",
     "adam + layerwise(phi_min=0.5, phi_max=1, trust_coefficient=0.5, eps=1e-3)",
+    "lamb(lr=0.01) + layerwise(phi_min=50, phi_max=60)",
     "ranger + warmup(3)",
     "ralamb",
     "rangerlars + exponential(5, gamma=0.5)",
@@ -396,6 +397,46 @@ Test(rules, stay_finite_without_eps)
                           "%s: %g", bare[e], (double)toy.w[i]);
             }
         }
+        toy_fini(&toy);
+    }
+}
+
+/* Of gradients that do not change the variance is 0, and what fp32 makes of it may be
+ * less, of which there is no root. */
+Test(rules, take_a_variance_that_rounds_below_zero_for_zero)
+{
+    enum { N = 64, UNTIL_THE_AVERAGES_STAND = 300 };
+    float initial[N], gradient[N];
+    struct toy toy;
+
+    toy_fill(TOY_ORDINARY, 1, initial, N);
+    for (size_t i = 0; i < N; i++) {
+        gradient[i] = 0.3f * (float)(i + 1);
+    }
+    toy_init(&toy, "rmsprop(centered=true)", initial, N);
+    for (int step = 0; step < UNTIL_THE_AVERAGES_STAND; step++) {
+        toy_update(&toy, gradient);
+        for (size_t i = 0; i < N; i++) {
+            cr_assert(isfinite(toy.w[i]), "element %zu in step %d", i, step);
+        }
+    }
+    toy_fini(&toy);
+}
+
+Test(rules, move_a_tensor_that_starts_at_zero_though_it_has_no_norm)
+{
+    static const char *const layered[] = { "sgd(lr=0.5) + layerwise(update)",
+                                           "sgd(lr=0.5) + layerwise(gradient)",
+                                           "sgd(lr=0.5) + layerwise(phi_min=3)" };
+    const float initial[2] = { 0, 0 }, gradient[2] = { 1, -2 };
+
+    for (size_t e = 0; e < sizeof layered / sizeof layered[0]; e++) {
+        struct toy toy;
+
+        toy_init(&toy, layered[e], initial, 2);
+        toy_update(&toy, gradient);
+        cr_assert(toy.w[0] == -0.5f && toy.w[1] == 1.0f, "%s: %g, %g", layered[e],
+                  (double)toy.w[0], (double)toy.w[1]);
         toy_fini(&toy);
     }
 }
