@@ -37,13 +37,6 @@ static enum opt_status read_specification(const char *specification,
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "alpha %g: expected 0 (for 0.5) to 1", options->alpha);
     }
-    if (options->momentum != OPTCLIENT_MOMENTUM_KEEP &&
-        opt_lookahead_moment_slot(out) < 0) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "%s has no momentum that could be reset or pulled back; only "
-                        "OPTCLIENT_MOMENTUM_KEEP is possible",
-                        out->rule->name);
-    }
     out->options.lookahead_momentum = (int)options->momentum;
     out->options.lookahead_alpha = options->alpha > 0 ? options->alpha : 0.5;
     return OPT_OK;
@@ -89,7 +82,7 @@ static bool add_planes(struct fast *fast)
     if (ok && opt_view_train_differs(spec)) {
         ok = add_plane(fast, FAST_VIEW, 0);
     }
-    if (ok && spec->options.lookahead_momentum == OPT_PULLBACK) {
+    if (ok && opt_lookahead_pulls_back(spec)) {
         ok = add_plane(fast, FAST_SLOW_MOMENT, 0);
     }
     const char *names[OPT_SLOTS_MAX];

@@ -116,8 +116,7 @@ static void compare_all(const char *rule, int k, double alpha)
     if (spec.options.lookahead_k > 0) {
         return; /* a preset that has it already */
     }
-    int last = opt_lookahead_moment_slot(&spec) < 0 ? OPT_KEEP : OPT_PULLBACK;
-    for (int momentum = OPT_KEEP; momentum <= last; momentum++) {
+    for (int momentum = OPT_KEEP; momentum <= OPT_PULLBACK; momentum++) {
         compare(rule, k, alpha, momentum);
     }
 }
@@ -240,8 +239,6 @@ Test(fast, refuses_specifications_that_are_not_of_local_steps)
     struct optclient_local_options options = { 0 };
     refused("adam + lookahead(5)", &options, "contains lookahead");
     refused("adma", &options, "adam");
-    options.momentum = OPTCLIENT_MOMENTUM_RESET;
-    refused("adagrad", &options, "has no momentum");
     options.momentum = (enum optclient_momentum)7;
     refused("adam", &options, "momentum 7");
     options = (struct optclient_local_options){ .alpha = 1.5 };

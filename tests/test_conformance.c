@@ -278,3 +278,29 @@ Test(conformance, a_tensor_without_a_gradient_keeps_its_count_and_its_weights)
     toy_fini(&in);
     toy_fini(&out);
 }
+
+/* However late in the job a tensor comes. */
+Test(conformance, bias_corrections_bounds_and_rectifiers_follow_the_tensors_own_count)
+{
+    enum { N = 5, UPDATES = 8 };
+    size_t count;
+    const struct opt_rule *const *rules = opt_rules(&count);
+    float initial[N], gradient[N];
+
+    toy_fill(TOY_ORDINARY, 1, initial, N);
+    for (size_t r = 0; r < count; r++) {
+        struct toy early, late;
+
+        toy_init(&early, rules[r]->name, initial, N);
+        toy_init(&late, rules[r]->name, initial, N);
+        late.T = 1000;
+        for (uint64_t step = 0; step < UPDATES; step++) {
+            toy_fill(TOY_ORDINARY, 2 + step, gradient, N);
+            toy_update(&early, gradient);
+            toy_update(&late, gradient);
+        }
+        cr_assert(toy_equal(&early, &late), "%s", rules[r]->name);
+        toy_fini(&early);
+        toy_fini(&late);
+    }
+}

@@ -522,20 +522,26 @@ Test(rows, have_the_same_bits_for_any_team_and_arrival_and_those_of_the_formula)
     free(v);
 }
 
-Test(rows, lie_across_shards_and_are_longer_than_a_block)
+/* A table whose rows are longer than a block and lie across shards. */
+enum { TALL = 3, WIDE = 700001 };
+
+static uint32_t create_wide(struct caller *caller, const char *spec)
 {
-    enum { TALL = 3, WIDE = 700001 };
     const uint64_t shape[] = { TALL, WIDE };
     const struct opt_tensor_entry wide = { .name = "wide",
                                            .shape = shape,
                                            .rank = 2,
                                            .elements = TALL * WIDE,
                                            .sparse = true };
+    return model_create(caller, "m", spec, sync_shrink, &wide, 1, NULL);
+}
+
+Test(rows, lie_across_shards_and_are_longer_than_a_block)
+{
     struct desk desk;
     desk_open(&desk, desk_settings());
     struct caller a = caller_new(&desk, "a", 1);
-    uint32_t model = model_create(&a, "m", "sgd(lr=1) + clip(tensor_norm, 1e9)",
-                                  sync_shrink, &wide, 1, NULL);
+    uint32_t model = create_wide(&a, "sgd(lr=1) + clip(tensor_norm, 1e9)");
     float *values = malloc(2 * WIDE * sizeof *values);
     for (size_t i = 0; i < 2 * WIDE; i++) {
         values[i] = (float)(i % WIDE);
@@ -549,6 +555,30 @@ Test(rows, lie_across_shards_and_are_longer_than_a_block)
     cr_assert(pieces_copy(pull, values, 2 * WIDE) == 2 * WIDE);
     for (size_t i = 0; i < 2 * WIDE; i++) {
         cr_assert(values[i] == -2 * (float)(i % WIDE));
+    }
+    desk_free(pull);
+    free(values);
+    caller_gone(&a, false);
+    desk_close(&desk);
+}
+
+Test(rows, are_clipped_by_the_norm_of_their_whole_length)
+{
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1);
+    uint32_t model = create_wide(&a, "sgd(lr=1) + clip(tensor_norm, 1)");
+    float *values = malloc(WIDE * sizeof *values);
+    for (size_t i = 0; i < WIDE; i++) {
+        values[i] = 1;
+    }
+    const uint32_t rows[] = { 1 };
+    must_apply(letter_ask(&a, push_rows(&a, model, 1, rows, 1, WIDE, values)));
+    struct opt_segment segment = { .rows = rows, .row_count = 1 };
+    struct letter *pull = pull_rows(&a, model, OPT_VIEW_TRAIN, "", &segment);
+    cr_assert(pieces_copy(pull, values, WIDE) == WIDE);
+    for (size_t i = 0; i < WIDE; i++) {
+        cr_assert_float_eq(values[i], -1 / sqrt(WIDE), 1e-9);
     }
     desk_free(pull);
     free(values);

@@ -19,6 +19,7 @@ static const char *const expressions[] = {
     "sgd(lr=0.1) + decay(0.01, decoupled, lr=schedule) + step(2, gamma=0.5)",
     "sgd(lr=0.1) + clip(tensor_norm, 0.1)",
     "sgd(lr=0.1) + clip(global_norm, 0.1) + lookahead(2)",
+    "sgd(lr=0.1) + lookahead(2, momentum=reset)",
     "momentum",
     "momentum + decay(0.1, update) + step(2)",
     "momentum(momentum_form=heavy_ball) + decay(0.1)",
@@ -35,6 +36,7 @@ static const char *const expressions[] = {
     "adagrad(eps_mode=epsilon_hat, eps=1e-3)",
     "rmsprop",
     "rmsprop(eps_mode=outside_sqrt)",
+    "rmsprop(lr=0.1) + lookahead(2, momentum=pullback)",
     "rmsprop(centered=true, eps=1e-3)",
     "rmsprop(momentum=0.9)",
     "rmsprop(momentum=0.9, momentum_form=ema)",
@@ -54,6 +56,7 @@ static const char *const expressions[] = {
     "nadam",
     "nadam(nadam_form=next_step)",
     "nadam(nadam_form=scheduled, momentum_decay=0.01)",
+    "nadam(lr=1, nadam_form=scheduled, momentum_decay=1)",
     "amsgrad",
     "amsgrad(bias_correction=true)",
     "amsgrad(bias_correction=true, max_of=corrected, eps_mode=inside_sqrt)",
@@ -69,10 +72,12 @@ static const char *const expressions[] = {
     "lars2017 + clip(value, 0.4)",
     "lamb + layerwise(phi_max=2, trust_max=3)",
     "adam + layerwise(phi_min=0.5, phi_max=1, trust_coefficient=0.5, eps=1e-3)",
+    "lamb(lr=0.01) + layerwise(phi_min=50, phi_max=60)",
     "ranger + warmup(3)",
     "ralamb",
     "rangerlars + exponential(5, gamma=0.5)",
     "adam + decay(0.1, update) + tensors(\"w\", lr_scale=0.5, weight_decay=2)",
+    "sgd(lr=0.1) + decay(1, decoupled, lr=schedule) + tensors(\"w\", lr_scale=0.25)",
 };
 enum {
     EXPRESSIONS = sizeof expressions / sizeof expressions[0],
@@ -202,6 +207,23 @@ Test(rules, every_kernel_does_so_for_tiny_and_huge_gradients)
             toy_fini(&toy);
         }
     }
+}
+
+/* With beta2 = 0.6 the average's length comes to 4, which is not above 4. */
+Test(rules, radam_is_not_rectified_at_its_threshold)
+{
+    enum { N = 5, UNTIL_THE_POWER_IS_GONE = 100 };
+    static const char expression[] = "radam(lr=0.1, beta2=0.6)";
+    float initial[N], gradient[N];
+    struct toy toy;
+
+    toy_fill(TOY_ORDINARY, 1, initial, N);
+    toy_init(&toy, expression, initial, N);
+    for (uint64_t step = 0; step < UNTIL_THE_POWER_IS_GONE; step++) {
+        toy_fill(TOY_ORDINARY, step, gradient, N);
+        check_update(&toy, gradient, expression, 1);
+    }
+    toy_fini(&toy);
 }
 
 Test(rules, every_rule_has_a_twin_in_the_table)
@@ -375,6 +397,46 @@ Test(rules, stay_finite_without_eps)
                           "%s: %g", bare[e], (double)toy.w[i]);
             }
         }
+        toy_fini(&toy);
+    }
+}
+
+/* Of gradients that do not change the variance is 0, and what fp32 makes of it may be
+ * less, of which there is no root. */
+Test(rules, take_a_variance_that_rounds_below_zero_for_zero)
+{
+    enum { N = 64, UNTIL_THE_AVERAGES_STAND = 300 };
+    float initial[N], gradient[N];
+    struct toy toy;
+
+    toy_fill(TOY_ORDINARY, 1, initial, N);
+    for (size_t i = 0; i < N; i++) {
+        gradient[i] = 0.3f * (float)(i + 1);
+    }
+    toy_init(&toy, "rmsprop(centered=true)", initial, N);
+    for (int step = 0; step < UNTIL_THE_AVERAGES_STAND; step++) {
+        toy_update(&toy, gradient);
+        for (size_t i = 0; i < N; i++) {
+            cr_assert(isfinite(toy.w[i]), "element %zu in step %d", i, step);
+        }
+    }
+    toy_fini(&toy);
+}
+
+Test(rules, move_a_tensor_that_starts_at_zero_though_it_has_no_norm)
+{
+    static const char *const layered[] = { "sgd(lr=0.5) + layerwise(update)",
+                                           "sgd(lr=0.5) + layerwise(gradient)",
+                                           "sgd(lr=0.5) + layerwise(phi_min=3)" };
+    const float initial[2] = { 0, 0 }, gradient[2] = { 1, -2 };
+
+    for (size_t e = 0; e < sizeof layered / sizeof layered[0]; e++) {
+        struct toy toy;
+
+        toy_init(&toy, layered[e], initial, 2);
+        toy_update(&toy, gradient);
+        cr_assert(toy.w[0] == -0.5f && toy.w[1] == 1.0f, "%s: %g, %g", layered[e],
+                  (double)toy.w[0], (double)toy.w[1]);
         toy_fini(&toy);
     }
 }

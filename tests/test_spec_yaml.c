@@ -110,7 +110,7 @@ static const struct {
     { "rule: adam\ncosine:\n  stepps: 1\n",
       "x.yaml:3: cosine has no option 'stepps': did you mean 'steps'?" },
     { "rule: adam\ncosine: [1, 2]\n", "x.yaml:2: '2' in cosine needs a name" },
-    { "rule: adam\ncosine: 5\nstep: 3\n", "x.yaml:3: schedule_steps is given twice" },
+    { "rule: adam\ncosine: 5\nstep: 3\n", "x.yaml:3: step is a second schedule" },
     { "rule: adam\nwarmup: [[1]]\n",
       "x.yaml:2: an argument must be a single word or number, not a list" },
     { "rule: adam\nlayerwise: {\"\": 1}\n", "x.yaml:2: a key must not be empty" },

@@ -302,9 +302,12 @@ static void lookahead(const struct opt_spec *spec, size_t n, double *w,
     for (size_t i = 0; i < n; i++) {
         slots[own][i] += a * (w[i] - slots[own][i]);
         w[i] = slots[own][i];
+        if (moment == NULL || spec->options.lookahead_momentum == OPT_KEEP) {
+            continue;
+        }
         if (spec->options.lookahead_momentum == OPT_RESET) {
             moment[i] = 0;
-        } else if (spec->options.lookahead_momentum == OPT_PULLBACK) {
+        } else {
             slots[own + 1][i] += a * (moment[i] - slots[own + 1][i]);
             moment[i] = slots[own + 1][i];
         }

@@ -287,6 +287,18 @@ static enum opt_status too_many(const struct opt_term *term,
                     term->name);
 }
 
+static bool was_given(const struct opt_composition *composition, const char *option)
+{
+    return (composition->given & bit_of(opt_option_find(option, strlen(option)))) != 0;
+}
+
+/* Whether the word that the term selects is one of its own options. */
+static bool names_its_word(const struct opt_term *term)
+{
+    return opt_term_options(term) > 0 &&
+           strcmp(term->options[0].option, term->selects) == 0;
+}
+
 enum opt_status opt_compose_argument(struct opt_composition *composition,
                                      struct opt_term_use *use,
                                      const struct opt_wire_option *value,
@@ -295,6 +307,12 @@ enum opt_status opt_compose_argument(struct opt_composition *composition,
     const struct opt_term *term = use->term;
     size_t index = use->position;
 
+    if (term->selects != NULL && !names_its_word(term) &&
+        was_given(composition, term->selects)) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "%s is a second %s, and there can be one", term->name,
+                        term->selects);
+    }
     if (value->name[0] != '\0') {
         enum opt_status status = find_argument(term, value->name, &index, error);
         if (status != OPT_OK) {
@@ -306,11 +324,6 @@ enum opt_status opt_compose_argument(struct opt_composition *composition,
     const char *option = term->options[index].option;
     use->here |= UINT64_C(1) << index;
     return set(composition, opt_option_find(option, strlen(option)), value, error);
-}
-
-static bool was_given(const struct opt_composition *composition, const char *option)
-{
-    return (composition->given & bit_of(opt_option_find(option, strlen(option)))) != 0;
 }
 
 static enum opt_status set_word(struct opt_composition *composition, const char *name,
@@ -331,13 +344,10 @@ static enum opt_status set_word(struct opt_composition *composition, const char 
 static enum opt_status imply(struct opt_composition *composition,
                              const struct opt_term *term, struct opt_error *error)
 {
-    bool own = opt_term_options(term) > 0 && term->selects != NULL &&
-               strcmp(term->options[0].option, term->selects) == 0;
-
     if (term->selects == NULL) {
         return OPT_OK;
     }
-    if (!own || !was_given(composition, term->selects)) {
+    if (!names_its_word(term) || !was_given(composition, term->selects)) {
         enum opt_status status =
             set_word(composition, term->selects, term->word, error);
         if (status != OPT_OK) {

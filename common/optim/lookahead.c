@@ -2,8 +2,8 @@
  *
  *     slow = slow + alpha (w - slow),  w = slow
  *
- * Zhang et al. 2019. The first moment of the inner optimizer is kept, reset, or pulled
- * back to its own slow copy in the same way. Any thread.
+ * Zhang et al. 2019. The first moment of the inner optimizer, if it has one, is kept,
+ * reset, or pulled back to its own slow copy in the same way. Any thread.
  */
 #include <string.h>
 
@@ -40,6 +40,12 @@ int opt_lookahead_moment_slot(const struct opt_spec *spec)
     return -1;
 }
 
+bool opt_lookahead_pulls_back(const struct opt_spec *spec)
+{
+    return spec->options.lookahead_momentum == OPT_PULLBACK &&
+           opt_lookahead_moment_slot(spec) >= 0;
+}
+
 void opt_lookahead_moment(const struct opt_options *options, float *moment,
                           float *slow_moment, size_t n)
 {
@@ -63,7 +69,7 @@ void opt_lookahead_block(const struct opt_spec *spec,
     opt_kernels()->interpolate(slow, memory->w, (float)options->lookahead_alpha, slow,
                                memory->n);
     memcpy(memory->w_out, slow, memory->n * sizeof *slow);
-    if (options->lookahead_momentum != OPT_KEEP) {
+    if (moment >= 0 && options->lookahead_momentum != OPT_KEEP) {
         opt_lookahead_moment(options, memory->slots[moment],
                              memory->slots[slow_slot + 1], memory->n);
     }

@@ -128,7 +128,7 @@ static const struct opt_option table[] = {
     { "lookahead_alpha",  NUMBER, AT(lookahead_alpha),   0.5,     LIMIT(0, 1, true, false), NULL, false, "lookahead_k", 0,
       "share of the way to the fast weights that the slow ones go" },
     { "lookahead_momentum", WORD, AT(lookahead_momentum), 0,      ANY,        lookahead_momenta, false, "lookahead_k", 0,
-      "what becomes of first moments at a synchronisation" },
+      "what becomes of first moments, where there are any, at a synchronisation" },
     { "warmup_steps",     COUNT,  AT(warmup_steps),      0, LIMIT(0, MOST_STEPS, false, false), NULL, false, NULL, 0,
       "updates in which the rate rises linearly to lr" },
     { "schedule",         WORD,   AT(schedule),          0,       ANY,        schedules,       false, NULL, 0,

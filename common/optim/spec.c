@@ -365,14 +365,6 @@ enum opt_status opt_spec_check(const struct opt_spec *spec, struct opt_error *er
         return opt_fail(error, OPT_INVALID_ARGUMENT, "phi_min=%g is above phi_max=%g",
                         options->phi_min, options->phi_max);
     }
-    if (options->lookahead_momentum != OPT_KEEP &&
-        opt_lookahead_moment_slot(spec) < 0) {
-        return opt_fail(
-            error, OPT_INVALID_ARGUMENT,
-            "lookahead_momentum has no effect in %s, which has no momentum; "
-            "only keep is possible",
-            spec->rule->name);
-    }
     if (options->decay_lr == OPT_DECAY_SCHEDULE && options->lr == 0.0) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "decay_lr=schedule needs lr above 0: the decay follows the "
@@ -439,7 +431,7 @@ size_t opt_spec_slots(const struct opt_spec *spec, const char *names[OPT_SLOTS_M
     }
     if (spec->options.lookahead_k > 0.0) {
         names[count++] = "slow_param";
-        if (spec->options.lookahead_momentum == OPT_PULLBACK) {
+        if (opt_lookahead_pulls_back(spec)) {
             names[count++] = "slow_momentum";
         }
     }

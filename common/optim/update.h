@@ -170,6 +170,7 @@ uint64_t opt_lookahead_epochs(const struct opt_spec *spec, uint64_t T);
  * what lookahead_momentum and lookahead_alpha make of n elements of it at a
  * synchronisation. slow_moment starts as zeros and is used by pullback alone. */
 int opt_lookahead_moment_slot(const struct opt_spec *spec);
+bool opt_lookahead_pulls_back(const struct opt_spec *spec); /* and so has a slow one */
 void opt_lookahead_moment(const struct opt_options *options, float *moment,
                           float *slow_moment, size_t n);
 

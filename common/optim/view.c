@@ -28,5 +28,5 @@ int opt_view_eval_slot(const struct opt_spec *spec)
     if (spec->options.lookahead_k == 0) {
         return -1;
     }
-    return (int)count - (spec->options.lookahead_momentum == OPT_PULLBACK ? 2 : 1);
+    return (int)count - (opt_lookahead_pulls_back(spec) ? 2 : 1);
 }
