@@ -221,23 +221,33 @@ Test(round, lets_what_is_not_finite_through_if_asked_to)
 
 Test(round, refuses_a_sum_that_overflows_and_changes_nothing)
 {
+    enum { N = 2 * OPT_BLOCK + 5, AT = N - 2 };
+    static float values[N];
+    const uint64_t shape[] = { N };
+    const struct opt_tensor_entry long_one = {
+        .name = "w", .shape = shape, .rank = 1, .elements = N
+    };
+    const struct opt_segment all = { .count = N };
     struct desk desk;
     desk_open(&desk, desk_settings());
     struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1) + aggregate(sum)", sync_shrink,
-                                  &four, 1, NULL);
+                                  &long_one, 1, NULL);
     model_join(&b, "m");
-    struct letter *first = push_constant(&a, model, 1, 4, 3e38f);
+    values[0] = 1;
+    values[AT] = 3e38f;
+    struct letter *first =
+        push_letter(&a, model, 1, OPT_FP32, &all, 1, values, sizeof values);
     letter_send(&a, first);
-    struct letter *second = letter_ask(&b, push_constant(&b, model, 1, 4, 3e38f));
+    struct letter *second = letter_ask(
+        &b, push_letter(&b, model, 1, OPT_FP32, &all, 1, values, sizeof values));
     first = letter_await(&desk, first);
     cr_assert(reply_status(first) == OPT_INVALID_ARGUMENT, "%s", reply_text(first));
     cr_assert(reply_status(second) == OPT_INVALID_ARGUMENT);
-    cr_assert(strstr(reply_text(first), "element 0 of tensor \"w\"") != NULL, "%s",
+    cr_assert(strstr(reply_text(first), "element 32771 of tensor \"w\"") != NULL, "%s",
               reply_text(first));
-    float weights[4];
-    cr_assert(model_pull(&a, model, OPT_VIEW_TRAIN, "", weights, 4) == 0);
-    cr_assert(weights[0] == 0.0f);
+    cr_assert(model_pull(&a, model, OPT_VIEW_TRAIN, "", values, N) == 0);
+    cr_assert(values[0] == 0.0f && values[AT] == 0.0f);
     desk_free(first);
     desk_free(second);
     caller_gone(&a, false);
