@@ -176,3 +176,27 @@ Test(worker, leaves_nothing_in_queues_when_it_comes_back_from_the_dead)
     caller_gone(&a, false);
     desk_close(&desk);
 }
+
+/* The new connection may be there before the end of the old one is noticed. */
+Test(worker, drops_half_a_push_when_it_goes_on_over_another_connection)
+{
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller before = caller_new(&desk, "a", 7);
+    uint32_t model = model_create(&before, "m", "sgd(lr=1)", shrink, &four, 1, NULL);
+    struct letter *half = push_constant(&before, model, 1, 4, 1);
+    half->request.body.push.last = false;
+    letter_send(&before, half);
+    struct caller after = caller_new(&desk, "a", 7);
+    desk_free(letter_await(&desk, half));
+    model_join(&after, "m");
+    struct letter *whole = letter_ask(&after, push_constant(&after, model, 1, 4, 2));
+    cr_expect_eq(reply_status(whole), OPT_OK, "%s", reply_text(whole));
+    desk_free(whole);
+    float weights[4];
+    model_pull(&after, model, OPT_VIEW_TRAIN, "", weights, 4);
+    cr_expect(weights[0] == -2 && weights[3] == -2, "%g", (double)weights[0]);
+    caller_gone(&before, false);
+    caller_gone(&after, false);
+    desk_close(&desk);
+}
