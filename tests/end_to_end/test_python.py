@@ -511,9 +511,20 @@ class OtherLanguage(unittest.TestCase):
                     (pb.Consistency(samples=3, backup=1), 'one of them')):
                 with self.assertRefused(INVALID_ARGUMENT, said):
                     worker.create('policy', 'sgd(lr=1)', [[1]], consistency=policy)
-            with self.assertRefused(UNIMPLEMENTED, 'SHARD'):
-                worker.create('policy', 'sgd(lr=1)', [[1]], consistency=pb.Consistency(
-                    atomic=pb.Consistency.SHARD))
+            with self.assertRefused(INVALID_ARGUMENT, 'the norm of the whole gradient'):
+                worker.create('policy', 'sgd(lr=1) + clip(global_norm, 1)', [[1]],
+                              consistency=pb.Consistency(atomic=pb.Consistency.SHARD))
+
+    def test_shards_of_a_round_are_applied_as_they_come(self):
+        elements = (1 << 20) + 5
+        with Worker('one') as one, Worker('two') as two:
+            policy = pb.Consistency(atomic=pb.Consistency.SHARD, min_workers=2)
+            for worker in one, two:
+                worker.create('shards', 'sgd(lr=1)', [[elements]], consistency=policy)
+            waiting = one.send(push=one.push_message(), data=to_bytes([1.0] * elements))
+            self.assertEqual(two.push([3.0] * elements).fate, pb.PushReply.APPLIED)
+            self.assertEqual(one.answer(waiting).push.step, 1)
+            self.assertEqual(one.pull()[0], [-2.0] * elements)
 
     def test_barrier_waits_for_everybody_and_names_the_lost(self):
         with Worker('one') as one, Worker('two') as two:
