@@ -29,6 +29,8 @@ static const struct group {
     { "latency", "Small pushes against a libuv echo server", bench_latency },
     { "connections", "Small pushes beside a thousand idle connections",
       bench_connections },
+    { "scale", "What more of it costs each: parameters, tensors, workers, connections",
+      bench_scale },
     { "training", "Synchronous training, Adam, 25 million parameters in 160 tensors",
       bench_training },
 };

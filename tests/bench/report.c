@@ -139,6 +139,12 @@ void report_add(struct report *report, const struct report_row *row)
         json_object_set_new(object, "goal", json_real(quantity->goal));
         json_object_set_new(object, "met", json_boolean(goal_met(row)));
     }
+    if (row->point != NULL) {
+        json_object_set_new(object, "point",
+                            json_pack("{s:s, s:s, s:f, s:f}", "series",
+                                      row->point->series, "axis", row->point->axis, "x",
+                                      row->point->x, "least", row->point->least));
+    }
     json_array_append_new(report->rows, object);
     report->row_count++;
 }

@@ -33,13 +33,22 @@ struct report_quantity {
     double bytes; /* of a parameter, if the unit is GB/s: ns/param is shown too; or 0 */
 };
 
+/* Where a row stands on a curve: one of a series that differ in one thing, each
+ * compared with the same least one. */
+struct report_point {
+    const char *series; /* "model size" */
+    const char *axis;   /* what x counts, "parameters" */
+    double x, least;
+};
+
 struct report_row {
     const char *name;      /* what of optimd */
     const char *reference; /* against what */
     struct report_quantity quantity;
     struct summary ours, theirs, ratio;
-    size_t pairs; /* how many of each were measured */
-    bool few;     /* fewer than a median wants */
+    size_t pairs;                     /* how many of each were measured */
+    bool few;                         /* fewer than a median wants */
+    const struct report_point *point; /* or NULL */
 };
 
 struct report;

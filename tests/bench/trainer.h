@@ -16,6 +16,7 @@ struct trainer_model {
     const char *expression;
     size_t tensors, elements; /* of each tensor */
     unsigned workers;         /* that make a round */
+    bool frugal; /* a worker has memory for one tensor only, which stands for all */
 };
 
 struct trainer {

@@ -13,6 +13,7 @@
 #include "tests/bench/machine.h"
 #include "tests/bench/memory.h"
 #include "tests/bench/process.h"
+#include "tests/bench/resident.h"
 #include "tests/bench/trainer.h"
 
 enum { TENSORS = 160, ELEMENTS = 156288, WORKERS_MAX = 2 };
@@ -75,27 +76,6 @@ static bool run_parts(void *context, double *values, char problem[256])
     return true;
 }
 
-/* Peak resident memory beside the weights and slots that the model needs. */
-static void report_memory(const struct bench *bench, const struct contest *contest)
-{
-    const double mebibyte = 1 << 20;
-    double peak = (double)server_peak_bytes(&contest->server) / mebibyte;
-    double state = 4 * parameters * (1 + (double)contest->adam.slot_count) / mebibyte;
-    char name[64];
-    snprintf(name, sizeof name, "peak memory, %u worker%s", contest->workers,
-             contest->workers == 1 ? "" : "s");
-    struct report_row row = {
-        .name = name,
-        .reference = "weights and slots",
-        .quantity = { "", "MiB", REPORT_LESS, 0, 0 },
-        .ours = { peak, peak, peak },
-        .theirs = { state, state, state },
-        .ratio = { peak / state, peak / state, peak / state },
-        .pairs = 1,
-    };
-    report_add(bench->report, &row);
-}
-
 static void measure(const struct bench *bench, struct contest *contest)
 {
     const struct report_quantity quantities[] = {
@@ -115,7 +95,8 @@ static void measure(const struct bench *bench, struct contest *contest)
         .theirs = { run_parts, contest },
     };
     if (compare(bench->report, &comparison, &bench->effort)) {
-        report_memory(bench, contest);
+        resident_report(bench->report, &contest->server, name, parameters,
+                        contest->adam.slot_count, contest->workers);
     }
 }
 
