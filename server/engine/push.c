@@ -10,9 +10,18 @@
 #include "server/engine/rows.h"
 #include "server/engine/segment.h"
 
+enum { SEGMENT_BYTES = 160 };
+
+size_t push_frames_bytes(const struct model *model)
+{
+    return (size_t)model->parameters * sizeof(float) +
+           model->tensor_count * SEGMENT_BYTES;
+}
+
 size_t push_bytes(const struct model *model)
 {
-    return sizeof(struct push) + model->tensor_count * 2 * sizeof(uint32_t) +
+    return push_frames_bytes(model) + sizeof(struct push) +
+           model->tensor_count * 2 * sizeof(uint32_t) +
            model->blocks * sizeof(uint8_t *);
 }
 
