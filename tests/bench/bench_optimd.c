@@ -1,6 +1,7 @@
 /* bench_optimd — measure optimd against what the machine could do.
  *
  *   bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] [--json FILE]
+ *                [--page FILE] [--curves DIR]
  *
  * Every figure is a ratio of two things measured by turns in this run. Exits with 1 if
  * something could not be measured; goals that are missed are shown, not punished.
@@ -12,6 +13,7 @@
 
 #include "tests/bench/bench.h"
 #include "tests/bench/machine.h"
+#include "tests/bench/page.h"
 
 /* Adding a group: its function in bench.h, and a row here. */
 static const struct group {
@@ -40,13 +42,13 @@ struct choice {
     struct bench bench;
     bool chosen[GROUPS];
     bool all;
-    const char *json;
+    const char *json, *page, *curves;
 };
 
 static void usage(FILE *out)
 {
     fputs("usage: bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] "
-          "[--json FILE]\ngroups:\n",
+          "[--json FILE]\n                    [--page FILE] [--curves DIR]\ngroups:\n",
           out);
     for (size_t i = 0; i < GROUPS; i++) {
         fprintf(out, "  %-12s %s\n", groups[i].name, groups[i].title);
@@ -74,6 +76,8 @@ static bool choose(int count, char **words, struct choice *choice, int *status)
         { "only", required_argument, NULL, 'o' },
         { "daemon", required_argument, NULL, 'd' },
         { "json", required_argument, NULL, 'j' },
+        { "page", required_argument, NULL, 'p' },
+        { "curves", required_argument, NULL, 'c' },
         { "help", no_argument, NULL, 'h' },
         { NULL, 0, NULL, 0 },
     };
@@ -95,6 +99,12 @@ static bool choose(int count, char **words, struct choice *choice, int *status)
         case 'j':
             choice->json = optarg;
             break;
+        case 'p':
+            choice->page = optarg;
+            break;
+        case 'c':
+            choice->curves = optarg;
+            break;
         case 'h':
             usage(stdout);
             *status = 0;
@@ -105,6 +115,19 @@ static bool choose(int count, char **words, struct choice *choice, int *status)
         }
     }
     return optind == count || (usage(stderr), false);
+}
+
+static bool save(const struct choice *choice)
+{
+    const struct report *report = choice->bench.report;
+    bool saved = report_save(report, choice->json);
+    if (choice->page != NULL) {
+        saved = page_write(report, choice->page) && saved;
+    }
+    if (choice->curves != NULL) {
+        saved = page_curves(report, choice->curves) && saved;
+    }
+    return saved;
 }
 
 int main(int count, char **words)
@@ -137,7 +160,7 @@ int main(int count, char **words)
             groups[i].run(bench);
         }
     }
-    bool saved = report_save(bench->report, choice.json);
+    bool saved = save(&choice);
     size_t failures = report_failures(bench->report);
     printf("\n%zu rows, %zu not measured, %.0f s\n", report_rows(bench->report),
            failures, seconds_now() - begin);

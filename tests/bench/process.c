@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client/optclient.h"
@@ -207,6 +208,17 @@ bool server_stop(struct server *server)
     }
     *server = (struct server){ 0 };
     return stopped;
+}
+
+double server_processor_seconds(const struct server *server)
+{
+    clockid_t clock;
+    struct timespec time;
+    if (clock_getcpuclockid(server->pid, &clock) != 0 ||
+        clock_gettime(clock, &time) != 0) {
+        return 0;
+    }
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
 size_t server_peak_bytes(const struct server *server)

@@ -35,6 +35,9 @@ bool server_congestion(const struct server *server, char name[16], char problem[
  * that did not start. */
 bool server_stop(struct server *server);
 
+/* Processor time that all its threads have taken so far, in seconds; 0 if unknown. */
+double server_processor_seconds(const struct server *server);
+
 /* Most memory it has had resident so far, in bytes; 0 if unknown. */
 size_t server_peak_bytes(const struct server *server);
 

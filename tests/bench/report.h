@@ -77,6 +77,10 @@ void report_failure(struct report *report, const char *format, ...)
 size_t report_rows(const struct report *report);
 size_t report_failures(const struct report *report);
 
+/* Everything as one object, borrowed: {format, run: {fact: text}, groups: [{name,
+ * title, idle, quiet, rows: [row]}], failures: [text]}. */
+const json_t *report_document(const struct report *report);
+
 /* Write everything as JSON. False, with a sentence on stderr, if it cannot be. */
 bool report_save(const struct report *report, const char *path);
 
