@@ -369,6 +369,12 @@ bench: ## measure, against the machine's limits, and write tests/bench/RESULTS.m
 	@$(if $(QUICK)$(ONLY),,command -v gnuplot >/dev/null || exit 0; gnuplot -e \
 		"data='$(BUILD)/bench'; picture='tests/bench/results.svg'" tests/bench/results.gp)
 
+.PHONY: profile
+profile: ## where a step's time goes in the daemon, with one worker and with two
+	@deploy/deps build run test
+	+@$(submake) $(DAEMON) $(BUILD)/bench/bench_profile
+	@$(BUILD)/bench/bench_profile --daemon $(DAEMON)
+
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz fuzz-programs
 fuzz: ## fuzz each parser of hostile bytes for FUZZ_SECONDS=60

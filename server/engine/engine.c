@@ -308,6 +308,7 @@ static void receive(struct engine *engine, struct letter *letter)
         peer->closed = true;
     } else {
         engine->counters.requests++;
+        engine->counters.mailbox_ns += engine->now_ns - letter->arrived_ns;
     }
     if (comes_last(letter) && peer->queued > 0) {
         receive_later(engine, letter);
@@ -380,6 +381,7 @@ static void run(void *argument)
         uint64_t wait = sleep_ns(engine, moved);
         struct letter *letter =
             wait == 0 ? mailbox_take(&engine->box) : mailbox_wait(&engine->box, wait);
+        bool served = letter != NULL;
         engine->now_ns = uv_hrtime();
         while (letter != NULL) {
             struct letter *next = letter->next;
@@ -391,6 +393,9 @@ static void run(void *argument)
             }
             free_dead(engine);
             letter = next;
+        }
+        if (served) {
+            engine->counters.serve_ns += uv_hrtime() - engine->now_ns;
         }
         for (struct alarm *alarm;
              (alarm = alarms_due(&engine->alarms, engine->now_ns)) != NULL;) {

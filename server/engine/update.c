@@ -303,6 +303,7 @@ void update_start(struct engine *engine, struct model *model)
         for (size_t k = 0; k < push->tensor_count; k++) {
             update->is_touched[push->tensors[k]] = 1;
         }
+        engine->counters.round_ns += update->started_ns - push->complete_ns;
     }
     update->damping = 1;
     if (model->consistency.damping) { /* such rounds have one push */
