@@ -291,6 +291,45 @@ static bool piece_done(const struct model *model, size_t end)
 
 /* ---------------------------------------------------------------- phases */
 
+/* List the tensors that the pushes name, in ascending order. */
+static void list_touched(struct model *model)
+{
+    struct update *update = &model->update;
+    bool ascending = true;
+    update->touched_count = 0;
+    for (size_t i = 0; i < update->push_count; i++) {
+        const struct push *push = update->pushes[i];
+        for (size_t k = 0; k < push->tensor_count; k++) {
+            uint32_t number = push->tensors[k];
+            if (update->is_touched[number] != 0) {
+                continue;
+            }
+            update->is_touched[number] = 1;
+            ascending =
+                ascending && (update->touched_count == 0 ||
+                              update->touched[update->touched_count - 1] < number);
+            update->touched[update->touched_count++] = number;
+        }
+    }
+    if (ascending) {
+        return;
+    }
+    update->touched_count = 0;
+    for (size_t i = 0; i < model->tensor_count; i++) {
+        if (update->is_touched[i] != 0) {
+            update->touched[update->touched_count++] = (uint32_t)i;
+        }
+    }
+}
+
+static void bind_tensor(struct model *model, size_t number)
+{
+    struct update *update = &model->update;
+    struct tensor *tensor = &model->tensors[number];
+    opt_update_bind(&update->tensors[number], &update->scalars, &tensor->options,
+                    &tensor->counters);
+}
+
 void update_start(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
@@ -299,27 +338,27 @@ void update_start(struct engine *engine, struct model *model)
     update->elements = 0;
     update->started_ns = uv_hrtime();
     for (size_t i = 0; i < update->push_count; i++) {
-        const struct push *push = update->pushes[i];
-        for (size_t k = 0; k < push->tensor_count; k++) {
-            update->is_touched[push->tensors[k]] = 1;
-        }
-        engine->counters.round_ns += update->started_ns - push->complete_ns;
+        engine->counters.round_ns +=
+            update->started_ns - update->pushes[i]->complete_ns;
     }
+    list_touched(model);
     update->damping = 1;
     if (model->consistency.damping) { /* such rounds have one push */
         update->damping =
             1 / (1 + (double)push_staleness(update->pushes[0], model->step));
     }
     opt_update_begin(&update->scalars, &model->spec, model->step + 1);
-    update->touched_count = 0;
-    for (size_t i = 0; i < model->tensor_count; i++) {
-        struct tensor *tensor = &model->tensors[i];
-        opt_update_bind(&update->tensors[i], &update->scalars, &tensor->options,
-                        &tensor->counters);
-        if (update->is_touched[i] != 0) {
-            update->touched[update->touched_count++] = (uint32_t)i;
-            update->elements += tensor->width > 0 ? 0 : tensor->n;
+    /* A push of a few tensors costs nothing for the others, unless the slow weights of
+     * all of them move. */
+    if (opt_update_synchronises(&update->scalars)) {
+        for (size_t i = 0; i < model->tensor_count; i++) {
+            bind_tensor(model, i);
         }
+    }
+    for (size_t i = 0; i < update->touched_count; i++) {
+        const struct tensor *tensor = &model->tensors[update->touched[i]];
+        bind_tensor(model, update->touched[i]);
+        update->elements += tensor->width > 0 ? 0 : tensor->n;
     }
     rows_begin(model, &engine->team->seats[0]);
     begin_phase(

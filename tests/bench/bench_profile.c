@@ -3,9 +3,9 @@
  *   bench_profile [--daemon PROGRAM]
  *
  * Trains a model of 25 million parameters with one worker and with two, and shows what
- * the daemon's own clocks say of a step. Stages overlap: a frame is received while the
- * one before is served, so that they add up to more than the step, and a stage that
- * takes as long as the step is what the step waits for.
+ * the daemon's own clocks say of a step. A clock is a sum over all frames and workers,
+ * and stages overlap: a frame is received while the one before waits or is served. So
+ * the stages add up to more than the step.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,8 +142,9 @@ static void print(const struct profile profiles[WORKERS_MAX])
         printf("  %-38s %12.2f %12.2f\n", stages[i].title, profiles[0].stages[i],
                profiles[1].stages[i]);
     }
-    printf("  %-38s %12.2f %12.2f\n", "daemon's processor time", profiles[0].processor,
-           profiles[1].processor);
+    printf("  %-38s %12.2f %12.2f\n", "the daemon's processor time",
+           profiles[0].processor, profiles[1].processor);
+    puts("Stages are sums over all frames and workers, and they overlap.");
 }
 
 int main(int count, char **words)

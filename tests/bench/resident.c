@@ -3,7 +3,10 @@
 
 #include <stdio.h>
 
-enum { EVERYTHING_ELSE_MIB = 64 };
+enum {
+    WORKER_MIB = 8, /* that a worker may have in flight beside its gradient */
+    EVERYTHING_ELSE_MIB = 64
+};
 
 void resident_report(struct report *report, const struct server *server,
                      const char *name, double parameters, size_t slots,
@@ -12,12 +15,13 @@ void resident_report(struct report *report, const struct server *server,
     const double mebibyte = 1 << 20;
     double peak = (double)server_peak_bytes(server) / mebibyte;
     double arrays = (double)(1 + slots + workers);
-    double most = 4 * parameters * arrays / mebibyte + EVERYTHING_ELSE_MIB;
+    double most =
+        4 * parameters * arrays / mebibyte + WORKER_MIB * workers + EVERYTHING_ELSE_MIB;
     char title[96];
     snprintf(title, sizeof title, "peak memory, %s", name);
     const struct report_row row = {
         .name = title,
-        .reference = "weights, slots, a gradient a worker, 64 MiB",
+        .reference = "weights, slots, what workers have in flight, 64 MiB",
         .quantity = { "", "MiB", REPORT_LESS, 1.0, 0 },
         .ours = { peak, peak, peak },
         .theirs = { most, most, most },

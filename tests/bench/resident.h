@@ -1,7 +1,7 @@
 /* resident — how much memory a daemon took, beside what it may take.
  *
- * It may have weights and slots, a gradient of each worker in flight, and 64 MiB for
- * everything else, programs and buffers included. Main thread.
+ * It may have weights and slots, what each worker may have in flight (a gradient and
+ * 8 MiB), and 64 MiB for everything else, program and tables included. Main thread.
  */
 #ifndef OPTIMD_TESTS_BENCH_RESIDENT_H
 #define OPTIMD_TESTS_BENCH_RESIDENT_H
