@@ -24,7 +24,8 @@ struct server {
                          OPTIMD_TRANSPORT is "unix" */
 };
 
-/* Start program with its defaults and wait until it listens. False with a sentence. */
+/* Start program and wait until it listens. It may use three quarters of the machine's
+ * memory; all else is default. False with a sentence. */
 bool server_start(struct server *server, const char *program, char problem[256]);
 
 /* The congestion control that a client's connection to it uses, so that the references
