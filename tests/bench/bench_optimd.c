@@ -130,6 +130,19 @@ static bool save(const struct choice *choice)
     return saved;
 }
 
+static void report_groups(const struct choice *choice)
+{
+    char names[256] = "all";
+    size_t used = 0;
+    for (size_t i = 0; !choice->all && i < GROUPS; i++) {
+        if (choice->chosen[i] && used < sizeof names) {
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%s",
+                                     used == 0 ? "" : ", ", groups[i].name);
+        }
+    }
+    report_fact(choice->bench.report, "groups", "%s", names);
+}
+
 int main(int count, char **words)
 {
     struct choice choice = { .bench = { .daemon = "build/optimd" },
@@ -152,6 +165,7 @@ int main(int count, char **words)
     machine_describe(bench->report);
     report_fact(bench->report, "run", "%s, at most %zu pairs of each",
                 bench->quick ? "quick" : "full", bench->effort.pairs);
+    report_groups(&choice);
     for (size_t i = 0; i < GROUPS; i++) {
         if (choice.all || choice.chosen[i]) {
             double idle;
