@@ -360,10 +360,20 @@ soak: ## workers that are killed and cut off for SECONDS=120; SEED=N: what is ra
 	$(SOAK_PROGRAM) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench
-bench: ## measure, against the machine's own limits; QUICK=1: in a minute
+bench: ## measure, against the machine's limits, and write tests/bench/RESULTS.md; QUICK=1: in a minute; ONLY="scale latency"
 	@deploy/deps build run test
 	+@$(submake) $(DAEMON) $(BENCH_PROGRAMS)
-	@set -e; for program in $(BENCH_PROGRAMS); do $$program $(if $(QUICK),--quick); done
+	@$(BUILD)/bench/bench_optimd --daemon $(DAEMON) $(if $(QUICK),--quick) \
+		$(addprefix --only ,$(ONLY)) --json $(BUILD)/bench/results.json \
+		$(if $(QUICK)$(ONLY),,--page tests/bench/RESULTS.md) --curves $(BUILD)/bench
+	@$(if $(QUICK)$(ONLY),,command -v gnuplot >/dev/null || exit 0; gnuplot -e \
+		"data='$(BUILD)/bench'; picture='tests/bench/results.svg'" tests/bench/results.gp)
+
+.PHONY: profile
+profile: ## where a step's time goes in the daemon, with one worker and with two
+	@deploy/deps build run test
+	+@$(submake) $(DAEMON) $(BUILD)/bench/bench_profile
+	@$(BUILD)/bench/bench_profile --daemon $(DAEMON)
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz fuzz-programs

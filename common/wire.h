@@ -20,7 +20,7 @@ enum {
     OPT_PROTOCOL = 1,
     OPT_NAME_MAX = 255,          /* bytes of a name */
     OPT_RANK_MAX = 8,            /* dimensions of a tensor */
-    OPT_TENSORS_MAX = 65536,     /* default limit of tensors in a model */
+    OPT_TENSORS_MAX = 1 << 20,   /* tensors of a model; a daemon may allow fewer */
     OPT_SEGMENTS_MAX = 4096,     /* segments of one frame */
     OPT_OPTIONS_MAX = 64,        /* options of a specification or a group */
     OPT_UNANSWERED_MAX = 1024,   /* pushes that one open asks about */

@@ -1,7 +1,7 @@
 /* wire_tables — the tables that travel in `data`: TensorTable, ModelTable and
  * ModelDescription, both ways.
  *
- * A table can have 65,536 entries, so it is not unpacked as one message, which would
+ * A table can have a million entries, so it is not unpacked as one message, which would
  * take many times its size: its entries are unpacked one at a time into a scratch
  * arena, and only the plain structs stay.
  */

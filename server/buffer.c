@@ -27,6 +27,7 @@ static uv_mutex_t lock; /* guards what follows */
 static struct kept *first;
 static size_t kept_bytes;
 static size_t keep_limit = KEEP_DEFAULT;
+static size_t promised;
 
 static void initialise(void)
 {
@@ -38,6 +39,12 @@ static void initialise(void)
 static size_t round_up(size_t size, size_t unit)
 {
     return (size + unit - 1) / unit * unit;
+}
+
+/* Under the lock. */
+static size_t most_kept(void)
+{
+    return promised > keep_limit ? promised : keep_limit;
 }
 
 /* The smallest kept buffer that is large enough and not more than twice as large. */
@@ -112,7 +119,7 @@ void buffer_give(void *memory, size_t capacity)
     }
     uv_once(&once, initialise);
     uv_mutex_lock(&lock);
-    bool keep = kept_bytes + capacity <= keep_limit;
+    bool keep = kept_bytes + capacity <= most_kept();
     if (keep) {
         struct kept *kept = memory;
         *kept = (struct kept){ .next = first, .capacity = capacity };
@@ -151,7 +158,7 @@ void buffer_keep(size_t bytes)
     struct kept *surplus = NULL;
     uv_mutex_lock(&lock);
     keep_limit = bytes;
-    while (first != NULL && kept_bytes > keep_limit) {
+    while (first != NULL && kept_bytes > most_kept()) {
         struct kept *kept = first;
         first = kept->next;
         kept_bytes -= kept->capacity;
@@ -160,6 +167,14 @@ void buffer_keep(size_t bytes)
     }
     uv_mutex_unlock(&lock);
     unmap_all(surplus);
+}
+
+void buffer_promise(size_t before, size_t now)
+{
+    uv_once(&once, initialise);
+    uv_mutex_lock(&lock);
+    promised = promised - before + now;
+    uv_mutex_unlock(&lock);
 }
 
 size_t buffer_kept(void)

@@ -108,5 +108,6 @@ void letter_fail(struct letter *letter, enum opt_status status, const char *form
 
 void letter_return(struct letter *letter)
 {
+    letter->answered_ns = uv_hrtime();
     mailbox_post(letter->home, letter);
 }

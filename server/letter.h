@@ -51,12 +51,14 @@ struct letter {
     struct mailbox *home; /* of the loop that made it */
     struct conn *conn;
     struct peer *peer;
-    bool lease_expired;  /* LETTER_CLOSED: by silence, not by a broken connection */
-    uint64_t silent_ms;  /* and how long that was */
-    int socket;          /* LETTER_ACCEPTED: takes it */
-    bool refuse;         /* LETTER_ACCEPTED: only to say that there are too many */
-    size_t charge;       /* the loop's: bytes counted as in flight for this letter */
-    uint64_t arrived_ns; /* uv_hrtime when the frame was complete */
+    bool lease_expired;   /* LETTER_CLOSED: by silence, not by a broken connection */
+    uint64_t silent_ms;   /* and how long that was */
+    int socket;           /* LETTER_ACCEPTED: takes it */
+    bool refuse;          /* LETTER_ACCEPTED: only to say that there are too many */
+    size_t charge;        /* the loop's: bytes counted as in flight for this letter */
+    uint64_t began_ns;    /* uv_hrtime when the frame's header was complete, */
+    uint64_t arrived_ns;  /* the frame, */
+    uint64_t answered_ns; /* and when the engine gave the letter back */
 
     /* the request */
     struct opt_arena arena; /* request's strings and arrays, and the reply's */

@@ -10,6 +10,7 @@
 
 #include "common/optim/options.h"
 #include "common/quantity.h"
+#include "common/wire.h"
 #include "server/net/quota.h"
 #include "server/net/socket.h"
 #include "server/settings_file.h"
@@ -62,7 +63,7 @@ static const struct setting table[] = {
       "for weights, optimizer state and the gradients of joined workers" },
     { "max-models", SETTING_COUNT, AT(max_models), "1024", NULL, 1, 65536, "N",
       "models at a time" },
-    { "max-tensors", SETTING_COUNT, AT(max_tensors), "65536", NULL, 1, 65536, "N",
+    { "max-tensors", SETTING_COUNT, AT(max_tensors), "131072", NULL, 1, OPT_TENSORS_MAX, "N",
       "tensors of a model" },
     { "lease", SETTING_TIME, AT(lease), "5s", NULL, 100, 24 * HOUR, "TIME",
       "silence after which a worker is taken for dead" },

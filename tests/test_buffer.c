@@ -60,6 +60,22 @@ Test(buffer, keeps_no_more_than_it_may)
     cr_expect_eq(buffer_kept(), 0u);
 }
 
+Test(buffer, keeps_what_is_promised_even_if_that_is_more)
+{
+    size_t first_size = 0;
+    size_t second_size = 0;
+    uint8_t *first = buffer_take(MIB, &first_size);
+    uint8_t *second = buffer_take(MIB, &second_size);
+    buffer_keep(0);
+    buffer_promise(0, first_size);
+    buffer_give(first, first_size);
+    buffer_give(second, second_size);
+    cr_expect_eq(buffer_kept(), first_size);
+    buffer_promise(first_size, 0);
+    buffer_keep(0);
+    cr_expect_eq(buffer_kept(), 0u);
+}
+
 Test(buffer, keeps_small_ones_for_malloc)
 {
     size_t capacity = 0;

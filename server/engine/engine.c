@@ -316,6 +316,7 @@ static void receive(struct engine *engine, struct letter *letter)
         peer->closed = true;
     } else {
         engine->counters.requests++;
+        engine->counters.mailbox_ns += engine->now_ns - letter->arrived_ns;
     }
     if (is_early(letter)) {
         receive_later(engine, letter);
@@ -388,6 +389,7 @@ static void run(void *argument)
         uint64_t wait = sleep_ns(engine, moved);
         struct letter *letter =
             wait == 0 ? mailbox_take(&engine->box) : mailbox_wait(&engine->box, wait);
+        bool served = letter != NULL;
         engine->now_ns = uv_hrtime();
         while (letter != NULL) {
             struct letter *next = letter->next;
@@ -399,6 +401,9 @@ static void run(void *argument)
             }
             free_dead(engine);
             letter = next;
+        }
+        if (served) {
+            engine->counters.serve_ns += uv_hrtime() - engine->now_ns;
         }
         for (struct alarm *alarm;
              (alarm = alarms_due(&engine->alarms, engine->now_ns)) != NULL;) {

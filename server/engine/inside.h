@@ -42,6 +42,9 @@ struct engine_counters {
     uint64_t updates;
     uint64_t rounds_skipped;
     uint64_t parameters_updated;
+    uint64_t mailbox_ns; /* that requests waited for the engine */
+    uint64_t serve_ns;   /* that it served requests, small updates included */
+    uint64_t round_ns;   /* that whole pushes waited for the others of their round */
     uint64_t update_ns;
     uint64_t versions_fresh;
     uint64_t updates_stalled;

@@ -19,7 +19,7 @@
 #include "server/engine/worker.h"
 
 enum {
-    ALLOWANCE_BASE = 8 << 20, /* bytes in flight beside the reserved gradients */
+    ALLOWANCE_BASE = 8 << 20, /* bytes in flight beside the reserved pushes */
     FORGET_AGAIN_MS = 60 * 1000
 };
 
@@ -178,9 +178,7 @@ static enum opt_status reserve(struct engine *engine, const struct model *model,
                                struct member *member, struct opt_error *error)
 {
     size_t pushes = round_reserved(model);
-    size_t need =
-        pushes * ((size_t)model->parameters * sizeof(float) + push_bytes(model)) +
-        recall_bytes(model);
+    size_t need = pushes * push_bytes(model) + recall_bytes(model);
     if (!budget_take(&engine->budget, need)) {
         models_trim(engine);
         if (!budget_take(&engine->budget, need)) {
@@ -273,8 +271,8 @@ size_t lease_allowance(const struct peer *peer)
     for (const struct member *member = peer->worker->members; member != NULL;
          member = member->next_of_worker) {
         if (member->joined) {
-            allowance += round_reserved(member->model) *
-                         (size_t)member->model->parameters * sizeof(float);
+            allowance +=
+                round_reserved(member->model) * push_frames_bytes(member->model);
         }
     }
     return allowance;

@@ -11,10 +11,18 @@
 #include "server/engine/rows.h"
 #include "server/engine/segment.h"
 
+enum { SEGMENT_BYTES = 160 };
+
+size_t push_frames_bytes(const struct model *model)
+{
+    return (size_t)model->parameters * sizeof(float) +
+           model->tensor_count * SEGMENT_BYTES;
+}
+
 size_t push_bytes(const struct model *model)
 {
     size_t shards = stream_is_policy(model) ? model->shard_count : 0;
-    return sizeof(struct push) + shards * sizeof(uint8_t) +
+    return push_frames_bytes(model) + sizeof(struct push) + shards * sizeof(uint8_t) +
            (model->tensor_count * 2 + shards) * sizeof(uint32_t) +
            model->blocks * sizeof(uint8_t *);
 }

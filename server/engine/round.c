@@ -32,8 +32,7 @@ size_t round_reserved(const struct model *model)
     if (model->consistency.samples == 0) {
         return 1;
     }
-    size_t most = SAMPLE_PUSHES_BYTES /
-                  ((size_t)model->parameters * sizeof(float) + push_bytes(model));
+    size_t most = SAMPLE_PUSHES_BYTES / push_bytes(model);
     return most < SAMPLE_PUSHES_LEAST ? SAMPLE_PUSHES_LEAST
            : most < SAMPLE_PUSHES     ? most
                                       : SAMPLE_PUSHES;

@@ -312,6 +312,14 @@ static bool piece_done(const struct model *model, size_t end)
 
 /* ---------------------------------------------------------------- phases */
 
+static void bind_tensor(struct model *model, size_t number)
+{
+    struct update *update = &model->update;
+    struct tensor *tensor = &model->tensors[number];
+    opt_update_bind(&update->tensors[number], &update->scalars, &tensor->options,
+                    &tensor->counters);
+}
+
 void update_begin(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
@@ -323,12 +331,13 @@ void update_begin(struct engine *engine, struct model *model)
             1 / (1 + (double)push_staleness(update->pushes[0], model->step));
     }
     opt_update_begin(&update->scalars, &model->spec, model->step + 1);
-    for (size_t i = 0; i < model->tensor_count; i++) {
-        struct tensor *tensor = &model->tensors[i];
-        opt_update_bind(&update->tensors[i], &update->scalars, &tensor->options,
-                        &tensor->counters);
-    }
     memset(update->is_prepared, 0, model->tensor_count);
+    /* A push of a few tensors costs nothing for the others, unless the slow weights of
+     * all of them move. */
+    for (size_t i = 0;
+         opt_update_synchronises(&update->scalars) && i < model->tensor_count; i++) {
+        bind_tensor(model, i);
+    }
     engine->counters.updates++;
 }
 
@@ -347,6 +356,9 @@ void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
 {
     struct update *update = &model->update;
     const struct tensor *of = &model->tensors[tensor];
+    if (update->is_prepared[tensor] == 0) {
+        bind_tensor(model, tensor);
+    }
     if (of->width == 0) {
         size_t until = end * OPT_BLOCK < of->n ? end * OPT_BLOCK : of->n;
         update->elements += until - first * OPT_BLOCK;
@@ -379,11 +391,39 @@ void update_batch_start(struct engine *engine, struct model *model, bool last)
         opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS : UPDATE_PREPARE, 0);
 }
 
-void update_start(struct engine *engine, struct model *model)
+/* Whether all pushes name the tensors of the first, in ascending order. */
+static bool name_the_same(const struct update *update)
+{
+    const struct push *first = update->pushes[0];
+    for (size_t i = 1; i < first->tensor_count; i++) {
+        if (first->tensors[i] <= first->tensors[i - 1]) {
+            return false;
+        }
+    }
+    for (size_t i = 1; i < update->push_count; i++) {
+        const struct push *push = update->pushes[i];
+        if (push->tensor_count != first->tensor_count ||
+            memcmp(push->tensors, first->tensors,
+                   first->tensor_count * sizeof *first->tensors) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Add the tensors that the pushes name, in ascending order. Workers usually name the
+ * same ones in that order, and then nothing is done for all the others. */
+static void add_tensors(struct model *model)
 {
     struct update *update = &model->update;
-    update_begin(engine, model);
-    update_batch(model);
+    if (name_the_same(update)) {
+        const struct push *push = update->pushes[0];
+        for (size_t k = 0; k < push->tensor_count; k++) {
+            uint32_t number = push->tensors[k];
+            update_add(model, number, 0, model->tensors[number].blocks);
+        }
+        return;
+    }
     for (size_t i = 0; i < update->push_count; i++) {
         const struct push *push = update->pushes[i];
         for (size_t k = 0; k < push->tensor_count; k++) {
@@ -395,6 +435,17 @@ void update_start(struct engine *engine, struct model *model)
             update_add(model, (uint32_t)i, 0, model->tensors[i].blocks);
         }
     }
+}
+
+void update_start(struct engine *engine, struct model *model)
+{
+    struct update *update = &model->update;
+    update_begin(engine, model);
+    update_batch(model);
+    for (size_t i = 0; i < update->push_count; i++) {
+        engine->counters.round_ns += uv_hrtime() - update->pushes[i]->complete_ns;
+    }
+    add_tensors(model);
     update_batch_start(engine, model, true);
 }
 

@@ -212,6 +212,7 @@ static void linger(struct conn *conn)
 
 static void conn_free(struct conn *conn)
 {
+    hold_grant(conn, 0);
     if (conn->previous != NULL) {
         conn->previous->next = conn->next;
     } else {

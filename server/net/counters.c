@@ -17,6 +17,8 @@ static const char *const names[] = {
     [COUNTER_READ_PAUSES] = "read_pauses",
     [COUNTER_DATA_MOVED] = "data_bytes_moved",
     [COUNTER_DATA_NARROWED] = "data_bytes_narrowed",
+    [COUNTER_RECEIVE_NS] = "receive_ns",
+    [COUNTER_SEND_NS] = "send_ns",
     [COUNTER_INFLIGHT] = "inflight_bytes",
 };
 _Static_assert(sizeof(names) / sizeof(names[0]) == COUNTER_COUNT,

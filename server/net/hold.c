@@ -1,6 +1,7 @@
 /* hold — see hold.h. */
 #include "server/net/hold.h"
 
+#include "server/buffer.h"
 #include "server/net/quota.h"
 
 enum {
@@ -90,6 +91,7 @@ void hold_release(struct conn *conn, struct letter *letter, size_t bytes)
 
 void hold_grant(struct conn *conn, size_t bytes)
 {
+    buffer_promise(conn->granted, bytes);
     conn->granted = bytes;
     settle(conn);
 }

@@ -97,6 +97,7 @@ static void on_header(struct conn *conn)
         conn_close(conn, "no memory");
         return;
     }
+    letter->began_ns = uv_hrtime();
     conn->letters++;
     conn->arriving = letter;
     conn->examined = 0;
@@ -200,6 +201,7 @@ static void on_end(struct conn *conn)
         conn->said_hello = true;
     }
     letter->arrived_ns = uv_hrtime();
+    counter_add(COUNTER_RECEIVE_NS, letter->arrived_ns - letter->began_ns);
     mailbox_post(conn->loop->all->engine, letter);
 }
 

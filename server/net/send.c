@@ -429,6 +429,18 @@ static struct batch *fill_batch(struct conn *conn)
 
 /* ------------------------------------------------------------------ writing */
 
+static void count_written(const struct batch *batch)
+{
+    counter_add(COUNTER_BYTES_SENT, batch->bytes);
+    counter_add(COUNTER_FRAMES_SENT, batch->frames);
+    uint64_t now = uv_hrtime(), taken = 0;
+    for (const struct letter *letter = batch->letters; letter != NULL;
+         letter = letter->next) {
+        taken += letter->answered_ns > 0 ? now - letter->answered_ns : 0;
+    }
+    counter_add(COUNTER_SEND_NS, taken);
+}
+
 static void on_written(uv_write_t *request, int status)
 {
     struct batch *batch = request->data;
@@ -436,8 +448,7 @@ static void on_written(uv_write_t *request, int status)
     struct loop *loop = conn->loop;
     conn->batches--;
     if (status == 0) {
-        counter_add(COUNTER_BYTES_SENT, batch->bytes);
-        counter_add(COUNTER_FRAMES_SENT, batch->frames);
+        count_written(batch);
         conn->written_ms = uv_now(&loop->uv);
     } else if (conn->state != CONN_CLOSING) {
         conn_close(conn, uv_err_name(status));
@@ -482,8 +493,7 @@ static void write_batch(struct conn *conn, struct batch *batch)
             skip_parts(batch, (size_t)written, &parts, &count);
         }
         if (count == 0) {
-            counter_add(COUNTER_BYTES_SENT, batch->bytes);
-            counter_add(COUNTER_FRAMES_SENT, batch->frames);
+            count_written(batch);
             batch_done(conn->loop, batch);
             return;
         }

@@ -40,6 +40,9 @@ void bench_latency(const struct bench *bench);
 /* connections.c: small pushes beside many idle connections. */
 void bench_connections(const struct bench *bench);
 
+/* scale.c: the same work in models, tensors, rounds and teams of growing size. */
+void bench_scale(const struct bench *bench);
+
 /* training.c: synchronous steps of a 25 million parameter model, and its memory. */
 void bench_training(const struct bench *bench);
 

@@ -1,6 +1,7 @@
 /* bench_optimd — measure optimd against what the machine could do.
  *
  *   bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] [--json FILE]
+ *                [--page FILE] [--curves DIR]
  *
  * Every figure is a ratio of two things measured by turns in this run. Exits with 1 if
  * something could not be measured; goals that are missed are shown, not punished.
@@ -12,6 +13,7 @@
 
 #include "tests/bench/bench.h"
 #include "tests/bench/machine.h"
+#include "tests/bench/page.h"
 
 /* Adding a group: its function in bench.h, and a row here. */
 static const struct group {
@@ -29,6 +31,8 @@ static const struct group {
     { "latency", "Small pushes against a libuv echo server", bench_latency },
     { "connections", "Small pushes beside a thousand idle connections",
       bench_connections },
+    { "scale", "What more of it costs each: parameters, tensors, workers, connections",
+      bench_scale },
     { "training", "Synchronous training, Adam, 25 million parameters in 160 tensors",
       bench_training },
 };
@@ -38,13 +42,13 @@ struct choice {
     struct bench bench;
     bool chosen[GROUPS];
     bool all;
-    const char *json;
+    const char *json, *page, *curves;
 };
 
 static void usage(FILE *out)
 {
     fputs("usage: bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] "
-          "[--json FILE]\ngroups:\n",
+          "[--json FILE]\n                    [--page FILE] [--curves DIR]\ngroups:\n",
           out);
     for (size_t i = 0; i < GROUPS; i++) {
         fprintf(out, "  %-12s %s\n", groups[i].name, groups[i].title);
@@ -72,6 +76,8 @@ static bool choose(int count, char **words, struct choice *choice, int *status)
         { "only", required_argument, NULL, 'o' },
         { "daemon", required_argument, NULL, 'd' },
         { "json", required_argument, NULL, 'j' },
+        { "page", required_argument, NULL, 'p' },
+        { "curves", required_argument, NULL, 'c' },
         { "help", no_argument, NULL, 'h' },
         { NULL, 0, NULL, 0 },
     };
@@ -93,6 +99,12 @@ static bool choose(int count, char **words, struct choice *choice, int *status)
         case 'j':
             choice->json = optarg;
             break;
+        case 'p':
+            choice->page = optarg;
+            break;
+        case 'c':
+            choice->curves = optarg;
+            break;
         case 'h':
             usage(stdout);
             *status = 0;
@@ -103,6 +115,32 @@ static bool choose(int count, char **words, struct choice *choice, int *status)
         }
     }
     return optind == count || (usage(stderr), false);
+}
+
+static bool save(const struct choice *choice)
+{
+    const struct report *report = choice->bench.report;
+    bool saved = report_save(report, choice->json);
+    if (choice->page != NULL) {
+        saved = page_write(report, choice->page) && saved;
+    }
+    if (choice->curves != NULL) {
+        saved = page_curves(report, choice->curves) && saved;
+    }
+    return saved;
+}
+
+static void report_groups(const struct choice *choice)
+{
+    char names[256] = "all";
+    size_t used = 0;
+    for (size_t i = 0; !choice->all && i < GROUPS; i++) {
+        if (choice->chosen[i] && used < sizeof names) {
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%s",
+                                     used == 0 ? "" : ", ", groups[i].name);
+        }
+    }
+    report_fact(choice->bench.report, "groups", "%s", names);
 }
 
 int main(int count, char **words)
@@ -127,6 +165,7 @@ int main(int count, char **words)
     machine_describe(bench->report);
     report_fact(bench->report, "run", "%s, at most %zu pairs of each",
                 bench->quick ? "quick" : "full", bench->effort.pairs);
+    report_groups(&choice);
     for (size_t i = 0; i < GROUPS; i++) {
         if (choice.all || choice.chosen[i]) {
             double idle;
@@ -135,7 +174,7 @@ int main(int count, char **words)
             groups[i].run(bench);
         }
     }
-    bool saved = report_save(bench->report, choice.json);
+    bool saved = save(&choice);
     size_t failures = report_failures(bench->report);
     printf("\n%zu rows, %zu not measured, %.0f s\n", report_rows(bench->report),
            failures, seconds_now() - begin);

@@ -36,6 +36,7 @@ static void add_rows(struct report *report, const struct comparison *comparison,
             .ratio = summary_of(ratios, pairs),
             .pairs = pairs,
             .few = pairs < COMPARE_PAIRS_MIN,
+            .point = comparison->point,
         };
         report_add(report, &row);
     }

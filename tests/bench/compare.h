@@ -28,6 +28,7 @@ struct comparison {
     const struct report_quantity *quantities;
     size_t quantity_count;
     struct compare_side ours, theirs;
+    const struct report_point *point; /* or NULL */
 };
 
 /* How much work a comparison may be. */

@@ -84,29 +84,15 @@ static bool client_start(struct side *side, char problem[256])
     return true;
 }
 
-/* Idle connections join the daemon of this side; what they cost is a fact. */
-static bool crowd_in(const struct bench *bench, struct side *side, char problem[256])
+/* At a point of the curve, or with the goal for all of them if point is NULL. */
+static void compare_pushes(const struct bench *bench, const char *name,
+                           const struct report_point *point, struct side *crowded,
+                           struct side *alone)
 {
-    double values[2];
-    if (!crowd_gather(&side->crowd, side->server.address, 1, problem) ||
-        !pushes(side, values, problem)) {
-        return false;
-    }
-    double before = (double)server_peak_bytes(&side->server);
-    if (!crowd_gather(&side->crowd, side->server.address, IDLE, problem)) {
-        return false;
-    }
-    double after = (double)server_peak_bytes(&side->server);
-    report_fact(bench->report, "memory of idle ones", "%.1f MiB for %d, %.1f KiB each",
-                (after - before) / (1 << 20), IDLE, (after - before) / 1024 / IDLE);
-    return true;
-}
-
-static void measure_pushes(const struct bench *bench, const char *name,
-                           struct side *crowded, struct side *alone)
-{
-    static const struct report_quantity trip[] = {
-        { "p50", "us", REPORT_LESS, 0, 0 }, { "p99", "us", REPORT_LESS, 1.10, 0 }
+    bool full = point == NULL || point->x >= IDLE;
+    const struct report_quantity trip[] = {
+        { "p50", "us", REPORT_LESS, full ? 1.2 : 0, 0 },
+        { "p99", "us", REPORT_LESS, full ? 1.10 : 0, 0 },
     };
     const struct comparison comparison = {
         .name = name,
@@ -115,6 +101,7 @@ static void measure_pushes(const struct bench *bench, const char *name,
         .quantity_count = 2,
         .ours = { pushes, crowded },
         .theirs = { pushes, alone },
+        .point = point,
     };
     compare(bench->report, &comparison, &bench->effort);
 }
@@ -132,9 +119,60 @@ static void measure_slow(const struct bench *bench, struct side *crowded,
         report_failure(bench->report, "connections: %s", problem);
         return;
     }
-    measure_pushes(bench, "push 64 B beside 200 slow", crowded, alone);
+    compare_pushes(bench, "push 64 B beside 200 slow", NULL, crowded, alone);
     crowd_leave(&crowded->slow);
     crowd_leave(&alone->slow);
+}
+
+/* Add the time in which connections are opened, per connection: the last of them beside
+ * the first. */
+static void report_opening(const struct bench *bench, double first, double last)
+{
+    const struct report_row row = {
+        .name = "opening one of the last 100",
+        .reference = "one of the first 100",
+        .quantity = { "", "us", REPORT_LESS, 1.2, 0 },
+        .ours = { last, last, last },
+        .theirs = { first, first, first },
+        .ratio = { last / first, last / first, last / first },
+        .pairs = 1,
+    };
+    report_add(bench->report, &row);
+}
+
+/* More and more idle connections join the daemon of one side; what their memory comes
+ * to is a fact. */
+static bool measure_pushes(const struct bench *bench, struct side *crowded,
+                           struct side *alone, char problem[256])
+{
+    static const size_t counts[] = { 10, 100, IDLE - 100, IDLE };
+    double values[2], taken[4];
+    if (!crowd_gather(&crowded->crowd, crowded->server.address, 1, problem) ||
+        !pushes(crowded, values, problem)) {
+        return false;
+    }
+    double before = (double)server_peak_bytes(&crowded->server);
+    for (size_t i = 0; i < 4; i++) {
+        size_t had = crowded->crowd.count;
+        double begin = seconds_now();
+        if (!crowd_gather(&crowded->crowd, crowded->server.address, counts[i],
+                          problem)) {
+            return false;
+        }
+        taken[i] = (seconds_now() - begin) * 1e6 / (double)(counts[i] - had);
+        if (counts[i] != IDLE - 100) {
+            const struct report_point point = { "idle", "connections",
+                                                (double)counts[i], 1 };
+            char name[64];
+            snprintf(name, sizeof name, "push 64 B beside %zu idle", counts[i]);
+            compare_pushes(bench, name, &point, crowded, alone);
+        }
+    }
+    report_opening(bench, taken[1], taken[3]);
+    double after = (double)server_peak_bytes(&crowded->server);
+    report_fact(bench->report, "memory of idle ones", "%.1f MiB for %d, %.1f KiB each",
+                (after - before) / (1 << 20), IDLE, (after - before) / 1024 / IDLE);
+    return true;
 }
 
 /* ---------------------------------------------------------------- the limit */
@@ -241,8 +279,7 @@ static bool prepare(const struct bench *bench, struct side *crowded, struct side
     return server_start(&crowded->server, bench->daemon, problem) &&
            server_start(&alone->server, bench->daemon, problem) &&
            client_start(crowded, problem) && client_start(alone, problem) &&
-           crowd_gather(&alone->crowd, alone->server.address, 1, problem) &&
-           crowd_in(bench, crowded, problem);
+           crowd_gather(&alone->crowd, alone->server.address, 1, problem);
 }
 
 void bench_connections(const struct bench *bench)
@@ -251,8 +288,8 @@ void bench_connections(const struct bench *bench)
     char problem[256];
     crowded.pings = bench->quick ? PINGS_MAX / 4 : PINGS_MAX;
     alone.pings = crowded.pings;
-    if (prepare(bench, &crowded, &alone, problem)) {
-        measure_pushes(bench, "push 64 B beside 1000 idle", &crowded, &alone);
+    if (prepare(bench, &crowded, &alone, problem) &&
+        measure_pushes(bench, &crowded, &alone, problem)) {
         measure_refusals(bench, &crowded);
         measure_slow(bench, &crowded, &alone);
         measure_churn(bench, &alone);

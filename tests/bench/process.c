@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client/optclient.h"
@@ -106,7 +107,7 @@ static unsigned long await_port(struct server *server, int watch, const char *pa
 
 bool server_start(struct server *server, const char *program, char problem[256])
 {
-    char path[128], data[128], listen[128];
+    char path[128], data[128], listen[128], memory[32];
     *server = (struct server){ .folder = "/tmp/optimd-bench-XXXXXX" };
     if (mkdtemp(server->folder) == NULL) {
         snprintf(problem, 256, "cannot make a folder: %s", strerror(errno));
@@ -116,6 +117,9 @@ bool server_start(struct server *server, const char *program, char problem[256])
     snprintf(path, sizeof path, "%s/port", server->folder);
     snprintf(data, sizeof data, "%s/data", server->folder);
     snprintf(listen, sizeof listen, "127.0.0.1:0,unix:%s/socket", server->folder);
+    snprintf(memory, sizeof memory, "%lluB",
+             (unsigned long long)sysconf(_SC_PHYS_PAGES) / 4 * 3 *
+                 (unsigned long long)sysconf(_SC_PAGESIZE));
     int watch = inotify_init1(IN_CLOEXEC);
     if (watch < 0 ||
         inotify_add_watch(watch, server->folder, IN_MOVED_TO | IN_CLOSE_WRITE) < 0) {
@@ -127,7 +131,7 @@ bool server_start(struct server *server, const char *program, char problem[256])
     server->pid = fork_bound();
     if (server->pid == 0) {
         execl(program, program, "--listen", listen, "--port-file", path, "--data-dir",
-              data, "--log-level", "warn", (char *)NULL);
+              data, "--memory", memory, "--log-level", "warn", (char *)NULL);
         _exit(127);
     }
     unsigned long port = server->pid > 0 ? await_port(server, watch, path) : 0;
@@ -207,6 +211,17 @@ bool server_stop(struct server *server)
     }
     *server = (struct server){ 0 };
     return stopped;
+}
+
+double server_processor_seconds(const struct server *server)
+{
+    clockid_t clock;
+    struct timespec time;
+    if (clock_getcpuclockid(server->pid, &clock) != 0 ||
+        clock_gettime(clock, &time) != 0) {
+        return 0;
+    }
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
 size_t server_peak_bytes(const struct server *server)

@@ -24,7 +24,8 @@ struct server {
                          OPTIMD_TRANSPORT is "unix" */
 };
 
-/* Start program with its defaults and wait until it listens. False with a sentence. */
+/* Start program and wait until it listens. It may use three quarters of the machine's
+ * memory; all else is default. False with a sentence. */
 bool server_start(struct server *server, const char *program, char problem[256]);
 
 /* The congestion control that a client's connection to it uses, so that the references
@@ -34,6 +35,9 @@ bool server_congestion(const struct server *server, char name[16], char problem[
 /* SIGTERM, reap, remove the folder. False if it did not exit with 0. Takes a server
  * that did not start. */
 bool server_stop(struct server *server);
+
+/* Processor time that all its threads have taken so far, in seconds; 0 if unknown. */
+double server_processor_seconds(const struct server *server);
 
 /* Most memory it has had resident so far, in bytes; 0 if unknown. */
 size_t server_peak_bytes(const struct server *server);

@@ -8,6 +8,7 @@
 
 struct report {
     FILE *out;
+    json_t *document; /* owns the rest */
     json_t *facts;    /* object */
     json_t *groups;   /* array of objects with `rows` */
     json_t *rows;     /* of the current group, borrowed from groups */
@@ -39,8 +40,11 @@ struct report *report_new(FILE *out)
     report->facts = json_object();
     report->groups = json_array();
     report->failures = json_array();
-    if (report->facts == NULL || report->groups == NULL || report->failures == NULL) {
-        report_free(report);
+    report->document =
+        json_pack("{s:i, s:o, s:o, s:o}", "format", 1, "run", report->facts, "groups",
+                  report->groups, "failures", report->failures);
+    if (report->document == NULL) {
+        free(report);
         return NULL;
     }
     return report;
@@ -51,9 +55,7 @@ void report_free(struct report *report)
     if (report == NULL) {
         return;
     }
-    json_decref(report->facts);
-    json_decref(report->groups);
-    json_decref(report->failures);
+    json_decref(report->document);
     free(report);
 }
 
@@ -139,6 +141,12 @@ void report_add(struct report *report, const struct report_row *row)
         json_object_set_new(object, "goal", json_real(quantity->goal));
         json_object_set_new(object, "met", json_boolean(goal_met(row)));
     }
+    if (row->point != NULL) {
+        json_object_set_new(object, "point",
+                            json_pack("{s:s, s:s, s:f, s:f}", "series",
+                                      row->point->series, "axis", row->point->axis, "x",
+                                      row->point->x, "least", row->point->least));
+    }
     json_array_append_new(report->rows, object);
     report->row_count++;
 }
@@ -165,15 +173,15 @@ size_t report_failures(const struct report *report)
     return json_array_size(report->failures);
 }
 
+const json_t *report_document(const struct report *report)
+{
+    return report->document;
+}
+
 bool report_save(const struct report *report, const char *path)
 {
-    json_t *document =
-        json_pack("{s:i, s:O, s:O, s:O}", "format", 1, "run", report->facts, "groups",
-                  report->groups, "failures", report->failures);
-    bool saved =
-        document != NULL &&
-        json_dump_file(document, path, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) == 0;
-    json_decref(document);
+    bool saved = json_dump_file(report->document, path,
+                                JSON_INDENT(2) | JSON_REAL_PRECISION(6)) == 0;
     if (!saved) {
         fprintf(stderr, "bench: cannot write %s\n", path);
     }

@@ -33,13 +33,22 @@ struct report_quantity {
     double bytes; /* of a parameter, if the unit is GB/s: ns/param is shown too; or 0 */
 };
 
+/* Where a row stands on a curve: one of a series that differ in one thing, each
+ * compared with the same least one. */
+struct report_point {
+    const char *series; /* "model size" */
+    const char *axis;   /* what x counts, "parameters" */
+    double x, least;
+};
+
 struct report_row {
     const char *name;      /* what of optimd */
     const char *reference; /* against what */
     struct report_quantity quantity;
     struct summary ours, theirs, ratio;
-    size_t pairs; /* how many of each were measured */
-    bool few;     /* fewer than a median wants */
+    size_t pairs;                     /* how many of each were measured */
+    bool few;                         /* fewer than a median wants */
+    const struct report_point *point; /* or NULL */
 };
 
 struct report;
@@ -67,6 +76,10 @@ void report_failure(struct report *report, const char *format, ...)
 /* How many rows and failures so far. */
 size_t report_rows(const struct report *report);
 size_t report_failures(const struct report *report);
+
+/* Everything as one object, borrowed: {format, run: {fact: text}, groups: [{name,
+ * title, idle, quiet, rows: [row]}], failures: [text]}. */
+const json_t *report_document(const struct report *report);
 
 /* Write everything as JSON. False, with a sentence on stderr, if it cannot be. */
 bool report_save(const struct report *report, const char *path);

@@ -32,11 +32,11 @@ struct work {
     struct optclient_values *gradients, *weights; /* one per tensor */
 };
 
-/* One flat array cut into the model's tensors. */
+/* One flat array cut into the model's tensors; a frugal worker's are all the same. */
 static struct optclient_values *values_new(const struct trainer_model *model,
                                            uint32_t seed, float scale)
 {
-    size_t all = model->tensors * model->elements;
+    size_t all = (model->frugal ? 1 : model->tensors) * model->elements;
     float *flat = memory_map(all * sizeof *flat);
     struct optclient_values *values = calloc(model->tensors, sizeof *values);
     if (flat == NULL || values == NULL) {
@@ -46,8 +46,9 @@ static struct optclient_values *values_new(const struct trainer_model *model,
     }
     memory_fill(flat, all, seed, scale, 1);
     for (size_t i = 0; i < model->tensors; i++) {
-        values[i] = (struct optclient_values){ .tensor = i,
-                                               .values = flat + i * model->elements };
+        values[i] = (struct optclient_values){
+            .tensor = i, .values = flat + (model->frugal ? 0 : i) * model->elements
+        };
     }
     return values;
 }
@@ -57,7 +58,8 @@ static enum optclient_status join(struct work *work)
 {
     const struct trainer_model *model = work->model;
     struct optclient_options options = optclient_options_default();
-    struct optclient_policy policy = { .loss = OPTCLIENT_FAIL,
+    struct optclient_policy policy = { .mode = OPTCLIENT_SYNC,
+                                       .loss = OPTCLIENT_FAIL,
                                        .min_workers = model->workers,
                                        .atomic = model->atomic };
     struct optclient_tensor *tensors = calloc(model->tensors, sizeof *tensors);

@@ -19,6 +19,7 @@ struct trainer_model {
     enum optclient_atomic atomic; /* how its rounds are applied */
     size_t tensors, elements;     /* of each tensor */
     unsigned workers;             /* that make a round */
+    bool frugal; /* a worker has memory for one tensor only, which stands for all */
 };
 
 struct trainer {

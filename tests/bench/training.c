@@ -15,6 +15,7 @@
 #include "tests/bench/machine.h"
 #include "tests/bench/memory.h"
 #include "tests/bench/process.h"
+#include "tests/bench/resident.h"
 #include "tests/bench/trainer.h"
 
 enum { TENSORS = 160, ELEMENTS = 156288, WORKERS_MAX = 2 };
@@ -88,26 +89,19 @@ static const char *suffix_of(const struct form *form)
     return form->atomic == OPTCLIENT_ATOMIC_SHARD ? " by shards" : "";
 }
 
-/* Peak resident memory beside the weights and slots that the model needs. */
+static void name_of(const struct form *form, char name[64])
+{
+    snprintf(name, 64, "step%s, %u worker%s", suffix_of(form), form->workers,
+             form->workers == 1 ? "" : "s");
+}
+
 static void report_memory(const struct bench *bench, const struct contest *contest,
                           const struct form *form)
 {
-    const double mebibyte = 1 << 20;
-    double peak = (double)server_peak_bytes(&form->server) / mebibyte;
-    double state = 4 * parameters * (1 + (double)contest->adam.slot_count) / mebibyte;
     char name[64];
-    snprintf(name, sizeof name, "peak memory%s, %u worker%s", suffix_of(form),
-             form->workers, form->workers == 1 ? "" : "s");
-    struct report_row row = {
-        .name = name,
-        .reference = "weights and slots",
-        .quantity = { "", "MiB", REPORT_LESS, 0, 0 },
-        .ours = { peak, peak, peak },
-        .theirs = { state, state, state },
-        .ratio = { peak / state, peak / state, peak / state },
-        .pairs = 1,
-    };
-    report_add(bench->report, &row);
+    name_of(form, name);
+    resident_report(bench->report, &form->server, name, parameters,
+                    contest->adam.slot_count, form->workers);
 }
 
 /* One form of the step against a reference, which has a goal if goal is not 0. */
@@ -120,8 +114,7 @@ static bool measure(const struct bench *bench, struct form *form, const char *re
         { "bytes both ways", "GB/s", REPORT_MORE, 0, 0 },
     };
     char name[64];
-    snprintf(name, sizeof name, "step%s, %u worker%s", suffix_of(form), form->workers,
-             form->workers == 1 ? "" : "s");
+    name_of(form, name);
     struct comparison comparison = {
         .name = name,
         .reference = reference,
