@@ -95,7 +95,7 @@ static void bid_farewell(struct conn *conn, bool lease_expired, uint64_t silent_
         letter->lease_expired = lease_expired;
         letter->silent_ms = silent_ms;
         conn->loop->farewells++;
-        mailbox_post(conn->loop->all->engine, letter);
+        mailbox_post(engine_mailbox(conn->loop->all->engine), letter);
     }
 }
 

@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "server/buffer.h"
+#include "server/engine/engine.h"
 #include "server/letter.h"
 #include "server/net/conn.h"
 #include "server/net/send.h"
@@ -38,17 +39,6 @@ static void close_if_done(struct loop *loop)
         uv_close((uv_handle_t *)&loop->tick, NULL);
         uv_close((uv_handle_t *)&loop->wake, NULL);
     }
-}
-
-void loop_settle(struct loop *loop)
-{
-    while (loop->ready != NULL) {
-        struct conn *conn = loop->ready;
-        loop->ready = conn->ready_next;
-        conn->is_ready = false;
-        conn_serve(conn);
-    }
-    close_if_done(loop);
 }
 
 static struct conn *longest_without_room(const struct loop *loop)
@@ -112,9 +102,8 @@ static void take_letter(struct loop *loop, struct letter *letter)
     }
 }
 
-static void on_wake(uv_async_t *wake)
+static void take_letters(struct loop *loop)
 {
-    struct loop *loop = wake->data;
     struct letter *letter = mailbox_take(&loop->box);
     while (letter != NULL) {
         struct letter *next = letter->next;
@@ -124,6 +113,35 @@ static void on_wake(uv_async_t *wake)
     if (loop->short_of_room) {
         share_out_room(loop);
     }
+}
+
+static void serve_ready(struct loop *loop)
+{
+    while (loop->ready != NULL) {
+        struct conn *conn = loop->ready;
+        loop->ready = conn->ready_next;
+        conn->is_ready = false;
+        conn_serve(conn);
+    }
+}
+
+void loop_settle(struct loop *loop)
+{
+    serve_ready(loop);
+    while (loop->has_left) {
+        loop->has_left = false;
+        mailbox_attend(&loop->box);
+        engine_visit(loop->all->engine);
+        take_letters(loop);
+        serve_ready(loop);
+    }
+    close_if_done(loop);
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    struct loop *loop = wake->data;
+    take_letters(loop);
     loop_settle(loop);
 }
 
@@ -215,7 +233,7 @@ static void loops_free(struct loops *loops)
 }
 
 enum opt_status loops_start(const struct net_limits *limits, int count,
-                            struct mailbox *engine, struct loops **out,
+                            struct engine *engine, struct loops **out,
                             struct opt_error *error)
 {
     struct loops *loops = calloc(1, sizeof(*loops));

@@ -5,7 +5,8 @@
  * comes through its mailbox: sockets from main, answers from the engine, the end.
  *
  * A callback only notes what happened and puts the connection on the loop's ready list;
- * the list is served once at the end of the callback. So answers that come together are
+ * the list is served once at the end of the callback, and so is what short requests it
+ * has received (engine_visit). So answers that come together are
  * sent together, and nothing that a callback stands on is freed under it.
  */
 #ifndef OPTIMD_SERVER_NET_LOOP_H
@@ -27,6 +28,7 @@
 
 struct batch;
 struct conn;
+struct engine;
 struct loops;
 
 enum {
@@ -47,6 +49,7 @@ struct loop {
     size_t farewells;      /* with the engine: it returns these letters, too */
     struct conn *ready;    /* to be served before the callback returns */
     struct conn *ready_last;
+    bool has_left;       /* light letters in the engine's mailbox */
     bool short_of_room;  /* some connection waits for the common budget */
     int stops;           /* LETTER_STOPs seen: 1 reads no more, 2 ends */
     uint64_t ticked_ms;  /* last tick */
@@ -62,7 +65,7 @@ struct loop {
 struct loops {
     struct net_limits limits;
     struct quota quota;
-    struct mailbox *engine;
+    struct engine *engine;
     atomic_size_t connections; /* open sockets that are served */
     atomic_size_t refusals;    /* open sockets that are being told to come back later */
     uv_sem_t quiet;            /* posted by each loop that reads no more */
@@ -71,10 +74,10 @@ struct loops {
     struct loop *loop;
 };
 
-/* Start count threads that post to engine. Main thread. limits.congestion is borrowed
+/* Start count threads that work with engine. Main thread. limits.congestion is borrowed
  * for as long as the loops live. OPT_RESOURCE_EXHAUSTED. */
 enum opt_status loops_start(const struct net_limits *limits, int count,
-                            struct mailbox *engine, struct loops **out,
+                            struct engine *engine, struct loops **out,
                             struct opt_error *error);
 
 /* Hand over an accepted socket (takes it). refuse: only to be told that there are too

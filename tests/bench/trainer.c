@@ -57,7 +57,9 @@ static enum optclient_status join(struct work *work)
 {
     const struct trainer_model *model = work->model;
     struct optclient_options options = optclient_options_default();
-    struct optclient_policy policy = { OPTCLIENT_SYNC, OPTCLIENT_FAIL, model->workers };
+    struct optclient_policy policy = { .mode = OPTCLIENT_SYNC,
+                                       .loss = OPTCLIENT_FAIL,
+                                       .min_workers = model->workers };
     struct optclient_tensor *tensors = calloc(model->tensors, sizeof *tensors);
     char(*names)[NAME] = calloc(model->tensors, sizeof *names);
     const float **initial = calloc(model->tensors, sizeof *initial);
