@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "client/callbacks.h"
+#include "client/driver.h"
 #include "client/exchange.h"
 #include "client/opened.h"
 #include "client/session.h"
@@ -25,6 +26,9 @@ void session_end(struct optclient *client, struct optclient_call *call,
         callbacks_post(client, call);
     }
     pthread_cond_broadcast(&call->changed);
+    if (client->driver == call) {
+        driver_nudge(client);
+    }
     if (call->freed && call->state == CALL_DONE) {
         session_release(call);
         return;
@@ -116,9 +120,8 @@ static void expire(struct optclient *client, struct optclient_call *call)
     }
 }
 
-/* When a call ends if nothing happens to it. */
-static uint64_t limit_of(const struct optclient *client,
-                         const struct optclient_call *call)
+uint64_t session_limit(const struct optclient *client,
+                       const struct optclient_call *call)
 {
     bool may_be_answered = call->begun && client->state == SESSION_READY;
     if (!may_be_answered || call->deadline_ns == UINT64_MAX) {
@@ -132,7 +135,7 @@ static void expire_list(struct optclient *client, struct call_list *list, uint64
     struct optclient_call *next;
     for (struct optclient_call *call = list->first; call != NULL; call = next) {
         next = call->next;
-        uint64_t limit = limit_of(client, call);
+        uint64_t limit = session_limit(client, call);
         if (limit <= now) {
             expire(client, call);
             continue;
@@ -192,9 +195,7 @@ void session_post(struct optclient *client, struct optclient_call *call)
     if (!call->on_heap) {
         exchange_send(client);
     }
-    if (exchange_has_more(client) && !session_on_thread(client)) {
-        session_wake(client);
-    }
+    session_watch(client);
 }
 
 void session_release(struct optclient_call *call)

@@ -17,8 +17,9 @@
  * One lock guards everything here. The client's thread runs the loop and holds the lock
  * in each of its callbacks; those of the user run on another one (callbacks.h). A
  * thread that makes a call sends it itself if the connection has nothing else to do,
- * which saves a wake-up; whatever concerns the loop (watching sockets, timers, closing)
- * is left to the client's thread by waking it.
+ * and one that waits takes in replies and sends requests itself (driver.h), which saves
+ * two wake-ups; whatever concerns the loop (timers, opening and closing connections) is
+ * left to the client's thread by waking it.
  */
 #ifndef OPTCLIENT_SESSION_H
 #define OPTCLIENT_SESSION_H
@@ -107,6 +108,10 @@ struct optclient {
     uint64_t alarm_set_ns;    /* what the loop's timer is set to */
     uint32_t retry_after_ms;  /* the daemon asked to stay away for so long */
 
+    struct optclient_call *driver; /* whose waiter serves the connection, or NULL */
+    short driver_events;           /* it waits for these of poll(2); 0: it is awake */
+    int nudge;                     /* eventfd that ends its wait */
+
     /* The present connection. */
     struct uplink *uplink;
     struct opt_hello_reply daemon;   /* strings not kept */
@@ -171,6 +176,17 @@ void session_break(struct optclient *client, const char *format, ...)
 
 /* Lock held. No use trying again: every call fails with error from now on. */
 void session_refuse(struct optclient *client, const struct opt_error *error);
+
+/* Lock held. Take in what has come from the daemon, though not all if it is much. */
+void session_take_in(struct optclient *client);
+
+/* Lock held. Have the client's thread watch the connection for what nobody else does.
+ */
+void session_watch(struct optclient *client);
+
+/* Lock held. When a call ends if nothing happens to it, by uv_hrtime. */
+uint64_t session_limit(const struct optclient *client,
+                       const struct optclient_call *call);
 
 /* Lock held. All models are open again: calls may go. */
 void session_ready(struct optclient *client);
