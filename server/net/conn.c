@@ -398,11 +398,19 @@ void conn_tick(struct conn *conn, uint64_t now_ms)
     }
 }
 
+/* Nothing lies in the future: what was seen after the time that is forgiven was seen
+ * now. */
+static void put_off(uint64_t *moment_ms, uint64_t ms, uint64_t now)
+{
+    *moment_ms = *moment_ms + ms < now ? *moment_ms + ms : now;
+}
+
 void conn_forgive(struct conn *conn, uint64_t ms)
 {
-    conn->since_ms += ms;
-    conn->heard_ms += ms;
-    conn->frame_ms += ms;
+    uint64_t now = now_of(conn);
+    put_off(&conn->since_ms, ms, now);
+    put_off(&conn->heard_ms, ms, now);
+    put_off(&conn->frame_ms, ms, now);
 }
 
 /* ---------------------------------------------------------------------- begin */
