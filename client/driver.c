@@ -26,8 +26,14 @@ void driver_begin(struct optclient_call *call)
 static void end(struct optclient *client)
 {
     client->driver = NULL;
-    if (is_drivable(client)) {
+    if (!is_drivable(client)) {
+        return;
+    }
+    if (client->sent.first == NULL || exchange_has_more(client)) {
         session_watch(client);
+    } else {
+        /* Who has asked for much at once waits for the next answer soon. */
+        session_watch_later(client);
     }
 }
 

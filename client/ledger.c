@@ -161,6 +161,21 @@ void session_expire(struct optclient *client)
     expire_list(client, &client->later, now);
 }
 
+/* Send a call that nobody waits for. Who asks is not to be held up by much data; and of
+ * little, several requests are worth one write if answers are awaited anyway: then
+ * something will soon happen on the connection. */
+static void send_soon(struct optclient *client, const struct optclient_call *call)
+{
+    if (call_pushes(call) && !cutter_fits(&call->cutter, UPLINK_COPY_BYTES)) {
+        session_watch(client);
+    } else if (client->sent.first == NULL) {
+        exchange_send(client);
+        session_watch(client);
+    } else {
+        session_watch_later(client);
+    }
+}
+
 void session_post(struct optclient *client, struct optclient_call *call)
 {
     if (client->closing) {
@@ -191,11 +206,12 @@ void session_post(struct optclient *client, struct optclient_call *call)
     if (client->state != SESSION_READY || client->broken) {
         return;
     }
-    /* Who waits anyway sends by itself; who does not is not to be held up. */
-    if (!call->on_heap) {
-        exchange_send(client);
+    if (call->on_heap) {
+        send_soon(client, call);
+    } else {
+        exchange_send(client); /* who waits anyway sends by itself */
+        session_watch(client);
     }
-    session_watch(client);
 }
 
 void session_release(struct optclient_call *call)

@@ -334,6 +334,13 @@ void session_watch(struct optclient *client)
     }
 }
 
+void session_watch_later(struct optclient *client)
+{
+    if (!client->uplink->timed) {
+        uplink_tell_in(client->uplink, SESSION_PATIENCE_US);
+    }
+}
+
 static void on_socket(uv_poll_t *poll, int status, int events)
 {
     struct optclient *client = poll->data;
@@ -347,7 +354,7 @@ static void on_socket(uv_poll_t *poll, int status, int events)
     if (status < 0) {
         session_break(client, "%s", uv_strerror(status));
     }
-    /* While another thread takes in replies, only its failure concerns this one. */
+    uplink_told(client->uplink);
     session_take_in(client);
     tend(client);
 }

@@ -59,7 +59,10 @@ enum {
     SESSION_STEP_MS = 5000,
     /* How long after a call's deadline the daemon's own sentence may still arrive. */
     SESSION_LATENESS_MS = 250,
-    SESSION_GOODBYE_MS = 1000
+    SESSION_GOODBYE_MS = 1000,
+    /* How long requests that nobody waits for are collected, and replies let lie after
+     * one that somebody waited for: some round trips of a small message. */
+    SESSION_PATIENCE_US = 200
 };
 
 struct session_settings {
@@ -183,6 +186,10 @@ void session_take_in(struct optclient *client);
 /* Lock held. Have the client's thread watch the connection for what nobody else does.
  */
 void session_watch(struct optclient *client);
+
+/* Lock held. The same, but in SESSION_PATIENCE_US: whoever is likely to look sooner
+ * need not be crossed by another thread. */
+void session_watch_later(struct optclient *client);
 
 /* Lock held. When a call ends if nothing happens to it, by uv_hrtime. */
 uint64_t session_limit(const struct optclient *client,

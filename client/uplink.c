@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "client/resolver.h"
@@ -88,6 +89,7 @@ static struct uplink *uplink_new(void)
     }
     uplink->fd = -1;
     uplink->bell = -1;
+    uplink->timer = -1;
     uplink->head_capacity = HEAD_CAPACITY;
     uplink->head = malloc(uplink->head_capacity);
     uplink->pieces = malloc((1 + OPT_SEGMENTS_MAX) * sizeof(*uplink->pieces));
@@ -100,24 +102,36 @@ static struct uplink *uplink_new(void)
     return uplink;
 }
 
+static void unhang_bell(struct uplink *uplink)
+{
+    if (uplink->bell >= 0) {
+        close(uplink->bell);
+        uplink->bell = -1;
+    }
+    if (uplink->timer >= 0) {
+        close(uplink->timer);
+        uplink->timer = -1;
+    }
+}
+
 /* A bell that rings when the socket is writable, watched by the loop. 0 or a libuv
  * error. */
 static int hang_bell(struct uplink *uplink, uv_loop_t *loop, int fd,
                      uv_poll_cb on_event)
 {
-    uplink->bell = epoll_create1(EPOLL_CLOEXEC);
-    if (uplink->bell < 0) {
-        return uv_translate_sys_error(errno);
-    }
+    struct epoll_event writable = { .events = EPOLLOUT }, due = { .events = EPOLLIN };
     uplink->watched = EPOLLOUT;
-    struct epoll_event event = { .events = EPOLLOUT };
-    int code = epoll_ctl(uplink->bell, EPOLL_CTL_ADD, fd, &event) == 0
-                   ? uv_poll_init(loop, &uplink->poll, uplink->bell)
-                   : uv_translate_sys_error(errno);
+    uplink->bell = epoll_create1(EPOLL_CLOEXEC);
+    uplink->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    bool hung = uplink->bell >= 0 && uplink->timer >= 0 &&
+                epoll_ctl(uplink->bell, EPOLL_CTL_ADD, fd, &writable) == 0 &&
+                epoll_ctl(uplink->bell, EPOLL_CTL_ADD, uplink->timer, &due) == 0;
+    int code = hung ? uv_poll_init(loop, &uplink->poll, uplink->bell)
+                    : uv_translate_sys_error(errno);
     if (code == 0) {
         uv_poll_start(&uplink->poll, UV_READABLE, on_event);
     } else {
-        close(uplink->bell);
+        unhang_bell(uplink);
     }
     return code;
 }
@@ -180,6 +194,27 @@ bool uplink_watch(struct uplink *uplink, uint32_t events)
     return epoll_ctl(uplink->bell, EPOLL_CTL_MOD, uplink->fd, &event) == 0;
 }
 
+void uplink_tell_in(struct uplink *uplink, uint32_t us)
+{
+    uplink->timed = true;
+    struct itimerspec when = { .it_value = { .tv_nsec = (long)us * 1000 } };
+    (void)timerfd_settime(uplink->timer, 0, &when, NULL);
+}
+
+void uplink_told(struct uplink *uplink)
+{
+    if (uplink->timed) {
+        uplink->timed = false;
+        uint64_t times;
+        ssize_t size = read(uplink->timer, &times, sizeof(times));
+        if (size < 0) {
+            /* It has not rung yet. */
+            struct itimerspec never = { 0 };
+            (void)timerfd_settime(uplink->timer, 0, &never, NULL);
+        }
+    }
+}
+
 static void on_closed(uv_handle_t *handle)
 {
     /* poll is the first member. */
@@ -192,9 +227,8 @@ void uplink_close(struct uplink *uplink)
         return;
     }
     uv_close((uv_handle_t *)&uplink->poll, on_closed);
-    close(uplink->bell);
+    unhang_bell(uplink);
     close(uplink->fd);
-    uplink->bell = -1;
     uplink->fd = -1;
 }
 

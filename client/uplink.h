@@ -30,6 +30,8 @@ struct uplink {
     int fd;
     int bell;         /* epoll: readable when a watched event of fd is due */
     uint32_t watched; /* these events, EPOLLIN and EPOLLOUT */
+    int timer;        /* timerfd that rings the bell as well */
+    bool timed;       /* it is set, or has rung */
     struct opt_frame_reader *reader;
 
     /* the frames going out */
@@ -70,6 +72,13 @@ enum opt_status uplink_connected(struct uplink *uplink, struct opt_error *error)
 /* Have the loop told of these events of the socket, EPOLLIN, EPOLLOUT or none, and of
  * its failure, as long as they last. False if that cannot be had. */
 bool uplink_watch(struct uplink *uplink, uint32_t events);
+
+/* Have the loop told in so many microseconds, whatever happens; a time that was set
+ * before is no longer. */
+void uplink_tell_in(struct uplink *uplink, uint32_t us);
+
+/* The loop has been told: the time is no longer set. */
+void uplink_told(struct uplink *uplink);
 
 /* Close the socket at once, free the rest when the loop has let go of it. Loop's
  * thread; NULL is allowed. */
