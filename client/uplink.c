@@ -412,6 +412,7 @@ bool uplink_release(struct uplink *uplink)
     uplink->pieces[0] = (struct iovec){ .iov_base = rest, .iov_len = size };
     uplink->piece_count = 1;
     uplink->piece_sent = 0;
+    uplink->head_used = uplink->head_capacity; /* nothing can follow it there */
     return true;
 }
 

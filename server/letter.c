@@ -10,6 +10,8 @@
 #include "server/buffer.h"
 #include "server/engine/published.h"
 
+enum { ALIGNMENT = 64, SMALL_BYTES = 4 << 10 };
+
 struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *peer,
                           size_t arena_limit)
 {
@@ -17,15 +19,9 @@ struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *
     if (letter == NULL) {
         return NULL;
     }
-    *letter = (struct letter){
-        .kind = LETTER_REQUEST,
-        .home = home,
-        .conn = conn,
-        .peer = peer,
-        .nonfinite = SIZE_MAX,
-        .socket = -1,
-    };
+    *letter = (struct letter){ .small = NULL };
     opt_arena_init(&letter->arena, arena_limit);
+    letter_renew(letter, home, conn, peer, arena_limit);
     return letter;
 }
 
@@ -40,24 +36,59 @@ void letter_drop_pieces(struct letter *letter)
     letter->copied = 0;
 }
 
+/* Give back what request and answer own. */
+static void empty(struct letter *letter)
+{
+    letter_drop_pieces(letter);
+    free(letter->own);
+    free(letter->table);
+    letter_drop_data(letter);
+}
+
+void letter_renew(struct letter *letter, struct mailbox *home, struct conn *conn,
+                  struct peer *peer, size_t arena_limit)
+{
+    empty(letter);
+    opt_arena_reset(&letter->arena);
+    letter->arena.limit = arena_limit;
+    *letter = (struct letter){
+        .kind = LETTER_REQUEST,
+        .home = home,
+        .conn = conn,
+        .peer = peer,
+        .arena = letter->arena,
+        .small = letter->small,
+        .nonfinite = SIZE_MAX,
+        .socket = -1,
+    };
+}
+
 void letter_free(struct letter *letter)
 {
     if (letter == NULL) {
         return;
     }
-    letter_drop_pieces(letter);
-    free(letter->own);
-    free(letter->table);
-    letter_drop_data(letter);
+    empty(letter);
+    free(letter->small);
     opt_arena_fini(&letter->arena);
     free(letter);
+}
+
+static uint8_t *take_small(struct letter *letter, size_t *capacity)
+{
+    if (letter->small == NULL) {
+        letter->small = aligned_alloc(ALIGNMENT, SMALL_BYTES);
+    }
+    *capacity = SMALL_BYTES;
+    return letter->small;
 }
 
 bool letter_data(struct letter *letter, size_t size)
 {
     if (size > letter->data_capacity) {
         size_t capacity = 0;
-        uint8_t *data = buffer_take(size, &capacity);
+        uint8_t *data = size <= SMALL_BYTES ? take_small(letter, &capacity)
+                                            : buffer_take(size, &capacity);
         if (data == NULL) {
             return false;
         }
@@ -71,7 +102,9 @@ bool letter_data(struct letter *letter, size_t size)
 
 void letter_drop_data(struct letter *letter)
 {
-    buffer_give(letter->data, letter->data_capacity);
+    if (letter->data != letter->small) {
+        buffer_give(letter->data, letter->data_capacity);
+    }
     letter->data = NULL;
     letter->data_size = 0;
     letter->data_capacity = 0;

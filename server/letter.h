@@ -9,7 +9,8 @@
  *
  *   loop: letter_new -> read data -> mailbox_post(engine)
  *   engine: ... -> letter_answer / letter_silence -> letter_return
- *   loop: send frames from the pieces -> letter_free (drops the pieces' references)
+ *   loop: send frames from the pieces -> letter_free (drops the pieces' references),
+ *         or letter_renew for the next request
  */
 #ifndef OPTIMD_SERVER_LETTER_H
 #define OPTIMD_SERVER_LETTER_H
@@ -60,6 +61,7 @@ struct letter {
     uint8_t *data; /* 64-byte aligned, or NULL */
     size_t data_size;
     size_t data_capacity;
+    uint8_t *small;   /* memory for short data, or NULL; it stays with the letter */
     size_t nonfinite; /* first NaN or infinity among data's elements, SIZE_MAX: none
                          (pushes only) */
 
@@ -84,12 +86,17 @@ struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *
                           size_t arena_limit);
 void letter_free(struct letter *letter);
 
+/* Make a letter that has served an empty one, which keeps some memory: a request like
+ * the last one then needs none from elsewhere. */
+void letter_renew(struct letter *letter, struct mailbox *home, struct conn *conn,
+                  struct peer *peer, size_t arena_limit);
+
 /* Make room for size bytes of data, 64-byte aligned, huge pages where large. False if
  * there is no memory. */
 bool letter_data(struct letter *letter, size_t size);
 
-/* Give the data's memory back before the letter itself goes. Only this and letter_free
- * do that: it does not come from malloc. */
+/* Give the data's memory back before the letter itself goes. Only this, letter_renew
+ * and letter_free do that: it does not come from malloc. */
 void letter_drop_data(struct letter *letter);
 
 /* Give the pieces up: the answer is another one. */

@@ -41,7 +41,7 @@ void conn_release(struct conn *conn, struct letter *letter)
     }
     hold_release(conn, letter, letter->charge);
     conn->letters--;
-    letter_free(letter);
+    loop_letter_done(conn->loop, letter);
     loop_ready(conn->loop, conn);
 }
 

@@ -12,9 +12,35 @@
 #include "server/net/send.h"
 
 enum {
+    SPARE_LETTERS = 128, /* kept for the next requests, about 8 KiB each */
     TRIM_TICKS = 10,     /* unused buffers are looked at every 2.5 s */
     STOP_LIMIT_MS = 5000 /* for flushing and for peers to hang up */
 };
+
+struct letter *loop_letter(struct loop *loop, struct conn *conn, size_t arena_limit)
+{
+    struct letter *letter = loop->spare_letters;
+    if (letter == NULL) {
+        return letter_new(&loop->box, conn, conn->peer, arena_limit);
+    }
+    loop->spare_letters = letter->next;
+    loop->spare_letter_count--;
+    letter_renew(letter, &loop->box, conn, conn->peer, arena_limit);
+    return letter;
+}
+
+void loop_letter_done(struct loop *loop, struct letter *letter)
+{
+    if (loop->spare_letter_count == SPARE_LETTERS) {
+        letter_free(letter);
+        return;
+    }
+    /* What it holds of others must not wait for the next request. */
+    letter_renew(letter, NULL, NULL, NULL, 0);
+    letter->next = loop->spare_letters;
+    loop->spare_letters = letter;
+    loop->spare_letter_count++;
+}
 
 void loop_ready(struct loop *loop, struct conn *conn)
 {
@@ -183,6 +209,11 @@ static void run(void *argument)
 static void loop_fini(struct loop *loop)
 {
     send_free_spare(loop);
+    while (loop->spare_letters != NULL) {
+        struct letter *letter = loop->spare_letters;
+        loop->spare_letters = letter->next;
+        letter_free(letter);
+    }
     XXH3_freeState(loop->hash);
     mailbox_fini(&loop->box);
     uv_loop_close(&loop->uv);

@@ -57,6 +57,8 @@ struct loop {
     unsigned ticks;
     struct batch *spare; /* empty batches for reuse */
     int spare_count;
+    struct letter *spare_letters; /* that have served */
+    int spare_letter_count;
     XXH3_state_t *hash; /* of data sent; NULL until first needed */
     struct opt_segment segments[LOOP_SEGMENTS]; /* of the frame being made */
     char discard[LOOP_DISCARD];
@@ -91,6 +93,12 @@ void loops_quiet(struct loops *loops);
 /* After the engine has ended: send what is to be sent, close all connections, join the
  * threads, free everything. Main thread. */
 void loops_stop(struct loops *loops);
+
+/* A letter for a request of conn; NULL: no memory. Loop thread. */
+struct letter *loop_letter(struct loop *loop, struct conn *conn, size_t arena_limit);
+
+/* The letter has served. Loop thread. */
+void loop_letter_done(struct loop *loop, struct letter *letter);
 
 /* Put a connection on the ready list. Loop thread. */
 void loop_ready(struct loop *loop, struct conn *conn);

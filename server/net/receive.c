@@ -97,7 +97,7 @@ static bool place(struct conn *conn)
 static void on_header(struct conn *conn)
 {
     struct loop *loop = conn->loop;
-    struct letter *letter = letter_new(&loop->box, conn, conn->peer, arena_limit(conn));
+    struct letter *letter = loop_letter(loop, conn, arena_limit(conn));
     if (letter == NULL) {
         conn_close(conn, "no memory");
         return;
