@@ -10,7 +10,7 @@
 #include "server/buffer.h"
 #include "server/engine/published.h"
 
-enum { ALIGNMENT = 64, SMALL_BYTES = 4 << 10 };
+enum { ALIGNMENT = 64, SMALL_BYTES = 4 << 10, PIECES_KEPT = 16 };
 
 struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *peer,
                           size_t arena_limit)
@@ -30,10 +30,32 @@ void letter_drop_pieces(struct letter *letter)
     for (size_t i = 0; i < letter->piece_count; i++) {
         version_unref(letter->pieces[i].version);
     }
-    free(letter->pieces);
-    letter->pieces = NULL;
     letter->piece_count = 0;
     letter->copied = 0;
+    if (letter->piece_capacity > PIECES_KEPT) {
+        free(letter->pieces);
+        letter->pieces = NULL;
+        letter->piece_capacity = 0;
+    }
+}
+
+bool letter_pieces(struct letter *letter, size_t count)
+{
+    letter_drop_pieces(letter);
+    if (count > letter->piece_capacity) {
+        size_t capacity = count < PIECES_KEPT ? PIECES_KEPT : count;
+        struct piece *pieces = calloc(capacity, sizeof(*pieces));
+        if (pieces == NULL) {
+            return false;
+        }
+        free(letter->pieces);
+        letter->pieces = pieces;
+        letter->piece_capacity = capacity;
+    } else if (count > 0) {
+        memset(letter->pieces, 0, count * sizeof(*letter->pieces));
+    }
+    letter->piece_count = count;
+    return true;
 }
 
 /* Give back what request and answer own. */
@@ -58,6 +80,8 @@ void letter_renew(struct letter *letter, struct mailbox *home, struct conn *conn
         .peer = peer,
         .arena = letter->arena,
         .small = letter->small,
+        .pieces = letter->pieces,
+        .piece_capacity = letter->piece_capacity,
         .nonfinite = SIZE_MAX,
         .socket = -1,
     };
@@ -69,6 +93,7 @@ void letter_free(struct letter *letter)
         return;
     }
     empty(letter);
+    free(letter->pieces);
     free(letter->small);
     opt_arena_fini(&letter->arena);
     free(letter);

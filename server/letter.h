@@ -73,8 +73,9 @@ struct letter {
     struct opt_reply reply;
     uint8_t *table; /* serialized table to send as data, malloc'd, or NULL */
     size_t table_size;
-    struct piece *pieces; /* in reply order, malloc'd: the loop cuts them into frames */
+    struct piece *pieces; /* in reply order: the loop cuts them into frames */
     size_t piece_count;
+    size_t piece_capacity; /* the array is kept for the next answer unless it is long */
     size_t copied;        /* pieces whose rows have been copied, or that have no rows */
     size_t noted;         /* pieces whose values its worker's recall has */
     enum opt_dtype dtype; /* of the pieces on the wire */
@@ -98,6 +99,10 @@ bool letter_data(struct letter *letter, size_t size);
 /* Give the data's memory back before the letter itself goes. Only this, letter_renew
  * and letter_free do that: it does not come from malloc. */
 void letter_drop_data(struct letter *letter);
+
+/* Drop the pieces there are and make room for count others, which are all zero. False
+ * if there is no memory. */
+bool letter_pieces(struct letter *letter, size_t count);
 
 /* Give the pieces up: the answer is another one. */
 void letter_drop_pieces(struct letter *letter);
