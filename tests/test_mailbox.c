@@ -70,6 +70,39 @@ Test(mailbox, wait_ends_when_the_time_is_over)
     mailbox_fini(&box);
 }
 
+Test(mailbox, gives_light_letters_to_whoever_works_for_the_owner)
+{
+    struct mailbox box;
+    cr_assert_eq(mailbox_init(&box), 0);
+    struct letter *letters = letters_new(3, 0);
+    mailbox_leave(&box, &letters[0]);
+    mailbox_leave(&box, &letters[1]);
+    cr_expect_eq(mailbox_take_light(&box), &letters[0]);
+    cr_expect_eq(letters[0].next, &letters[1]);
+    cr_expect_not(mailbox_filled(&box));
+    /* One that was posted keeps all of them for the owner, in order. */
+    mailbox_leave(&box, &letters[0]);
+    mailbox_post(&box, &letters[1]);
+    mailbox_leave(&box, &letters[2]);
+    cr_expect_null(mailbox_take_light(&box));
+    cr_expect_eq(wait_and_take(&box, UINT64_MAX), &letters[0]);
+    cr_expect_eq(letters[1].next, &letters[2]);
+    free(letters);
+    mailbox_fini(&box);
+}
+
+Test(mailbox, lets_the_owner_go_once_it_is_roused)
+{
+    struct mailbox box;
+    cr_assert_eq(mailbox_init(&box), 0);
+    mailbox_rouse(&box);
+    mailbox_await(&box, UINT64_MAX);
+    uint64_t before = uv_hrtime();
+    mailbox_await(&box, 20000000);
+    cr_expect_geq(uv_hrtime() - before, UINT64_C(20000000));
+    mailbox_fini(&box);
+}
+
 struct post {
     struct mailbox *box;
     struct letter *letters;

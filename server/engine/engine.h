@@ -1,9 +1,10 @@
 /* engine — what owns every model, and the only OpenMP team.
  *
  * It takes letters in order and works on one thread at a time, its own or a loop's, so
- * every rule about rounds, leases and steps is plain sequential code. Large updates are done in chunks of about a millisecond, between
- * which letters for other models are served; letters for the model being updated wait
- * in the model's own queue. main starts and stops it, loops post to it.
+ * every rule about rounds, leases and steps is plain sequential code. Large updates are
+ * done in chunks of about a millisecond, between which letters for other models are
+ * served; letters for the model being updated wait in the model's own queue. main
+ * starts and stops it, loops post to it.
  */
 #ifndef OPTIMD_SERVER_ENGINE_ENGINE_H
 #define OPTIMD_SERVER_ENGINE_ENGINE_H

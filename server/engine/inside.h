@@ -59,8 +59,8 @@ struct engine {
     uv_mutex_t turn;   /* held by whoever works; guards all that is not box */
     bool visited;      /* a loop works: whatever takes long is left to the thread */
     uint64_t wakes_ns; /* when the thread looks again by itself */
-    uv_sem_t drained; /* posted when the thread runs, and when all who waited have been
-                         answered */
+    uv_sem_t drained;  /* posted when the thread runs, and when all who waited have been
+                          answered */
     struct letter stop; /* asks for that; sent again, it ends the thread */
     bool started, stopping;
 

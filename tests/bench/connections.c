@@ -98,8 +98,9 @@ static bool crowd_in(const struct bench *bench, struct side *side, char problem[
 static void measure_pushes(const struct bench *bench, struct side *crowded,
                            struct side *alone)
 {
-    static const struct report_quantity trip[] = { { "p50", "us", REPORT_LESS, 0, 0 },
-                                                   { "p99", "us", REPORT_LESS, 1.10, 0 } };
+    static const struct report_quantity trip[] = {
+        { "p50", "us", REPORT_LESS, 0, 0 }, { "p99", "us", REPORT_LESS, 1.10, 0 }
+    };
     const struct comparison comparison = {
         .name = "push 64 B beside 1000 idle",
         .reference = "the same beside one",
