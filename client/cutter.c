@@ -18,6 +18,22 @@ void cutter_rewind(struct cutter *cutter)
     cutter->frame = 0;
 }
 
+bool cutter_fits(const struct cutter *cutter, size_t bytes)
+{
+    uint64_t left = bytes / opt_dtype_size(cutter->dtype);
+    for (size_t i = 0; i < cutter->count; i++) {
+        const struct optclient_values *value = &cutter->values[i];
+        uint64_t elements = cutter->widths != NULL && cutter->widths[value->tensor] > 0
+                                ? value->row_count * cutter->widths[value->tensor]
+                                : cutter->elements[value->tensor];
+        if (elements > left) {
+            return false;
+        }
+        left -= elements;
+    }
+    return true;
+}
+
 bool cutter_done(const struct cutter *cutter)
 {
     return cutter->next == cutter->count;

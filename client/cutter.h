@@ -53,6 +53,9 @@ void cutter_rewind(struct cutter *cutter);
 /* Whether all frames have been cut. */
 bool cutter_done(const struct cutter *cutter);
 
+/* Whether all values together take no more than so many bytes on the wire. */
+bool cutter_fits(const struct cutter *cutter, size_t bytes);
+
 /* Cut the next frame into cut's two arrays; at least one segment. */
 void cutter_next(struct cutter *cutter, const struct cutter_limits *limits,
                  struct cut *cut);

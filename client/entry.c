@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "client/callbacks.h"
+#include "client/driver.h"
 #include "client/session.h"
 
 static _Thread_local char sentence[OPT_ERROR_TEXT];
@@ -58,9 +59,7 @@ void entry_wait(struct optclient_call *call)
 {
     struct optclient *client = call->client;
     client->callers++;
-    while (call->state < CALL_ENDED) {
-        pthread_cond_wait(&call->changed, &client->lock);
-    }
+    driver_wait(call);
     client->callers--;
     if (client->callers == 0 && client->closing) {
         pthread_cond_broadcast(&client->left);
@@ -71,6 +70,7 @@ enum optclient_status entry_run(struct optclient_call *call)
 {
     struct optclient *client = call->client;
     pthread_mutex_lock(&client->lock);
+    driver_begin(call);
     session_post(client, call);
     entry_wait(call);
     pthread_mutex_unlock(&client->lock);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "client/callbacks.h"
+#include "client/driver.h"
 #include "client/exchange.h"
 #include "client/opened.h"
 #include "client/session.h"
@@ -25,6 +26,9 @@ void session_end(struct optclient *client, struct optclient_call *call,
         callbacks_post(client, call);
     }
     pthread_cond_broadcast(&call->changed);
+    if (client->driver == call) {
+        driver_nudge(client);
+    }
     if (call->freed && call->state == CALL_DONE) {
         session_release(call);
         return;
@@ -122,9 +126,8 @@ static void expire(struct optclient *client, struct optclient_call *call)
     }
 }
 
-/* When a call ends if nothing happens to it. */
-static uint64_t limit_of(const struct optclient *client,
-                         const struct optclient_call *call)
+uint64_t session_limit(const struct optclient *client,
+                       const struct optclient_call *call)
 {
     bool may_be_answered = call->begun && client->state == SESSION_READY;
     if (!may_be_answered || call->deadline_ns == UINT64_MAX) {
@@ -138,7 +141,7 @@ static void expire_list(struct optclient *client, struct call_list *list, uint64
     struct optclient_call *next;
     for (struct optclient_call *call = list->first; call != NULL; call = next) {
         next = call->next;
-        uint64_t limit = limit_of(client, call);
+        uint64_t limit = session_limit(client, call);
         if (limit <= now) {
             expire(client, call);
             continue;
@@ -162,6 +165,21 @@ void session_expire(struct optclient *client)
     expire_list(client, &client->sent, now);
     expire_list(client, &client->queue, now);
     expire_list(client, &client->later, now);
+}
+
+/* Send a call that nobody waits for. Who asks is not to be held up by much data; and of
+ * little, several requests are worth one write if answers are awaited anyway: then
+ * something will soon happen on the connection. */
+static void send_soon(struct optclient *client, const struct optclient_call *call)
+{
+    if (call_pushes(call) && !cutter_fits(&call->cutter, UPLINK_COPY_BYTES)) {
+        session_watch(client);
+    } else if (client->sent.first == NULL) {
+        exchange_send(client);
+        session_watch(client);
+    } else {
+        session_watch_later(client);
+    }
 }
 
 void session_post(struct optclient *client, struct optclient_call *call)
@@ -194,12 +212,11 @@ void session_post(struct optclient *client, struct optclient_call *call)
     if (client->state != SESSION_READY || client->broken) {
         return;
     }
-    /* Who waits anyway sends by itself; who does not is not to be held up. */
-    if (!call->on_heap) {
-        exchange_send(client);
-    }
-    if (exchange_has_more(client) && !session_on_thread(client)) {
-        session_wake(client);
+    if (call->on_heap) {
+        send_soon(client, call);
+    } else {
+        exchange_send(client); /* who waits anyway sends by itself */
+        session_watch(client);
     }
 }
 

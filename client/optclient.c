@@ -182,6 +182,7 @@ void optclient_close(struct optclient *client)
     while (client->callers > 0) {
         pthread_cond_wait(&client->left, &client->lock);
     }
+    close(client->nudge);
     while (client->models != NULL) {
         opened_drop(client->models);
     }

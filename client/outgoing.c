@@ -233,14 +233,17 @@ static uint64_t hash_cut(struct optclient *client)
 
 static void add_values(struct optclient *client, const uint8_t *narrowed, size_t size)
 {
+    /* A write of its own would cost more than copying so little. */
+    void (*add)(struct uplink *, const void *, size_t) =
+        size <= UPLINK_COPY_BYTES ? uplink_copy : uplink_add;
     if (narrowed != NULL) {
-        uplink_add(client->uplink, narrowed, size);
+        add(client->uplink, narrowed, size);
         return;
     }
     for (size_t i = 0; i < client->cut.count; i++) {
         size_t bytes = (size_t)client->cut.segments[i].count * sizeof(float);
         if (bytes > 0) { /* a push may have no rows of a sparse tensor */
-            uplink_add(client->uplink, client->cut.places[i], bytes);
+            add(client->uplink, client->cut.places[i], bytes);
         }
     }
 }
@@ -343,7 +346,7 @@ static bool begin_next(struct optclient *client)
     return false;
 }
 
-/* A frame is out. */
+/* The frame begun last is out. */
 static void on_frame_out(struct optclient *client)
 {
     struct optclient_call *call = client->out_call;
@@ -355,11 +358,25 @@ static void on_frame_out(struct optclient *client)
     }
 }
 
+/* Begin as many frames as can leave in one write. */
+static void begin_frames(struct optclient *client)
+{
+    while (!client->broken && uplink_joins(client->uplink) && begin_next(client)) {
+        if (!uplink_borrows(client->uplink)) {
+            on_frame_out(client); /* as good as: nothing of the caller's is needed */
+        }
+    }
+}
+
 void exchange_send(struct optclient *client)
 {
     struct uplink *uplink = client->uplink;
     uint64_t enough = uplink->bytes_sent + SEND_AT_ONCE;
-    while (!client->broken) {
+    for (;;) {
+        begin_frames(client);
+        if (client->broken || !uplink_sending(uplink)) {
+            return;
+        }
         struct opt_error error;
         enum uplink_flow flow = uplink_flush(uplink, &error);
         if (flow == UPLINK_BROKEN) {
@@ -369,7 +386,7 @@ void exchange_send(struct optclient *client)
             return;
         }
         on_frame_out(client);
-        if (uplink->bytes_sent >= enough || !begin_next(client)) {
+        if (uplink->bytes_sent >= enough) {
             return;
         }
     }

@@ -1,12 +1,18 @@
 #include "client/session.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
+#include "client/driver.h"
 #include "client/exchange.h"
 #include "client/resolver.h"
 
@@ -106,6 +112,7 @@ static void give_up_attempt(struct optclient *client)
         client->usage.bytes_received += client->uplink->bytes_received;
         uplink_close(client->uplink);
         client->uplink = NULL;
+        driver_nudge(client);
     }
     client->broken = false;
 }
@@ -153,15 +160,13 @@ static void try_next(struct optclient *client)
         if (client->uplink != NULL) {
             uplink_close(client->uplink);
         }
-        client->uplink = uplink_connect(&client->loop, route, &client->trouble);
+        client->uplink =
+            uplink_connect(&client->loop, route, on_socket, &client->trouble);
         if (client->uplink != NULL) {
             client->uplink->poll.data = client;
             client->state = SESSION_CONNECTING;
             limit_step(client, SESSION_STEP_MS);
-            if (uplink_watch(client->uplink, UV_WRITABLE, on_socket)) {
-                return;
-            }
-            opt_fail(&client->trouble, OPT_UNAVAILABLE, "cannot watch a socket");
+            return;
         }
     }
     fall_back(client);
@@ -299,9 +304,47 @@ static void on_pulse(uv_timer_t *timer)
     tend(client);
 }
 
+void session_take_in(struct optclient *client)
+{
+    for (int i = 0; i < RECEIVES_AT_ONCE && !client->broken; i++) {
+        struct opt_error error;
+        enum uplink_flow flow = uplink_receive(client->uplink, &error);
+        if (flow == UPLINK_BROKEN) {
+            session_break(client, "%s", error.text);
+        }
+        if (flow != UPLINK_DONE || !exchange_receive(client) ||
+            client->uplink->drained) {
+            return;
+        }
+    }
+}
+
+void session_watch(struct optclient *client)
+{
+    uint32_t out = exchange_has_more(client) ? EPOLLOUT : 0;
+    uint32_t events = EPOLLIN | out;
+    if (client->driver != NULL && client->state == SESSION_READY) {
+        /* When it is awake it does all there is to do before it waits again. */
+        bool sees_to_it =
+            client->driver_events == 0 || (client->driver_events & POLLOUT) != 0;
+        events = sees_to_it ? 0 : out;
+    }
+    if (!uplink_watch(client->uplink, events)) {
+        session_break(client, "cannot watch a socket");
+    }
+}
+
+void session_watch_later(struct optclient *client)
+{
+    if (!client->uplink->timed) {
+        uplink_tell_in(client->uplink, SESSION_PATIENCE_US);
+    }
+}
+
 static void on_socket(uv_poll_t *poll, int status, int events)
 {
     struct optclient *client = poll->data;
+    (void)events;
     pthread_mutex_lock(&client->lock);
     if (client->state == SESSION_CONNECTING) {
         on_connected(client);
@@ -311,19 +354,8 @@ static void on_socket(uv_poll_t *poll, int status, int events)
     if (status < 0) {
         session_break(client, "%s", uv_strerror(status));
     }
-    if ((events & UV_READABLE) != 0) {
-        for (int i = 0; i < RECEIVES_AT_ONCE && !client->broken; i++) {
-            struct opt_error error;
-            enum uplink_flow flow = uplink_receive(client->uplink, &error);
-            if (flow == UPLINK_BROKEN) {
-                session_break(client, "%s", error.text);
-            }
-            if (flow != UPLINK_DONE || !exchange_receive(client) ||
-                client->uplink->drained) {
-                break;
-            }
-        }
-    }
+    uplink_told(client->uplink);
+    session_take_in(client);
     tend(client);
 }
 
@@ -362,9 +394,8 @@ static void tend(struct optclient *client)
         fall_back(client);
     }
     if (client->uplink != NULL && client->state != SESSION_CONNECTING) {
-        int events = UV_READABLE | (exchange_has_more(client) ? UV_WRITABLE : 0);
-        if (!uplink_watch(client->uplink, events, on_socket)) {
-            session_break(client, "cannot watch a socket");
+        session_watch(client);
+        if (client->broken) {
             fall_back(client);
         }
     }
@@ -410,14 +441,21 @@ enum opt_status session_start(struct optclient *client, struct opt_error *error)
     client->state = SESSION_IDLE;
     client->alarm_ns = UINT64_MAX;
     client->alarm_set_ns = UINT64_MAX;
+    client->nudge = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (client->nudge < 0) {
+        return opt_fail(error, OPT_UNAVAILABLE, "cannot make an event descriptor: %s",
+                        strerror(errno));
+    }
     int code = uv_loop_init(&client->loop);
     if (code != 0) {
+        close(client->nudge);
         return opt_fail(error, OPT_UNAVAILABLE, "cannot make an event loop: %s",
                         uv_strerror(code));
     }
     code = uv_async_init(&client->loop, &client->wake, on_wake);
     if (code != 0) {
         uv_loop_close(&client->loop);
+        close(client->nudge);
         return opt_fail(error, OPT_UNAVAILABLE, "cannot make an event loop: %s",
                         uv_strerror(code));
     }
@@ -434,5 +472,6 @@ enum opt_status session_start(struct optclient *client, struct opt_error *error)
     finish_close(client);
     uv_run(&client->loop, UV_RUN_DEFAULT);
     uv_loop_close(&client->loop);
+    close(client->nudge);
     return opt_fail(error, OPT_UNAVAILABLE, "cannot start a thread");
 }

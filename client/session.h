@@ -17,8 +17,9 @@
  * One lock guards everything here. The client's thread runs the loop and holds the lock
  * in each of its callbacks; those of the user run on another one (callbacks.h). A
  * thread that makes a call sends it itself if the connection has nothing else to do,
- * which saves a wake-up; whatever concerns the loop (watching sockets, timers, closing)
- * is left to the client's thread by waking it.
+ * and one that waits takes in replies and sends requests itself (driver.h), which saves
+ * two wake-ups; whatever concerns the loop (timers, opening and closing connections) is
+ * left to the client's thread by waking it.
  */
 #ifndef OPTCLIENT_SESSION_H
 #define OPTCLIENT_SESSION_H
@@ -58,7 +59,10 @@ enum {
     SESSION_STEP_MS = 5000,
     /* How long after a call's deadline the daemon's own sentence may still arrive. */
     SESSION_LATENESS_MS = 250,
-    SESSION_GOODBYE_MS = 1000
+    SESSION_GOODBYE_MS = 1000,
+    /* How long requests that nobody waits for are collected, and replies let lie after
+     * one that somebody waited for: some round trips of a small message. */
+    SESSION_PATIENCE_US = 200
 };
 
 struct session_settings {
@@ -106,6 +110,10 @@ struct optclient {
     uint64_t alarm_ns;        /* when the alarm is due; UINT64_MAX: never */
     uint64_t alarm_set_ns;    /* what the loop's timer is set to */
     uint32_t retry_after_ms;  /* the daemon asked to stay away for so long */
+
+    struct optclient_call *driver; /* whose waiter serves the connection, or NULL */
+    short driver_events;           /* it waits for these of poll(2); 0: it is awake */
+    int nudge;                     /* eventfd that ends its wait */
 
     /* The present connection. */
     struct uplink *uplink;
@@ -171,6 +179,21 @@ void session_break(struct optclient *client, const char *format, ...)
 
 /* Lock held. No use trying again: every call fails with error from now on. */
 void session_refuse(struct optclient *client, const struct opt_error *error);
+
+/* Lock held. Take in what has come from the daemon, though not all if it is much. */
+void session_take_in(struct optclient *client);
+
+/* Lock held. Have the client's thread watch the connection for what nobody else does.
+ */
+void session_watch(struct optclient *client);
+
+/* Lock held. The same, but in SESSION_PATIENCE_US: whoever is likely to look sooner
+ * need not be crossed by another thread. */
+void session_watch_later(struct optclient *client);
+
+/* Lock held. When a call ends if nothing happens to it, by uv_hrtime. */
+uint64_t session_limit(const struct optclient *client,
+                       const struct optclient_call *call);
 
 /* Lock held. All models are open again: calls may go. */
 void session_ready(struct optclient *client);

@@ -7,8 +7,10 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "client/resolver.h"
@@ -16,7 +18,9 @@
 enum {
     /* Most pieces that one sendmsg takes (IOV_MAX of Linux). */
     PIECES_AT_ONCE = 1024,
-    HEAD_CAPACITY = 8 << 10,
+    HEAD_CAPACITY = 64 << 10,
+    /* What is left of it when no other frame is begun: most need less. */
+    HEAD_SPARE = UPLINK_COPY_BYTES + (4 << 10),
     /* Read at most that much before others have their turn at the lock. */
     READ_BYTES = 1 << 20,
     NOWHERE_BYTES = 64 << 10,
@@ -84,6 +88,8 @@ static struct uplink *uplink_new(void)
         return NULL;
     }
     uplink->fd = -1;
+    uplink->bell = -1;
+    uplink->timer = -1;
     uplink->head_capacity = HEAD_CAPACITY;
     uplink->head = malloc(uplink->head_capacity);
     uplink->pieces = malloc((1 + OPT_SEGMENTS_MAX) * sizeof(*uplink->pieces));
@@ -96,8 +102,42 @@ static struct uplink *uplink_new(void)
     return uplink;
 }
 
+static void unhang_bell(struct uplink *uplink)
+{
+    if (uplink->bell >= 0) {
+        close(uplink->bell);
+        uplink->bell = -1;
+    }
+    if (uplink->timer >= 0) {
+        close(uplink->timer);
+        uplink->timer = -1;
+    }
+}
+
+/* A bell that rings when the socket is writable, watched by the loop. 0 or a libuv
+ * error. */
+static int hang_bell(struct uplink *uplink, uv_loop_t *loop, int fd,
+                     uv_poll_cb on_event)
+{
+    struct epoll_event writable = { .events = EPOLLOUT }, due = { .events = EPOLLIN };
+    uplink->watched = EPOLLOUT;
+    uplink->bell = epoll_create1(EPOLL_CLOEXEC);
+    uplink->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    bool hung = uplink->bell >= 0 && uplink->timer >= 0 &&
+                epoll_ctl(uplink->bell, EPOLL_CTL_ADD, fd, &writable) == 0 &&
+                epoll_ctl(uplink->bell, EPOLL_CTL_ADD, uplink->timer, &due) == 0;
+    int code = hung ? uv_poll_init(loop, &uplink->poll, uplink->bell)
+                    : uv_translate_sys_error(errno);
+    if (code == 0) {
+        uv_poll_start(&uplink->poll, UV_READABLE, on_event);
+    } else {
+        unhang_bell(uplink);
+    }
+    return code;
+}
+
 struct uplink *uplink_connect(uv_loop_t *loop, const struct route *route,
-                              struct opt_error *error)
+                              uv_poll_cb on_event, struct opt_error *error)
 {
     struct uplink *uplink = uplink_new();
     if (uplink == NULL) {
@@ -116,7 +156,7 @@ struct uplink *uplink_connect(uv_loop_t *loop, const struct route *route,
         opt_fail(error, OPT_UNAVAILABLE, "connect: %s", strerror(errno));
         goto fail;
     }
-    int code = uv_poll_init(loop, &uplink->poll, fd);
+    int code = hang_bell(uplink, loop, fd, on_event);
     if (code != 0) {
         opt_fail(error, OPT_UNAVAILABLE, "cannot watch a socket: %s",
                  uv_strerror(code));
@@ -144,13 +184,35 @@ enum opt_status uplink_connected(struct uplink *uplink, struct opt_error *error)
     return OPT_OK;
 }
 
-bool uplink_watch(struct uplink *uplink, int events, uv_poll_cb on_event)
+bool uplink_watch(struct uplink *uplink, uint32_t events)
 {
     if (events == uplink->watched) {
         return true;
     }
     uplink->watched = events;
-    return uv_poll_start(&uplink->poll, events, on_event) == 0;
+    struct epoll_event event = { .events = events };
+    return epoll_ctl(uplink->bell, EPOLL_CTL_MOD, uplink->fd, &event) == 0;
+}
+
+void uplink_tell_in(struct uplink *uplink, uint32_t us)
+{
+    uplink->timed = true;
+    struct itimerspec when = { .it_value = { .tv_nsec = (long)us * 1000 } };
+    (void)timerfd_settime(uplink->timer, 0, &when, NULL);
+}
+
+void uplink_told(struct uplink *uplink)
+{
+    if (uplink->timed) {
+        uplink->timed = false;
+        uint64_t times;
+        ssize_t size = read(uplink->timer, &times, sizeof(times));
+        if (size < 0) {
+            /* It has not rung yet. */
+            struct itimerspec never = { 0 };
+            (void)timerfd_settime(uplink->timer, 0, &never, NULL);
+        }
+    }
 }
 
 static void on_closed(uv_handle_t *handle)
@@ -165,6 +227,7 @@ void uplink_close(struct uplink *uplink)
         return;
     }
     uv_close((uv_handle_t *)&uplink->poll, on_closed);
+    unhang_bell(uplink);
     close(uplink->fd);
     uplink->fd = -1;
 }
@@ -172,6 +235,18 @@ void uplink_close(struct uplink *uplink)
 bool uplink_sending(const struct uplink *uplink)
 {
     return uplink->piece_sent < uplink->piece_count;
+}
+
+bool uplink_borrows(const struct uplink *uplink)
+{
+    return uplink_sending(uplink) && uplink->piece_count > 1;
+}
+
+bool uplink_joins(const struct uplink *uplink)
+{
+    return !uplink_sending(uplink) ||
+           (uplink->piece_count == 1 &&
+            uplink->head_used + HEAD_SPARE <= uplink->head_capacity);
 }
 
 uint64_t uplink_pending(const struct uplink *uplink)
@@ -183,36 +258,69 @@ uint64_t uplink_pending(const struct uplink *uplink)
     return (uint64_t)pending;
 }
 
+/* Room for size more bytes in the head, behind what is used of it. */
+static bool grow_head(struct uplink *uplink, size_t size)
+{
+    size_t capacity = uplink->head_used + size;
+    uint8_t *head = malloc(capacity);
+    if (head == NULL) {
+        return false;
+    }
+    memcpy(head, uplink->head, uplink->head_used);
+    if (uplink_sending(uplink)) {
+        size_t sent = (size_t)((uint8_t *)uplink->pieces[0].iov_base - uplink->head);
+        uplink->pieces[0].iov_base = head + sent;
+    }
+    free(uplink->head);
+    uplink->head = head;
+    uplink->head_capacity = capacity;
+    return true;
+}
+
 bool uplink_begin(struct uplink *uplink, const struct opt_request *request,
                   size_t data_size, size_t header_limit, size_t *header_size)
 {
-    size_t around = OPT_FRAME_BEGIN_MAX;
-    size_t size = opt_request_pack(request, uplink->head + OPT_FRAME_PREFIX,
-                                   uplink->head_capacity - around);
+    size_t around = OPT_FRAME_BEGIN_MAX + UPLINK_COPY_BYTES;
+    if (!uplink_sending(uplink)) {
+        uplink->head_used = 0;
+        uplink->piece_count = 0;
+        uplink->piece_sent = 0;
+    }
+    size_t left = uplink->head_capacity - uplink->head_used;
+    size_t room = left > around ? left - around : 0;
+    size_t size = opt_request_pack(
+        request, uplink->head + uplink->head_used + OPT_FRAME_PREFIX, room);
     *header_size = size;
     if (size > header_limit) {
         return false;
     }
-    if (size > uplink->head_capacity - around) {
-        uint8_t *head = malloc(size + around);
-        if (head == NULL) {
+    if (size > room) {
+        if (!grow_head(uplink, size + around)) {
             *header_size = 0;
             return false;
         }
-        free(uplink->head);
-        uplink->head = head;
-        uplink->head_capacity = size + around;
-        opt_request_pack(request, head + OPT_FRAME_PREFIX, size);
+        opt_request_pack(request, uplink->head + uplink->head_used + OPT_FRAME_PREFIX,
+                         size);
     }
+    uint8_t *begin = uplink->head + uplink->head_used;
     uint8_t tag[12];
     size_t tag_size;
-    opt_frame_begin(size, data_size, uplink->head, tag, &tag_size);
-    memcpy(uplink->head + OPT_FRAME_PREFIX + size, tag, tag_size);
-    uplink->pieces[0] = (struct iovec){ .iov_base = uplink->head,
-                                        .iov_len = OPT_FRAME_PREFIX + size + tag_size };
-    uplink->piece_count = 1;
-    uplink->piece_sent = 0;
+    opt_frame_begin(size, data_size, begin, tag, &tag_size);
+    if (uplink->piece_count == 0) {
+        uplink->pieces[0] = (struct iovec){ .iov_base = begin };
+        uplink->piece_count = 1;
+    }
+    uplink->head_used += OPT_FRAME_PREFIX + size;
+    uplink->pieces[0].iov_len += OPT_FRAME_PREFIX + size;
+    uplink_copy(uplink, tag, tag_size);
     return true;
+}
+
+void uplink_copy(struct uplink *uplink, const void *data, size_t size)
+{
+    memcpy(uplink->head + uplink->head_used, data, size);
+    uplink->head_used += size;
+    uplink->pieces[0].iov_len += size;
 }
 
 void uplink_add(struct uplink *uplink, const void *data, size_t size)
@@ -304,6 +412,7 @@ bool uplink_release(struct uplink *uplink)
     uplink->pieces[0] = (struct iovec){ .iov_base = rest, .iov_len = size };
     uplink->piece_count = 1;
     uplink->piece_sent = 0;
+    uplink->head_used = uplink->head_capacity; /* nothing can follow it there */
     return true;
 }
 

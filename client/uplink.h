@@ -1,11 +1,14 @@
-/* uplink — one connection to the daemon: a socket, the frame on its way out, the reader
- * of frames coming in.
+/* uplink — one connection to the daemon: a socket, the frames on their way out, the
+ * reader of frames coming in.
  *
- * Bytes only; what they mean is the session's business. One frame at a time is going
- * out, as a list of pieces of memory: its header part, which lives here, and its
- * values, which are the caller's or, narrowed, live here too. Opening, watching and
- * closing is for the loop's thread; sending may be done by any thread that holds the
- * client's lock.
+ * Bytes only; what they mean is the session's business. What is going out is a list of
+ * pieces of memory: header parts and short values, which live here one behind the
+ * other, and then the values of the last frame, which are the caller's or, narrowed,
+ * live here too. So many small frames leave in one write.
+ *
+ * The loop does not watch the socket but an epoll descriptor that watches it: which
+ * events wake the loop can be changed from any thread. Opening and closing is for the
+ * loop's thread; everything else may be done by any that holds the client's lock.
  */
 #ifndef OPTCLIENT_UPLINK_H
 #define OPTCLIENT_UPLINK_H
@@ -25,15 +28,18 @@ struct route; /* resolver.h */
 struct uplink {
     uv_poll_t poll; /* poll.data is the session's */
     int fd;
-    int watched; /* events that poll is started for */
+    int bell;         /* epoll: readable when a watched event of fd is due */
+    uint32_t watched; /* these events, EPOLLIN and EPOLLOUT */
+    int timer;        /* timerfd that rings the bell as well */
+    bool timed;       /* it is set, or has rung */
     struct opt_frame_reader *reader;
 
-    /* the frame going out */
+    /* the frames going out */
     struct iovec *pieces; /* head first; what has been sent is cut off */
     size_t piece_count;
     size_t piece_sent; /* pieces that are out */
-    uint8_t *head;     /* prefix, header part, tag */
-    size_t head_capacity;
+    uint8_t *head;     /* prefix, header part, tag, short values; of each frame */
+    size_t head_used, head_capacity;
     uint8_t *values; /* narrowed values, or the rest of an abandoned frame */
     size_t values_capacity;
 
@@ -46,30 +52,46 @@ struct uplink {
     uint64_t bytes_received;
 };
 
+enum { UPLINK_COPY_BYTES = 4 << 10 };
+
 enum uplink_flow {
     UPLINK_DONE,    /* everything is out; or some bytes came */
     UPLINK_BLOCKED, /* not now */
     UPLINK_BROKEN   /* the connection is lost */
 };
 
-/* Begin to connect to one address; uplink_watch(UV_WRITABLE) then tells when it is
- * done. NULL with a sentence if that fails at once. */
+/* Begin to connect to one address. on_event is called when a watched event is due, from
+ * the start EPOLLOUT: it tells when the attempt is over. NULL with a sentence if that
+ * fails at once. */
 struct uplink *uplink_connect(uv_loop_t *loop, const struct route *route,
-                              struct opt_error *error);
+                              uv_poll_cb on_event, struct opt_error *error);
 
 /* What became of it, once writable: OPT_OK, or OPT_UNAVAILABLE with a sentence. */
 enum opt_status uplink_connected(struct uplink *uplink, struct opt_error *error);
 
-/* Call on_event for these events of the socket from now on. Loop's thread. False if
- * that cannot be had. */
-bool uplink_watch(struct uplink *uplink, int events, uv_poll_cb on_event);
+/* Have the loop told of these events of the socket, EPOLLIN, EPOLLOUT or none, and of
+ * its failure, as long as they last. False if that cannot be had. */
+bool uplink_watch(struct uplink *uplink, uint32_t events);
+
+/* Have the loop told in so many microseconds, whatever happens; a time that was set
+ * before is no longer. */
+void uplink_tell_in(struct uplink *uplink, uint32_t us);
+
+/* The loop has been told: the time is no longer set. */
+void uplink_told(struct uplink *uplink);
 
 /* Close the socket at once, free the rest when the loop has let go of it. Loop's
  * thread; NULL is allowed. */
 void uplink_close(struct uplink *uplink);
 
-/* Whether a frame is on its way out. */
+/* Whether something is on its way out. */
 bool uplink_sending(const struct uplink *uplink);
+
+/* Whether memory of others is on its way out. */
+bool uplink_borrows(const struct uplink *uplink);
+
+/* Whether another frame may be started behind what is on its way out. */
+bool uplink_joins(const struct uplink *uplink);
 
 /* Bytes that have been sent and that the daemon's machine has not acknowledged. */
 uint64_t uplink_pending(const struct uplink *uplink);
@@ -80,6 +102,10 @@ uint64_t uplink_pending(const struct uplink *uplink);
  * 0). */
 bool uplink_begin(struct uplink *uplink, const struct opt_request *request,
                   size_t data_size, size_t header_limit, size_t *header_size);
+
+/* Add bytes to the frame, which are copied: short values, at most UPLINK_COPY_BYTES of
+ * a frame in all. */
+void uplink_copy(struct uplink *uplink, const void *data, size_t size);
 
 /* Add memory to the frame, borrowed until it is out; at most OPT_SEGMENTS_MAX times. */
 void uplink_add(struct uplink *uplink, const void *data, size_t size);

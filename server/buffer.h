@@ -23,12 +23,13 @@ void buffer_give(void *memory, size_t capacity);
  * called every few seconds. */
 void buffer_trim(void);
 
-/* Most bytes that are kept unused and not promised; what is kept now beyond that goes at once. */
+/* Most bytes that are kept unused and not promised; what is kept now beyond that goes
+ * at once. */
 void buffer_keep(size_t bytes);
 
 /* What a peer may have in flight by a promise of the engine was so much and is so much
- * now. As many bytes as are promised together are kept, if buffer_keep allows fewer: the
- * gradients of a large model come again with every step. */
+ * now. As many bytes as are promised together are kept, if buffer_keep allows fewer:
+ * the gradients of a large model come again with every step. */
 void buffer_promise(size_t before, size_t now);
 
 /* Bytes kept unused at present. */

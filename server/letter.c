@@ -10,6 +10,8 @@
 #include "server/buffer.h"
 #include "server/engine/published.h"
 
+enum { ALIGNMENT = 64, SMALL_BYTES = 4 << 10, PIECES_KEPT = 16 };
+
 struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *peer,
                           size_t arena_limit)
 {
@@ -17,15 +19,9 @@ struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *
     if (letter == NULL) {
         return NULL;
     }
-    *letter = (struct letter){
-        .kind = LETTER_REQUEST,
-        .home = home,
-        .conn = conn,
-        .peer = peer,
-        .nonfinite = SIZE_MAX,
-        .socket = -1,
-    };
+    *letter = (struct letter){ .small = NULL };
     opt_arena_init(&letter->arena, arena_limit);
+    letter_renew(letter, home, conn, peer, arena_limit);
     return letter;
 }
 
@@ -34,10 +30,61 @@ void letter_drop_pieces(struct letter *letter)
     for (size_t i = 0; i < letter->piece_count; i++) {
         version_unref(letter->pieces[i].version);
     }
-    free(letter->pieces);
-    letter->pieces = NULL;
     letter->piece_count = 0;
     letter->copied = 0;
+    if (letter->piece_capacity > PIECES_KEPT) {
+        free(letter->pieces);
+        letter->pieces = NULL;
+        letter->piece_capacity = 0;
+    }
+}
+
+bool letter_pieces(struct letter *letter, size_t count)
+{
+    letter_drop_pieces(letter);
+    if (count > letter->piece_capacity) {
+        size_t capacity = count < PIECES_KEPT ? PIECES_KEPT : count;
+        struct piece *pieces = calloc(capacity, sizeof(*pieces));
+        if (pieces == NULL) {
+            return false;
+        }
+        free(letter->pieces);
+        letter->pieces = pieces;
+        letter->piece_capacity = capacity;
+    } else if (count > 0) {
+        memset(letter->pieces, 0, count * sizeof(*letter->pieces));
+    }
+    letter->piece_count = count;
+    return true;
+}
+
+/* Give back what request and answer own. */
+static void empty(struct letter *letter)
+{
+    letter_drop_pieces(letter);
+    free(letter->own);
+    free(letter->table);
+    letter_drop_data(letter);
+}
+
+void letter_renew(struct letter *letter, struct mailbox *home, struct conn *conn,
+                  struct peer *peer, size_t arena_limit)
+{
+    empty(letter);
+    opt_arena_reset(&letter->arena);
+    letter->arena.limit = arena_limit;
+    *letter = (struct letter){
+        .kind = LETTER_REQUEST,
+        .home = home,
+        .conn = conn,
+        .peer = peer,
+        .arena = letter->arena,
+        .small = letter->small,
+        .pieces = letter->pieces,
+        .piece_capacity = letter->piece_capacity,
+        .nonfinite = SIZE_MAX,
+        .socket = -1,
+    };
 }
 
 void letter_free(struct letter *letter)
@@ -45,19 +92,28 @@ void letter_free(struct letter *letter)
     if (letter == NULL) {
         return;
     }
-    letter_drop_pieces(letter);
-    free(letter->own);
-    free(letter->table);
-    letter_drop_data(letter);
+    empty(letter);
+    free(letter->pieces);
+    free(letter->small);
     opt_arena_fini(&letter->arena);
     free(letter);
+}
+
+static uint8_t *take_small(struct letter *letter, size_t *capacity)
+{
+    if (letter->small == NULL) {
+        letter->small = aligned_alloc(ALIGNMENT, SMALL_BYTES);
+    }
+    *capacity = SMALL_BYTES;
+    return letter->small;
 }
 
 bool letter_data(struct letter *letter, size_t size)
 {
     if (size > letter->data_capacity) {
         size_t capacity = 0;
-        uint8_t *data = buffer_take(size, &capacity);
+        uint8_t *data = size <= SMALL_BYTES ? take_small(letter, &capacity)
+                                            : buffer_take(size, &capacity);
         if (data == NULL) {
             return false;
         }
@@ -71,7 +127,9 @@ bool letter_data(struct letter *letter, size_t size)
 
 void letter_drop_data(struct letter *letter)
 {
-    buffer_give(letter->data, letter->data_capacity);
+    if (letter->data != letter->small) {
+        buffer_give(letter->data, letter->data_capacity);
+    }
     letter->data = NULL;
     letter->data_size = 0;
     letter->data_capacity = 0;

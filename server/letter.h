@@ -9,7 +9,8 @@
  *
  *   loop: letter_new -> read data -> mailbox_post(engine)
  *   engine: ... -> letter_answer / letter_silence -> letter_return
- *   loop: send frames from the pieces -> letter_free (drops the pieces' references)
+ *   loop: send frames from the pieces -> letter_free (drops the pieces' references),
+ *         or letter_renew for the next request
  *
  * The one kind that the engine makes is a part of an answer. It comes to the loop
  * before the letter of the answer does, and is the loop's from then on.
@@ -66,6 +67,7 @@ struct letter {
     uint8_t *data; /* 64-byte aligned, or NULL */
     size_t data_size;
     size_t data_capacity;
+    uint8_t *small;   /* memory for short data, or NULL; it stays with the letter */
     size_t nonfinite; /* first NaN or infinity among data's elements, SIZE_MAX: none
                          (pushes only) */
 
@@ -77,8 +79,9 @@ struct letter {
     struct opt_reply reply;
     uint8_t *table; /* serialized table to send as data, malloc'd, or NULL */
     size_t table_size;
-    struct piece *pieces; /* in reply order, malloc'd: the loop cuts them into frames */
+    struct piece *pieces; /* in reply order: the loop cuts them into frames */
     size_t piece_count;
+    size_t piece_capacity; /* the array is kept for the next answer unless it is long */
     size_t copied;        /* pieces whose rows have been copied, or that have no rows */
     size_t noted;         /* pieces whose values its worker's recall has */
     enum opt_dtype dtype; /* of the pieces on the wire */
@@ -90,13 +93,22 @@ struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *
                           size_t arena_limit);
 void letter_free(struct letter *letter);
 
+/* Make a letter that has served an empty one, which keeps some memory: a request like
+ * the last one then needs none from elsewhere. */
+void letter_renew(struct letter *letter, struct mailbox *home, struct conn *conn,
+                  struct peer *peer, size_t arena_limit);
+
 /* Make room for size bytes of data, 64-byte aligned, huge pages where large. False if
  * there is no memory. */
 bool letter_data(struct letter *letter, size_t size);
 
-/* Give the data's memory back before the letter itself goes. Only this and letter_free
- * do that: it does not come from malloc. */
+/* Give the data's memory back before the letter itself goes. Only this, letter_renew
+ * and letter_free do that: it does not come from malloc. */
 void letter_drop_data(struct letter *letter);
+
+/* Drop the pieces there are and make room for count others, which are all zero. False
+ * if there is no memory. */
+bool letter_pieces(struct letter *letter, size_t count);
 
 /* Give the pieces up: the answer is another one. */
 void letter_drop_pieces(struct letter *letter);

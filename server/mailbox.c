@@ -1,4 +1,4 @@
-/* mailbox — see mailbox.h. Posts come from any thread, taking is the owner's. */
+/* mailbox — see mailbox.h. */
 #include "server/mailbox.h"
 
 #include <stddef.h>
@@ -37,20 +37,27 @@ void mailbox_fini(struct mailbox *box)
     uv_mutex_destroy(&box->lock);
 }
 
-void mailbox_post(struct mailbox *box, struct letter *letter)
+/* Put a letter at the end. With the lock held. */
+static void append(struct mailbox *box, struct letter *letter)
 {
     letter->next = NULL;
-    uv_mutex_lock(&box->lock);
-    bool was_empty = box->first == NULL;
-    if (was_empty) {
+    if (box->first == NULL) {
         box->first = letter;
     } else {
         box->last->next = letter;
     }
     box->last = letter;
+}
+
+void mailbox_post(struct mailbox *box, struct letter *letter)
+{
+    uv_mutex_lock(&box->lock);
+    append(box, letter);
+    box->heavy = true;
     /* Woken under the lock: once it is released the owner may take the letter, find in
      * it that it has to end, and free the box. */
-    if (was_empty) {
+    if (!box->woken && !box->attended) {
+        box->woken = true;
         if (box->wake != NULL) {
             uv_async_send(box->wake);
         } else {
@@ -60,12 +67,21 @@ void mailbox_post(struct mailbox *box, struct letter *letter)
     uv_mutex_unlock(&box->lock);
 }
 
+void mailbox_leave(struct mailbox *box, struct letter *letter)
+{
+    uv_mutex_lock(&box->lock);
+    append(box, letter);
+    uv_mutex_unlock(&box->lock);
+}
+
 /* With the lock held. */
 static struct letter *take_all(struct mailbox *box)
 {
     struct letter *first = box->first;
     box->first = NULL;
     box->last = NULL;
+    box->heavy = false;
+    box->woken = false;
     return first;
 }
 
@@ -81,25 +97,50 @@ struct letter *mailbox_take(struct mailbox *box)
 {
     uv_mutex_lock(&box->lock);
     struct letter *first = take_all(box);
+    box->attended = false;
     uv_mutex_unlock(&box->lock);
     return first;
 }
 
-struct letter *mailbox_wait(struct mailbox *box, uint64_t timeout_ns)
+struct letter *mailbox_take_light(struct mailbox *box)
+{
+    uv_mutex_lock(&box->lock);
+    struct letter *first = box->heavy ? NULL : take_all(box);
+    uv_mutex_unlock(&box->lock);
+    return first;
+}
+
+void mailbox_attend(struct mailbox *box)
+{
+    uv_mutex_lock(&box->lock);
+    box->attended = true;
+    uv_mutex_unlock(&box->lock);
+}
+
+void mailbox_await(struct mailbox *box, uint64_t timeout_ns)
 {
     if (timeout_ns > longest_wait_ns) {
         timeout_ns = longest_wait_ns;
     }
     uint64_t deadline = uv_hrtime() + timeout_ns;
     uv_mutex_lock(&box->lock);
-    while (box->first == NULL) {
+    while (box->first == NULL && !box->roused) {
         uint64_t now = uv_hrtime();
         if (now >= deadline ||
             uv_cond_timedwait(&box->filled, &box->lock, deadline - now) != 0) {
             break;
         }
     }
-    struct letter *first = take_all(box);
+    box->roused = false;
     uv_mutex_unlock(&box->lock);
-    return first;
+}
+
+void mailbox_rouse(struct mailbox *box)
+{
+    uv_mutex_lock(&box->lock);
+    if (!box->roused) {
+        box->roused = true;
+        uv_cond_signal(&box->filled);
+    }
+    uv_mutex_unlock(&box->lock);
 }

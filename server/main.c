@@ -184,8 +184,8 @@ static enum opt_status start_loops(struct daemon *daemon, size_t connections,
         .user_timeout_ms = (uint32_t)settings->user_timeout,
         .congestion = settings->congestion,
     };
-    return loops_start(&limits, (int)settings->loops, engine_mailbox(daemon->engine),
-                       &daemon->loops, error);
+    return loops_start(&limits, (int)settings->loops, daemon->engine, &daemon->loops,
+                       error);
 }
 
 /* Whoever sees the file can connect, and sees it whole. */

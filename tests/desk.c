@@ -38,7 +38,8 @@ void desk_open(struct desk *desk, struct engine_settings settings)
 
 static void collect(struct desk *desk, uint64_t timeout_ns)
 {
-    struct letter *letter = mailbox_wait(&desk->box, timeout_ns);
+    mailbox_await(&desk->box, timeout_ns);
+    struct letter *letter = mailbox_take(&desk->box);
     while (letter != NULL) {
         struct letter *next = letter->next;
         letter->next = desk->back;

@@ -103,8 +103,7 @@ Test(letter, owns_table_pieces_and_memory_of_the_answer)
     struct letter *letter = letter_new(NULL, NULL, NULL, ARENA);
     letter->table = malloc(100);
     letter->own = malloc(100);
-    letter->pieces = calloc(2, sizeof(*letter->pieces));
-    letter->piece_count = 2;
+    cr_assert(letter_pieces(letter, 2));
     cr_assert_not_null(opt_arena_alloc(&letter->arena, 1000));
     cr_assert(letter_data(letter, 1000));
     letter_free(letter);

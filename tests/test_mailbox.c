@@ -11,6 +11,12 @@ enum { SENDERS = 4, EACH = 20000 };
 
 static const uint64_t second_ns = UINT64_C(1000000000);
 
+static struct letter *wait_and_take(struct mailbox *box, uint64_t timeout_ns)
+{
+    mailbox_await(box, timeout_ns);
+    return mailbox_take(box);
+}
+
 /* Letters that say who sent them, and the how-manieth they are. */
 static struct letter *letters_new(size_t count, int sender)
 {
@@ -56,11 +62,44 @@ Test(mailbox, wait_ends_when_the_time_is_over)
     struct mailbox box;
     cr_assert_eq(mailbox_init(&box), 0);
     uint64_t before = uv_hrtime();
-    cr_expect_null(mailbox_wait(&box, 20000000));
+    cr_expect_null(wait_and_take(&box, 20000000));
     uint64_t waited = uv_hrtime() - before;
     cr_expect_geq(waited, UINT64_C(20000000));
     cr_expect_lt(waited, 5 * second_ns);
-    cr_expect_null(mailbox_wait(&box, 0));
+    cr_expect_null(wait_and_take(&box, 0));
+    mailbox_fini(&box);
+}
+
+Test(mailbox, gives_light_letters_to_whoever_works_for_the_owner)
+{
+    struct mailbox box;
+    cr_assert_eq(mailbox_init(&box), 0);
+    struct letter *letters = letters_new(3, 0);
+    mailbox_leave(&box, &letters[0]);
+    mailbox_leave(&box, &letters[1]);
+    cr_expect_eq(mailbox_take_light(&box), &letters[0]);
+    cr_expect_eq(letters[0].next, &letters[1]);
+    cr_expect_not(mailbox_filled(&box));
+    /* One that was posted keeps all of them for the owner, in order. */
+    mailbox_leave(&box, &letters[0]);
+    mailbox_post(&box, &letters[1]);
+    mailbox_leave(&box, &letters[2]);
+    cr_expect_null(mailbox_take_light(&box));
+    cr_expect_eq(wait_and_take(&box, UINT64_MAX), &letters[0]);
+    cr_expect_eq(letters[1].next, &letters[2]);
+    free(letters);
+    mailbox_fini(&box);
+}
+
+Test(mailbox, lets_the_owner_go_once_it_is_roused)
+{
+    struct mailbox box;
+    cr_assert_eq(mailbox_init(&box), 0);
+    mailbox_rouse(&box);
+    mailbox_await(&box, UINT64_MAX);
+    uint64_t before = uv_hrtime();
+    mailbox_await(&box, 20000000);
+    cr_expect_geq(uv_hrtime() - before, UINT64_C(20000000));
     mailbox_fini(&box);
 }
 
@@ -87,7 +126,7 @@ Test(mailbox, waits_for_ever_if_asked_to)
     struct post post = { .box = &box, .letters = letters, .count = 1 };
     uv_thread_t thread;
     cr_assert_eq(uv_thread_create(&thread, post_all, &post), 0);
-    cr_expect_eq(mailbox_wait(&box, UINT64_MAX), letters);
+    cr_expect_eq(wait_and_take(&box, UINT64_MAX), letters);
     uv_thread_join(&thread);
     free(letters);
     mailbox_fini(&box);
@@ -136,7 +175,7 @@ Test(mailbox, loses_and_reorders_nothing_between_threads)
     start_senders(&box, posts, threads);
     size_t next[SENDERS] = { 0 };
     for (size_t got = 0; got < (size_t)SENDERS * EACH;) {
-        struct letter *letter = mailbox_wait(&box, 10 * second_ns);
+        struct letter *letter = wait_and_take(&box, 10 * second_ns);
         if (letter == NULL) {
             cr_assert_fail("a wake-up was lost after %zu letters", got);
         }

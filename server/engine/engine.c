@@ -1,4 +1,4 @@
-/* engine — see engine.h. The thread, its loop, and the way of a letter through it. */
+/* engine — see engine.h. The way of a letter through it; thread.c has the thread. */
 #include "server/engine/engine.h"
 
 #include <inttypes.h>
@@ -11,14 +11,8 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
-#include "server/engine/team.h"
 #include "server/engine/worker.h"
 #include "server/messages/messages.h"
-
-enum {
-    STALLED_NS = 1000000, /* how often readers are looked after */
-    IDLE_NS = 1000000000  /* longest sleep */
-};
 
 /* ---------------------------------------------------------------- peers */
 
@@ -308,7 +302,7 @@ static void receive_later(struct engine *engine, struct letter *letter)
     engine->later_last = letter;
 }
 
-static void receive(struct engine *engine, struct letter *letter)
+void engine_receive(struct engine *engine, struct letter *letter)
 {
     struct peer *peer = letter->peer;
     peer->letters++;
@@ -328,7 +322,7 @@ static void receive(struct engine *engine, struct letter *letter)
 }
 
 /* Those that came last, once their turn has come. */
-static void serve_later(struct engine *engine)
+void engine_serve_later(struct engine *engine)
 {
     struct letter *letter = engine->later_first;
     engine->later_first = NULL;
@@ -343,155 +337,4 @@ static void serve_later(struct engine *engine)
         }
         letter = next;
     }
-}
-
-/* ---------------------------------------------------------------- the thread */
-
-static void free_dead(struct engine *engine)
-{
-    while (engine->dead != NULL) {
-        struct model *model = engine->dead;
-        engine->dead = model->next_dead;
-        model_free(engine, model);
-    }
-}
-
-static uint64_t sleep_ns(const struct engine *engine, bool moved)
-{
-    if (engine->busy_first != NULL) {
-        return moved ? 0 : STALLED_NS;
-    }
-    uint64_t next = alarms_next(&engine->alarms);
-    uint64_t now = uv_hrtime();
-    if (next <= now) {
-        return 0;
-    }
-    return next - now < IDLE_NS ? next - now : IDLE_NS;
-}
-
-/* Everything that was in progress is over: refuse what waits. */
-static void drain(struct engine *engine)
-{
-    for (size_t i = 0; i < engine->model_count; i++) {
-        flow_refuse(engine, engine->numbered[i], OPT_UNAVAILABLE,
-                    "the daemon is stopping");
-    }
-}
-
-static void run(void *argument)
-{
-    struct engine *engine = argument;
-    engine->team = team_new(engine->settings.threads);
-    bool moved = true, drained = false, end = engine->team == NULL;
-    engine->started = !end;
-    uv_sem_post(&engine->drained);
-    while (!end) {
-        uint64_t wait = sleep_ns(engine, moved);
-        struct letter *letter =
-            wait == 0 ? mailbox_take(&engine->box) : mailbox_wait(&engine->box, wait);
-        bool served = letter != NULL;
-        engine->now_ns = uv_hrtime();
-        while (letter != NULL) {
-            struct letter *next = letter->next;
-            if (letter->kind == LETTER_STOP) {
-                end = engine->stopping;
-                engine->stopping = true;
-            } else {
-                receive(engine, letter);
-            }
-            free_dead(engine);
-            letter = next;
-        }
-        if (served) {
-            engine->counters.serve_ns += uv_hrtime() - engine->now_ns;
-        }
-        for (struct alarm *alarm;
-             (alarm = alarms_due(&engine->alarms, engine->now_ns)) != NULL;) {
-            alarm->on_alarm(engine, alarm);
-        }
-        moved = engine->busy_first == NULL || flow_turn(engine);
-        engine->counters.updates_stalled += !moved;
-        serve_later(engine);
-        free_dead(engine);
-        if (engine->stopping && !drained && engine->busy_first == NULL) {
-            drain(engine);
-            drained = true;
-            uv_sem_post(&engine->drained);
-        }
-    }
-    team_free(engine->team);
-}
-
-static void free_state(struct engine *engine)
-{
-    while (engine->model_count > 0) {
-        struct model *model = engine->numbered[engine->model_count - 1];
-        flow_delete(engine, model, "the daemon has stopped");
-        free_dead(engine);
-    }
-    for (size_t i = 0; i < engine->workers.capacity; i++) {
-        worker_free(engine->workers.slots[i].thing);
-    }
-    names_fini(&engine->models);
-    names_fini(&engine->workers);
-    alarms_fini(&engine->alarms);
-    free(engine->numbered);
-    mailbox_fini(&engine->box);
-    uv_sem_destroy(&engine->drained);
-    free(engine);
-}
-
-enum opt_status engine_start(const struct engine_settings *settings,
-                             struct engine **out, struct opt_error *error)
-{
-    struct engine *engine = calloc(1, sizeof *engine);
-    if (engine == NULL) {
-        return opt_fail(error, OPT_UNAVAILABLE, "no memory for the engine");
-    }
-    engine->settings = *settings;
-    budget_init(&engine->budget, settings->memory_bytes);
-    engine->stop.kind = LETTER_STOP;
-    engine->now_ns = uv_hrtime();
-    if (uv_sem_init(&engine->drained, 0) != 0) {
-        free(engine);
-        return opt_fail(error, OPT_UNAVAILABLE, "no resources for the engine's thread");
-    }
-    if (mailbox_init(&engine->box) != 0) {
-        uv_sem_destroy(&engine->drained);
-        free(engine);
-        return opt_fail(error, OPT_UNAVAILABLE, "no resources for the engine's thread");
-    }
-    int code = uv_thread_create(&engine->thread, run, engine);
-    if (code == 0) {
-        uv_sem_wait(&engine->drained);
-        if (engine->started) {
-            *out = engine;
-            return OPT_OK;
-        }
-        uv_thread_join(&engine->thread);
-    }
-    free_state(engine);
-    return opt_fail(error, OPT_UNAVAILABLE, "the engine cannot start: %s",
-                    code == 0 ? "no memory" : uv_strerror(code));
-}
-
-struct mailbox *engine_mailbox(struct engine *engine)
-{
-    return &engine->box;
-}
-
-void engine_stop(struct engine *engine)
-{
-    mailbox_post(&engine->box, &engine->stop);
-    uv_sem_wait(&engine->drained);
-}
-
-void engine_free(struct engine *engine)
-{
-    if (engine == NULL) {
-        return;
-    }
-    mailbox_post(&engine->box, &engine->stop);
-    uv_thread_join(&engine->thread);
-    free_state(engine);
 }

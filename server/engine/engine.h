@@ -1,9 +1,10 @@
-/* engine — the one thread that owns every model, and the only OpenMP team.
+/* engine — what owns every model, and the only OpenMP team.
  *
- * It takes letters in order, so every rule about rounds, leases and steps is plain
- * sequential code. Large updates are done in chunks of about a millisecond, between
- * which letters for other models are served; letters for the model being updated wait
- * in the model's own queue. main starts and stops it, loops post to it.
+ * It takes letters in order and works on one thread at a time, its own or a loop's, so
+ * every rule about rounds, leases and steps is plain sequential code. Large updates are
+ * done in chunks of about a millisecond, between which letters for other models are
+ * served; letters for the model being updated wait in the model's own queue. main
+ * starts and stops it, loops post to it.
  */
 #ifndef OPTIMD_SERVER_ENGINE_ENGINE_H
 #define OPTIMD_SERVER_ENGINE_ENGINE_H
@@ -33,8 +34,13 @@ struct engine_settings {
 enum opt_status engine_start(const struct engine_settings *settings,
                              struct engine **out, struct opt_error *error);
 
-/* Where loops post. */
+/* Where loops post, or leave light letters before a visit. */
 struct mailbox *engine_mailbox(struct engine *engine);
+
+/* Serve the light letters that have been left, on the caller's thread, if nobody else
+ * is at it; answers go to their mailboxes as always. Otherwise, and for whatever takes
+ * longer than a loop may be held up, the engine's thread does it soon. Loop threads. */
+void engine_visit(struct engine *engine);
 
 /* Memory for the engine's side of a connection. Any thread. NULL: no memory. It is
  * given to the engine with the connection's letters and freed by it at LETTER_CLOSED.

@@ -18,6 +18,7 @@
 
 enum {
     AT_ONCE_ELEMENTS = 1 << 18, /* a smaller update is done before the next letter */
+    VISIT_ELEMENTS = OPT_BLOCK, /* and, or a copy, while a loop works for the engine */
     RETRY_MS = 200              /* told to readers whom the budget does not allow */
 };
 
@@ -291,7 +292,8 @@ static void list(struct engine *engine, struct model *model)
 
 void flow_pull(struct engine *engine, struct model *model, struct letter *letter)
 {
-    if (model->copying_first == NULL) {
+    bool at_once = !engine->visited || model->floats <= VISIT_ELEMENTS;
+    if (model->copying_first == NULL && at_once) {
         switch (fill(engine, model, letter)) {
         case VIEW_FILLED:
             answer_pull(engine, model, letter);
@@ -351,7 +353,8 @@ void flow_update(struct engine *engine, struct model *model)
 void flow_run(struct engine *engine, struct model *model)
 {
     model->activity = MODEL_UPDATING;
-    bool at_once = model->update.elements <= AT_ONCE_ELEMENTS;
+    bool at_once =
+        model->update.elements <= (engine->visited ? VISIT_ELEMENTS : AT_ONCE_ELEMENTS);
     while (model->activity == MODEL_UPDATING) {
         if (!at_once || !update_piece(engine, model)) {
             list(engine, model);

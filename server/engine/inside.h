@@ -1,6 +1,7 @@
 /* inside — the engine's state, and what its rooms and the messages ask of it.
  *
- * Everything here belongs to the engine thread. A letter that comes to a serve function
+ * Everything here belongs to the engine: to its thread, or to a loop that has its turn
+ * (thread.c). A letter that comes to a serve function
  * ends in exactly one of three ways: answered (engine_return after its reply was set),
  * failed (engine_fail), or kept by a room that will do one of the two later.
  */
@@ -58,8 +59,11 @@ struct engine {
     struct engine_settings settings;
     struct mailbox box;
     uv_thread_t thread;
-    uv_sem_t drained; /* posted when the thread runs, and when all who waited have been
-                         answered */
+    uv_mutex_t turn;   /* held by whoever works; guards all that is not box */
+    bool visited;      /* a loop works: whatever takes long is left to the thread */
+    uint64_t wakes_ns; /* when the thread looks again by itself */
+    uv_sem_t drained;  /* posted when the thread runs, and when all who waited have been
+                          answered */
     struct letter stop; /* asks for that; sent again, it ends the thread */
     bool started, stopping;
 
@@ -114,6 +118,11 @@ void engine_fail_retry(struct engine *engine, struct letter *letter,
                        const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* Start a reply: id and message set, everything else zero. */
 struct opt_reply *engine_reply(struct letter *letter, enum opt_message message);
+
+/* Serve a letter that has come. */
+void engine_receive(struct engine *engine, struct letter *letter);
+/* Serve those that come last, once their turn has come. */
+void engine_serve_later(struct engine *engine);
 
 /* Serve a letter now, whatever it waited for before. */
 void engine_serve(struct engine *engine, struct letter *letter);

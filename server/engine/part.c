@@ -58,10 +58,10 @@ static bool fill(struct push *push, struct letter *letter)
     for (size_t i = 0; i < model->shard_count; i++) {
         count += can_leave(push, i) ? model->shards[i].tensor_count : 0;
     }
-    letter->pieces = calloc(count, sizeof *letter->pieces);
-    if (letter->pieces == NULL) {
+    if (!letter_pieces(letter, count)) {
         return false;
     }
+    letter->piece_count = 0;
     for (size_t i = 0; i < model->shard_count; i++) {
         const struct shard *shard = &model->shards[i];
         for (size_t k = 0; can_leave(push, i) && k < shard->tensor_count; k++) {

@@ -176,6 +176,37 @@ static void run_one(struct model *model, const struct work *work, struct seat *s
     }
 }
 
+/* Work that the threads of the team share out as they go. */
+struct deal {
+    struct engine *engine;
+    struct model *model;
+    const struct portion *portion;
+    size_t share;
+    _Atomic size_t next;
+    atomic_bool enough;
+};
+
+static void take_shares(struct deal *deal)
+{
+    const struct portion *portion = deal->portion;
+    struct team *team = deal->engine->team;
+    while (!atomic_load_explicit(&deal->enough, memory_order_relaxed)) {
+        size_t begin =
+            atomic_fetch_add_explicit(&deal->next, deal->share, memory_order_relaxed);
+        size_t end =
+            begin + deal->share < portion->count ? begin + deal->share : portion->count;
+        if (begin >= portion->count) {
+            break;
+        }
+        for (size_t i = begin; i < end; i++) {
+            run_one(deal->model, &team->work[i], team_seat(team));
+        }
+        if (end >= portion->least && mailbox_filled(&deal->engine->box)) {
+            atomic_store_explicit(&deal->enough, true, memory_order_relaxed);
+        }
+    }
+}
+
 size_t portion_run(struct engine *engine, struct model *model,
                    const struct portion *portion)
 {
@@ -185,22 +216,16 @@ size_t portion_run(struct engine *engine, struct model *model,
     if (share * (size_t)team->threads > portion->count) {
         share = 1;
     }
-    _Atomic size_t next = 0;
-    atomic_bool enough = false;
-#pragma omp parallel if (team->threads > 1 && portion->elements >= TEAM_ELEMENTS)
-    while (!atomic_load_explicit(&enough, memory_order_relaxed)) {
-        size_t begin = atomic_fetch_add_explicit(&next, share, memory_order_relaxed);
-        size_t end = begin + share < portion->count ? begin + share : portion->count;
-        if (begin >= portion->count) {
-            break;
-        }
-        for (size_t i = begin; i < end; i++) {
-            run_one(model, &team->work[i], team_seat(team));
-        }
-        if (end >= portion->least && mailbox_filled(&engine->box)) {
-            atomic_store_explicit(&enough, true, memory_order_relaxed);
-        }
+    struct deal deal = {
+        .engine = engine, .model = model, .portion = portion, .share = share
+    };
+    /* A region of one thread would still wake all that wait at its barriers. */
+    if (team->threads > 1 && portion->elements >= TEAM_ELEMENTS) {
+#pragma omp parallel
+        take_shares(&deal);
+    } else {
+        take_shares(&deal);
     }
-    size_t dealt = atomic_load_explicit(&next, memory_order_relaxed);
+    size_t dealt = atomic_load_explicit(&deal.next, memory_order_relaxed);
     return dealt < portion->count ? dealt : portion->count;
 }

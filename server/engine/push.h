@@ -64,8 +64,9 @@ struct push {
     size_t row_count;
 };
 
-/* Bytes that the frames of one push hold while it waits, as many as one segment a tensor
- * takes: gradients in fp32, and the segments as they were unpacked, read and resolved. */
+/* Bytes that the frames of one push hold while it waits, as many as one segment a
+ * tensor takes: gradients in fp32, and the segments as they were unpacked, read and
+ * resolved. */
 size_t push_frames_bytes(const struct model *model);
 /* The same and the tables of the push. */
 size_t push_bytes(const struct model *model);

@@ -527,6 +527,25 @@ static void begin_group(struct model *model)
     begin_phase(update, large ? UPDATE_FIRST : UPDATE_STEPS, update->group_begin);
 }
 
+static void prepare_tensors(struct update *update, size_t begin, size_t end)
+{
+    for (size_t i = begin; i < end; i++) {
+        if (update->spans[i].prepares) {
+            opt_update_tensor(&update->tensors[update->spans[i].tensor]);
+        }
+    }
+}
+
+/* The same by the team, for whom many are worth a region: even one of a single thread
+ * makes system calls. */
+static void prepare_together(struct update *update, size_t begin, size_t end)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t i = begin; i < end; i++) {
+        prepare_tensors(update, i, i + 1);
+    }
+}
+
 /* Advance the counters and prepare the scalars of some tensors. */
 static void prepare(struct engine *engine, struct model *model)
 {
@@ -537,12 +556,10 @@ static void prepare(struct engine *engine, struct model *model)
     if (end - begin > most) {
         end = begin + most;
     }
-#pragma omp parallel for schedule(static) if (engine->team->threads > 1 &&             \
-                                              end - begin >= 256)
-    for (size_t i = begin; i < end; i++) {
-        if (update->spans[i].prepares) {
-            opt_update_tensor(&update->tensors[update->spans[i].tensor]);
-        }
+    if (engine->team->threads > 1 && end - begin >= 256) {
+        prepare_together(update, begin, end);
+    } else {
+        prepare_tensors(update, begin, end);
     }
     update->cursor = end;
     if (end < update->span_count) {

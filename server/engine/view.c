@@ -250,9 +250,7 @@ enum opt_status view_plan(struct engine *engine, struct model *model,
     if (status != OPT_OK) {
         return status;
     }
-    letter_drop_pieces(letter);
-    letter->pieces = calloc(count, sizeof *letter->pieces);
-    if (letter->pieces == NULL) {
+    if (!letter_pieces(letter, count)) {
         return no_memory(engine, model, error);
     }
     cut(model, pull, letter->pieces, &letter->piece_count, error);

@@ -40,7 +40,7 @@ void conn_release(struct conn *conn, struct letter *letter)
     }
     hold_release(conn, letter, letter->charge);
     conn->letters--;
-    letter_free(letter);
+    loop_letter_done(conn->loop, letter);
     loop_ready(conn->loop, conn);
 }
 
@@ -103,7 +103,7 @@ static void bid_farewell(struct conn *conn, bool lease_expired, uint64_t silent_
         letter->lease_expired = lease_expired;
         letter->silent_ms = silent_ms;
         conn->loop->farewells++;
-        mailbox_post(conn->loop->all->engine, letter);
+        mailbox_post(engine_mailbox(conn->loop->all->engine), letter);
     }
 }
 

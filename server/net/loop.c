@@ -6,14 +6,41 @@
 
 #include "common/log.h"
 #include "server/buffer.h"
+#include "server/engine/engine.h"
 #include "server/letter.h"
 #include "server/net/conn.h"
 #include "server/net/send.h"
 
 enum {
+    SPARE_LETTERS = 128, /* kept for the next requests, about 8 KiB each */
     TRIM_TICKS = 10,     /* unused buffers are looked at every 2.5 s */
     STOP_LIMIT_MS = 5000 /* for flushing and for peers to hang up */
 };
+
+struct letter *loop_letter(struct loop *loop, struct conn *conn, size_t arena_limit)
+{
+    struct letter *letter = loop->spare_letters;
+    if (letter == NULL) {
+        return letter_new(&loop->box, conn, conn->peer, arena_limit);
+    }
+    loop->spare_letters = letter->next;
+    loop->spare_letter_count--;
+    letter_renew(letter, &loop->box, conn, conn->peer, arena_limit);
+    return letter;
+}
+
+void loop_letter_done(struct loop *loop, struct letter *letter)
+{
+    if (loop->spare_letter_count == SPARE_LETTERS) {
+        letter_free(letter);
+        return;
+    }
+    /* What it holds of others must not wait for the next request. */
+    letter_renew(letter, NULL, NULL, NULL, 0);
+    letter->next = loop->spare_letters;
+    loop->spare_letters = letter;
+    loop->spare_letter_count++;
+}
 
 void loop_ready(struct loop *loop, struct conn *conn)
 {
@@ -38,17 +65,6 @@ static void close_if_done(struct loop *loop)
         uv_close((uv_handle_t *)&loop->tick, NULL);
         uv_close((uv_handle_t *)&loop->wake, NULL);
     }
-}
-
-void loop_settle(struct loop *loop)
-{
-    while (loop->ready != NULL) {
-        struct conn *conn = loop->ready;
-        loop->ready = conn->ready_next;
-        conn->is_ready = false;
-        conn_serve(conn);
-    }
-    close_if_done(loop);
 }
 
 static struct conn *longest_without_room(const struct loop *loop)
@@ -113,9 +129,8 @@ static void take_letter(struct loop *loop, struct letter *letter)
     }
 }
 
-static void on_wake(uv_async_t *wake)
+static void take_letters(struct loop *loop)
 {
-    struct loop *loop = wake->data;
     struct letter *letter = mailbox_take(&loop->box);
     while (letter != NULL) {
         struct letter *next = letter->next;
@@ -125,6 +140,35 @@ static void on_wake(uv_async_t *wake)
     if (loop->short_of_room) {
         share_out_room(loop);
     }
+}
+
+static void serve_ready(struct loop *loop)
+{
+    while (loop->ready != NULL) {
+        struct conn *conn = loop->ready;
+        loop->ready = conn->ready_next;
+        conn->is_ready = false;
+        conn_serve(conn);
+    }
+}
+
+void loop_settle(struct loop *loop)
+{
+    serve_ready(loop);
+    while (loop->has_left) {
+        loop->has_left = false;
+        mailbox_attend(&loop->box);
+        engine_visit(loop->all->engine);
+        take_letters(loop);
+        serve_ready(loop);
+    }
+    close_if_done(loop);
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    struct loop *loop = wake->data;
+    take_letters(loop);
     loop_settle(loop);
 }
 
@@ -166,6 +210,11 @@ static void run(void *argument)
 static void loop_fini(struct loop *loop)
 {
     send_free_spare(loop);
+    while (loop->spare_letters != NULL) {
+        struct letter *letter = loop->spare_letters;
+        loop->spare_letters = letter->next;
+        letter_free(letter);
+    }
     XXH3_freeState(loop->hash);
     mailbox_fini(&loop->box);
     uv_loop_close(&loop->uv);
@@ -216,7 +265,7 @@ static void loops_free(struct loops *loops)
 }
 
 enum opt_status loops_start(const struct net_limits *limits, int count,
-                            struct mailbox *engine, struct loops **out,
+                            struct engine *engine, struct loops **out,
                             struct opt_error *error)
 {
     struct loops *loops = calloc(1, sizeof(*loops));

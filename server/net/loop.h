@@ -5,7 +5,8 @@
  * comes through its mailbox: sockets from main, answers from the engine, the end.
  *
  * A callback only notes what happened and puts the connection on the loop's ready list;
- * the list is served once at the end of the callback. So answers that come together are
+ * the list is served once at the end of the callback, and so is what short requests it
+ * has received (engine_visit). So answers that come together are
  * sent together, and nothing that a callback stands on is freed under it.
  */
 #ifndef OPTIMD_SERVER_NET_LOOP_H
@@ -27,6 +28,7 @@
 
 struct batch;
 struct conn;
+struct engine;
 struct loops;
 
 enum {
@@ -47,6 +49,7 @@ struct loop {
     size_t farewells;      /* with the engine: it returns these letters, too */
     struct conn *ready;    /* to be served before the callback returns */
     struct conn *ready_last;
+    bool has_left;       /* light letters in the engine's mailbox */
     bool short_of_room;  /* some connection waits for the common budget */
     int stops;           /* LETTER_STOPs seen: 1 reads no more, 2 ends */
     uint64_t ticked_ms;  /* last tick */
@@ -54,6 +57,8 @@ struct loop {
     unsigned ticks;
     struct batch *spare; /* empty batches for reuse */
     int spare_count;
+    struct letter *spare_letters; /* that have served */
+    int spare_letter_count;
     XXH3_state_t *hash; /* of data sent; NULL until first needed */
     struct opt_segment segments[LOOP_SEGMENTS]; /* of the frame being made */
     char discard[LOOP_DISCARD];
@@ -62,7 +67,7 @@ struct loop {
 struct loops {
     struct net_limits limits;
     struct quota quota;
-    struct mailbox *engine;
+    struct engine *engine;
     atomic_size_t connections; /* open sockets that are served */
     atomic_size_t refusals;    /* open sockets that are being told to come back later */
     uv_sem_t quiet;            /* posted by each loop that reads no more */
@@ -71,10 +76,10 @@ struct loops {
     struct loop *loop;
 };
 
-/* Start count threads that post to engine. Main thread. limits.congestion is borrowed
+/* Start count threads that work with engine. Main thread. limits.congestion is borrowed
  * for as long as the loops live. OPT_RESOURCE_EXHAUSTED. */
 enum opt_status loops_start(const struct net_limits *limits, int count,
-                            struct mailbox *engine, struct loops **out,
+                            struct engine *engine, struct loops **out,
                             struct opt_error *error);
 
 /* Hand over an accepted socket (takes it). refuse: only to be told that there are too
@@ -88,6 +93,12 @@ void loops_quiet(struct loops *loops);
 /* After the engine has ended: send what is to be sent, close all connections, join the
  * threads, free everything. Main thread. */
 void loops_stop(struct loops *loops);
+
+/* A letter for a request of conn; NULL: no memory. Loop thread. */
+struct letter *loop_letter(struct loop *loop, struct conn *conn, size_t arena_limit);
+
+/* The letter has served. Loop thread. */
+void loop_letter_done(struct loop *loop, struct letter *letter);
 
 /* Put a connection on the ready list. Loop thread. */
 void loop_ready(struct loop *loop, struct conn *conn);

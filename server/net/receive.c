@@ -10,12 +10,17 @@
 
 #include "common/dtype.h"
 #include "common/log.h"
+#include "server/engine/engine.h"
 #include "server/letter.h"
 #include "server/messages/messages.h"
 #include "server/net/counters.h"
 #include "server/net/dispatch.h"
 #include "server/net/hold.h"
 #include "server/net/send.h"
+
+enum {
+    LIGHT_BYTES = 64 << 10
+}; /* of data: its round costs little more than a wake-up */
 
 /* Memory for the structs of one header: protobuf-c may need many times its bytes. */
 static size_t arena_limit(const struct conn *conn)
@@ -92,7 +97,7 @@ static bool place(struct conn *conn)
 static void on_header(struct conn *conn)
 {
     struct loop *loop = conn->loop;
-    struct letter *letter = letter_new(&loop->box, conn, conn->peer, arena_limit(conn));
+    struct letter *letter = loop_letter(loop, conn, arena_limit(conn));
     if (letter == NULL) {
         conn_close(conn, "no memory");
         return;
@@ -167,6 +172,23 @@ static void answer_refusal(struct conn *conn, struct letter *letter)
     }
 }
 
+/* Whether the request is so short that the engine had better serve it on this thread.
+ */
+static bool is_light(const struct letter *letter)
+{
+    switch (letter->request.message) {
+    case OPT_MESSAGE_PUSH:
+    case OPT_MESSAGE_PUSH_PULL:
+        return letter->data_size <= LIGHT_BYTES && !dispatch_is_part(letter);
+    case OPT_MESSAGE_PULL:
+    case OPT_MESSAGE_WAIT:
+    case OPT_MESSAGE_HEARTBEAT:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void on_end(struct conn *conn)
 {
     struct letter *letter = conn->arriving;
@@ -202,7 +224,13 @@ static void on_end(struct conn *conn)
     }
     letter->arrived_ns = uv_hrtime();
     counter_add(COUNTER_RECEIVE_NS, letter->arrived_ns - letter->began_ns);
-    mailbox_post(conn->loop->all->engine, letter);
+    struct mailbox *engine = engine_mailbox(conn->loop->all->engine);
+    if (is_light(letter)) {
+        mailbox_leave(engine, letter);
+        conn->loop->has_left = true;
+    } else {
+        mailbox_post(engine, letter);
+    }
 }
 
 void receive_advance(struct conn *conn)

@@ -140,6 +140,7 @@ bool server_start(struct server *server, const char *program, char problem[256])
         snprintf(problem, 256, "%s did not start to listen", program);
         return false;
     }
+    server->port = (uint16_t)port;
     const char *transport = getenv("OPTIMD_TRANSPORT");
     if (transport != NULL && strcmp(transport, "unix") == 0) {
         snprintf(server->address, sizeof server->address, "unix:%s/socket",
@@ -168,15 +169,16 @@ static bool congestion_towards(unsigned long port, char name[16])
 bool server_congestion(const struct server *server, char name[16], char problem[256])
 {
     struct optclient *client;
-    if (optclient_connect(server->address, NULL, &client) != OPTCLIENT_OK) {
+    char address[32];
+    snprintf(address, sizeof address, "127.0.0.1:%u", (unsigned)server->port);
+    if (optclient_connect(address, NULL, &client) != OPTCLIENT_OK) {
         snprintf(problem, 256, "%.250s", optclient_error());
         return false;
     }
-    unsigned long port = strtoul(strchr(server->address, ':') + 1, NULL, 10);
-    bool found = congestion_towards(port, name);
+    bool found = congestion_towards(server->port, name);
     optclient_close(client);
     if (!found) {
-        snprintf(problem, 256, "the client has no socket to port %lu", port);
+        snprintf(problem, 256, "the client has no socket to %s", address);
     }
     return found;
 }

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Run body in a child that exits with what it returns. -1 if there can be none. */
@@ -22,14 +23,15 @@ struct server {
     char folder[64];
     char address[96]; /* "127.0.0.1:PORT", or "unix:PATH" if the environment's
                          OPTIMD_TRANSPORT is "unix" */
+    uint16_t port;    /* where it listens in either case */
 };
 
 /* Start program and wait until it listens. It may use three quarters of the machine's
  * memory; all else is default. False with a sentence. */
 bool server_start(struct server *server, const char *program, char problem[256]);
 
-/* The congestion control that a client's connection to it uses, so that the references
- * can use the same. False with a sentence. */
+/* The congestion control that a client's TCP connection to it uses, so that the
+ * references can use the same. False with a sentence. */
 bool server_congestion(const struct server *server, char name[16], char problem[256]);
 
 /* SIGTERM, reap, remove the folder. False if it did not exit with 0. Takes a server

@@ -1,0 +1,107 @@
+#include "client/driver.h"
+
+#include <limits.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include "client/exchange.h"
+#include "client/session.h"
+
+enum { NS_PER_MS = 1000000 };
+
+static bool is_drivable(const struct optclient *client)
+{
+    return client->state == SESSION_READY && !client->broken;
+}
+
+void driver_begin(struct optclient_call *call)
+{
+    struct optclient *client = call->client;
+    if (client->driver == NULL && is_drivable(client)) {
+        client->driver = call;
+        session_watch(client);
+    }
+}
+
+static void end(struct optclient *client)
+{
+    client->driver = NULL;
+    if (!is_drivable(client)) {
+        return;
+    }
+    if (client->sent.first == NULL || exchange_has_more(client)) {
+        session_watch(client);
+    } else {
+        /* Who has asked for much at once waits for the next answer soon. */
+        session_watch_later(client);
+    }
+}
+
+/* For poll(2): until the call's time has passed, rounded up. */
+static int ms_left(const struct optclient_call *call)
+{
+    uint64_t now = uv_hrtime();
+    uint64_t limit = session_limit(call->client, call);
+    uint64_t ms = limit <= now ? 0 : (limit - now + NS_PER_MS - 1) / NS_PER_MS;
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+/* Wait for something to do. The connection may be another one afterwards. */
+static void doze(struct optclient_call *call)
+{
+    struct optclient *client = call->client;
+    short events = exchange_has_more(client) ? POLLIN | POLLOUT : POLLIN;
+    struct pollfd watched[2] = { { .fd = client->uplink->fd, .events = events },
+                                 { .fd = client->nudge, .events = POLLIN } };
+    int ms = ms_left(call);
+    client->driver_events = events;
+    pthread_mutex_unlock(&client->lock);
+    int due = poll(watched, 2, ms);
+    pthread_mutex_lock(&client->lock);
+    client->driver_events = 0;
+    eventfd_t nudges;
+    if (watched[1].revents != 0) {
+        (void)eventfd_read(client->nudge, &nudges);
+    }
+    if (due == 0) {
+        session_expire(client);
+    }
+}
+
+static void drive(struct optclient_call *call)
+{
+    struct optclient *client = call->client;
+    while (call->state < CALL_ENDED && is_drivable(client)) {
+        doze(call);
+        if (is_drivable(client)) {
+            session_take_in(client);
+        }
+        if (is_drivable(client)) {
+            exchange_send(client);
+        }
+    }
+}
+
+void driver_wait(struct optclient_call *call)
+{
+    struct optclient *client = call->client;
+    driver_begin(call);
+    while (call->state < CALL_ENDED) {
+        if (client->driver == call) {
+            drive(call);
+            end(client);
+        } else {
+            pthread_cond_wait(&call->changed, &client->lock);
+        }
+    }
+    if (client->driver == call) {
+        end(client);
+    }
+}
+
+void driver_nudge(struct optclient *client)
+{
+    if (client->driver_events != 0) {
+        (void)eventfd_write(client->nudge, 1);
+    }
+}
