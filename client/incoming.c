@@ -325,7 +325,9 @@ static void on_answer(struct optclient *client, struct optclient_call *call,
         keep_reply(client, call);
         break;
     default: /* list, describe: their data is with the call; others say no more */
-        if (reply->message != OPT_MESSAGE_ASSIGN || reply->id == call->id) {
+        /* A frame of an upload may be answered before the next has been begun. */
+        if (reply->message != OPT_MESSAGE_ASSIGN ||
+            (reply->id == call->id && cutter_done(&call->cutter))) {
             session_end(client, call, OPT_OK);
         }
         break;
