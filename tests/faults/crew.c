@@ -231,4 +231,5 @@ void push_in_part(int events, uint16_t port, const char *name, const float *valu
     }
     tell(events, 1);
     pause();
+    free(all);
 }
