@@ -35,13 +35,13 @@ Test(aggregate, a_single_mean_is_passed_on_unchanged)
     float values[6], out[6];
     const uint64_t samples = 12345;
     const enum opt_form form = OPT_FORM_MEAN;
-    struct opt_contribution one = { values, OPT_FP32, 0.0 };
+    struct opt_contribution one = { values, OPT_FP32, 0.0, false };
 
     memcpy(values, bits, sizeof bits);
     for (int how = OPT_WEIGHTED_MEAN; how <= OPT_SUM; how++) {
         opt_aggregate_factors((enum opt_aggregate)how, &samples, &form, 1, &one.factor);
         cr_assert_eq(one.factor, 1.0);
-        opt_aggregate_slice(&one, 1, 0, out, 6);
+        opt_aggregate_slice(&one, 1, false, 0, out, 6);
         cr_assert(toy_same(out, values, 6));
     }
 }
@@ -79,7 +79,7 @@ Test(aggregate, sums_in_double_in_the_order_given_and_rounds_once)
             continue;
         }
         for (size_t count = 1; count <= WORKERS; count++) {
-            opt_aggregate_slice(list, count, 3, out, N - 3);
+            opt_aggregate_slice(list, count, false, 3, out, N - 3);
             for (size_t i = 0; i < N - 3; i++) {
                 double sum = list[0].factor * (double)wide[0][i + 3];
                 for (size_t c = 1; c < count; c++) {
@@ -101,9 +101,9 @@ Test(aggregate, gives_the_same_update_summed_in_the_loop_or_before_it)
     float initial[N], sum[N];
 
     make(list, wide, halves, singles);
-    pair[0] = (struct opt_contribution){ singles[0], OPT_FP32, 0.3 };
-    pair[1] = (struct opt_contribution){ singles[1], OPT_FP32, 0.7 };
-    opt_aggregate_slice(pair, 2, 0, sum, N);
+    pair[0] = (struct opt_contribution){ singles[0], OPT_FP32, 0.3, false };
+    pair[1] = (struct opt_contribution){ singles[1], OPT_FP32, 0.7, false };
+    opt_aggregate_slice(pair, 2, false, 0, sum, N);
     toy_fill(TOY_ORDINARY, 99, initial, N);
     for (size_t e = 0; e < 3; e++) {
         struct toy fused, before;
@@ -123,7 +123,7 @@ Test(aggregate, reads_a_half_as_it_reads_its_widened_float)
     for (int dtype = OPT_BF16; dtype <= OPT_FP16; dtype++) {
         float initial[N], gradient[N], widened[N];
         uint16_t half[N];
-        struct opt_contribution one = { half, (enum opt_dtype)dtype, 1.0 };
+        struct opt_contribution one = { half, (enum opt_dtype)dtype, 1.0, false };
         struct toy a, b;
 
         toy_fill(TOY_ORDINARY, 1, initial, N);

@@ -220,7 +220,8 @@ static void reference_update(struct reference *r, uint64_t number)
     struct opt_contribution contributions[TENSORS];
     struct opt_tensor_memory memory[TENSORS] = { 0 };
     for (size_t i = 0; i < TENSORS; i++) {
-        contributions[i] = (struct opt_contribution){ gradient + i * N, OPT_FP32, 1.0 };
+        contributions[i] =
+            (struct opt_contribution){ gradient + i * N, OPT_FP32, 1.0, false };
         memory[i] = (struct opt_tensor_memory){
             .n = N,
             .options = &r->options[i],

@@ -5,9 +5,15 @@
  */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "common/optim/rule.h"
 #include "tests/toy.h"
@@ -142,8 +148,8 @@ static void same_on_isa(const struct opt_spec *spec, const char *expression)
         cr_assert(opt_isa_force(i == 0 ? OPT_ISA_BASELINE : other_isa));
         toy_init_spec(&toys[i], spec, initial, N);
         for (uint64_t step = 1; step <= 4; step++) {
-            struct opt_contribution both[2] = { { gradient, OPT_FP32, 0.5 },
-                                                { narrow, OPT_BF16, 0.5 } };
+            struct opt_contribution both[2] = { { gradient, OPT_FP32, 0.5, false },
+                                                { narrow, OPT_BF16, 0.5, false } };
             toy_fill(step % 3 == 0 ? TOY_SPARSE : TOY_ORDINARY, step, gradient, N);
             opt_dtype_narrow(OPT_BF16, gradient, narrow, N);
             if (step % 2 == 0) {
@@ -252,7 +258,7 @@ Test(conformance, a_tensor_without_a_gradient_keeps_its_count_and_its_weights)
     toy_init(&in, "adam + lookahead(2)", initial, N);
     toy_init(&out, "adam + lookahead(2)", initial, N);
 
-    struct opt_contribution one = { gradient, OPT_FP32, 1.0 };
+    struct opt_contribution one = { gradient, OPT_FP32, 1.0, false };
     struct opt_tensor_memory memory[2];
     struct toy *const toys[2] = { &in, &out };
     void *scratch = malloc(opt_update_scratch(2, N));
@@ -303,4 +309,207 @@ Test(conformance, bias_corrections_bounds_and_rectifiers_follow_the_tensors_own_
         toy_fini(&early);
         toy_fini(&late);
     }
+}
+
+/* ------------------------------------------------------------ shared gradients */
+
+enum { FORMS = 6, SHARED = 2 * OPT_LANES * 4 + 21 };
+
+/* A gradient in every way that the loops read one. */
+struct forms {
+    float single[SHARED];
+    uint16_t bf16[SHARED], fp16[SHARED];
+    struct opt_contribution list[3];
+};
+
+static void forms_fill(struct forms *forms, uint64_t seed)
+{
+    toy_fill(seed % 3 == 0 ? TOY_SPARSE : TOY_ORDINARY, seed, forms->single, SHARED);
+    opt_dtype_narrow(OPT_BF16, forms->single, forms->bf16, SHARED);
+    opt_dtype_narrow(OPT_FP16, forms->single, forms->fp16, SHARED);
+}
+
+/* Put one value at every fifth place. */
+static void forms_plant(struct forms *forms, float value)
+{
+    uint16_t half;
+
+    for (size_t i = 0; i < SHARED; i += 5) {
+        forms->single[i] = value;
+        opt_dtype_narrow(OPT_BF16, &value, &half, 1);
+        forms->bf16[i] = half;
+        opt_dtype_narrow(OPT_FP16, &value, &half, 1);
+        forms->fp16[i] = half;
+    }
+}
+
+static size_t forms_use(struct forms *forms, size_t form, bool shared)
+{
+    static const struct {
+        enum opt_dtype dtypes[3];
+        double factors[3];
+        size_t count;
+    } ways[FORMS] = {
+        { { OPT_FP32 }, { 1 }, 1 },
+        { { OPT_BF16 }, { 1 }, 1 },
+        { { OPT_FP16 }, { 1 }, 1 },
+        { { OPT_FP32 }, { 0.5 }, 1 },
+        { { OPT_FP32, OPT_FP32 }, { 0.25, 0.75 }, 2 },
+        { { OPT_FP32, OPT_BF16, OPT_FP16 }, { 0.2, 0.3, 0.5 }, 3 },
+    };
+
+    for (size_t i = 0; i < ways[form].count; i++) {
+        enum opt_dtype dtype = ways[form].dtypes[i];
+        forms->list[i] = (struct opt_contribution){
+            .values = dtype == OPT_FP32   ? (const void *)forms->single
+                      : dtype == OPT_BF16 ? (const void *)forms->bf16
+                                          : (const void *)forms->fp16,
+            .dtype = dtype,
+            .factor = ways[form].factors[i],
+            .shared = shared,
+        };
+    }
+    return ways[form].count;
+}
+
+/* Train two toys, one of them from a shared gradient with the given value at some
+ * places, the other from one with 0 there; NULL: from the same one. */
+static void compare_shared(const struct opt_spec *spec, const char *expression,
+                           const float *planted)
+{
+    static struct forms forms, before;
+    float initial[SHARED];
+
+    toy_fill(TOY_ORDINARY, 1, initial, SHARED);
+    for (size_t form = 0; form < FORMS; form++) {
+        struct toy toys[2];
+
+        for (int i = 0; i < 2; i++) {
+            bool shared = i == 0;
+            toy_init_spec(&toys[i], spec, initial, SHARED);
+            for (uint64_t step = 1; step <= 3; step++) {
+                forms_fill(&forms, step);
+                if (planted != NULL) {
+                    forms_plant(&forms, shared ? *planted : 0.0f);
+                }
+                size_t count = forms_use(&forms, form, shared);
+                before = forms;
+                toy_update_from(&toys[i], forms.list, count);
+                cr_assert(memcmp(&forms, &before, sizeof forms) == 0);
+            }
+        }
+        cr_assert(toy_equal(&toys[0], &toys[1]), "%s, form %zu, %s", expression, form,
+                  opt_isa_name(opt_isa_current()));
+        toy_fini(&toys[0]);
+        toy_fini(&toys[1]);
+    }
+}
+
+static void same_if_shared(const struct opt_spec *spec, const char *expression)
+{
+    compare_shared(spec, expression, NULL);
+}
+
+static void zero_if_not_finite(const struct opt_spec *spec, const char *expression)
+{
+    const float planted[] = { NAN, INFINITY, -INFINITY };
+
+    for (size_t i = 0; i < 3; i++) {
+        compare_shared(spec, expression, &planted[i]);
+    }
+}
+
+static void walk_on_every_isa(void (*visit)(const struct opt_spec *spec,
+                                            const char *expression))
+{
+    for (int isa = 0; isa < OPT_ISA_COUNT; isa++) {
+        if (opt_isa_force((enum opt_isa)isa)) {
+            cr_assert_gt(walk(true, visit), 13 * DECAYS * 4);
+        }
+    }
+}
+
+Test(conformance, a_gradient_that_others_may_write_gives_the_same_bits, .timeout = 120)
+{
+    walk_on_every_isa(same_if_shared);
+}
+
+Test(conformance, what_is_not_finite_in_one_counts_as_0, .timeout = 120)
+{
+    walk_on_every_isa(zero_if_not_finite);
+}
+
+/* Memory that another process writes without a pause: 1 and not a number in turn. */
+struct restless {
+    float single[SHARED];
+    uint16_t bf16[SHARED], fp16[SHARED];
+    atomic_bool begun;
+};
+
+static void never_rest(struct restless *memory)
+{
+    volatile float *single = memory->single;
+    volatile uint16_t *bf16 = memory->bf16, *fp16 = memory->fp16;
+
+    for (size_t turn = 0;; turn++) {
+        for (size_t i = 0; i < SHARED; i++) {
+            single[i] = turn % 2 == 0 ? 1.0f : NAN;
+            bf16[i] = turn % 2 == 0 ? 0x3f80 : 0x7fc0;
+            fp16[i] = turn % 2 == 0 ? 0x3c00 : 0x7e00;
+        }
+        atomic_store(&memory->begun, true);
+    }
+}
+
+static struct restless *restless;
+
+static void stays_finite(const struct opt_spec *spec, const char *expression)
+{
+    static struct forms forms;
+    float initial[SHARED];
+
+    toy_fill(TOY_ORDINARY, 1, initial, SHARED);
+    for (size_t form = 0; form < FORMS; form++) {
+        struct toy toy;
+        size_t count = forms_use(&forms, form, true);
+
+        for (size_t i = 0; i < count; i++) {
+            forms.list[i].values =
+                forms.list[i].dtype == OPT_FP32   ? (const void *)restless->single
+                : forms.list[i].dtype == OPT_BF16 ? (const void *)restless->bf16
+                                                  : (const void *)restless->fp16;
+        }
+        toy_init_spec(&toy, spec, initial, SHARED);
+        for (int step = 0; step < 20; step++) {
+            toy_update_from(&toy, forms.list, count);
+        }
+        for (size_t i = 0; i < SHARED; i++) {
+            cr_assert(isfinite(toy.w[i]), "%s, form %zu", expression, form);
+            for (size_t s = 0; s < toy.slot_count; s++) {
+                cr_assert(isfinite(toy.slots[s][i]), "%s, form %zu", expression, form);
+            }
+        }
+        toy_fini(&toy);
+    }
+}
+
+Test(conformance, a_value_that_changes_while_it_is_read_is_one_or_the_other,
+     .timeout = 120)
+{
+    void *memory = mmap(NULL, sizeof *restless, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    cr_assert(memory != MAP_FAILED);
+    restless = memory;
+    pid_t other = fork();
+    cr_assert_geq(other, 0);
+    if (other == 0) {
+        never_rest(restless);
+    }
+    while (!atomic_load(&restless->begun)) {
+        sched_yield();
+    }
+    walk_on_every_isa(stays_finite);
+    cr_assert_eq(kill(other, SIGKILL), 0);
+    cr_assert_eq(waitpid(other, NULL, 0), other);
+    munmap(memory, sizeof *restless);
 }

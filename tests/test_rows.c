@@ -11,6 +11,10 @@
 #include <string.h>
 
 #include "common/optim/rows.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/model.h"
+#include "server/engine/push.h"
 #include "tests/desk.h"
 #include "tests/twins.h"
 
@@ -583,5 +587,33 @@ Test(rows, are_clipped_by_the_norm_of_their_whole_length)
     desk_free(pull);
     free(values);
     caller_gone(&a, false);
+    desk_close(&desk);
+}
+
+/* A worker that can still write its rows makes one of their values infinite after they
+ * have been looked at. */
+Test(rows, shared_ones_count_as_0_where_they_are_not_finite)
+{
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    float weights[SMALL_ROWS * SMALL_WIDTH];
+    uint32_t model = model_create(&a, "m", "sgd(lr=1) + aggregate(sum)", sync_shrink,
+                                  &small, 1, NULL);
+    cr_assert(model_join(&b, "m") == model);
+    const uint32_t rows[] = { 4, 1 };
+    const float values[] = { 1, 2, 3, 4 };
+    struct letter *waits = push_rows(&a, model, 1, rows, 2, 2, values);
+    letter_send(&a, waits);
+    cr_assert_not(letter_is_back(&desk, waits));
+    desk.engine->numbered[0]->members[0]->first->shared = true;
+    ((float *)(void *)waits->data)[1] = INFINITY;
+    must_apply(letter_ask(&b, push_rows(&b, model, 1, rows, 1, 2, values)));
+    must_apply(letter_await(&desk, waits));
+    cr_assert(model_pull(&a, model, OPT_VIEW_TRAIN, "", weights, 12) == 1);
+    const float after[] = { 0, 0, -3, -4, 0, 0, 0, 0, -2, -2, 0, 0 };
+    cr_assert_arr_eq(weights, after, sizeof after);
+    caller_gone(&a, false);
+    caller_gone(&b, false);
     desk_close(&desk);
 }

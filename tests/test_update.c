@@ -34,7 +34,8 @@ Test(update, global_norm_is_over_all_tensors_of_the_update)
 {
     float a[1] = { 0 }, b[1] = { 0 };
     const float ga[1] = { 3 }, gb[1] = { 4 };
-    struct opt_contribution from[2] = { { ga, OPT_FP32, 1 }, { gb, OPT_FP32, 1 } };
+    struct opt_contribution from[2] = { { ga, OPT_FP32, 1, false },
+                                        { gb, OPT_FP32, 1, false } };
     struct opt_tensor_counters counters[2] = { { 0, 1 }, { 0, 1 } };
     struct opt_tensor_options options;
     struct opt_spec spec;
@@ -95,7 +96,8 @@ Test(update, a_sum_that_overflows_changes_nothing)
 {
     float w[2] = { 1, 2 };
     const float g[2] = { 3e38f, 1 };
-    struct opt_contribution twice[2] = { { g, OPT_FP32, 1 }, { g, OPT_FP32, 1 } };
+    struct opt_contribution twice[2] = { { g, OPT_FP32, 1, false },
+                                         { g, OPT_FP32, 1, false } };
     struct opt_tensor_counters counters = { 0, 1 };
     struct opt_tensor_options options;
     struct opt_spec spec;
@@ -139,7 +141,7 @@ Test(update, writes_beside_the_weights_that_readers_hold)
     toy_fill(TOY_ORDINARY, 1, w, N);
     toy_fill(TOY_ORDINARY, 2, g, N);
     for (size_t e = 0; e < 3; e++) {
-        struct opt_contribution one = { g, OPT_FP32, 1 };
+        struct opt_contribution one = { g, OPT_FP32, 1, false };
         struct opt_tensor_update tensor;
         struct opt_block_sums sums;
         struct opt_update update;
@@ -175,7 +177,7 @@ Test(update, directions_may_overwrite_the_gradient_they_are_made_from)
 {
     enum { N = 3000 };
     static float w[N], g[N];
-    struct opt_contribution one = { g, OPT_FP32, 1 };
+    struct opt_contribution one = { g, OPT_FP32, 1, false };
     struct toy apart, shared;
 
     toy_fill(TOY_ORDINARY, 1, w, N);
@@ -190,6 +192,104 @@ Test(update, directions_may_overwrite_the_gradient_they_are_made_from)
     cr_assert(toy_equal(&apart, &shared));
     toy_fini(&apart);
     toy_fini(&shared);
+}
+
+Test(update, non_finite_values_of_shared_memory_travel_on_under_propagate)
+{
+    const float w[2] = { 1, 1 }, g[2] = { NAN, INFINITY };
+    const struct opt_contribution one = { g, OPT_FP32, 1, true };
+    struct toy toy;
+
+    toy_init(&toy, "sgd(lr=1) + nonfinite(propagate)", w, 2);
+    toy_update_from(&toy, &one, 1);
+    cr_assert(isnan(toy.w[0]) && toy.w[1] == -INFINITY);
+    toy_fini(&toy);
+}
+
+/* One update from shared gradients that are others in the step than when their norms
+ * were taken. */
+static void change_in_between(const char *expression, size_t count, float before,
+                              float after, float *out)
+{
+    const float w[1] = { 1 };
+    float g[1] = { before };
+    struct opt_contribution list[3] = { { g, OPT_FP32, 1, true },
+                                        { g, OPT_FP32, 1, true },
+                                        { g, OPT_FP32, 1, true } };
+    struct opt_tensor_update tensor;
+    struct opt_block_sums sums;
+    struct opt_update update;
+    struct toy toy;
+
+    toy_init(&toy, expression, w, 1);
+    opt_update_begin(&update, &toy.spec, 1);
+    opt_update_bind(&tensor, &update, &toy.options, &toy.counters);
+    struct opt_block_memory memory = { .n = 1,
+                                       .w = toy.w,
+                                       .w_out = out,
+                                       .contributions = list,
+                                       .contribution_count = count };
+    memcpy(memory.slots, toy.slots, sizeof memory.slots);
+    if (opt_update_needs_norms(&update)) {
+        opt_block_run(&tensor, OPT_PASS_NORM, &memory, &sums);
+        opt_update_add_norm(&update, &tensor, &sums, 1);
+        opt_update_end_norms(&update);
+        cr_assert(opt_update_finite(&update));
+    }
+    opt_update_tensor(&tensor);
+    if (tensor.two_passes) {
+        opt_block_run(&tensor, tensor.first_pass, &memory, &sums);
+        opt_update_end_first(&tensor, &sums, 1);
+    }
+    g[0] = after;
+    opt_block_run(&tensor, OPT_PASS_STEP, &memory, NULL);
+    toy_fini(&toy);
+}
+
+Test(update, shared_gradients_that_change_after_their_norm_make_nothing_infinite)
+{
+    float out;
+
+    for (int isa = 0; isa < OPT_ISA_COUNT; isa++) {
+        if (!opt_isa_force((enum opt_isa)isa)) {
+            continue;
+        }
+        /* What would be scaled by 1e38. */
+        change_in_between("sgd(lr=1) + layerwise(gradient)", 1, 1e-38f, 1e10f, &out);
+        cr_assert_eq(out, 1.0f);
+        change_in_between("sgd(lr=1) + layerwise(gradient)", 1, 1e-38f, NAN, &out);
+        cr_assert_eq(out, 1.0f);
+        /* Sums that were finite, formed in the loop and before it. */
+        for (size_t count = 2; count <= 3; count++) {
+            change_in_between("sgd(lr=1) + aggregate(sum)", count, 1, 3e38f, &out);
+            cr_assert_eq(out, 1.0f);
+            change_in_between("sgd(lr=1) + aggregate(sum)", count, 1, 2, &out);
+            cr_assert_eq(out, 1.0f - 2.0f * (float)count);
+        }
+    }
+}
+
+Test(update, a_sum_of_shared_gradients_that_overflows_is_found)
+{
+    float w[1] = { 1 };
+    const float g[1] = { 3e38f };
+    const struct opt_contribution list[2] = { { g, OPT_FP32, 1, true },
+                                              { g, OPT_FP32, 1, true } };
+    struct toy toy;
+    void *scratch = malloc(opt_update_scratch(1, 1));
+
+    cr_assert_not_null(scratch);
+    toy_init(&toy, "sgd + aggregate(sum)", w, 1);
+    struct opt_tensor_memory memory = { .n = 1,
+                                        .options = &toy.options,
+                                        .counters = &toy.counters,
+                                        .w = toy.w,
+                                        .contributions = list,
+                                        .contribution_count = 2 };
+    cr_assert_not(opt_update_serial(&toy.spec, 1, &memory, 1, scratch));
+    cr_assert(toy.w[0] == 1.0f && toy.counters.t == 0);
+    toy_fini(&toy);
+    free(scratch);
 }
 
 Test(update, views_are_the_look_ahead_point_and_the_slow_weights)

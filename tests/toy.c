@@ -79,7 +79,7 @@ void toy_update_from(struct toy *toy, const struct opt_contribution *contributio
 
 void toy_update(struct toy *toy, const float *gradient)
 {
-    struct opt_contribution one = { gradient, OPT_FP32, 1.0 };
+    struct opt_contribution one = { gradient, OPT_FP32, 1.0, false };
 
     toy_update_from(toy, &one, 1);
 }
@@ -118,7 +118,7 @@ static void shuffled_pass(struct toy *toy, const struct opt_tensor_update *updat
 
 void toy_update_shuffled(struct toy *toy, const float *gradient, uint64_t order)
 {
-    struct opt_contribution one = { gradient, OPT_FP32, 1.0 };
+    struct opt_contribution one = { gradient, OPT_FP32, 1.0, false };
     struct opt_block_sums sums[BLOCKS];
     struct opt_tensor_update tensor;
     struct opt_update update;

@@ -52,7 +52,7 @@ bool opt_aggregate_direct(const struct opt_contribution *contributions, size_t c
 }
 
 void opt_aggregate_slice(const struct opt_contribution *contributions, size_t count,
-                         size_t offset, float *out, size_t n)
+                         bool clean, size_t offset, float *out, size_t n)
 {
     const struct opt_kernels *kernels = opt_kernels();
     double sum[OPT_SLICE];
@@ -62,8 +62,9 @@ void opt_aggregate_slice(const struct opt_contribution *contributions, size_t co
         const struct opt_contribution *one = &contributions[i];
         const char *values = one->values;
 
-        kernels->accumulate(one->dtype, values + offset * opt_dtype_size(one->dtype),
-                            one->factor, i == 0, sum, n);
+        kernels->accumulate(one->dtype, clean,
+                            values + offset * opt_dtype_size(one->dtype), one->factor,
+                            i == 0, sum, n);
     }
     kernels->round(sum, out, n);
 }

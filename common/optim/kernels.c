@@ -100,34 +100,49 @@ OPT_INLINE float widened(enum opt_dtype dtype, const void *values, size_t i)
 
 /* The first product is stored, not added to 0, which would turn -0 into +0: one
  * contribution must give the bits it gives when it is read directly. */
-OPT_INLINE void accumulate_loop(enum opt_dtype dtype, const void *values, double factor,
-                                bool first, double *sum, size_t n)
+OPT_INLINE void accumulate_loop(enum opt_dtype dtype, bool clean, const void *values,
+                                double factor, bool first, double *sum, size_t n)
 {
-    if (first) {
 #pragma omp simd
-        for (size_t i = 0; i < n; i++) {
-            sum[i] = factor * (double)widened(dtype, values, i);
-        }
-    } else {
-#pragma omp simd
-        for (size_t i = 0; i < n; i++) {
-            sum[i] += factor * (double)widened(dtype, values, i);
-        }
+    for (size_t i = 0; i < n; i++) {
+        double share = factor * (double)widened(dtype, values, i);
+        share = clean ? finite_or_zero_double(share) : share;
+        sum[i] = first ? share : sum[i] + share;
     }
 }
 
-static void accumulate(enum opt_dtype dtype, const void *values, double factor,
-                       bool first, double *sum, size_t n)
+OPT_INLINE void accumulate_as(enum opt_dtype dtype, bool clean, const void *values,
+                              double factor, bool first, double *sum, size_t n)
+{
+    if (first) {
+        accumulate_loop(dtype, clean, values, factor, true, sum, n);
+    } else {
+        accumulate_loop(dtype, clean, values, factor, false, sum, n);
+    }
+}
+
+OPT_INLINE void accumulate_dtype(enum opt_dtype dtype, bool clean, const void *values,
+                                 double factor, bool first, double *sum, size_t n)
+{
+    if (clean) {
+        accumulate_as(dtype, true, values, factor, first, sum, n);
+    } else {
+        accumulate_as(dtype, false, values, factor, first, sum, n);
+    }
+}
+
+static void accumulate(enum opt_dtype dtype, bool clean, const void *values,
+                       double factor, bool first, double *sum, size_t n)
 {
     switch (dtype) {
     case OPT_BF16:
-        accumulate_loop(OPT_BF16, values, factor, first, sum, n);
+        accumulate_dtype(OPT_BF16, clean, values, factor, first, sum, n);
         break;
     case OPT_FP16:
-        accumulate_loop(OPT_FP16, values, factor, first, sum, n);
+        accumulate_dtype(OPT_FP16, clean, values, factor, first, sum, n);
         break;
     default:
-        accumulate_loop(OPT_FP32, values, factor, first, sum, n);
+        accumulate_dtype(OPT_FP32, clean, values, factor, first, sum, n);
         break;
     }
 }
@@ -140,7 +155,22 @@ static void round_sum(const double *sum, float *out, size_t n)
     }
 }
 
-static void squares(const float *values, float bound, double *lanes, size_t n)
+/* A clean one is cleaned before it is clamped, and therefore clamped in fp64, where the
+ * result is the same. */
+OPT_INLINE double clamped(enum opt_dtype dtype, bool clean, const void *values,
+                          float bound, size_t i)
+{
+    float value = widened(dtype, values, i);
+    if (!clean) {
+        return (double)clamp(value, bound);
+    }
+    double x = finite_or_zero_double((double)value), most = (double)bound;
+    x = x > most ? most : x;
+    return x < -most ? -most : x;
+}
+
+OPT_INLINE void squares_loop(enum opt_dtype dtype, bool clean, const void *values,
+                             float bound, double *lanes, size_t n)
 {
     double sum[OPT_LANES];
     size_t whole = n - n % OPT_LANES;
@@ -151,16 +181,42 @@ static void squares(const float *values, float bound, double *lanes, size_t n)
     for (size_t i = 0; i < whole; i += OPT_LANES) {
 #pragma omp simd
         for (size_t l = 0; l < OPT_LANES; l++) {
-            double x = (double)clamp(values[i + l], bound);
+            double x = clamped(dtype, clean, values, bound, i + l);
             sum[l] += x * x;
         }
     }
     for (size_t l = 0; l < n - whole; l++) {
-        double x = (double)clamp(values[whole + l], bound);
+        double x = clamped(dtype, clean, values, bound, whole + l);
         sum[l] += x * x;
     }
     for (size_t l = 0; l < OPT_LANES; l++) {
         lanes[l] = sum[l];
+    }
+}
+
+OPT_INLINE void squares_dtype(enum opt_dtype dtype, bool clean, const void *values,
+                              float bound, double *lanes, size_t n)
+{
+    if (clean) {
+        squares_loop(dtype, true, values, bound, lanes, n);
+    } else {
+        squares_loop(dtype, false, values, bound, lanes, n);
+    }
+}
+
+static void squares(enum opt_dtype dtype, bool clean, const void *values, float bound,
+                    double *lanes, size_t n)
+{
+    switch (dtype) {
+    case OPT_BF16:
+        squares_dtype(OPT_BF16, clean, values, bound, lanes, n);
+        break;
+    case OPT_FP16:
+        squares_dtype(OPT_FP16, clean, values, bound, lanes, n);
+        break;
+    default:
+        squares_dtype(OPT_FP32, clean, values, bound, lanes, n);
+        break;
     }
 }
 
@@ -173,13 +229,14 @@ static void interpolate(const float *from, const float *to, float share, float *
     }
 }
 
-static void compensate(float lambda, const float *now, const float *then, float *g,
-                       size_t n)
+static void compensate(bool clean, float lambda, const float *now, const float *then,
+                       float *g, size_t n)
 {
 #pragma omp simd
     for (size_t i = 0; i < n; i++) {
-        float moved = g[i] + lambda * g[i] * g[i] * (now[i] - then[i]);
-        g[i] = moved - moved == 0.0f ? moved : g[i];
+        float from = clean ? finite_or_zero(g[i]) : g[i];
+        float moved = from + lambda * from * from * (now[i] - then[i]);
+        g[i] = moved - moved == 0.0f ? moved : from;
     }
 }
 

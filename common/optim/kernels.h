@@ -44,11 +44,16 @@ enum opt_load {
     OPT_LOAD_FP32_PAIR /* factor[0] gradient[0] + factor[1] gradient[1], in fp64 */
 };
 
-/* One call of a rule's loop. Arrays may be the same but do not overlap otherwise. */
+/* One call of a rule's loop. Arrays may be the same but do not overlap otherwise.
+ *
+ * clean, here and in the table below, is for gradients that somebody else may be
+ * writing meanwhile. What is tested is always what has been computed from a value, and
+ * never the value, which might then be loaded a second time for its use. */
 struct opt_slice {
     const struct opt_scalars *scalars;
     size_t n;
     enum opt_load load;
+    bool clean; /* what is not finite in the gradient counts as 0 */
     const void *gradient[2];
     double factor[2];
     const float *w;
@@ -70,19 +75,20 @@ struct opt_kernels {
                  const float *direction, float *w_out, size_t n);
 
     /* sum = factor values, or += if not the first; then out = sum rounded. */
-    void (*accumulate)(enum opt_dtype dtype, const void *values, double factor,
-                       bool first, double *sum, size_t n);
+    void (*accumulate)(enum opt_dtype dtype, bool clean, const void *values,
+                       double factor, bool first, double *sum, size_t n);
     void (*round)(const double *sum, float *out, size_t n);
 
     /* lanes[i % OPT_LANES] += clamp(values[i], bound)^2 in order of i. */
-    void (*squares)(const float *values, float bound, double *lanes, size_t n);
+    void (*squares)(enum opt_dtype dtype, bool clean, const void *values, float bound,
+                    double *lanes, size_t n);
 
     /* out = from + share (to - from); all may be the same array. */
     void (*interpolate)(const float *from, const float *to, float share, float *out,
                         size_t n);
-    /* g = g + ((lambda g) g) (now - then) where that is finite */
-    void (*compensate)(float lambda, const float *now, const float *then, float *g,
-                       size_t n);
+    /* g = g + ((lambda g) g) (now - then) where that is finite; nobody else writes g */
+    void (*compensate)(bool clean, float lambda, const float *now, const float *then,
+                       float *g, size_t n);
     /* out = a - factor b */
     void (*subtract)(const float *a, float factor, const float *b, float *out,
                      size_t n);

@@ -19,9 +19,9 @@ bool opt_aggregate_direct(const struct opt_contribution *contributions, size_t c
                           enum opt_load *load);
 
 /* Sum n <= OPT_SLICE elements from offset on: in fp64, in the order of the
- * contributions, rounded once. */
+ * contributions, rounded once. clean: what is not finite counts as 0. */
 void opt_aggregate_slice(const struct opt_contribution *contributions, size_t count,
-                         size_t offset, float *out, size_t n);
+                         bool clean, size_t offset, float *out, size_t n);
 
 /* Sum of the squares that opt_kernels()->squares left in the lanes of one block. */
 double opt_norm_fold(const double lanes[OPT_LANES]);

@@ -17,6 +17,7 @@
 #ifndef OPTIMD_COMMON_OPTIM_SHELL_H
 #define OPTIMD_COMMON_OPTIM_SHELL_H
 
+#include <float.h>
 #include <math.h>
 
 #include "common/optim/float_bits.h"
@@ -47,7 +48,27 @@ OPT_INLINE float clamp(float x, float bound)
     return x < -bound ? -bound : x;
 }
 
-OPT_INLINE float shell_gradient(const struct opt_slice *s, enum opt_load load, size_t i)
+OPT_INLINE float finite_or_zero(float x)
+{
+    return fabsf(x) <= FLT_MAX ? x : 0.0f;
+}
+
+/* The same for what has been computed from an fp32 value in fp64. */
+OPT_INLINE double finite_or_zero_double(double x)
+{
+    return fabs(x) <= DBL_MAX ? x : 0.0;
+}
+
+/* One of the two gradients of a pair, times its factor. */
+OPT_INLINE double shell_share(const struct opt_slice *s, bool clean, int which,
+                              size_t i)
+{
+    double share = s->factor[which] * (double)((const float *)s->gradient[which])[i];
+    return clean ? finite_or_zero_double(share) : share;
+}
+
+OPT_INLINE float shell_gradient(const struct opt_slice *s, enum opt_load load,
+                                bool clean, size_t i)
 {
     switch (load) {
     case OPT_LOAD_BF16:
@@ -55,23 +76,24 @@ OPT_INLINE float shell_gradient(const struct opt_slice *s, enum opt_load load, s
     case OPT_LOAD_FP16:
         return fp16_to_float(((const uint16_t *)s->gradient[0])[i]);
     case OPT_LOAD_FP32_PAIR:
-        return (float)(s->factor[0] * (double)((const float *)s->gradient[0])[i] +
-                       s->factor[1] * (double)((const float *)s->gradient[1])[i]);
+        return (float)(shell_share(s, clean, 0, i) + shell_share(s, clean, 1, i));
     case OPT_LOAD_FP32:
     default:
         return ((const float *)s->gradient[0])[i];
     }
 }
 
-/* One element: moves its slots and returns its direction. load, slots and rule are
- * constants wherever this is inlined. */
+/* One element: moves its slots and returns its direction. load, clean, slots and rule
+ * are constants wherever this is inlined. Scaled, a gradient that has changed since its
+ * norm was taken, or a sum that had been found finite, may be infinite too. */
 OPT_INLINE float shell_direction(const struct opt_slice *s, const struct opt_scalars *k,
-                                 enum opt_load load, int slots, opt_element *rule,
-                                 size_t i)
+                                 enum opt_load load, bool clean, int slots,
+                                 opt_element *rule, size_t i)
 {
     float *a = s->slots[0], *b = s->slots[1], *c = s->slots[2];
     float w = s->w[i];
-    float g = clamp(k->scale * shell_gradient(s, load, i), k->bound) + k->coupled * w;
+    float scaled = k->scale * shell_gradient(s, load, clean, i);
+    float g = clamp(clean ? finite_or_zero(scaled) : scaled, k->bound) + k->coupled * w;
     float ai = slots > 0 ? a[i] : 0.0f;
     float bi = slots > 1 ? b[i] : 0.0f;
     float ci = slots > 2 ? c[i] : 0.0f;
@@ -91,7 +113,7 @@ OPT_INLINE float shell_direction(const struct opt_slice *s, const struct opt_sca
 /* The slice and the scalars are copied because stores to float arrays might change them
  * for all the compiler knows. */
 OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load load,
-                                int slots, opt_element *rule)
+                                bool clean, int slots, opt_element *rule)
 {
     const struct opt_slice s = *slice;
     const struct opt_scalars k = *slice->scalars;
@@ -99,7 +121,7 @@ OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load loa
 #pragma omp simd
     for (size_t i = 0; i < s.n; i++) {
         float w = s.w[i];
-        float u = shell_direction(&s, &k, load, slots, rule, i);
+        float u = shell_direction(&s, &k, load, clean, slots, rule, i);
         s.w_out[i] = w - (k.decoupled * w + k.step * u);
     }
 }
@@ -107,14 +129,14 @@ OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load loa
 /* Directions of count <= OPT_LANES elements from i on, and the squares of them and of
  * the weights in their lanes (norm.c) while they are in registers. */
 OPT_INLINE void shell_lanes(const struct opt_slice *s, const struct opt_scalars *k,
-                            enum opt_load load, int slots, bool stored,
+                            enum opt_load load, bool clean, int slots, bool stored,
                             opt_element *rule, size_t i, size_t count,
                             double *restrict directions, double *restrict weights)
 {
 #pragma omp simd
     for (size_t l = 0; l < count; l++) {
         double w = (double)s->w[i + l];
-        float u = shell_direction(s, k, load, slots, rule, i + l);
+        float u = shell_direction(s, k, load, clean, slots, rule, i + l);
         if (stored) {
             s->direction[i + l] = u;
         }
@@ -124,7 +146,8 @@ OPT_INLINE void shell_lanes(const struct opt_slice *s, const struct opt_scalars 
 }
 
 OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_load load,
-                                     int slots, bool stored, opt_element *rule)
+                                     bool clean, int slots, bool stored,
+                                     opt_element *rule)
 {
     const struct opt_slice s = *slice;
     const struct opt_scalars k = *slice->scalars;
@@ -136,11 +159,11 @@ OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_loa
         weights[l] = s.weight_lanes[l];
     }
     for (size_t i = 0; i < whole; i += OPT_LANES) {
-        shell_lanes(&s, &k, load, slots, stored, rule, i, OPT_LANES, directions,
+        shell_lanes(&s, &k, load, clean, slots, stored, rule, i, OPT_LANES, directions,
                     weights);
     }
-    shell_lanes(&s, &k, load, slots, stored, rule, whole, s.n - whole, directions,
-                weights);
+    shell_lanes(&s, &k, load, clean, slots, stored, rule, whole, s.n - whole,
+                directions, weights);
     for (size_t l = 0; l < OPT_LANES; l++) {
         s.direction_lanes[l] = directions[l];
         s.weight_lanes[l] = weights[l];
@@ -149,15 +172,25 @@ OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_loa
 
 /* kept: the rule's direction is its last slot, and stored only if decay comes on top.
  */
-OPT_INLINE void shell_goal(const struct opt_slice *s, enum opt_load load, int slots,
-                           bool kept, opt_element *rule)
+OPT_INLINE void shell_goal(const struct opt_slice *s, enum opt_load load, bool clean,
+                           int slots, bool kept, opt_element *rule)
 {
     if (s->direction_lanes == NULL) {
-        shell_step_loop(s, load, slots, rule);
+        shell_step_loop(s, load, clean, slots, rule);
     } else if (kept && s->direction == NULL) {
-        shell_direction_loop(s, load, slots, false, rule);
+        shell_direction_loop(s, load, clean, slots, false, rule);
     } else {
-        shell_direction_loop(s, load, slots, true, rule);
+        shell_direction_loop(s, load, clean, slots, true, rule);
+    }
+}
+
+OPT_INLINE void shell_load(const struct opt_slice *s, enum opt_load load, int slots,
+                           bool kept, opt_element *rule)
+{
+    if (s->clean) {
+        shell_goal(s, load, true, slots, kept, rule);
+    } else {
+        shell_goal(s, load, false, slots, kept, rule);
     }
 }
 
@@ -167,16 +200,16 @@ OPT_INLINE void shell_update_as(const struct opt_slice *s, int slots, bool kept,
 {
     switch (s->load) {
     case OPT_LOAD_FP32:
-        shell_goal(s, OPT_LOAD_FP32, slots, kept, rule);
+        shell_load(s, OPT_LOAD_FP32, slots, kept, rule);
         break;
     case OPT_LOAD_BF16:
-        shell_goal(s, OPT_LOAD_BF16, slots, kept, rule);
+        shell_load(s, OPT_LOAD_BF16, slots, kept, rule);
         break;
     case OPT_LOAD_FP16:
-        shell_goal(s, OPT_LOAD_FP16, slots, kept, rule);
+        shell_load(s, OPT_LOAD_FP16, slots, kept, rule);
         break;
     case OPT_LOAD_FP32_PAIR:
-        shell_goal(s, OPT_LOAD_FP32_PAIR, slots, kept, rule);
+        shell_load(s, OPT_LOAD_FP32_PAIR, slots, kept, rule);
         break;
     }
 }

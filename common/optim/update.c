@@ -207,10 +207,23 @@ static size_t slice_of(size_t n, size_t start)
     return n - start < OPT_SLICE ? n - start : OPT_SLICE;
 }
 
-static void load_slice(const struct opt_block_memory *memory, size_t start,
+/* Whether somebody may be writing what was found to be finite. Where one contribution
+ * is cleaned all are, which changes nothing of those that are what they were. */
+static bool must_clean(const struct opt_tensor_update *tensor,
+                       const struct opt_block_memory *memory)
+{
+    bool shared = false;
+
+    for (size_t i = 0; i < memory->contribution_count; i++) {
+        shared = shared || memory->contributions[i].shared;
+    }
+    return shared && tensor->update->spec->options.nonfinite != OPT_PROPAGATE;
+}
+
+static void load_slice(const struct opt_block_memory *memory, bool clean, size_t start,
                        float *scratch, size_t n)
 {
-    opt_aggregate_slice(memory->contributions, memory->contribution_count,
+    opt_aggregate_slice(memory->contributions, memory->contribution_count, clean,
                         memory->contribution_offset + start, scratch, n);
 }
 
@@ -231,9 +244,10 @@ static void norm_block(const struct opt_tensor_update *tensor,
 {
     const struct opt_kernels *kernels = opt_kernels();
     const struct opt_contribution *one = memory->contributions;
-    bool direct =
-        memory->contribution_count == 1 && one->factor == 1.0 && one->dtype == OPT_FP32;
-    bool check = may_overflow(tensor->update->spec);
+    bool direct = memory->contribution_count == 1 && one->factor == 1.0;
+    bool clean = must_clean(tensor, memory);
+    /* A cleaned gradient is finite, but for a sum of several. */
+    bool check = may_overflow(tensor->update->spec) && !(direct && clean);
     bool weights = tensor->update->spec->options.layerwise == OPT_LAYERWISE_GRADIENT;
     struct lanes lanes = { { 0 }, { 0 } };
     float scratch[OPT_SLICE];
@@ -241,17 +255,21 @@ static void norm_block(const struct opt_tensor_update *tensor,
 
     for (size_t start = 0; start < memory->n; start += OPT_SLICE) {
         size_t n = slice_of(memory->n, start);
-        const float *gradient = scratch;
+        enum opt_dtype dtype = direct ? one->dtype : OPT_FP32;
+        const void *gradient = scratch;
 
         if (direct) {
-            gradient = (const float *)one->values + memory->contribution_offset + start;
+            gradient = (const char *)one->values +
+                       (memory->contribution_offset + start) * opt_dtype_size(dtype);
         } else {
-            load_slice(memory, start, scratch, n);
+            load_slice(memory, clean, start, scratch, n);
         }
-        finite = finite && (!check || kernels->all_finite(OPT_FP32, gradient, n));
-        kernels->squares(gradient, tensor->scalars.bound, lanes.first, n);
+        finite = finite && (!check || kernels->all_finite(dtype, gradient, n));
+        kernels->squares(dtype, direct && clean, gradient, tensor->scalars.bound,
+                         lanes.first, n);
         if (weights) {
-            kernels->squares(memory->w + start, INFINITY, lanes.second, n);
+            kernels->squares(OPT_FP32, false, memory->w + start, INFINITY, lanes.second,
+                             n);
         }
     }
     fold(&lanes, sums);
@@ -271,6 +289,7 @@ static void run_rule(const struct opt_tensor_update *tensor,
         .scalars = &tensor->scalars,
         .n = n,
         .load = scratch != NULL ? OPT_LOAD_FP32 : load,
+        .clean = must_clean(tensor, memory),
         .w = memory->w + start,
     };
 
@@ -302,6 +321,7 @@ static void run_rule(const struct opt_tensor_update *tensor,
 static void run_block(const struct opt_tensor_update *tensor,
                       const struct opt_block_memory *memory, struct lanes *lanes)
 {
+    bool clean = must_clean(tensor, memory);
     float scratch[OPT_SLICE];
     enum opt_load load;
 
@@ -313,7 +333,7 @@ static void run_block(const struct opt_tensor_update *tensor,
     for (size_t start = 0; start < memory->n; start += OPT_SLICE) {
         size_t n = slice_of(memory->n, start);
 
-        load_slice(memory, start, scratch, n);
+        load_slice(memory, clean, start, scratch, n);
         run_rule(tensor, memory, lanes, scratch, OPT_LOAD_FP32, start, n);
     }
 }

@@ -58,6 +58,9 @@ struct opt_contribution {
     const void *values; /* n elements, aligned to their size */
     enum opt_dtype dtype;
     double factor; /* opt_aggregate_factors */
+    bool shared;   /* memory that somebody else may be writing: it is only read, and a
+                      value that is not finite, or would not be once scaled, counts as
+                      0, unless the specification asks for nonfinite=propagate */
 };
 
 /* The factors that make Σ factor·g the aggregate, for N contributions with sample
@@ -77,7 +80,8 @@ struct opt_block_memory {
     size_t contribution_count;
     size_t contribution_offset; /* element of their values where this block starts */
     float *direction; /* tensors with a DIRECTION pass: n floats kept from it to STEP;
-                         may be the memory of an fp32 contribution */
+                         may be the memory of an fp32 contribution that is not shared
+                       */
 };
 
 /* Sums of squares over one block, fp64, same bits on every instruction set. */

@@ -26,8 +26,9 @@ void delay_compensate(const struct model *model, const struct work *work,
         return;
     }
     struct opt_contribution *gradient = &seat->contributions[0];
-    opt_compensate(gradient->dtype, gradient->values, (float)lambda, memory->w, then,
-                   seat->compensated, memory->n);
+    bool clean = gradient->shared && model->spec.options.nonfinite != OPT_PROPAGATE;
+    opt_compensate(gradient->dtype, clean, gradient->values, (float)lambda, memory->w,
+                   then, seat->compensated, memory->n);
     gradient->values = seat->compensated;
     gradient->dtype = OPT_FP32;
 }

@@ -38,6 +38,7 @@ static size_t gather(const struct model *model, const struct work *work,
         }
         seat->contributions[count].values = push->blocks[place];
         seat->contributions[count].dtype = push->head.dtype;
+        seat->contributions[count].shared = push->shared;
         seat->samples[count] = push->head.samples;
         seat->forms[count] = push->head.form;
         count++;
@@ -51,12 +52,12 @@ static size_t gather(const struct model *model, const struct work *work,
 }
 
 /* Where the directions of a block are kept between its two passes: in its gradient,
- * which nobody needs after the first, if that is fp32. */
+ * which nobody needs after the first, if that is fp32 and nobody else's. */
 static float *direction_of(const struct model *model, const struct work *work,
                            const struct seat *seat)
 {
     const struct tensor *tensor = &model->tensors[work->tensor];
-    if (seat->contributions[0].dtype == OPT_FP32) {
+    if (seat->contributions[0].dtype == OPT_FP32 && !seat->contributions[0].shared) {
         return (float *)(uintptr_t)seat->contributions[0].values;
     }
     float *all = tensor->n <= TEAM_DIRECTION ? seat->direction : model->update.scratch;
@@ -136,7 +137,8 @@ size_t portion_first_overflow(const struct opt_contribution *contributions,
                                 at * opt_dtype_size(from->dtype),
                             values, run);
             for (size_t k = 0; k < run; k++) {
-                sums[k] += from->factor * (double)values[k];
+                bool counts = !from->shared || isfinite(values[k]);
+                sums[k] += counts ? from->factor * (double)values[k] : 0;
             }
         }
         for (size_t k = 0; k < run; k++) {

@@ -46,6 +46,7 @@ struct push {
     uint64_t session;
     uint64_t complete_ns; /* when its last frame came */
     uint32_t frame_count;
+    bool shared;       /* its values are in memory that the worker can still write */
     bool echo;         /* sent again while the first copy waits: data is not used */
     bool skip;         /* not finite: its round will be skipped */
     bool again;        /* resumed: what comes may have come before */

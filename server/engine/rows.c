@@ -147,6 +147,7 @@ void rows_begin(struct model *model, struct seat *seat)
             .values = source->values,
             .dtype = push->head.dtype,
             .factor = seat->factors[source->push] * update->damping,
+            .shared = push->shared,
         };
     }
     rows->groups[rows->group_count].first = count;

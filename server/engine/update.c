@@ -449,7 +449,8 @@ void update_start(struct engine *engine, struct model *model)
     update_batch_start(engine, model, true);
 }
 
-/* Where the aggregate is not finite. */
+/* Where the aggregate is not finite; about there, if its worker has changed it since.
+ */
 static void find_overflow(struct engine *engine, struct model *model, uint32_t *tensor,
                           uint64_t *element)
 {
@@ -465,7 +466,8 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
             size_t found =
                 portion_block_overflow(model, &work, team_seat(engine->team));
             *tensor = number;
-            *element = k * OPT_BLOCK + found;
+            bool is_there = found < portion_block_elements(of, k);
+            *element = k * OPT_BLOCK + (is_there ? found : 0);
             return;
         }
     }
@@ -473,11 +475,11 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
     for (size_t i = 0; i < rows->group_count; i++) {
         if (!isfinite(rows->sums[i].first)) {
             size_t width = rows_width(model, i);
-            *tensor = rows->groups[i].tensor;
-            *element =
-                rows->groups[i].row * width +
+            size_t found =
                 portion_first_overflow(rows->contributions + rows->groups[i].first,
                                        rows_contributions(rows, i), width);
+            *tensor = rows->groups[i].tensor;
+            *element = rows->groups[i].row * width + (found < width ? found : 0);
             return;
         }
     }

@@ -56,7 +56,7 @@ struct update {
     struct opt_update scalars;
     struct opt_tensor_update *tensors; /* one per tensor of the model */
     struct opt_block_sums *sums;       /* one per block of the model */
-    float *scratch; /* directions of one large tensor without an fp32 gradient */
+    float *scratch; /* directions of one large tensor that its gradient cannot take */
     size_t scratch_bytes;
     struct span *spans; /* of the batch, ascending */
     size_t span_count;

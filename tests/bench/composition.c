@@ -49,7 +49,7 @@ static void composed_block(const struct contest *contest, size_t first)
 {
     const struct kernel_run *run = &contest->run;
     struct opt_contribution gradient = { (const float *)run->gradients[0] + first,
-                                         OPT_FP32, 1.0 };
+                                         OPT_FP32, 1.0, false };
     struct opt_block_memory memory = { .n = OPT_BLOCK,
                                        .w = run->w + first,
                                        .w_out = run->w + first,
