@@ -28,6 +28,7 @@ static const char *const message_names[] = {
     [OPT_MESSAGE_SET] = "set",
     [OPT_MESSAGE_BARRIER] = "barrier",
     [OPT_MESSAGE_REST] = "rest",
+    [OPT_MESSAGE_SHARE] = "share",
 };
 _Static_assert(sizeof(message_names) / sizeof(message_names[0]) == OPT_MESSAGE_LIMIT,
                "every message has a name");
@@ -209,6 +210,43 @@ enum opt_status opt_wire_segments_read(const struct opt_wire_segments *how,
         }
     }
     *out = read;
+    return OPT_OK;
+}
+
+enum opt_status opt_wire_places_read(const char *what, const uint64_t *places,
+                                     size_t count, const struct opt_segment *segments,
+                                     size_t segment_count, size_t data_size,
+                                     const uint64_t **out, struct opt_error *error)
+{
+    *out = NULL;
+    if (count == 0) {
+        return OPT_OK;
+    }
+    if (count != segment_count) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "%s: %zu places are given for %zu segments", what, count,
+                        segment_count);
+    }
+    if (data_size > 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "%s: values are given by place, but %zu bytes came with them",
+                        what, data_size);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (segments[i].count == 0) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "%s: segment %zu is given by place; it must say how many "
+                            "elements it has, and have no rows",
+                            what, i);
+        }
+        if (places[i] % OPT_PLACE_ALIGNMENT != 0) {
+            return opt_fail(error, OPT_INVALID_ARGUMENT,
+                            "%s: the place of segment %zu is byte %" PRIu64
+                            "; it must be a multiple of %d",
+                            what, i, places[i], (int)OPT_PLACE_ALIGNMENT);
+        }
+    }
+    *out = places;
     return OPT_OK;
 }
 

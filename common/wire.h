@@ -24,6 +24,8 @@ enum {
     OPT_SEGMENTS_MAX = 4096,     /* segments of one frame */
     OPT_OPTIONS_MAX = 64,        /* options of a specification or a group */
     OPT_UNANSWERED_MAX = 1024,   /* pushes that one open asks about */
+    OPT_RELEASED_MAX = 64,       /* requests that one request releases */
+    OPT_PLACE_ALIGNMENT = 64,    /* of values in a memory file */
     OPT_CHUNK_BYTES = 4 << 20,   /* advised data of one frame */
     OPT_BLOCK = 16384,           /* elements of a block */
     OPT_SHARD = 1 << 20,         /* most elements of a shard, and of a sparse row */
@@ -74,6 +76,7 @@ enum opt_message {
     OPT_MESSAGE_SET = 25,
     OPT_MESSAGE_BARRIER = 26,
     OPT_MESSAGE_REST = 27,
+    OPT_MESSAGE_SHARE = 28,
     OPT_MESSAGE_LIMIT
 };
 
@@ -179,7 +182,8 @@ struct opt_push {
     size_t segment_count;
     uint32_t frame;
     bool last;
-    uint64_t incarnation; /* 0: the present one */
+    uint64_t incarnation;   /* 0: the present one */
+    const uint64_t *places; /* of the segments, in a memory file; NULL: in data */
 };
 struct opt_pull {
     uint32_t model;
@@ -189,6 +193,7 @@ struct opt_pull {
     const struct opt_segment *segments;
     size_t segment_count;
     uint64_t min_step;
+    bool shared; /* weights may be given by place */
 };
 struct opt_push_pull {
     struct opt_push push;
@@ -219,6 +224,8 @@ struct opt_request {
     uint32_t timeout_ms;
     bool has_checksum;
     uint64_t checksum;
+    const uint64_t *released; /* ids of requests */
+    size_t released_count;
     enum opt_message message;
     union {
         struct opt_hello hello;
@@ -233,6 +240,7 @@ struct opt_request {
         struct opt_wait wait;
         uint32_t leave; /* model number */
         uint32_t rest;  /* model number */
+        uint32_t share; /* model number */
         struct opt_barrier barrier;
         struct opt_set set;
     } body;
@@ -295,6 +303,7 @@ struct opt_pull_reply {
     size_t segment_count;
     bool last;
     uint64_t epoch;
+    const uint64_t *places; /* of the segments, in a memory file; NULL: in data */
 };
 struct opt_push_pull_reply {
     bool has_push;
@@ -309,6 +318,10 @@ struct opt_wait_reply { /* to wait and to barrier */
 struct opt_set_reply {
     uint64_t step;
     const char *specification;
+};
+struct opt_share_reply {
+    uint64_t gradient_bytes; /* 0: no such file */
+    uint64_t weight_bytes;
 };
 struct opt_counter {
     const char *name;
@@ -335,6 +348,7 @@ struct opt_reply {
         struct opt_wait_reply barrier;
         struct opt_statistics_reply statistics;
         struct opt_set_reply set;
+        struct opt_share_reply share;
     } body;
 };
 

@@ -71,6 +71,12 @@ enum opt_status opt_wire_segments_read(const struct opt_wire_segments *how,
                                        const struct opt_segment **out,
                                        struct opt_error *error);
 
+/* The places of segments that were read, if there are any: *out is NULL if not. */
+enum opt_status opt_wire_places_read(const char *what, const uint64_t *places,
+                                     size_t count, const struct opt_segment *segments,
+                                     size_t segment_count, size_t data_size,
+                                     const uint64_t **out, struct opt_error *error);
+
 /* NULL: the defaults. */
 enum opt_status opt_wire_consistency_read(const Optimd__V1__Consistency *consistency,
                                           struct opt_consistency *out,

@@ -129,12 +129,18 @@ static enum opt_status read_pull(const struct context *c,
                                    .segment_count = from->n_segments,
                                    .last = from->last,
                                    .epoch = from->epoch };
-    return opt_wire_segments_read(
+    bool placed = from->n_places > 0;
+    status = opt_wire_segments_read(
         &(struct opt_wire_segments){ .what = "pull",
                                      .dtype = to->dtype,
-                                     .data_size = c->data_size,
+                                     .data_size =
+                                         placed ? OPT_WIRE_NO_VALUES : c->data_size,
                                      .whole = true },
         from->segments, from->n_segments, c->arena, &to->segments, c->error);
+    return status != OPT_OK ? status
+                            : opt_wire_places_read("pull", from->places, from->n_places,
+                                                   to->segments, to->segment_count,
+                                                   c->data_size, &to->places, c->error);
 }
 
 static enum opt_status read_push_pull(const struct context *c,
@@ -223,6 +229,11 @@ static enum opt_status read_body(const struct context *c, const Optimd__V1__Repl
         to->body.set =
             (struct opt_set_reply){ .step = from->set->step,
                                     .specification = from->set->specification };
+        return OPT_OK;
+    case OPTIMD__V1__REPLY__BODY_SHARE:
+        to->body.share =
+            (struct opt_share_reply){ .gradient_bytes = from->share->gradient_bytes,
+                                      .weight_bytes = from->share->weight_bytes };
         return OPT_OK;
     case OPTIMD__V1__REPLY__BODY_ASSIGN:
     case OPTIMD__V1__REPLY__BODY_LIST:
@@ -394,6 +405,10 @@ static void write_pull(struct opt_writer *writer, const void *what)
     Optimd__V1__PullReply tail = OPTIMD__V1__PULL_REPLY__INIT;
     tail.last = pull->last;
     tail.epoch = pull->epoch;
+    if (pull->places != NULL) {
+        tail.places = (uint64_t *)(uintptr_t)pull->places;
+        tail.n_places = pull->segment_count;
+    }
     opt_write_fields(writer, &tail.base);
 }
 
@@ -455,6 +470,15 @@ static void write_set(struct opt_writer *writer, const void *what)
     opt_write_fields(writer, &message.base);
 }
 
+static void write_share(struct opt_writer *writer, const void *what)
+{
+    const struct opt_share_reply *share = what;
+    Optimd__V1__ShareReply message = OPTIMD__V1__SHARE_REPLY__INIT;
+    message.gradient_bytes = share->gradient_bytes;
+    message.weight_bytes = share->weight_bytes;
+    opt_write_fields(writer, &message.base);
+}
+
 static void write_nothing(struct opt_writer *writer, const void *what)
 {
     (void)writer, (void)what; /* an empty message */
@@ -502,6 +526,9 @@ static void write_reply(struct opt_writer *writer, const void *what)
         break;
     case OPT_MESSAGE_SET:
         write = write_set;
+        break;
+    case OPT_MESSAGE_SHARE:
+        write = write_share;
         break;
     case OPT_MESSAGE_ASSIGN:
     case OPT_MESSAGE_LIST:

@@ -242,10 +242,17 @@ static enum opt_status read_push(const struct context *c, const Optimd__V1__Push
                              .frame = from->frame,
                              .last = from->last,
                              .incarnation = from->incarnation };
-    return opt_wire_segments_read(
-        &(struct opt_wire_segments){
-            .what = "push", .dtype = to->dtype, .data_size = c->data_size },
+    bool placed = from->n_places > 0;
+    status = opt_wire_segments_read(
+        &(struct opt_wire_segments){ .what = "push",
+                                     .dtype = to->dtype,
+                                     .data_size =
+                                         placed ? OPT_WIRE_NO_VALUES : c->data_size },
         from->segments, from->n_segments, c->arena, &to->segments, c->error);
+    return status != OPT_OK ? status
+                            : opt_wire_places_read("push", from->places, from->n_places,
+                                                   to->segments, to->segment_count,
+                                                   c->data_size, &to->places, c->error);
 }
 
 static enum opt_status read_pull(const struct context *c, const Optimd__V1__Pull *from,
@@ -265,7 +272,8 @@ static enum opt_status read_pull(const struct context *c, const Optimd__V1__Pull
                              .slot = from->slot,
                              .dtype = (enum opt_dtype)from->dtype,
                              .segment_count = from->n_segments,
-                             .min_step = from->min_step };
+                             .min_step = from->min_step,
+                             .shared = from->shared };
     if (to->view == OPT_VIEW_SLOT) {
         status = opt_wire_name(from->slot, "pull: slot name", c->error);
     } else if (from->slot[0] != '\0') {
@@ -379,6 +387,9 @@ static enum opt_status read_body(const struct context *c,
     case OPTIMD__V1__REQUEST__BODY_REST:
         to->body.rest = from->rest->model;
         return OPT_OK;
+    case OPTIMD__V1__REQUEST__BODY_SHARE:
+        to->body.share = from->share->model;
+        return OPT_OK;
     case OPTIMD__V1__REQUEST__BODY_BARRIER:
         return read_barrier(c, from->barrier, &to->body.barrier);
     case OPTIMD__V1__REQUEST__BODY_DELETE:
@@ -425,8 +436,15 @@ enum opt_status opt_request_read(const uint8_t *header, size_t size, size_t data
             "a request's body is field %u, which this version does not know",
             seen.unknown_body);
     }
+    if (from->n_released > OPT_RELEASED_MAX) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "a request releases %zu others; at most %d", from->n_released,
+                        (int)OPT_RELEASED_MAX);
+    }
     struct opt_request request = { .id = from->id,
                                    .timeout_ms = from->timeout_ms,
+                                   .released = from->released,
+                                   .released_count = from->n_released,
                                    .message = (enum opt_message)from->body_case };
     if (from->checksum_case == OPTIMD__V1__REQUEST__CHECKSUM_XXH3) {
         request.has_checksum = true;

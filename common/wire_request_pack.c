@@ -154,6 +154,10 @@ static void write_push(struct opt_writer *writer, const void *what)
     tail.frame = push->frame;
     tail.last = push->last;
     tail.incarnation = push->incarnation;
+    if (push->places != NULL) {
+        tail.places = (uint64_t *)(uintptr_t)push->places;
+        tail.n_places = push->segment_count;
+    }
     opt_write_fields(writer, &tail.base);
 }
 
@@ -169,6 +173,7 @@ static void write_pull(struct opt_writer *writer, const void *what)
     opt_write_segments(writer, PULL_SEGMENTS, pull->segments, pull->segment_count);
     Optimd__V1__Pull tail = OPTIMD__V1__PULL__INIT;
     tail.min_step = pull->min_step;
+    tail.shared = pull->shared;
     opt_write_fields(writer, &tail.base);
 }
 
@@ -203,6 +208,14 @@ static void write_rest(struct opt_writer *writer, const void *what)
 {
     const uint32_t *model = what;
     Optimd__V1__Rest message = OPTIMD__V1__REST__INIT;
+    message.model = *model;
+    opt_write_fields(writer, &message.base);
+}
+
+static void write_share(struct opt_writer *writer, const void *what)
+{
+    const uint32_t *model = what;
+    Optimd__V1__Share message = OPTIMD__V1__SHARE__INIT;
     message.model = *model;
     opt_write_fields(writer, &message.base);
 }
@@ -245,6 +258,8 @@ static void write_request(struct opt_writer *writer, const void *what)
     Optimd__V1__Request message = OPTIMD__V1__REQUEST__INIT;
     message.id = request->id;
     message.timeout_ms = request->timeout_ms;
+    message.n_released = request->released_count;
+    message.released = (uint64_t *)(uintptr_t)request->released;
     if (request->has_checksum) {
         message.checksum_case = OPTIMD__V1__REQUEST__CHECKSUM_XXH3;
         message.xxh3 = request->checksum;
@@ -287,6 +302,9 @@ static void write_request(struct opt_writer *writer, const void *what)
         break;
     case OPT_MESSAGE_REST:
         write = write_rest;
+        break;
+    case OPT_MESSAGE_SHARE:
+        write = write_share;
         break;
     case OPT_MESSAGE_BARRIER:
         write = write_barrier;
