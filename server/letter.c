@@ -9,6 +9,7 @@
 
 #include "server/buffer.h"
 #include "server/engine/published.h"
+#include "server/engine/region.h"
 
 enum { ALIGNMENT = 64, SMALL_BYTES = 4 << 10, PIECES_KEPT = 16 };
 
@@ -65,6 +66,11 @@ static void empty(struct letter *letter)
     free(letter->own);
     free(letter->table);
     letter_drop_data(letter);
+    region_unref(letter->region);
+    region_unref(letter->weights);
+    for (size_t i = 0; i < LETTER_OFFERS; i++) {
+        region_unref(letter->offers[i]);
+    }
 }
 
 void letter_renew(struct letter *letter, struct mailbox *home, struct conn *conn,

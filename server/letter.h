@@ -27,7 +27,14 @@
 
 struct conn;    /* the loop's; the engine never looks inside */
 struct peer;    /* the engine's; the loop never looks inside */
+struct region;  /* engine/region.h */
 struct version; /* engine/published.h */
+
+enum {
+    LETTER_GRADIENTS, /* in offers */
+    LETTER_WEIGHTS,
+    LETTER_OFFERS
+};
 
 enum letter_kind {
     LETTER_REQUEST, /* request and data are filled in */
@@ -67,7 +74,10 @@ struct letter {
     uint8_t *data; /* 64-byte aligned, or NULL */
     size_t data_size;
     size_t data_capacity;
-    uint8_t *small;   /* memory for short data, or NULL; it stays with the letter */
+    uint8_t *small; /* memory for short data, or NULL; it stays with the letter */
+    struct region *region; /* where the values of a push given by place are, one
+                              reference; NULL: in data */
+    size_t placed;         /* bytes of them */
     size_t nonfinite; /* first NaN or infinity among data's elements, SIZE_MAX: none
                          (pushes only) */
 
@@ -85,7 +95,12 @@ struct letter {
     size_t copied;        /* pieces whose rows have been copied, or that have no rows */
     size_t noted;         /* pieces whose values its worker's recall has */
     enum opt_dtype dtype; /* of the pieces on the wire */
-    void *own;            /* one more malloc'd block that pieces may point into */
+    struct region *weights; /* where the peer can read pieces itself, one reference;
+                               NULL: they are sent */
+    bool lent;              /* some have been given by place */
+    struct region
+        *offers[LETTER_OFFERS]; /* files that go with the answer, references */
+    void *own;                  /* one more malloc'd block that pieces may point into */
 };
 
 /* An empty letter; NULL if there is no memory. arena_limit bounds request and reply. */

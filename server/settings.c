@@ -48,6 +48,8 @@ static const struct setting table[] = {
       "what to serve: HOST:PORT (port 0: a free one), unix:/PATH, or several" },
     { "insecure", SETTING_FLAG, AT(insecure), "false", NULL, 0, 0, NULL,
       "serve an address that other machines reach, without encryption or passwords" },
+    { "no-shared-memory", SETTING_FLAG, AT(no_shared_memory), "false", NULL, 0, 0, NULL,
+      "send everything to workers on Unix sockets as well, and share no memory with them" },
     { "data-dir", SETTING_WORD, AT(data_dir), "", NULL, 0, 0, "DIR",
       "directory that belongs to this daemon alone" },
     { "port-file", SETTING_WORD, AT(port_file), "", NULL, 0, 0, "FILE",

@@ -23,6 +23,7 @@ enum { SETTING_TEXT = 256 }; /* longest value, with its end */
 struct settings {
     char listen[SETTING_TEXT];
     bool insecure;
+    bool no_shared_memory;
     char data_dir[SETTING_TEXT];  /* "": none */
     char port_file[SETTING_TEXT]; /* "": none */
     enum opt_log_level log_level;

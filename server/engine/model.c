@@ -10,6 +10,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/published.h"
 #include "server/engine/push.h"
+#include "server/engine/region.h"
 #include "server/engine/segment.h"
 
 enum {
@@ -412,7 +413,8 @@ void model_collect(struct model *model)
     while (version != NULL) {
         struct version *next = version_next(version);
         size_t number = version_number(version);
-        if (number < model->shard_count && model->shards[number].spare == NULL) {
+        if (number < model->shard_count && model->shards[number].spare == NULL &&
+            !model_outgrew(model, version)) {
             model->shards[number].spare = version;
             model->shards[number].idle_updates = 0;
         } else {
@@ -420,6 +422,52 @@ void model_collect(struct model *model)
         }
         version = next;
     }
+}
+
+enum opt_status model_share(struct engine *engine, struct model *model,
+                            struct opt_error *error)
+{
+    if (version_pool_region(model->pool) != NULL) {
+        return OPT_OK;
+    }
+    /* Weights, what comes after them while they are read, and the same of the training
+     * view where that is another one. */
+    size_t planes = opt_view_train_differs(&model->spec) ? 4 : 2;
+    size_t bytes;
+    if (!size_multiply(model->floats, planes * sizeof(float), &bytes)) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "the model is too large");
+    }
+    size_t *at = malloc(model->shard_count * sizeof *at);
+    if (at == NULL) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                        "no memory to share the weights of model \"%s\"", model->name);
+    }
+    for (size_t i = 0; i < model->shard_count; i++) {
+        at[i] = model->shards[i].at;
+    }
+    struct region *region;
+    enum opt_status status =
+        region_new(REGION_WEIGHTS, bytes, &engine->budget, &region, error);
+    if (status == OPT_OK) {
+        if (!version_pool_share(model->pool, region, at, model->shard_count,
+                                model->floats)) {
+            status =
+                opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                         "no memory to share the weights of model \"%s\"", model->name);
+        }
+        region_unref(region);
+    }
+    free(at);
+    for (size_t i = 0; status == OPT_OK && i < model->shard_count; i++) {
+        version_free(model->shards[i].spare); /* the next one is to be in the file */
+        model->shards[i].spare = NULL;
+    }
+    return status;
+}
+
+bool model_outgrew(const struct model *model, const struct version *version)
+{
+    return version_pool_region(model->pool) != NULL && version_plane(version) < 0;
 }
 
 bool model_back(struct engine *engine, struct model *model, struct shard *shard)

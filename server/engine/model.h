@@ -180,6 +180,14 @@ void model_assign(struct model *model, const struct opt_segment *segment,
 /* The weights are there: slots that copy them do so. */
 void model_ready(struct model *model);
 
+/* Make the model's weights from the next update on where workers of this machine can
+ * read them. OPT_RESOURCE_EXHAUSTED; they can be asked for again. */
+enum opt_status model_share(struct engine *engine, struct model *model,
+                            struct opt_error *error);
+/* Whether a version of the model is not where the next one would be made: it is in
+ * memory of its own, and the model shares its weights. */
+bool model_outgrew(const struct model *model, const struct version *version);
+
 /* See that the shard has a spare version, from those that readers returned or fresh.
  * False if the budget does not allow it. */
 bool model_back(struct engine *engine, struct model *model, struct shard *shard);

@@ -20,6 +20,7 @@ void part_wish(struct push *push, const struct opt_pull *pull)
     }
     push->wishes = true;
     push->wish_dtype = pull->dtype;
+    push->wish_shared = pull->shared;
 }
 
 void part_forget(struct push *push)
@@ -93,6 +94,9 @@ static struct letter *make(const struct push *push)
     letter->dtype = push->wish_dtype;
     letter->request.id = frame->request.id;
     letter->request.has_checksum = frame->request.has_checksum;
+    letter->request.message = OPT_MESSAGE_PUSH_PULL;
+    letter->request.body.push_pull.pull =
+        (struct opt_pull){ .model = model->number, .shared = push->wish_shared };
     letter->reply = (struct opt_reply){
         .id = frame->request.id,
         .message = OPT_MESSAGE_PUSH_PULL,

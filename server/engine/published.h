@@ -13,14 +13,21 @@
  *
  * A pool is what the versions of one model have in common: it keeps the returned ones
  * for the next update, and outlives the model as long as a reader holds a version.
+ *
+ * If workers of this machine share the model's weights, versions are made in a file in
+ * memory (region.h) that has room for a few of each shard, plane by plane: a plane is
+ * laid out as the model's flat range is. Those that were made before, and those for
+ * which there is no room, are in memory of their own, which is sent.
  */
 #ifndef OPTIMD_SERVER_ENGINE_PUBLISHED_H
 #define OPTIMD_SERVER_ENGINE_PUBLISHED_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct budget;
+struct region;
 struct version;
 struct version_pool;
 
@@ -31,6 +38,13 @@ void version_unref(struct version *version);
 
 /* NULL: no memory. budget (borrowed) must outlive every version. */
 struct version_pool *version_pool_new(struct budget *budget);
+/* Make versions in region (shares it) from now on: shard number % shard_count at float
+ * at[number % shard_count] of each plane of plane_floats. at is copied. False: no
+ * memory. Once for a pool. */
+bool version_pool_share(struct version_pool *pool, struct region *region,
+                        const size_t *at, size_t shard_count, size_t plane_floats);
+/* The region, borrowed, or NULL. */
+struct region *version_pool_region(const struct version_pool *pool);
 /* The model is gone: versions are freed from now on when their last reference is
  * dropped, the pool with the last of them. NULL is allowed. */
 void version_pool_close(struct version_pool *pool);
@@ -40,7 +54,8 @@ struct version *version_pool_returned(struct version_pool *pool);
 struct version *version_next(const struct version *version);
 
 /* A version of count floats, zeros, with one reference, marked with the number of what
- * it is a version of. NULL if the budget or the memory does not allow it. */
+ * it is a version of: that of a shard, with a multiple of the count of shards added for
+ * views of it, or SIZE_MAX. NULL if the budget or the memory does not allow it. */
 struct version *version_new(struct version_pool *pool, size_t count, size_t number);
 /* The same, but for a caller that has taken version_bytes(count) from the budget. */
 struct version *version_new_paid(struct version_pool *pool, size_t count,
@@ -52,6 +67,12 @@ void version_free(struct version *version);
 
 float *version_values(struct version *version);
 size_t version_number(const struct version *version);
+/* Which plane of the pool's region the version is in, or -1. */
+int version_plane(const struct version *version);
+/* Where values, which are the version's, are in region: false if they are not in it.
+ * Any thread. */
+bool version_place(const struct version *version, const float *values,
+                   const struct region *region, uint64_t *place);
 /* One more reference. */
 struct version *version_ref(struct version *version);
 /* Whether anybody but the caller has a reference. If not, whatever readers did with it

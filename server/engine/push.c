@@ -8,6 +8,7 @@
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/part.h"
+#include "server/engine/region.h"
 #include "server/engine/rows.h"
 #include "server/engine/segment.h"
 
@@ -348,15 +349,19 @@ enum opt_status push_take(struct engine *engine, struct push *push,
                         "no memory for the %zu segments of a frame",
                         head->segment_count);
     }
-    enum opt_status status =
-        segments_check(push->model, SEGMENT_PUSH, head->dtype, head->segments,
-                       head->segment_count, letter->data_size, segments, error);
+    enum opt_status status = segments_check(
+        push->model, SEGMENT_PUSH, head->dtype, head->segments, head->segment_count,
+        letter->region != NULL ? letter->placed : letter->data_size, segments, error);
     if (status != OPT_OK || push->echo) {
         return status;
     }
     status = check_finite(push, letter, segments, head->segment_count, error);
     const uint8_t *values = letter->data;
+    push->shared = push->shared || letter->region != NULL;
     for (size_t i = 0; status == OPT_OK && i < head->segment_count; i++) {
+        if (letter->region != NULL) {
+            values = region_base(letter->region) + head->places[i];
+        }
         bool by_rows = push->model->tensors[segments[i].tensor].width > 0;
         *used = *used || by_rows;
         status = by_rows ? add_rows(engine, push, letter, &segments[i], values, error)

@@ -59,6 +59,7 @@ struct push {
                           are applied shard by shard */
     uint8_t *left;     /* the same: those that have gone to the worker (part.h) */
     bool wishes;       /* for that */
+    bool wish_shared;  /* and that it may be given by place */
     enum opt_dtype wish_dtype;
     const uint8_t **blocks; /* per block of the model: its values, or NULL */
     struct row_run *rows_first, *rows_last;

@@ -124,6 +124,37 @@ static struct span span_at(const struct model *model, size_t place)
     return model->update.spans[place];
 }
 
+/* What the update writes, or has written, of the shard beside one of a large tensor, or
+ * NULL. */
+static const struct version *neighbour(const struct model *model,
+                                       const struct shard *shard)
+{
+    const struct tensor *tensor = &model->tensors[shard->first_tensor];
+    const struct shard *first = &model->shards[tensor->shard];
+    const struct shard *end = first + (tensor->n + OPT_SHARD - 1) / OPT_SHARD;
+    if (shard > first && shard[-1].next != NULL) {
+        return shard[-1].next;
+    }
+    if (shard + 1 < end && shard[1].next != NULL) {
+        return shard[1].next;
+    }
+    bool applied = shard > first && shard[-1].stage == SHARD_APPLIED;
+    return model->stream.open && applied ? shard[-1].current : NULL;
+}
+
+/* Whether the update had better not write in place though nobody reads the shard: to
+ * bring it to where workers of this machine can read it, and all of a tensor into one
+ * plane, so that they find it in one piece. */
+static bool had_better_move(const struct model *model, const struct shard *shard)
+{
+    if (version_pool_region(model->pool) == NULL) {
+        return false;
+    }
+    const struct version *beside = neighbour(model, shard);
+    return model_outgrew(model, shard->current) ||
+           (beside != NULL && version_plane(beside) != version_plane(shard->current));
+}
+
 /* See that the update may write the shard: in place if nobody reads it, else into a
  * fresh version, with what the update does not write carried over. */
 static bool open_shard(struct engine *engine, struct model *model, struct shard *shard)
@@ -131,12 +162,17 @@ static bool open_shard(struct engine *engine, struct model *model, struct shard 
     if (shard->next != NULL) {
         return true;
     }
-    if (version_held(shard->current) && !model_back(engine, model, shard)) {
-        return false;
+    bool held = version_held(shard->current);
+    bool moves = held || had_better_move(model, shard);
+    if (moves && !model_back(engine, model, shard)) {
+        if (held) {
+            return false;
+        }
+        moves = false;
     }
     shard->opened = model->update.opened;
     model->update.opened = shard;
-    if (!version_held(shard->current)) {
+    if (!moves) {
         shard->next = shard->current;
         model_spare_idle(shard);
         return true;

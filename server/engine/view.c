@@ -151,13 +151,16 @@ static bool make_mirrors(struct model *model, int source)
 static bool open_mirror(struct engine *engine, struct model *model,
                         const struct shard *shard, struct mirror *mirror)
 {
-    if (mirror->version != NULL && !version_held(mirror->version)) {
+    if (mirror->version != NULL && !version_held(mirror->version) &&
+        !model_outgrew(model, mirror->version)) {
         return true;
     }
-    struct version *fresh = version_new(model->pool, shard->n, SIZE_MAX);
+    /* Which view it is makes no difference: a number beyond those of the shards. */
+    size_t number = model->shard_count + (size_t)(shard - model->shards);
+    struct version *fresh = version_new(model->pool, shard->n, number);
     if (fresh == NULL) {
         models_trim(engine);
-        fresh = version_new(model->pool, shard->n, SIZE_MAX);
+        fresh = version_new(model->pool, shard->n, number);
     }
     if (fresh == NULL) {
         return false;

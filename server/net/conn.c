@@ -15,6 +15,7 @@
 #include "server/net/receive.h"
 #include "server/net/refusal.h"
 #include "server/net/send.h"
+#include "server/net/share.h"
 #include "server/net/socket.h"
 
 static const struct net_limits *limits_of(const struct conn *conn)
@@ -85,6 +86,7 @@ void conn_returned(struct conn *conn, struct letter *letter)
     if (letter->request.message == OPT_MESSAGE_HELLO) {
         on_hello_answered(conn, letter);
     }
+    share_note(conn, letter);
     bool hang_up = letter->hang_up;
     send_answer(conn, letter);
     if (hang_up) {
@@ -121,6 +123,7 @@ static void on_closed(uv_handle_t *handle)
     struct conn *conn = handle->data;
     struct loop *loop = conn->loop;
     conn->closed = true;
+    share_close(conn); /* not before: see share.h */
     if (conn->refused) {
         atomic_fetch_sub(&loop->all->refusals, 1);
     } else {
@@ -223,6 +226,7 @@ static void conn_free(struct conn *conn)
     }
     opt_frame_reader_free(conn->reader);
     XXH3_freeState(conn->hash);
+    free(conn->sharing);
     free(conn);
 }
 
@@ -364,6 +368,14 @@ static void check_silence(struct conn *conn, uint64_t now)
 static void check_writing(struct conn *conn, uint64_t now)
 {
     size_t queue = uv_stream_get_write_queue_size(&conn->handle.stream);
+    if (conn->files_ms != 0) { /* libuv does not know of them, and so cannot tell */
+        if (now - conn->files_ms > limits_of(conn)->write_ms) {
+            conn_close(conn, "reads nothing");
+        } else {
+            loop_ready(conn->loop, conn);
+        }
+        return;
+    }
     if (queue == 0 || queue != conn->written_queue) {
         if (queue > 0 && queue < conn->written_queue) {
             /* Somebody reads at the other end, so it lives. */
@@ -461,6 +473,9 @@ static void introduce(struct conn *conn, int socket)
                      sizeof(conn->address));
     socket_tune(socket, (struct sockaddr *)&address, limits_of(conn)->user_timeout_ms,
                 limits_of(conn)->congestion);
+    if (address.ss_family == AF_UNIX && limits_of(conn)->shares_memory) {
+        conn->sharing = sharing_new();
+    }
 }
 
 void conn_open(struct loop *loop, int socket, bool refuse)

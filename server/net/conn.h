@@ -26,6 +26,7 @@
 #include "server/net/loop.h"
 
 struct message_row;
+struct sharing;
 
 enum conn_state { CONN_OPEN, CONN_ENDING, CONN_LINGERING, CONN_CLOSING };
 
@@ -88,6 +89,10 @@ struct conn {
     size_t reserved;    /* bytes taken from the common budget */
     struct open_push pushes[PUSHES_MAX];
     size_t push_count;
+
+    /* memory in common with the peer (share.c) */
+    struct sharing *sharing; /* NULL: it cannot be had */
+    uint64_t files_ms;       /* since when files are to be sent; 0: none are */
 
     /* what goes out (send.c) */
     struct letter *answers, *answers_last; /* not yet sent completely */

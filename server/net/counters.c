@@ -16,6 +16,7 @@ static const char *const names[] = {
     [COUNTER_FRAMES_REFUSED] = "frames_refused",
     [COUNTER_READ_PAUSES] = "read_pauses",
     [COUNTER_DATA_MOVED] = "data_bytes_moved",
+    [COUNTER_DATA_SHARED] = "data_bytes_shared",
     [COUNTER_DATA_NARROWED] = "data_bytes_narrowed",
     [COUNTER_RECEIVE_NS] = "receive_ns",
     [COUNTER_SEND_NS] = "send_ns",

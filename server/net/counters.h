@@ -22,6 +22,7 @@ enum counter {
     COUNTER_FRAMES_REFUSED, /* answered with an error by a loop, or broken */
     COUNTER_READ_PAUSES,    /* how often a connection had to wait for room */
     COUNTER_DATA_MOVED,     /* bytes of received data copied in user space */
+    COUNTER_DATA_SHARED,    /* bytes taken and given by place, in shared memory */
     COUNTER_DATA_NARROWED,  /* bytes of sent data converted to a 16-bit type */
     COUNTER_RECEIVE_NS,     /* from headers to the ends of their frames */
     COUNTER_SEND_NS,        /* from the engine's answers to their last bytes written */

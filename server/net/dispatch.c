@@ -32,6 +32,12 @@ const struct message_row *dispatch(const struct conn *conn, struct letter *lette
                     name);
         return NULL;
     }
+    if (request->message == OPT_MESSAGE_SHARE && conn->sharing == NULL) {
+        letter_fail(letter, OPT_FAILED_PRECONDITION,
+                    "no memory is shared on this connection; it takes a Unix socket, "
+                    "and a daemon that is not told no-shared-memory");
+        return NULL;
+    }
     if (row->data == DATA_NONE && data_size > 0) {
         letter_fail(letter, OPT_INVALID_ARGUMENT,
                     "%s has no data, but %zu bytes came with it", name, data_size);

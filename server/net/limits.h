@@ -2,6 +2,7 @@
 #ifndef OPTIMD_SERVER_NET_LIMITS_H
 #define OPTIMD_SERVER_NET_LIMITS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,7 @@ struct net_limits {
     uint32_t idle_ms;         /* silence of an observer */
     uint32_t room_ms;         /* longest wait for the budget of all connections */
     uint32_t user_timeout_ms; /* TCP_USER_TIMEOUT */
+    bool shares_memory;       /* with peers on Unix sockets */
     const char *congestion;   /* congestion control for loopback peers, "" leaves it */
 };
 

@@ -61,6 +61,7 @@ struct loop {
     int spare_letter_count;
     XXH3_state_t *hash; /* of data sent; NULL until first needed */
     struct opt_segment segments[LOOP_SEGMENTS]; /* of the frame being made */
+    uint64_t places[LOOP_SEGMENTS];             /* of these, if given by place */
     char discard[LOOP_DISCARD];
 };
 

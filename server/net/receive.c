@@ -17,6 +17,7 @@
 #include "server/net/dispatch.h"
 #include "server/net/hold.h"
 #include "server/net/send.h"
+#include "server/net/share.h"
 
 enum {
     LIGHT_BYTES = 64 << 10
@@ -111,6 +112,12 @@ static void on_header(struct conn *conn)
     const uint8_t *header = opt_frame_header(conn->reader, &size);
     size_t data_size = opt_frame_data_size(conn->reader);
     conn->row = dispatch(conn, letter, header, size, data_size);
+    if (conn->row != NULL) {
+        share_release(conn, letter);
+        if (!share_locate(conn, letter)) {
+            conn->row = NULL;
+        }
+    }
     conn->unwanted = conn->row == NULL;
     if (conn->unwanted) {
         opt_frame_place(conn->reader, NULL);
@@ -179,7 +186,8 @@ static bool is_light(const struct letter *letter)
     switch (letter->request.message) {
     case OPT_MESSAGE_PUSH:
     case OPT_MESSAGE_PUSH_PULL:
-        return letter->data_size <= LIGHT_BYTES && !dispatch_is_part(letter);
+        return letter->data_size + letter->placed <= LIGHT_BYTES &&
+               !dispatch_is_part(letter);
     case OPT_MESSAGE_PULL:
     case OPT_MESSAGE_WAIT:
     case OPT_MESSAGE_HEARTBEAT:
@@ -194,11 +202,15 @@ static void on_end(struct conn *conn)
     struct letter *letter = conn->arriving;
     on_data(conn);
     count_moved(conn);
+    if (!conn->unwanted) {
+        share_examine(conn, letter);
+    }
     counter_add(COUNTER_FRAMES_RECEIVED, 1);
     conn->arriving = NULL;
     conn->frames++;
     /* In a request without data it only asks for one in the answer. */
-    if (!conn->unwanted && letter->request.has_checksum && letter->data_size > 0) {
+    if (!conn->unwanted && letter->request.has_checksum &&
+        letter->data_size + letter->placed > 0) {
         uint64_t sum = XXH3_64bits_digest(conn->hash);
         if (sum != letter->request.checksum) {
             letter_fail(letter, OPT_DATA_LOSS,

@@ -16,14 +16,17 @@
 #include "server/buffer.h"
 #include "server/letter.h"
 #include "server/net/counters.h"
+#include "server/net/share.h"
 
 enum {
     HEADS = 16 << 10,     /* memory for heads in an ordinary batch */
     PARTS = 64,           /* pieces of an ordinary batch; it grows */
     SEGMENT_BYTES = 31,   /* of a header, for a segment without rows, at most */
-    ROW_BYTES = 5,        /* and for a row */
+    ROW_BYTES = 5,        /* for a row, */
+    PLACE_BYTES = 10,     /* and for a place */
     SPARES = 8,           /* empty batches kept by a loop */
     TRY_BYTES = 64 << 10, /* up to here written at once, without a request */
+    FILES_FRAME = 128,    /* more than the answer to share takes */
     TAG_MAX = OPT_FRAME_BEGIN_MAX - OPT_FRAME_PREFIX
 };
 
@@ -49,7 +52,8 @@ struct cut {
     uint64_t from;     /* first element of the first piece */
     uint64_t until;    /* end of the last piece's part */
     uint64_t elements;
-    size_t segment_count; /* in loop->segments */
+    size_t segment_count; /* in loop->segments, and loop->places if */
+    bool placed;          /* the values are given by place */
     bool last;
 };
 
@@ -93,6 +97,7 @@ static void batch_done(struct loop *loop, struct batch *batch)
     while (batch->letters != NULL) {
         struct letter *letter = batch->letters;
         batch->letters = letter->next;
+        share_keep(conn, letter);
         conn_release(conn, letter);
     }
     buffer_give(batch->narrowed, batch->narrowed_capacity);
@@ -176,6 +181,7 @@ static uint64_t piece_elements(const struct letter *letter, size_t piece)
 static struct cut cut_frame(struct conn *conn, const struct letter *letter)
 {
     struct opt_segment *segments = conn->loop->segments;
+    uint64_t *places = conn->loop->places;
     const uint64_t most = OPT_CHUNK_BYTES / opt_dtype_size(letter->dtype);
     struct cut cut = { .letter = letter,
                        .first = conn->piece,
@@ -187,7 +193,15 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
         const struct opt_segment *whole = &letter->pieces[cut.end].segment;
         uint64_t start = whole->offset + from;
         uint64_t count = whole->count - from;
-        size_t names = SEGMENT_BYTES + ROW_BYTES * whole->row_count;
+        uint64_t place = 0;
+        bool placed = share_place(letter, &letter->pieces[cut.end], from, &place);
+        if (cut.end == cut.first) {
+            cut.placed = placed;
+        } else if (placed != cut.placed) {
+            break; /* a frame has either data or places */
+        }
+        size_t names =
+            SEGMENT_BYTES + ROW_BYTES * whole->row_count + (placed ? PLACE_BYTES : 0);
         if (whole->row_count > 0 && cut.segment_count > 0 &&
             count > most - cut.elements) {
             break; /* rows are not cut: at most a frame's worth is a piece */
@@ -205,7 +219,9 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
             cut.segment_count > 0 ? &segments[cut.segment_count - 1] : NULL;
         if (before != NULL && before->row_count + whole->row_count == 0 &&
             before->tensor == whole->tensor &&
-            before->offset + before->count == start) {
+            before->offset + before->count == start &&
+            (!placed ||
+             places[cut.segment_count - 1] + before->count * sizeof(float) == place)) {
             before->count += count;
         } else if (header + names > LOOP_SEGMENTS * SEGMENT_BYTES) {
             break;
@@ -213,6 +229,7 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
             header += names;
             segments[cut.segment_count] = *whole;
             segments[cut.segment_count].offset = start;
+            places[cut.segment_count] = place;
             segments[cut.segment_count++].count = count;
         }
         cut.elements += count;
@@ -322,10 +339,11 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
     pull->segment_count = cut.segment_count;
     pull->dtype = letter->dtype;
     pull->last = cut.last && letter->kind != LETTER_PART;
+    pull->places = cut.placed ? conn->loop->places : NULL;
     if (reply.message == OPT_MESSAGE_PUSH_PULL && !pull->last) {
         reply.body.push_pull.has_push = false;
     }
-    reply.has_checksum = letter->request.has_checksum;
+    reply.has_checksum = letter->request.has_checksum && !cut.placed;
     reply.checksum = UINT64_MAX;
     size_t size = 0;
     if (pack_head(batch, &reply, &size) == 0) {
@@ -342,10 +360,14 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
         }
         pack_head(batch, &reply, &size);
     }
-    append_head(batch, size, (size_t)cut.elements * opt_dtype_size(letter->dtype));
-    if (batch->narrowed != NULL) {
-        batch_append(batch, batch->narrowed,
-                     (size_t)cut.elements * opt_dtype_size(letter->dtype));
+    size_t data_size =
+        cut.placed ? 0 : (size_t)cut.elements * opt_dtype_size(letter->dtype);
+    append_head(batch, size, data_size);
+    if (cut.placed) {
+        letter->lent = true;
+        counter_add(COUNTER_DATA_SHARED, (size_t)cut.elements * sizeof(float));
+    } else if (batch->narrowed != NULL) {
+        batch_append(batch, batch->narrowed, data_size);
     } else {
         for (size_t i = cut.first; i < cut.end; i++) {
             uint64_t count = 0;
@@ -408,7 +430,8 @@ static struct batch *fill_batch(struct conn *conn)
 {
     struct batch *batch = batch_new(conn->loop, conn, 0);
     while (batch != NULL && conn->answers != NULL && batch->bytes < OPT_CHUNK_BYTES &&
-           batch->narrowed == NULL) {
+           batch->narrowed == NULL &&
+           conn->answers->reply.message != OPT_MESSAGE_SHARE) {
         size_t needed = 0;
         enum outcome outcome = add_frame(conn, batch, &needed);
         if (outcome == FRAME_ADDED) {
@@ -519,6 +542,7 @@ void send_answer(struct conn *conn, struct letter *letter)
         letter->table_size = 0;
     }
     letter->reply.id = letter->request.id;
+    share_lend(conn, letter);
     letter->next = NULL;
     if (conn->answers == NULL) {
         conn->answers = letter;
@@ -529,10 +553,45 @@ void send_answer(struct conn *conn, struct letter *letter)
     loop_ready(conn->loop, conn);
 }
 
+/* The first answer goes with files in memory, which libuv cannot send; all that came
+ * before it has been written. False: not now, or the connection ends. */
+static bool send_files(struct conn *conn)
+{
+    struct letter *letter = conn->answers;
+    uint8_t frame[FILES_FRAME];
+    uint8_t tag[TAG_MAX];
+    size_t tag_size = 0;
+    size_t size = opt_reply_pack(&letter->reply, frame + OPT_FRAME_PREFIX,
+                                 sizeof(frame) - OPT_FRAME_PREFIX);
+    opt_frame_begin(size, 0, frame, tag, &tag_size);
+    size += OPT_FRAME_PREFIX;
+    int code = share_send(conn, letter, frame, size);
+    if (code == UV_EAGAIN) {
+        conn->files_ms = conn->files_ms != 0 ? conn->files_ms : uv_now(&conn->loop->uv);
+        return false;
+    }
+    conn->files_ms = 0;
+    if (code != 0) {
+        conn_close(conn, uv_err_name(code));
+        return false;
+    }
+    counter_add(COUNTER_BYTES_SENT, size);
+    counter_add(COUNTER_FRAMES_SENT, 1);
+    conn->answers = letter->next;
+    conn_release(conn, letter);
+    return true;
+}
+
 void send_pump(struct conn *conn)
 {
     while ((conn->state == CONN_OPEN || conn->state == CONN_ENDING) &&
            conn->answers != NULL && conn->batches < AHEAD_BATCHES) {
+        if (conn->answers->reply.message == OPT_MESSAGE_SHARE) {
+            if (conn->batches > 0 || !send_files(conn)) {
+                return;
+            }
+            continue;
+        }
         struct batch *batch = fill_batch(conn);
         if (batch == NULL) {
             conn_close(conn, "no memory");

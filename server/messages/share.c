@@ -1,0 +1,35 @@
+/* share — memory in common with a worker of this machine. */
+#include "server/engine/flow.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/model.h"
+#include "server/engine/published.h"
+#include "server/engine/region.h"
+#include "server/engine/worker.h"
+#include "server/messages/serve.h"
+
+void serve_share(struct engine *engine, struct letter *letter)
+{
+    struct model *model = engine_model(engine, letter, letter->request.body.share);
+    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+        return;
+    }
+    struct opt_error error;
+    struct opt_share_reply reply = { 0 };
+    struct region **offers = letter->offers;
+    const struct member *member = lease_member(model, letter->peer);
+    enum opt_status status = model_share(engine, model, &error);
+    if (status == OPT_OK && member != NULL && member->joined) {
+        reply.gradient_bytes = model->floats * sizeof(float);
+        status = region_new(REGION_GRADIENTS, reply.gradient_bytes, &engine->budget,
+                            &offers[LETTER_GRADIENTS], &error);
+    }
+    if (status != OPT_OK) {
+        engine_fail(engine, letter, status, "%s", error.text);
+        return;
+    }
+    offers[LETTER_WEIGHTS] = region_ref(version_pool_region(model->pool));
+    reply.weight_bytes = region_size(offers[LETTER_WEIGHTS]);
+    engine_reply(letter, OPT_MESSAGE_SHARE)->body.share = reply;
+    engine_return(engine, letter);
+}

@@ -1,0 +1,372 @@
+/* share — see share.h. */
+#define _GNU_SOURCE /* struct ucred and SCM_RIGHTS */
+#include "server/net/share.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <xxhash.h>
+
+#include "common/dtype.h"
+#include "server/engine/published.h"
+#include "server/engine/region.h"
+#include "server/letter.h"
+#include "server/net/counters.h"
+
+enum {
+    SHARES_MAX = 64,     /* models of one connection */
+    LOANS_MAX = 16,      /* requests whose weights it reads at a time */
+    VERSIONS_MAX = 65536 /* and versions of all of them */
+};
+
+struct share {
+    uint32_t model;
+    struct region *gradients; /* or NULL */
+    struct region *weights;
+};
+
+/* What was lent by the answer to one request. */
+struct loan {
+    struct loan *next;
+    uint64_t request;
+    struct version **versions; /* a reference each */
+    size_t count;
+};
+
+struct sharing {
+    struct share shares[SHARES_MAX];
+    size_t share_count;
+    struct loan *loans;
+    size_t loan_count, version_count;
+    size_t lending; /* answers queued that may become loans */
+};
+
+struct sharing *sharing_new(void)
+{
+    return calloc(1, sizeof(struct sharing));
+}
+
+/* ------------------------------------------------------------------ files */
+
+static struct share *find(const struct conn *conn, uint32_t model)
+{
+    struct sharing *sharing = conn->sharing;
+    for (size_t i = 0; sharing != NULL && i < sharing->share_count; i++) {
+        if (sharing->shares[i].model == model) {
+            return &sharing->shares[i];
+        }
+    }
+    return NULL;
+}
+
+static void drop(struct conn *conn, struct share *share)
+{
+    struct sharing *sharing = conn->sharing;
+    region_unref(share->gradients);
+    region_unref(share->weights);
+    *share = sharing->shares[--sharing->share_count];
+}
+
+static void note_offer(struct conn *conn, const struct letter *letter)
+{
+    struct share *old = find(conn, letter->request.body.share);
+    if (old != NULL) {
+        drop(conn, old);
+    }
+    struct sharing *sharing = conn->sharing;
+    if (sharing->share_count == SHARES_MAX) {
+        return; /* what it pushes by place is refused, the rest is sent */
+    }
+    struct region *gradients = letter->offers[LETTER_GRADIENTS];
+    sharing->shares[sharing->share_count++] = (struct share){
+        .model = letter->request.body.share,
+        .gradients = gradients == NULL ? NULL : region_ref(gradients),
+        .weights = region_ref(letter->offers[LETTER_WEIGHTS]),
+    };
+}
+
+void share_note(struct conn *conn, const struct letter *letter)
+{
+    if (conn->sharing == NULL) {
+        return;
+    }
+    if (letter->reply.message == OPT_MESSAGE_SHARE) {
+        note_offer(conn, letter);
+    } else if (letter->reply.message == OPT_MESSAGE_LEAVE) {
+        struct share *left = find(conn, letter->request.body.leave);
+        if (left != NULL) {
+            drop(conn, left);
+        }
+    }
+}
+
+int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
+               size_t size)
+{
+    uv_os_fd_t socket;
+    int code = uv_fileno(&conn->handle.any, &socket);
+    if (code != 0) {
+        return code;
+    }
+    int files[LETTER_OFFERS];
+    size_t count = 0;
+    for (size_t i = 0; i < LETTER_OFFERS; i++) {
+        if (letter->offers[i] != NULL) {
+            files[count++] = region_file(letter->offers[i]);
+        }
+    }
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(files))];
+    } control = { .bytes = { 0 } };
+    struct iovec part = { .iov_base = (void *)(uintptr_t)frame, .iov_len = size };
+    struct msghdr message = { .msg_iov = &part,
+                              .msg_iovlen = 1,
+                              .msg_control = control.bytes,
+                              .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memcpy(CMSG_DATA(rights), files, count * sizeof(int));
+    ssize_t sent;
+    do {
+        sent = sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (sent < 0 && errno == EINTR);
+    if (sent < 0) {
+        return uv_translate_sys_error(errno);
+    }
+    if (letter->offers[LETTER_GRADIENTS] != NULL) {
+        region_close_file(letter->offers[LETTER_GRADIENTS]);
+    }
+    /* The kernel takes so short a message whole or not at all. */
+    return (size_t)sent == size ? 0 : UV_EIO;
+}
+
+/* ------------------------------------------------------------------ pushes */
+
+static const struct opt_push *push_of(const struct letter *letter)
+{
+    switch (letter->request.message) {
+    case OPT_MESSAGE_PUSH:
+        return &letter->request.body.push;
+    case OPT_MESSAGE_PUSH_PULL:
+        return &letter->request.body.push_pull.push;
+    default:
+        return NULL;
+    }
+}
+
+bool share_locate(struct conn *conn, struct letter *letter)
+{
+    const struct opt_push *push = push_of(letter);
+    if (push == NULL || push->places == NULL) {
+        return true;
+    }
+    const struct share *share = find(conn, push->model);
+    if (share == NULL || share->gradients == NULL) {
+        letter_fail(letter, OPT_FAILED_PRECONDITION,
+                    "values are given by place, but this connection shares no memory "
+                    "for gradients of model %" PRIu32
+                    "; join it and ask for that first",
+                    push->model);
+        return false;
+    }
+    size_t size = region_size(share->gradients);
+    size_t limit = conn->loop->all->limits.frame.frame_bytes;
+    size_t element = opt_dtype_size(push->dtype);
+    size_t placed = 0;
+    for (size_t i = 0; i < push->segment_count; i++) {
+        /* Counts are at most 2^40. */
+        size_t bytes = (size_t)push->segments[i].count * element;
+        if (bytes > size || push->places[i] > size - bytes) {
+            letter_fail(letter, OPT_INVALID_ARGUMENT,
+                        "segment %zu of a push has %zu bytes from byte %" PRIu64
+                        " on of a file that has %zu",
+                        i, bytes, push->places[i], size);
+            return false;
+        }
+        placed += bytes; /* at most the file's size, 4,096 times */
+        if (placed > limit) {
+            letter_fail(letter, OPT_INVALID_ARGUMENT,
+                        "a frame gives more than %zu bytes by place (setting "
+                        "max-frame); push in smaller frames",
+                        limit);
+            return false;
+        }
+    }
+    letter->region = region_ref(share->gradients);
+    letter->placed = placed;
+    return true;
+}
+
+void share_examine(struct conn *conn, struct letter *letter)
+{
+    const struct opt_push *push = push_of(letter);
+    if (letter->region == NULL) {
+        return;
+    }
+    size_t before = 0;
+    for (size_t i = 0; i < push->segment_count; i++) {
+        const uint8_t *values = region_base(letter->region) + push->places[i];
+        size_t count = (size_t)push->segments[i].count;
+        if (letter->request.has_checksum) {
+            XXH3_64bits_update(conn->hash, values, count * opt_dtype_size(push->dtype));
+        }
+        if (letter->nonfinite == SIZE_MAX) {
+            size_t first = opt_dtype_first_nonfinite(push->dtype, values, count);
+            if (first < count) {
+                letter->nonfinite = before + first;
+            }
+        }
+        before += count;
+    }
+    counter_add(COUNTER_DATA_SHARED, letter->placed);
+}
+
+/* ------------------------------------------------------------------ pulls */
+
+static const struct opt_pull *pull_of(const struct letter *letter)
+{
+    switch (letter->request.message) {
+    case OPT_MESSAGE_PULL:
+        return &letter->request.body.pull;
+    case OPT_MESSAGE_PUSH_PULL:
+        return &letter->request.body.push_pull.pull;
+    default:
+        return NULL;
+    }
+}
+
+void share_lend(struct conn *conn, struct letter *letter)
+{
+    struct sharing *sharing = conn->sharing;
+    const struct opt_pull *pull = sharing == NULL ? NULL : pull_of(letter);
+    if (pull == NULL || !pull->shared || letter->dtype != OPT_FP32 ||
+        letter->piece_count == 0 ||
+        sharing->loan_count + sharing->lending >= LOANS_MAX ||
+        sharing->version_count >= VERSIONS_MAX) {
+        return;
+    }
+    const struct share *share = find(conn, pull->model);
+    if (share != NULL) {
+        letter->weights = region_ref(share->weights);
+        sharing->lending++;
+    }
+}
+
+bool share_place(const struct letter *letter, const struct piece *piece, uint64_t from,
+                 uint64_t *place)
+{
+    return letter->weights != NULL &&
+           version_place(piece->version, piece->values + from, letter->weights,
+                         place) &&
+           *place % OPT_PLACE_ALIGNMENT == 0;
+}
+
+static struct loan *find_loan(struct sharing *sharing, uint64_t request)
+{
+    struct loan *loan = sharing->loans;
+    while (loan != NULL && loan->request != request) {
+        loan = loan->next;
+    }
+    return loan;
+}
+
+static struct loan *make_loan(struct sharing *sharing, uint64_t request)
+{
+    struct loan *loan = calloc(1, sizeof(*loan));
+    if (loan != NULL) {
+        loan->request = request;
+        loan->next = sharing->loans;
+        sharing->loans = loan;
+        sharing->loan_count++;
+    }
+    return loan;
+}
+
+/* Move the references of a letter's pieces to the loan, one for each version. */
+static bool lend(struct sharing *sharing, struct loan *loan, struct letter *letter)
+{
+    size_t most = loan->count + letter->piece_count;
+    struct version **versions = realloc(loan->versions, most * sizeof(*versions));
+    if (versions == NULL) {
+        return false;
+    }
+    loan->versions = versions;
+    for (size_t i = 0; i < letter->piece_count; i++) {
+        struct version *version = letter->pieces[i].version;
+        bool again = loan->count > 0 && versions[loan->count - 1] == version;
+        if (version != NULL && !again) {
+            versions[loan->count++] = version;
+            sharing->version_count++;
+            letter->pieces[i].version = NULL;
+        }
+    }
+    /* Small tensors share a version: most of the room was not needed. */
+    versions = realloc(loan->versions, (loan->count + 1) * sizeof(*versions));
+    loan->versions = versions == NULL ? loan->versions : versions;
+    return true;
+}
+
+void share_keep(struct conn *conn, struct letter *letter)
+{
+    struct sharing *sharing = conn->sharing;
+    if (letter->weights == NULL) {
+        return;
+    }
+    sharing->lending--;
+    if (!letter->lent) {
+        return;
+    }
+    struct loan *loan = find_loan(sharing, letter->request.id);
+    if (loan == NULL) {
+        loan = make_loan(sharing, letter->request.id);
+    }
+    if (loan == NULL || !lend(sharing, loan, letter)) {
+        /* The peer would go on to read what nobody keeps for it. */
+        conn_close(conn, "no memory");
+    }
+}
+
+static void take_back(struct sharing *sharing, struct loan *loan)
+{
+    sharing->loan_count--;
+    sharing->version_count -= loan->count;
+    for (size_t i = 0; i < loan->count; i++) {
+        version_unref(loan->versions[i]);
+    }
+    free(loan->versions);
+    free(loan);
+}
+
+void share_release(struct conn *conn, const struct letter *letter)
+{
+    struct sharing *sharing = conn->sharing;
+    for (size_t i = 0; sharing != NULL && i < letter->request.released_count; i++) {
+        struct loan **link = &sharing->loans;
+        while (*link != NULL && (*link)->request != letter->request.released[i]) {
+            link = &(*link)->next;
+        }
+        if (*link != NULL) {
+            struct loan *loan = *link;
+            *link = loan->next;
+            take_back(sharing, loan);
+        }
+    }
+}
+
+void share_close(struct conn *conn)
+{
+    struct sharing *sharing = conn->sharing;
+    while (sharing != NULL && sharing->loans != NULL) {
+        struct loan *loan = sharing->loans;
+        sharing->loans = loan->next;
+        take_back(sharing, loan);
+    }
+    while (sharing != NULL && sharing->share_count > 0) {
+        drop(conn, &sharing->shares[0]);
+    }
+}

@@ -1,0 +1,61 @@
+/* share — memory in common with a peer on a Unix socket: gradients that are pushed by
+ * place, weights that are given by place.
+ *
+ * What a place names is checked when it comes: it must lie in the file of this very
+ * connection. Versions of weights that were given by place are lent: they stay as they
+ * are until the peer says that it does not read them any more (Request.released). When
+ * a connection ends they are taken back only after its socket has been closed, so that
+ * a peer that finds its socket still open after reading knows that what it read was
+ * whole. Loop thread.
+ *
+ *   share answered -> share_note                    the connection knows the files
+ *   push by place:    share_locate -> share_examine
+ *   pull by place:    share_lend -> share_place (per piece) -> share_keep
+ *                     -> share_release, or share_close
+ */
+#ifndef OPTIMD_SERVER_NET_SHARE_H
+#define OPTIMD_SERVER_NET_SHARE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "server/net/conn.h"
+
+struct letter;
+struct piece;
+
+/* For a connection that may share memory. NULL: no memory, so none is shared. */
+struct sharing *sharing_new(void);
+
+/* An answer has come back: if it offers files, or the peer has left a model, remember
+ * that. */
+void share_note(struct conn *conn, const struct letter *letter);
+
+/* Send a frame and the letter's files in one message. 0, UV_EAGAIN, or another error of
+ * libuv's. */
+int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
+               size_t size);
+
+/* If the request is a push by place: see that its places are good, and whose they are.
+ * False: the letter has been given its error. */
+bool share_locate(struct conn *conn, struct letter *letter);
+/* Look for values that are not finite, and add to the checksum if there is one, as is
+ * done for data when it arrives. */
+void share_examine(struct conn *conn, struct letter *letter);
+
+/* An answer is queued: decide whether what it has may be given by place. */
+void share_lend(struct conn *conn, struct letter *letter);
+/* Where a piece, from one of its elements on, is in the file of the peer. False: it has
+ * to be sent. */
+bool share_place(const struct letter *letter, const struct piece *piece, uint64_t from,
+                 uint64_t *place);
+/* The answer has gone: keep what was lent. */
+void share_keep(struct conn *conn, struct letter *letter);
+/* Take back what the request says is not read any more. */
+void share_release(struct conn *conn, const struct letter *letter);
+
+/* The socket is closed: take back everything. */
+void share_close(struct conn *conn);
+
+#endif
