@@ -68,6 +68,9 @@ struct optclient_call {
                                not refused it */
     bool resent;            /* not for the first time */
     bool inquired;          /* push: the daemon is asked what became of it */
+    bool placed;            /* push: some of it was given by place and not answered */
+    bool in_place;          /* pull: into the model's own memory */
+    bool lent;              /* pull: some of the weights were given by place */
     bool pushed;            /* push_pull: applied before; only the pull is left */
 
     /* What came of it. */

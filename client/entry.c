@@ -91,6 +91,7 @@ void entry_leave(struct optclient *client)
     free(client->in_buffer);
     free(client->cut.segments);
     free(client->cut.places);
+    free(client->places);
     XXH3_freeState(client->hash);
     free(client);
 }

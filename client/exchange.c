@@ -73,6 +73,8 @@ void exchange_reset(struct optclient *client)
 {
     client->out_call = NULL;
     client->in_call = NULL;
+    client->connection++;
+    client->released_count = 0;
     client->hello_id = 0;
     client->heartbeat_id = 0;
     client->heartbeat_due = false;
@@ -80,6 +82,7 @@ void exchange_reset(struct optclient *client)
     for (struct optclient_model *model = client->models; model != NULL;
          model = model->next) {
         model->restore_id = OPENED_NOT_RESTORED;
+        shared_reset(model);
     }
     /* What was sent goes before what was not, in the order in which it was sent. */
     struct call_list rest = client->queue;

@@ -166,6 +166,7 @@ static void on_error(struct optclient *client, struct optclient_call *call,
     enum opt_message message = call->request.message;
     enum opt_status status = reply->status;
     opt_fail(&call->error, status, "%s", reply->text);
+    call->placed = false;
     if (status == OPT_FAILED_PRECONDITION) {
         /* Is it this call, or has another process taken this worker's name? Only in the
          * second case a heartbeat is refused as well. */
@@ -205,6 +206,7 @@ static void take_lost(struct optclient_call *call, const struct opt_lost *lost)
 
 static void take_push(struct optclient_call *call, const struct opt_push_reply *reply)
 {
+    call->placed = false; /* the daemon has no more use for it */
     take_lost(call, &reply->lost);
     call->result.fate = (enum optclient_fate)reply->fate;
     call->result.step = reply->step;
@@ -242,6 +244,15 @@ static void finish_pull(struct optclient *client, struct optclient_call *call,
         fail_reply(client, call, OPT_DATA_LOSS,
                    "the daemon ended its answer before all weights had come");
         return;
+    }
+    if (call->lent && !uplink_alive(client->uplink)) {
+        session_break(client, "the connection ended while weights were read");
+        return; /* and they are asked for again */
+    }
+    if (call->in_place) {
+        shared_view_end(call->model, call->lent ? call->id : 0);
+    } else if (call->lent) {
+        shared_release(client, call->id);
     }
     call->result.step = reply->step;
     call->result.epoch = reply->epoch;
@@ -319,6 +330,10 @@ static void on_answer(struct optclient *client, struct optclient_call *call,
     case OPT_MESSAGE_BARRIER:
         finish_wait(client, call, &reply->body.barrier);
         break;
+    case OPT_MESSAGE_SHARE:
+        shared_take(call->model, &reply->body.share, client->uplink);
+        session_end(client, call, OPT_OK);
+        break;
     case OPT_MESSAGE_MODEL:
     case OPT_MESSAGE_STATISTICS:
     case OPT_MESSAGE_SET:
@@ -367,8 +382,10 @@ static void place_weights(struct optclient *client, struct optclient_call *call,
 {
     const struct opt_pull_reply *reply = pull_reply(&client->in_reply);
     struct opt_error error;
-    enum opt_status status =
-        sink_accept(&call->sink, reply, data_size, client->settings.pull_dtype, &error);
+    enum opt_status status = reply->places != NULL
+                                 ? shared_weights(call, reply, &error)
+                                 : sink_accept(&call->sink, reply, data_size,
+                                               client->settings.pull_dtype, &error);
     if (status != OPT_OK) {
         fail_reply(client, call, status, error.text);
         return;
@@ -446,6 +463,23 @@ static struct optclient_model *find_restored(struct optclient *client, uint64_t 
     return model;
 }
 
+static struct optclient_model *find_asked(struct optclient *client, uint64_t id)
+{
+    struct optclient_model *model = client->models;
+    while (model != NULL && model->shared.asked != id) {
+        model = model->next;
+    }
+    return model;
+}
+
+/* The weights in a reply, or NULL. */
+static const struct opt_pull_reply *pulled(const struct opt_reply *reply)
+{
+    bool pulls =
+        reply->message == OPT_MESSAGE_PULL || reply->message == OPT_MESSAGE_PUSH_PULL;
+    return pulls ? pull_reply(reply) : NULL;
+}
+
 /* A reply that is not to a call. */
 static void on_own_reply(struct optclient *client, const struct opt_reply *reply)
 {
@@ -471,12 +505,21 @@ static void on_own_reply(struct optclient *client, const struct opt_reply *reply
     } else if (client->state == SESSION_RESTORING &&
                (model = find_restored(client, reply->id)) != NULL) {
         on_restored(client, model, reply);
+    } else if ((model = find_asked(client, reply->id)) != NULL) {
+        model->shared.asked = 0;
+        if (reply->message == OPT_MESSAGE_SHARE) {
+            shared_take(model, &reply->body.share, client->uplink);
+        }
     } else if (reply->id > client->last_id) {
         session_break(client,
                       "the daemon answered request %" PRIu64 ", which nobody made",
                       reply->id);
     }
     /* Else: to a call that has ended by its deadline, or was withdrawn. */
+    const struct opt_pull_reply *pull = pulled(reply);
+    if (pull != NULL && pull->last && shared_possible(client)) {
+        shared_release(client, reply->id); /* if anything was lent */
+    }
 }
 
 static bool on_header(struct optclient *client)

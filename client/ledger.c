@@ -16,6 +16,10 @@ void session_end(struct optclient *client, struct optclient_call *call,
 {
     exchange_forget(client, call);
     call_unlink(call);
+    shared_end(call);
+    if (call->in_place && status != OPT_OK) {
+        shared_view_fail(call->model);
+    }
     call->error.status = status;
     call->state = call->on_done == NULL ? CALL_DONE : CALL_ENDED;
     if (status == OPT_OK) {

@@ -16,6 +16,7 @@ static void opened_free(struct optclient_model *model)
     if (model == NULL) {
         return;
     }
+    shared_fini(model);
     free(model->name);
     free(model->specification);
     free(model->tensors);
@@ -58,6 +59,7 @@ struct optclient_model *opened_new(struct optclient *client, const char *name,
     }
     model->client = client;
     model->joined = joined;
+    model->shared.file = -1;
     pthread_mutex_lock(&client->lock);
     model->next = client->models;
     if (model->next != NULL) {
@@ -129,7 +131,7 @@ bool opened_keep_tensors(struct optclient_model *model,
     }
     model->tensor_count = count;
     qsort(model->names, count, sizeof(*model->names), compare_names);
-    return true;
+    return shared_init(model);
 }
 
 void optclient_model_close(struct optclient_model *model)

@@ -10,6 +10,7 @@
 
 #include "client/call.h"
 #include "client/optclient.h"
+#include "client/shared.h"
 #include "common/status.h"
 
 struct opened_name {
@@ -55,6 +56,7 @@ struct optclient_model {
     char *lost[OPENED_LOST_KEPT]; /* names of workers, a ring */
     uint64_t lost_count;          /* that were told of, */
     uint64_t lost_given;          /* and given by optclient_lost, or overwritten */
+    struct shared shared;         /* memory in common with the daemon */
     struct optclient_call leave;
 };
 

@@ -187,6 +187,17 @@ static enum optclient_status create_once(const struct creation *creation)
     return status;
 }
 
+/* Have memory in common with the daemon, if it is on this machine and wants that. */
+static void share(struct optclient_model *model)
+{
+    if (shared_possible(model->client)) {
+        struct optclient_call call;
+        call_init(&call, model->client, model, OPT_MESSAGE_SHARE, 0);
+        (void)entry_run(&call); /* without, everything is sent */
+        call_fini(&call);
+    }
+}
+
 /* The model is usable, unless the connection was lost this very moment. */
 static enum optclient_status finish_opening(struct optclient_model *model)
 {
@@ -198,6 +209,9 @@ static enum optclient_status finish_opening(struct optclient_model *model)
         model->restore_id = OPENED_RESTORED;
     }
     pthread_mutex_unlock(&client->lock);
+    if (loss.status == OPT_OK) {
+        share(model);
+    }
     return entry_report(&loss);
 }
 

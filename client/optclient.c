@@ -53,6 +53,7 @@ static enum opt_status read_options(const struct optclient_options *options,
     out->push_dtype = (enum opt_dtype)options->push_dtype;
     out->pull_dtype = (enum opt_dtype)options->pull_dtype;
     out->checksum = options->checksum != 0;
+    out->shares_memory = options->no_shared_memory == 0;
     if (options->worker == NULL) {
         name_worker(out->worker);
         return OPT_OK;

@@ -110,6 +110,10 @@ struct optclient_options {
     enum optclient_dtype pull_dtype; /* weights on the wire; FP32 */
     int checksum; /* not 0: XXH3-64 over the data of every frame, both ways; what was
                      damaged on its way is sent or asked for again */
+    int no_shared_memory; /* not 0: over a Unix socket, too, everything is sent.
+                             Otherwise gradients and weights are exchanged in memory
+                             that this process and the daemon have in common, if the
+                             daemon allows it and there is no checksum */
 };
 
 /* The defaults given above. */
@@ -253,6 +257,39 @@ struct optclient_values {
     const uint32_t *rows; /* row_count numbers below shape[0], in any order; or NULL */
     size_t row_count;
 };
+
+/* Memory of the model's own for the gradient of a dense tensor: all its elements, fp32,
+ * row-major, 64-byte aligned. Name it in optclient_values like any other memory. If
+ * the daemon is on this machine and shares memory with this client, it reads a gradient
+ * that is pushed from here where it is, without any copy. Otherwise it is sent, and
+ * nothing else changes.
+ *
+ * The place stays the same until optclient_model_close; other tensors' gradients lie
+ * elsewhere. Values must not be changed while a push of them is in progress. To be
+ * asked for before the model's first push: while one is in progress that took its
+ * values from other memory, it fails with OPTCLIENT_FAILED_PRECONDITION. From the first
+ * time on, what is pushed from other memory is sent. NULL with optclient_error: an
+ * unknown or sparse tensor, or no memory. After a connection was lost, gradients from
+ * here are sent; open the model again to share its memory again. */
+OPTCLIENT_API float *optclient_gradient(struct optclient_model *model, size_t tensor);
+
+/* Where the weights of a tensor are after optclient_pull or optclient_push_pull (or
+ * their asynchronous forms) with weights NULL and weight_count 0, which pull all
+ * tensors in place: all its elements, fp32, to be read only. If the daemon is on this
+ * machine and shares memory, that is where it has computed them, and nothing has been
+ * copied.
+ *
+ * They stay as they are until the next pull in place of this model begins, or the model
+ * is closed. Meanwhile the daemon's updates go elsewhere, so whoever does not need them
+ * any more had better pull again or close the model. If the connection that lent them
+ * is lost, they may change without notice: then the next push fails with
+ * OPTCLIENT_ABORTED and was not applied, until weights have been pulled in place again.
+ *
+ * NULL: nothing has been pulled in place, the last such pull has failed or is still in
+ * progress (only one at a time may be; another fails with
+ * OPTCLIENT_FAILED_PRECONDITION), or there is no such tensor. */
+OPTCLIENT_API const float *optclient_weights(const struct optclient_model *model,
+                                             size_t tensor);
 
 /* What became of a push. */
 enum optclient_fate {
@@ -637,6 +674,8 @@ struct optclient_usage {
     uint64_t pushes, pulls;              /* completed */
     uint64_t reconnects;                 /* connections after the first */
     uint64_t resends;                    /* pushes sent again on another connection */
+    uint64_t
+        bytes_shared; /* gradients and weights exchanged in shared memory instead */
 };
 OPTCLIENT_API void optclient_usage(const struct optclient *client,
                                    struct optclient_usage *out);

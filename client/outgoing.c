@@ -1,5 +1,6 @@
 /* Requests on their way out. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <xxhash.h>
 
 #include "client/exchange.h"
@@ -8,8 +9,16 @@
 
 enum {
     NS_PER_MS = 1000000,
-    SEND_AT_ONCE = 8 << 20, /* bytes, before others have their turn at the lock */
+    SEND_AT_ONCE = 8 << 20,   /* bytes, before others have their turn at the lock */
+    PLACED_AT_ONCE = 1 << 20, /* bytes copied to shared memory, before the daemon is
+                                 told of them */
 };
+
+static void tell_released(const struct optclient *client, struct opt_request *request)
+{
+    request->released = client->released;
+    request->released_count = client->released_count;
+}
 
 /* Begin a frame without data of a call: hello, open, heartbeat, goodbye. */
 static uint64_t begin_own(struct optclient *client, struct opt_request *request)
@@ -17,9 +26,11 @@ static uint64_t begin_own(struct optclient *client, struct opt_request *request)
     request->id = ++client->last_id;
     request->timeout_ms = SESSION_STEP_MS;
     size_t header_size;
+    tell_released(client, request);
     if (!uplink_begin(client->uplink, request, 0, SIZE_MAX, &header_size)) {
         session_break(client, "no memory for a request");
     }
+    client->released_count = 0;
     client->active = true;
     return request->id;
 }
@@ -80,6 +91,10 @@ static bool begin_call(struct optclient *client, struct optclient_call *call)
         }
         client->usage.resends += call->resent;
     }
+    call->lent = false;
+    if (call->in_place) {
+        shared_view_again(call->model);
+    }
     return !call_pulls(call) || sink_begin(&call->sink, client->daemon.block_elements);
 }
 
@@ -110,6 +125,7 @@ static void fill_pull(const struct optclient *client, const struct optclient_cal
                       struct opt_pull *pull)
 {
     pull->model = call->model->number;
+    pull->shared = pull->dtype == OPT_FP32 && call->model->shared.weights != NULL;
     if (lists_segments(client, call)) {
         pull->segments = call->segments;
         pull->segment_count = call->sink.count;
@@ -121,6 +137,9 @@ static size_t cut_frame(struct optclient *client, struct optclient_call *call)
     size_t header = client->daemon.max_header_bytes - EXCHANGE_HEADER_FIXED;
     if (call_pulls(call) && lists_segments(client, call)) {
         header -= call->segment_bytes;
+    }
+    if (call->model->shared.gradients_live) {
+        header /= 2; /* a place takes no more than a segment */
     }
     struct cutter_limits limits = { .data_bytes = client->daemon.chunk_bytes,
                                     .header_bytes = header,
@@ -188,6 +207,9 @@ static size_t fill_request(struct optclient *client, struct optclient_call *call
     case OPT_MESSAGE_BARRIER:
         request->body.barrier.model = call->model->number;
         break;
+    case OPT_MESSAGE_SHARE:
+        request->body.share = call->model->number;
+        break;
     case OPT_MESSAGE_REST:
         request->body.rest = call->model->number;
         break;
@@ -248,6 +270,26 @@ static void add_values(struct optclient *client, const uint8_t *narrowed, size_t
     }
 }
 
+/* Whether the values of the cut are given by place, and then where. */
+static bool place_cut(struct optclient *client, struct optclient_call *call,
+                      struct opt_request *request)
+{
+    if (!call_pushes(call) || !call->model->shared.gradients_live) {
+        return false;
+    }
+    if (client->places == NULL) {
+        client->places = malloc(OPT_SEGMENTS_MAX * sizeof(*client->places));
+    }
+    if (client->places == NULL ||
+        !shared_place(call, &client->cut, client->places, &client->placed_bytes)) {
+        return false;
+    }
+    call_push_of(request)->places = client->places;
+    client->usage.bytes_shared +=
+        client->cut.elements * opt_dtype_size(call->cutter.dtype);
+    return true;
+}
+
 /* A call cannot be sent. */
 static void fail_call(struct optclient *client, struct optclient_call *call,
                       size_t header_size)
@@ -279,6 +321,10 @@ static void begin_frame(struct optclient *client, struct optclient_call *call)
     struct opt_request request;
     size_t data_size = fill_request(client, call, &request);
     bool values = has_values(request.message);
+    if (values && place_cut(client, call, &request)) {
+        values = false;
+        data_size = 0;
+    }
     const uint8_t *narrowed = NULL;
     if (values && data_size > 0 && call->cutter.dtype != OPT_FP32) {
         narrowed = narrow(client, call->cutter.dtype, data_size);
@@ -293,22 +339,42 @@ static void begin_frame(struct optclient *client, struct optclient_call *call)
                                             : XXH3_64bits(call->table, data_size);
     }
     size_t header_size;
+    tell_released(client, &request);
     if (!uplink_begin(client->uplink, &request, data_size,
                       client->daemon.max_header_bytes, &header_size)) {
         fail_call(client, call, header_size);
         return;
     }
+    client->released_count = 0;
     if (values) {
         add_values(client, narrowed, data_size);
     } else if (data_size > 0) {
         uplink_add(client->uplink, call->table, data_size);
     }
     client->out_call = call;
-    client->out_last = !values || cutter_done(&call->cutter);
+    client->out_last = !has_values(request.message) || cutter_done(&call->cutter);
     client->active = true;
     if (client->out_last) {
         call->asked = true;
     }
+}
+
+/* Ask for memory to share of the next model that wants it. False: none does. */
+static bool begin_share(struct optclient *client)
+{
+    for (struct optclient_model *model = client->models; model != NULL;
+         model = model->next) {
+        if (model->shared.wanted && model->stage == OPENED_READY &&
+            model->loss.status == OPT_OK && !model->closing) {
+            struct opt_request request = { .message = OPT_MESSAGE_SHARE,
+                                           .body.share = model->number };
+            model->shared.wanted = false;
+            model->shared.asked = begin_own(client, &request);
+            return true;
+        }
+    }
+    client->share_due = false;
+    return false;
 }
 
 /* Begin the next frame, whatever it is. False: there is nothing to send. */
@@ -326,6 +392,9 @@ static bool begin_next(struct optclient *client)
     }
     if (client->state != SESSION_READY) {
         return false;
+    }
+    if (client->share_due && begin_share(client)) {
+        return true;
     }
     if (client->queue.first != NULL) {
         begin_frame(client, client->queue.first);
@@ -361,7 +430,8 @@ static void on_frame_out(struct optclient *client)
 /* Begin as many frames as can leave in one write. */
 static void begin_frames(struct optclient *client)
 {
-    while (!client->broken && uplink_joins(client->uplink) && begin_next(client)) {
+    while (!client->broken && uplink_joins(client->uplink) &&
+           client->placed_bytes < PLACED_AT_ONCE && begin_next(client)) {
         if (!uplink_borrows(client->uplink)) {
             on_frame_out(client); /* as good as: nothing of the caller's is needed */
         }
@@ -372,8 +442,10 @@ void exchange_send(struct optclient *client)
 {
     struct uplink *uplink = client->uplink;
     uint64_t enough = uplink->bytes_sent + SEND_AT_ONCE;
-    for (;;) {
+    for (size_t placed = 0;;) {
         begin_frames(client);
+        placed += client->placed_bytes;
+        client->placed_bytes = 0;
         if (client->broken || !uplink_sending(uplink)) {
             return;
         }
@@ -386,7 +458,7 @@ void exchange_send(struct optclient *client)
             return;
         }
         on_frame_out(client);
-        if (uplink->bytes_sent >= enough) {
+        if (uplink->bytes_sent + placed >= enough) {
             return;
         }
     }
@@ -396,5 +468,5 @@ bool exchange_has_more(const struct optclient *client)
 {
     return uplink_sending(client->uplink) ||
            (client->state == SESSION_READY &&
-            (client->queue.first != NULL || client->goodbye_due));
+            (client->queue.first != NULL || client->goodbye_due || client->share_due));
 }

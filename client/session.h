@@ -72,6 +72,7 @@ struct session_settings {
     enum opt_dtype push_dtype;
     enum opt_dtype pull_dtype;
     bool checksum;
+    bool shares_memory;
 };
 
 struct optclient {
@@ -126,8 +127,14 @@ struct optclient {
     struct opt_arena arena;          /* of in_reply */
     uint8_t *in_buffer;              /* for data that has to be spread */
     size_t in_capacity;
-    struct cut cut; /* room for one frame's segments */
-    void *hash;     /* XXH3_state_t, if checksums are wanted */
+    struct cut cut;                      /* room for one frame's segments */
+    void *hash;                          /* XXH3_state_t, if checksums are wanted */
+    uint64_t connection;                 /* counts them */
+    uint64_t released[OPT_RELEASED_MAX]; /* requests, to be told to the daemon */
+    size_t released_count;
+    uint64_t *places;    /* of one frame's segments; NULL until first needed */
+    size_t placed_bytes; /* copied to where they are since the last write */
+    bool share_due;      /* some model's memory is to be shared anew */
     uint64_t hello_id, heartbeat_id, goodbye_id; /* 0: not asked */
     bool heartbeat_due, goodbye_due;
     bool active;                        /* a frame went out since the last pulse */

@@ -297,6 +297,15 @@ void sink_spread(struct sink *sink, const struct opt_pull_reply *reply,
     }
 }
 
+void sink_put(struct sink *sink, const struct opt_segment *segment, const float *values)
+{
+    size_t place = place_of(sink, segment->tensor);
+    if (place != SIZE_MAX) {
+        memcpy(sink->values[place].values + segment->offset, values,
+               (size_t)segment_elements(sink, segment) * sizeof(*values));
+    }
+}
+
 bool sink_full(const struct sink *sink)
 {
     return sink->blocks_left == 0 && sink->rows_left == 0;

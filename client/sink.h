@@ -70,6 +70,10 @@ float *sink_place(struct sink *sink, const struct opt_pull_reply *reply);
 void sink_spread(struct sink *sink, const struct opt_pull_reply *reply,
                  const uint8_t *data);
 
+/* Put one segment of an accepted frame, fp32 and without rows, into its place. */
+void sink_put(struct sink *sink, const struct opt_segment *segment,
+              const float *values);
+
 /* Whether everything has come. */
 bool sink_full(const struct sink *sink);
 

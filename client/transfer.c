@@ -58,6 +58,9 @@ static enum optclient_status check_values(const struct optclient_model *model,
 {
     const char *what = pushed ? "gradients" : "weights";
     size_t rows = 0;
+    if (!pushed && count == 0 && values == NULL) {
+        return OPTCLIENT_OK; /* all of them, in place */
+    }
     if (count == 0 || values == NULL) {
         return entry_fail(OPT_INVALID_ARGUMENT, "no %s are named", what);
     }
@@ -163,8 +166,46 @@ static bool list_segments(struct optclient_call *call)
     return true;
 }
 
-static enum optclient_status fill_pull(struct optclient_call *call,
-                                       const struct order *order, struct opt_pull *pull)
+/* Into the model's own memory. */
+static enum optclient_status pull_in_place(struct optclient_call *call,
+                                           struct order *order)
+{
+    struct optclient_model *model = order->model;
+    struct opt_error error;
+    pthread_mutex_lock(&model->client->lock);
+    enum opt_status status = shared_view_begin(model, &error);
+    pthread_mutex_unlock(&model->client->lock);
+    if (status != OPT_OK) {
+        return entry_report(&error);
+    }
+    call->in_place = true;
+    order->weights = model->shared.values;
+    order->weight_count = model->tensor_count;
+    return OPTCLIENT_OK;
+}
+
+/* Gradients may have been computed from what was pulled in place before. */
+static enum optclient_status check_basis(struct optclient_model *model)
+{
+    struct opt_error error;
+    pthread_mutex_lock(&model->client->lock);
+    enum opt_status status = shared_check(model, &error);
+    pthread_mutex_unlock(&model->client->lock);
+    return status == OPT_OK ? OPTCLIENT_OK : entry_report(&error);
+}
+
+/* A call that could not be made. */
+static void abandon(struct optclient_call *call)
+{
+    if (call->in_place) {
+        pthread_mutex_lock(&call->client->lock);
+        shared_view_fail(call->model);
+        pthread_mutex_unlock(&call->client->lock);
+    }
+}
+
+static enum optclient_status fill_pull(struct optclient_call *call, struct order *order,
+                                       struct opt_pull *pull)
 {
     static const struct optclient_pull_options defaults = { 0 };
     const struct optclient_pull_options *options =
@@ -184,6 +225,11 @@ static enum optclient_status fill_pull(struct optclient_call *call,
         pull->slot = call->slot;
     }
     struct opt_error error;
+    enum optclient_status status =
+        order->weight_count == 0 ? pull_in_place(call, order) : OPTCLIENT_OK;
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
     if (sink_init(&call->sink, order->weights, order->weight_count,
                   order->model->elements, order->model->widths,
                   order->model->tensor_count, &error) != OPT_OK) {
@@ -212,6 +258,9 @@ static enum optclient_status fill(struct optclient_call *call, struct order *ord
     if (pushes) {
         status = check_values(model, order->gradients, order->gradient_count, true);
     }
+    if (pushes && status == OPTCLIENT_OK) {
+        status = check_basis(model);
+    }
     if (status == OPTCLIENT_OK && pulls) {
         status = check_values(model, order->weights, order->weight_count, false);
     }
@@ -221,16 +270,16 @@ static enum optclient_status fill(struct optclient_call *call, struct order *ord
     if (status != OPTCLIENT_OK) {
         return status;
     }
-    switch (message) {
-    case OPT_MESSAGE_PUSH:
-        fill_push(call, order, &call->request.body.push);
-        return OPTCLIENT_OK;
-    case OPT_MESSAGE_PULL:
-        return fill_pull(call, order, &call->request.body.pull);
-    default:
-        fill_push(call, order, &call->request.body.push_pull.push);
-        return fill_pull(call, order, &call->request.body.push_pull.pull);
+    if (pushes) {
+        fill_push(call, order, call_push_of(&call->request));
     }
+    if (pulls) {
+        status = fill_pull(call, order, call_pull_of(&call->request));
+    }
+    if (status != OPTCLIENT_OK) {
+        abandon(call);
+    }
+    return status;
 }
 
 /* A basis that was not given is the step of the last completed pull. Lock held. */
@@ -401,6 +450,7 @@ static enum optclient_status start_order(struct order *order, enum opt_message m
     pthread_mutex_lock(&client->lock);
     if (on_done != NULL && !callbacks_start(client)) {
         pthread_mutex_unlock(&client->lock);
+        abandon(call);
         call_fini(call);
         free(call);
         return entry_fail(OPT_RESOURCE_EXHAUSTED, "no thread for callbacks");

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* POLLRDHUP */
 #include "client/uplink.h"
 
 #include <arpa/inet.h>
@@ -5,6 +6,7 @@
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -228,6 +230,9 @@ void uplink_close(struct uplink *uplink)
     }
     uv_close((uv_handle_t *)&uplink->poll, on_closed);
     unhang_bell(uplink);
+    for (int file; (file = uplink_take_file(uplink)) >= 0;) {
+        close(file);
+    }
     close(uplink->fd);
     uplink->fd = -1;
 }
@@ -416,6 +421,66 @@ bool uplink_release(struct uplink *uplink)
     return true;
 }
 
+bool uplink_alive(const struct uplink *uplink)
+{
+    struct pollfd watched = { .fd = uplink->fd, .events = POLLRDHUP };
+    return poll(&watched, 1, 0) >= 0 &&
+           (watched.revents & (POLLRDHUP | POLLHUP | POLLERR)) == 0;
+}
+
+int uplink_take_file(struct uplink *uplink)
+{
+    if (uplink->file_count == 0) {
+        return -1;
+    }
+    int file = uplink->files[0];
+    uplink->file_count--;
+    memmove(uplink->files, uplink->files + 1, uplink->file_count * sizeof(file));
+    return file;
+}
+
+/* Keep the descriptors that came with a message; those that are too many are closed. */
+static void keep_files(struct uplink *uplink, struct msghdr *message)
+{
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part != NULL;
+         part = CMSG_NXTHDR(message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) {
+            continue;
+        }
+        size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int file;
+            memcpy(&file, CMSG_DATA(part) + i * sizeof(file), sizeof(file));
+            if (uplink->file_count < UPLINK_FILES) {
+                uplink->files[uplink->file_count++] = file;
+            } else {
+                close(file);
+            }
+        }
+    }
+}
+
+static ssize_t receive(struct uplink *uplink, uint8_t *base, size_t size)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(UPLINK_FILES * sizeof(int))];
+    } control;
+    struct iovec part = { .iov_base = base, .iov_len = size };
+    struct msghdr message = { .msg_iov = &part,
+                              .msg_iovlen = 1,
+                              .msg_control = control.bytes,
+                              .msg_controllen = sizeof(control.bytes) };
+    ssize_t received;
+    do {
+        received = recvmsg(uplink->fd, &message, MSG_CMSG_CLOEXEC);
+    } while (received < 0 && errno == EINTR);
+    if (received > 0 && message.msg_controllen > 0) {
+        keep_files(uplink, &message);
+    }
+    return received;
+}
+
 enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error)
 {
     uint8_t *base;
@@ -427,10 +492,7 @@ enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error)
         size = size < NOWHERE_BYTES ? size : NOWHERE_BYTES;
     }
     size = size < READ_BYTES ? size : READ_BYTES;
-    ssize_t received;
-    do {
-        received = recv(uplink->fd, base, size, 0);
-    } while (received < 0 && errno == EINTR);
+    ssize_t received = receive(uplink, base, size);
     if (received > 0) {
         opt_frame_received(uplink->reader, (size_t)received);
         uplink->bytes_received += (uint64_t)received;

@@ -25,6 +25,8 @@
 
 struct route; /* resolver.h */
 
+enum { UPLINK_FILES = 4 };
+
 struct uplink {
     uv_poll_t poll; /* poll.data is the session's */
     int fd;
@@ -44,9 +46,11 @@ struct uplink {
     size_t values_capacity;
 
     /* the frame coming in */
-    bool skipping;    /* its data's place is gone: read it and throw it away */
-    uint8_t *nowhere; /* to here */
-    bool drained;     /* the last read got all there was */
+    bool skipping;           /* its data's place is gone: read it and throw it away */
+    uint8_t *nowhere;        /* to here */
+    bool drained;            /* the last read got all there was */
+    int files[UPLINK_FILES]; /* that have come with it, over a Unix socket, */
+    size_t file_count;       /* oldest first */
 
     uint64_t bytes_sent;
     uint64_t bytes_received;
@@ -120,6 +124,13 @@ enum uplink_flow uplink_flush(struct uplink *uplink, struct opt_error *error);
 /* The frame's borrowed memory is wanted back: copy what is not out yet. False if there
  * is no memory, and then the connection must be given up. */
 bool uplink_release(struct uplink *uplink);
+
+/* Whether the connection has not ended, as far as can be seen here. */
+bool uplink_alive(const struct uplink *uplink);
+
+/* The oldest descriptor that has come and has not been taken, now the caller's; -1:
+ * there is none. */
+int uplink_take_file(struct uplink *uplink);
 
 /* Read once. */
 enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error);
