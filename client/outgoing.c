@@ -270,11 +270,13 @@ static void add_values(struct optclient *client, const uint8_t *narrowed, size_t
     }
 }
 
-/* Whether the values of the cut are given by place, and then where. */
+/* Whether the values of the cut are given by place, and then where. Few are sent
+ * sooner. */
 static bool place_cut(struct optclient *client, struct optclient_call *call,
-                      struct opt_request *request)
+                      struct opt_request *request, size_t data_size)
 {
-    if (!call_pushes(call) || !call->model->shared.gradients_live) {
+    if (!call_pushes(call) || !call->model->shared.gradients_live ||
+        data_size <= UPLINK_COPY_BYTES) {
         return false;
     }
     if (client->places == NULL) {
@@ -285,8 +287,7 @@ static bool place_cut(struct optclient *client, struct optclient_call *call,
         return false;
     }
     call_push_of(request)->places = client->places;
-    client->usage.bytes_shared +=
-        client->cut.elements * opt_dtype_size(call->cutter.dtype);
+    client->usage.bytes_shared += data_size;
     return true;
 }
 
@@ -321,7 +322,7 @@ static void begin_frame(struct optclient *client, struct optclient_call *call)
     struct opt_request request;
     size_t data_size = fill_request(client, call, &request);
     bool values = has_values(request.message);
-    if (values && place_cut(client, call, &request)) {
+    if (values && place_cut(client, call, &request, data_size)) {
         values = false;
         data_size = 0;
     }

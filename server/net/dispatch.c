@@ -4,6 +4,7 @@
 #include "common/wire.h"
 #include "server/letter.h"
 #include "server/messages/messages.h"
+#include "server/net/share.h"
 
 const struct message_row *dispatch(const struct conn *conn, struct letter *letter,
                                    const uint8_t *header, size_t size, size_t data_size)
@@ -36,6 +37,12 @@ const struct message_row *dispatch(const struct conn *conn, struct letter *lette
         letter_fail(letter, OPT_FAILED_PRECONDITION,
                     "no memory is shared on this connection; it takes a Unix socket, "
                     "and a daemon that is not told no-shared-memory");
+        return NULL;
+    }
+    if (request->message == OPT_MESSAGE_SHARE &&
+        !share_has_room(conn, request->body.share)) {
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+                    "this connection shares memory for as many models as it may");
         return NULL;
     }
     if (row->data == DATA_NONE && data_size > 0) {

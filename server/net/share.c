@@ -69,6 +69,11 @@ static void drop(struct conn *conn, struct share *share)
     *share = sharing->shares[--sharing->share_count];
 }
 
+bool share_has_room(const struct conn *conn, uint32_t model)
+{
+    return conn->sharing->share_count < SHARES_MAX || find(conn, model) != NULL;
+}
+
 static void note_offer(struct conn *conn, const struct letter *letter)
 {
     struct share *old = find(conn, letter->request.body.share);
@@ -240,14 +245,24 @@ static const struct opt_pull *pull_of(const struct letter *letter)
     }
 }
 
+static struct loan *find_loan(struct sharing *sharing, uint64_t request)
+{
+    struct loan *loan = sharing->loans;
+    while (loan != NULL && loan->request != request) {
+        loan = loan->next;
+    }
+    return loan;
+}
+
 void share_lend(struct conn *conn, struct letter *letter)
 {
     struct sharing *sharing = conn->sharing;
     const struct opt_pull *pull = sharing == NULL ? NULL : pull_of(letter);
     if (pull == NULL || !pull->shared || letter->dtype != OPT_FP32 ||
-        letter->piece_count == 0 ||
-        sharing->loan_count + sharing->lending >= LOANS_MAX ||
-        sharing->version_count >= VERSIONS_MAX) {
+        letter->piece_count == 0 || sharing->lending >= LETTERS_MAX ||
+        sharing->version_count >= VERSIONS_MAX ||
+        (sharing->loan_count >= LOANS_MAX &&
+         find_loan(sharing, letter->request.id) == NULL)) {
         return;
     }
     const struct share *share = find(conn, pull->model);
@@ -264,15 +279,6 @@ bool share_place(const struct letter *letter, const struct piece *piece, uint64_
            version_place(piece->version, piece->values + from, letter->weights,
                          place) &&
            *place % OPT_PLACE_ALIGNMENT == 0;
-}
-
-static struct loan *find_loan(struct sharing *sharing, uint64_t request)
-{
-    struct loan *loan = sharing->loans;
-    while (loan != NULL && loan->request != request) {
-        loan = loan->next;
-    }
-    return loan;
 }
 
 static struct loan *make_loan(struct sharing *sharing, uint64_t request)

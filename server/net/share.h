@@ -28,6 +28,9 @@ struct piece;
 /* For a connection that may share memory. NULL: no memory, so none is shared. */
 struct sharing *sharing_new(void);
 
+/* Whether the connection, which may share memory, may do so for one model more. */
+bool share_has_room(const struct conn *conn, uint32_t model);
+
 /* An answer has come back: if it offers files, or the peer has left a model, remember
  * that. */
 void share_note(struct conn *conn, const struct letter *letter);
