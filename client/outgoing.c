@@ -66,6 +66,24 @@ static void begin_restore(struct optclient *client, struct optclient_model *mode
     model->restore_id = begin_own(client, &request);
 }
 
+/* The list of segments of a pull, if it is short enough for a header; else all tensors
+ * are asked for, and those not wanted are thrown away. */
+static bool lists_segments(const struct optclient *client,
+                           const struct optclient_call *call)
+{
+    return call->segments != NULL &&
+           call->segment_bytes <= client->daemon.max_header_bytes / 4 * 3;
+}
+
+/* Nothing has come of a pull. */
+static bool begin_sink(struct optclient *client, struct optclient_call *call)
+{
+    uint64_t since = call_pull_of(&call->request)->since;
+    call->sink.may_stay = since > call->model->known_after;
+    call->sink.listed = lists_segments(client, call);
+    return sink_begin(&call->sink, client->daemon.block_elements);
+}
+
 /* What of a call is filled in anew each time it is sent. False: no memory. */
 static bool begin_call(struct optclient *client, struct optclient_call *call)
 {
@@ -80,16 +98,7 @@ static bool begin_call(struct optclient *client, struct optclient_call *call)
         }
         client->usage.resends += call->resent;
     }
-    return !call_pulls(call) || sink_begin(&call->sink, client->daemon.block_elements);
-}
-
-/* The list of segments of a pull, if it is short enough for a header; else all tensors
- * are asked for, and those not wanted are thrown away. */
-static bool lists_segments(const struct optclient *client,
-                           const struct optclient_call *call)
-{
-    return call->segments != NULL &&
-           call->segment_bytes <= client->daemon.max_header_bytes / 4 * 3;
+    return !call_pulls(call) || begin_sink(client, call);
 }
 
 /* Rows cannot be asked for in another way than by their list. */
@@ -110,6 +119,9 @@ static void fill_pull(const struct optclient *client, const struct optclient_cal
                       struct opt_pull *pull)
 {
     pull->model = call->model->number;
+    if (!call->sink.may_stay) {
+        pull->since = 0;
+    }
     if (lists_segments(client, call)) {
         pull->segments = call->segments;
         pull->segment_count = call->sink.count;

@@ -189,6 +189,7 @@ struct opt_pull {
     const struct opt_segment *segments;
     size_t segment_count;
     uint64_t min_step;
+    uint64_t since; /* step of what the asker has already; 0: nothing */
 };
 struct opt_push_pull {
     struct opt_push push;
@@ -295,6 +296,8 @@ struct opt_pull_reply {
     size_t segment_count;
     bool last;
     uint64_t epoch;
+    const struct opt_segment *unchanged; /* asked for, but not in data; no rows */
+    size_t unchanged_count;
 };
 struct opt_push_pull_reply {
     bool has_push;

@@ -461,14 +461,14 @@ static void answer_early(struct fake_conn *conn, const struct opt_request *reque
 }
 
 static enum fake_action note_the_last(struct fake_conn *conn,
-                                        const struct opt_request *request,
-                                        const uint8_t *data, size_t data_size,
-                                        void *context)
+                                      const struct opt_request *request,
+                                      const uint8_t *data, size_t data_size,
+                                      void *context)
 {
     (void)conn, (void)data, (void)data_size;
     struct upload *upload = context;
-    upload->answered |= request->message == OPT_MESSAGE_ASSIGN &&
-                        request->body.assign.last;
+    upload->answered |=
+        request->message == OPT_MESSAGE_ASSIGN && request->body.assign.last;
     return FAKE_SERVE;
 }
 

@@ -59,6 +59,7 @@ struct push {
     uint8_t *left;     /* the same: those that have gone to the worker (part.h) */
     bool wishes;       /* for that */
     enum opt_dtype wish_dtype;
+    uint64_t wish_since;    /* Pull.since */
     const uint8_t **blocks; /* per block of the model: its values, or NULL */
     struct row_run *rows_first, *rows_last;
     size_t row_count;
