@@ -136,6 +136,7 @@ static void on_restored(struct optclient *client, struct optclient_model *model,
     } else {
         model->number = found->model;
         model->step = found->step;
+        model->known_after = found->step;
         recover_pushes(client, model, found);
         if (model->last_sequence < found->last_sequence) {
             model->last_sequence = found->last_sequence;
@@ -256,6 +257,7 @@ static void finish_pull(struct optclient *client, struct optclient_call *call,
     }
     call->result.step = reply->step;
     call->result.epoch = reply->epoch;
+    call->result.unchanged = call->sink.unchanged;
     see_step(call->model, reply->step);
     if (call_pull_of(&call->request)->view != OPT_VIEW_SLOT) {
         call->model->pulled_step = reply->step;

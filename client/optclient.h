@@ -307,6 +307,8 @@ struct optclient_result {
     uint64_t epoch;           /* Lookahead sync epochs so far */
     uint64_t lost; /* pushes, waits, barriers: workers whose loss the answer told of,
                       for optclient_lost */
+    uint64_t unchanged; /* pulls: values that did not come, because what was in the
+                           caller's memory still holds (since) */
 };
 
 enum optclient_form { OPTCLIENT_MEAN = 0, OPTCLIENT_SUM = 1 };
@@ -323,6 +325,11 @@ struct optclient_pull_options {
     const char *slot;    /* view SLOT: its name, such as "exp_avg" */
     uint64_t min_step;   /* wait until the model has had that many updates */
     uint32_t timeout_ms; /* 0: the client's */
+    uint64_t since;      /* the memory given has all that is asked for as it was at that
+                            step: result.step of the last completed pull into it, of the
+                            same view by the same optclient_model. What no update has
+                            written since does not come, and stays as it is. 0:
+                            everything comes */
 };
 
 /* Push gradients of count tensors (each at most once) as one contribution and wait for
@@ -342,7 +349,7 @@ optclient_push(struct optclient_model *model, const struct optclient_values *gra
 
 /* Pull count tensors (each at most once) into the caller's memory; all of them from the
  * same step. options and result may be NULL. After a failure what is in that memory is
- * undefined.
+ * undefined, and no step can be given as since for it.
  *
  * OPTCLIENT_INVALID_ARGUMENT: an unknown tensor or row, a tensor twice, or a list of
  * rows that is too long for one request. OPTCLIENT_NOT_FOUND: no such slot; names those

@@ -77,6 +77,24 @@ static void begin_restore(struct optclient *client, struct optclient_model *mode
     model->restore_id = begin_own(client, &request);
 }
 
+/* The list of segments of a pull, if it is short enough for a header; else all tensors
+ * are asked for, and those not wanted are thrown away. */
+static bool lists_segments(const struct optclient *client,
+                           const struct optclient_call *call)
+{
+    return call->segments != NULL &&
+           call->segment_bytes <= client->daemon.max_header_bytes / 4 * 3;
+}
+
+/* Nothing has come of a pull. */
+static bool begin_sink(struct optclient *client, struct optclient_call *call)
+{
+    uint64_t since = call_pull_of(&call->request)->since;
+    call->sink.may_stay = since > call->model->known_after;
+    call->sink.listed = lists_segments(client, call);
+    return sink_begin(&call->sink, client->daemon.block_elements);
+}
+
 /* What of a call is filled in anew each time it is sent. False: no memory. */
 static bool begin_call(struct optclient *client, struct optclient_call *call)
 {
@@ -95,16 +113,7 @@ static bool begin_call(struct optclient *client, struct optclient_call *call)
     if (call->in_place) {
         shared_view_again(call->model);
     }
-    return !call_pulls(call) || sink_begin(&call->sink, client->daemon.block_elements);
-}
-
-/* The list of segments of a pull, if it is short enough for a header; else all tensors
- * are asked for, and those not wanted are thrown away. */
-static bool lists_segments(const struct optclient *client,
-                           const struct optclient_call *call)
-{
-    return call->segments != NULL &&
-           call->segment_bytes <= client->daemon.max_header_bytes / 4 * 3;
+    return !call_pulls(call) || begin_sink(client, call);
 }
 
 /* Rows cannot be asked for in another way than by their list. */
@@ -126,6 +135,9 @@ static void fill_pull(const struct optclient *client, const struct optclient_cal
 {
     pull->model = call->model->number;
     pull->shared = pull->dtype == OPT_FP32 && call->model->shared.weights != NULL;
+    if (!call->sink.may_stay || call->in_place) {
+        pull->since = 0;
+    }
     if (lists_segments(client, call)) {
         pull->segments = call->segments;
         pull->segment_count = call->sink.count;

@@ -115,6 +115,7 @@ bool sink_begin(struct sink *sink, uint64_t block)
     sink->blocks_left = sink->first_bit[sink->count];
     memset(sink->came, 0, (size_t)(sink->blocks_left / 64 + 1) * sizeof(*sink->came));
     sink->begun = false;
+    sink->unchanged = 0;
     return true;
 }
 
@@ -226,6 +227,34 @@ static enum opt_status segment_claim(struct sink *sink,
     return OPT_OK;
 }
 
+/* Count what was left out as come. */
+static enum opt_status claim_unchanged(struct sink *sink,
+                                       const struct opt_segment *segment,
+                                       struct opt_error *error)
+{
+    if (!sink->may_stay) {
+        return opt_fail(error, OPT_INTERNAL,
+                        "the daemon left out values as unchanged, although it was not "
+                        "told that they are here");
+    }
+    enum opt_status status = segment_check(sink, segment, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    if (place_of(sink, segment->tensor) == SIZE_MAX) {
+        return sink->listed ? opt_fail(error, OPT_INTERNAL,
+                                       "the daemon left out tensor %" PRIu32
+                                       " as unchanged, which was not asked for",
+                                       segment->tensor)
+                            : OPT_OK;
+    }
+    status = segment_claim(sink, segment, error);
+    if (status == OPT_OK) {
+        sink->unchanged += segment_elements(sink, segment);
+    }
+    return status;
+}
+
 enum opt_status sink_accept(struct sink *sink, const struct opt_pull_reply *reply,
                             size_t data_size, enum opt_dtype dtype,
                             struct opt_error *error)
@@ -253,6 +282,12 @@ enum opt_status sink_accept(struct sink *sink, const struct opt_pull_reply *repl
             return status;
         }
         elements += segment_elements(sink, &reply->segments[i]);
+    }
+    for (size_t i = 0; i < reply->unchanged_count; i++) {
+        enum opt_status status = claim_unchanged(sink, &reply->unchanged[i], error);
+        if (status != OPT_OK) {
+            return status;
+        }
     }
     if (data_size % opt_dtype_size(dtype) != 0 ||
         data_size / opt_dtype_size(dtype) != elements) {

@@ -3,8 +3,9 @@
  * The daemon may answer in any order and cut where it likes (at block multiples); each
  * frame is checked against what was asked before a byte of it is placed: only tensors
  * of the model, only blocks that have not come yet, one step for all frames; rows come
- * in the order in which they were asked for. The daemon is not trusted. Used under the
- * client's lock.
+ * in the order in which they were asked for. Blocks that have not changed may be left
+ * out if that was said to be enough: they count as come, and the caller's memory stays
+ * as it is. The daemon is not trusted. Used under the client's lock.
  */
 #ifndef OPTCLIENT_SINK_H
 #define OPTCLIENT_SINK_H
@@ -38,6 +39,10 @@ struct sink {
     uint64_t rows_left;
     bool begun; /* a frame has come, so that step is known */
     uint64_t step;
+    uint64_t unchanged; /* elements that were left out */
+    /* How it is asked: set before sink_begin. */
+    bool may_stay; /* what has not changed may be left out */
+    bool listed;   /* nothing is asked for but what values name */
 };
 
 /* Prepare for values of a model; their tensors exist. OPT_INVALID_ARGUMENT if one is

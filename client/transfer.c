@@ -220,6 +220,7 @@ static enum optclient_status fill_pull(struct optclient_call *call, struct order
     pull->slot = options->slot == NULL ? "" : options->slot;
     pull->dtype = call->client->settings.pull_dtype;
     pull->min_step = options->min_step;
+    pull->since = options->since;
     if (call->on_heap) {
         call->slot = strdup(pull->slot);
         pull->slot = call->slot;

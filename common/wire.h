@@ -194,6 +194,7 @@ struct opt_pull {
     size_t segment_count;
     uint64_t min_step;
     bool shared; /* weights may be given by place */
+    uint64_t since; /* step of what the asker has already; 0: nothing */
 };
 struct opt_push_pull {
     struct opt_push push;
@@ -304,6 +305,8 @@ struct opt_pull_reply {
     bool last;
     uint64_t epoch;
     const uint64_t *places; /* of the segments, in a memory file; NULL: in data */
+    const struct opt_segment *unchanged; /* asked for, but not in data; no rows */
+    size_t unchanged_count;
 };
 struct opt_push_pull_reply {
     bool has_push;

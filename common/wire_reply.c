@@ -115,6 +115,25 @@ static enum opt_status read_push(const struct context *c,
                             : status;
 }
 
+static enum opt_status read_unchanged(const struct context *c,
+                                      const Optimd__V1__PullReply *from,
+                                      struct opt_pull_reply *to)
+{
+    for (size_t i = 0; i < from->n_unchanged; i++) {
+        if (from->unchanged[i]->n_rows > 0) {
+            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                            "pull: segment %zu of those unchanged names rows", i);
+        }
+    }
+    to->unchanged_count = from->n_unchanged;
+    return opt_wire_segments_read(
+        &(struct opt_wire_segments){ .what = "pull",
+                                     .dtype = to->dtype,
+                                     .data_size = OPT_WIRE_NO_VALUES,
+                                     .whole = true },
+        from->unchanged, from->n_unchanged, c->arena, &to->unchanged, c->error);
+}
+
 static enum opt_status read_pull(const struct context *c,
                                  const Optimd__V1__PullReply *from,
                                  struct opt_pull_reply *to)
@@ -137,10 +156,12 @@ static enum opt_status read_pull(const struct context *c,
                                          placed ? OPT_WIRE_NO_VALUES : c->data_size,
                                      .whole = true },
         from->segments, from->n_segments, c->arena, &to->segments, c->error);
-    return status != OPT_OK ? status
-                            : opt_wire_places_read("pull", from->places, from->n_places,
-                                                   to->segments, to->segment_count,
-                                                   c->data_size, &to->places, c->error);
+    if (status == OPT_OK) {
+        status = opt_wire_places_read("pull", from->places, from->n_places,
+                                      to->segments, to->segment_count, c->data_size,
+                                      &to->places, c->error);
+    }
+    return status == OPT_OK ? read_unchanged(c, from, to) : status;
 }
 
 static enum opt_status read_push_pull(const struct context *c,
@@ -297,6 +318,7 @@ enum opt_status opt_reply_read(const uint8_t *header, size_t size, size_t data_s
 enum {
     MODEL_SETTLED = 15,
     PULL_SEGMENTS = 3,
+    PULL_UNCHANGED = 7,
     PUSH_PULL_PUSH = 1,
     PUSH_PULL_PULL = 2,
     STATISTICS_COUNTERS = 1
@@ -410,6 +432,7 @@ static void write_pull(struct opt_writer *writer, const void *what)
         tail.n_places = pull->segment_count;
     }
     opt_write_fields(writer, &tail.base);
+    opt_write_segments(writer, PULL_UNCHANGED, pull->unchanged, pull->unchanged_count);
 }
 
 static void write_push_pull(struct opt_writer *writer, const void *what)

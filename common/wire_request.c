@@ -273,6 +273,7 @@ static enum opt_status read_pull(const struct context *c, const Optimd__V1__Pull
                              .dtype = (enum opt_dtype)from->dtype,
                              .segment_count = from->n_segments,
                              .min_step = from->min_step,
+                             .since = from->since,
                              .shared = from->shared };
     if (to->view == OPT_VIEW_SLOT) {
         status = opt_wire_name(from->slot, "pull: slot name", c->error);

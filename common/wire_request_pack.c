@@ -173,6 +173,7 @@ static void write_pull(struct opt_writer *writer, const void *what)
     opt_write_segments(writer, PULL_SEGMENTS, pull->segments, pull->segment_count);
     Optimd__V1__Pull tail = OPTIMD__V1__PULL__INIT;
     tail.min_step = pull->min_step;
+    tail.since = pull->since;
     tail.shared = pull->shared;
     opt_write_fields(writer, &tail.base);
 }

@@ -46,11 +46,13 @@ enum letter_kind {
 
 /* Weights to send: a run of floats inside a published version (or a buffer of the
  * letter's own), and the segment it answers, with the count of its elements. Contiguous
- * runs of one frame are merged; rows are sent as they are, so they must fit a frame. */
+ * runs of one frame are merged; rows are sent as they are, so they must fit a frame.
+ * One that is unchanged is only named, and may have no values. */
 struct piece {
     const float *values;
     struct opt_segment segment;
     struct version *version; /* one reference, dropped by letter_free; may be NULL */
+    bool unchanged;          /* the asker has the values: they are not sent */
 };
 
 struct letter {

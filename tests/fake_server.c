@@ -603,8 +603,10 @@ struct incoming {
     uint8_t *data;
 };
 
-static bool on_header(struct opt_frame_reader *reader, struct incoming *in)
+static void on_header(struct fake_conn *conn, struct opt_frame_reader *reader,
+                      struct incoming *in)
 {
+    struct fake_server *server = conn->server;
     size_t size;
     const uint8_t *header = opt_frame_header(reader, &size);
     size_t data_size = opt_frame_data_size(reader);
@@ -618,7 +620,11 @@ static bool on_header(struct opt_frame_reader *reader, struct incoming *in)
     free(in->data);
     in->data = malloc(data_size + 1);
     opt_frame_place(reader, in->data);
-    return true;
+    if (server->options.begun != NULL) {
+        pthread_mutex_lock(&server->lock);
+        server->options.begun(conn, &in->request, server->options.context);
+        pthread_mutex_unlock(&server->lock);
+    }
 }
 
 static void on_request(struct fake_conn *conn, struct opt_frame_reader *reader,
@@ -661,7 +667,7 @@ static void serve_connection(struct fake_conn *conn, struct opt_frame_reader *re
                 abort();
             }
             if (event == OPT_FRAME_HEADER) {
-                on_header(reader, in);
+                on_header(conn, reader, in);
             } else if (event == OPT_FRAME_END) {
                 on_request(conn, reader, in);
             }

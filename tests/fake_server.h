@@ -31,10 +31,15 @@ typedef enum fake_action (*fake_hook)(struct fake_conn *conn,
                                       const uint8_t *data, size_t data_size,
                                       void *context);
 
+/* Called when the header of a request has come and none of its data has been read. */
+typedef void (*fake_begun)(struct fake_conn *conn, const struct opt_request *request,
+                           void *context);
+
 struct fake_options {
     uint16_t port;    /* 0: a free one */
     fake_hook hook;   /* may be NULL */
-    void *context;    /* of the hook */
+    fake_begun begun; /* may be NULL; with the lock held as well */
+    void *context;    /* of the hooks */
     unsigned cut_at;  /* cut the connection at the n-th frame, counting those read
                          and those written from 1, once; 0: never */
     bool silent;      /* read everything, answer nothing */

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -422,6 +423,82 @@ Test(client, lets_callbacks_start_calls_but_not_wait)
         expect_ok(optclient_pull(scene.model, scene.weights, 2, NULL, &result));
     }
     scene_close(&scene);
+}
+
+/* -------------------------------------------------------------------------- uploads */
+
+enum { UPLOAD_CHUNK = 16 << 20 /* more than a connection can have under way */ };
+
+/* Who uploads, and whether the last frame's answer is on its way. */
+struct upload {
+    struct optclient *client;
+    atomic_uint early;
+    atomic_bool answered;
+};
+
+/* Answer the first frame before it can have left the client whole, and go on when the
+ * client has taken the answer in: the next frame has not been begun then. The answer
+ * that it gets as soon as it has come whole is one too many, which does no harm. */
+static void answer_early(struct fake_conn *conn, const struct opt_request *request,
+                         void *context)
+{
+    struct upload *upload = context;
+    if (request->message != OPT_MESSAGE_ASSIGN || request->body.assign.last) {
+        return;
+    }
+    struct optclient_usage usage;
+    optclient_usage(upload->client, &usage);
+    uint64_t before = usage.bytes_received;
+    uint64_t limit = test_now_ms() + 10000;
+    const struct opt_reply reply = { .id = request->id, .message = OPT_MESSAGE_ASSIGN };
+    fake_reply(conn, &reply, NULL, 0);
+    while (usage.bytes_received == before) {
+        require(test_now_ms() < limit);
+        sched_yield();
+        optclient_usage(upload->client, &usage);
+    }
+    upload->early++;
+}
+
+static enum fake_action note_the_last(struct fake_conn *conn,
+                                      const struct opt_request *request,
+                                      const uint8_t *data, size_t data_size,
+                                      void *context)
+{
+    (void)conn, (void)data, (void)data_size;
+    struct upload *upload = context;
+    upload->answered |=
+        request->message == OPT_MESSAGE_ASSIGN && request->body.assign.last;
+    return FAKE_SERVE;
+}
+
+Test(client, has_uploaded_when_the_last_frame_is_answered_not_the_latest)
+{
+    struct upload upload = { 0 };
+    struct fake_server *server =
+        fake_server_start(&(struct fake_options){ .chunk_bytes = UPLOAD_CHUNK,
+                                                  .begun = answer_early,
+                                                  .hook = note_the_last,
+                                                  .context = &upload });
+    upload.client = test_connect(fake_server_address(server), NULL);
+    struct shapes shapes = shapes_new(1, UPLOAD_CHUNK / sizeof(float) + OPT_BLOCK);
+    struct optclient_values *values = values_new(&shapes);
+    fill_pattern(values, &shapes);
+    const float *initial[] = { values[0].values };
+    struct optclient_model *model;
+    expect_ok(optclient_create(upload.client, "m", "sgd(lr=1)", NULL, shapes.tensors, 1,
+                               initial, &model));
+    /* Its answer came after this was written, if it was waited for. */
+    cr_assert(upload.answered);
+    cr_assert_eq(upload.early, 1);
+    struct optclient_values *pulled = values_new(&shapes);
+    expect_ok(optclient_pull(model, pulled, 1, NULL, NULL));
+    expect_pattern(pulled, &shapes, 1);
+    optclient_close(upload.client);
+    fake_server_stop(server);
+    values_free(values, &shapes);
+    values_free(pulled, &shapes);
+    shapes_free(&shapes);
 }
 
 /* -------------------------------------------------------------------------- threads */

@@ -112,6 +112,84 @@ Test(sink, refuses_another_dtype_and_another_step)
     sink_fini(&sink);
 }
 
+/* A frame without values that says that these have not changed. */
+static enum opt_status leave_out(struct sink *sink, const struct opt_segment *unchanged,
+                                 size_t count, struct opt_error *error)
+{
+    struct opt_pull_reply reply = { .step = 7,
+                                    .unchanged = unchanged,
+                                    .unchanged_count = count };
+    return sink_accept(sink, &reply, 0, OPT_FP32, error);
+}
+
+Test(sink, counts_what_has_not_changed_as_come)
+{
+    struct sink sink = sink_of(all, 3);
+    struct opt_error error;
+    sink.may_stay = true;
+    cr_assert(sink_begin(&sink, OPT_BLOCK));
+    struct opt_segment same[] = {
+        { .count = 3 }, { .tensor = 1, .offset = OPT_BLOCK, .count = OPT_BLOCK }
+    };
+    struct opt_segment changed[] = {
+        { .tensor = 1, .count = OPT_BLOCK },
+        { .tensor = 1, .offset = 2 * OPT_BLOCK, .count = OPT_BLOCK + 5 },
+        { .tensor = 2, .count = 2 }
+    };
+    cr_assert_eq(leave_out(&sink, same, 2, &error), OPT_OK, "%s", error.text);
+    cr_assert_not(sink_full(&sink));
+    cr_assert_eq(accept_of(&sink, changed, 3, 7, 0, &error), OPT_OK);
+    cr_assert(sink_full(&sink));
+    cr_assert_eq(sink.unchanged, OPT_BLOCK + 3);
+    cr_assert(sink_begin(&sink, OPT_BLOCK));
+    cr_assert_eq(sink.unchanged, 0);
+    sink_fini(&sink);
+}
+
+Test(sink, refuses_what_cannot_have_stayed)
+{
+    static const uint64_t one_sparse[] = { 0, 0, 1 };
+    static const uint32_t row[] = { 1 };
+    const struct optclient_values some[] = {
+        { .tensor = 2, .values = last, .rows = row, .row_count = 1 },
+        { .tensor = 0, .values = small }
+    };
+    struct sink sink;
+    struct opt_error error;
+    cr_assert_eq(sink_init(&sink, some, 2, elements, one_sparse, 3, &error), OPT_OK);
+    cr_assert(sink_begin(&sink, OPT_BLOCK));
+    const struct opt_segment first = { .count = 3 };
+    cr_assert_eq(leave_out(&sink, &first, 1, &error), OPT_INTERNAL);
+    cr_assert(strstr(error.text, "not told that they are here") != NULL, "%s",
+              error.text);
+    sink.may_stay = true;
+    sink.listed = true;
+    cr_assert_eq(leave_out(&sink, &(struct opt_segment){ .tensor = 1, .count = LARGE },
+                           1, &error),
+                 OPT_INTERNAL);
+    cr_assert(strstr(error.text, "tensor 1 as unchanged, which was not asked") != NULL,
+              "%s", error.text);
+    cr_assert_eq(
+        leave_out(&sink, &(struct opt_segment){ .tensor = 2, .count = 2 }, 1, &error),
+        OPT_INTERNAL);
+    cr_assert(strstr(error.text, "instead of rows") != NULL, "%s", error.text);
+    cr_assert_eq(
+        leave_out(&sink, &(struct opt_segment){ .tensor = 3, .count = 1 }, 1, &error),
+        OPT_INTERNAL);
+    cr_assert_eq(leave_out(&sink, &(struct opt_segment){ .count = 4 }, 1, &error),
+                 OPT_INTERNAL);
+    cr_assert_eq(leave_out(&sink, &first, 1, &error), OPT_OK);
+    cr_assert_eq(leave_out(&sink, &first, 1, &error), OPT_INTERNAL);
+    cr_assert(strstr(error.text, "twice") != NULL, "%s", error.text);
+    /* All tensors were asked for because the list would have been too long. */
+    sink.listed = false;
+    cr_assert_eq(leave_out(&sink, &(struct opt_segment){ .tensor = 1, .count = LARGE },
+                           1, &error),
+                 OPT_OK);
+    cr_assert_eq(sink.unchanged, 3);
+    sink_fini(&sink);
+}
+
 Test(sink, refuses_a_tensor_named_twice)
 {
     const struct optclient_values twice[] = { { .tensor = 2, .values = last },

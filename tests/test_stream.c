@@ -285,6 +285,54 @@ Test(stream, shows_computed_views_as_they_are_in_the_middle_of_a_round)
     two_close(&two, true, true);
 }
 
+/* Which parts a pull of what has changed since a step brings; its own step. */
+static uint64_t pull_changed(const struct two *two, uint64_t since, bool came[PARTS])
+{
+    struct letter *pull = pull_letter(&two->a, two->model, OPT_VIEW_TRAIN, "");
+    pull->request.body.pull.since = since;
+    pull = letter_ask(&two->a, pull);
+    cr_assert_eq(pull->piece_count, PARTS, "%s", reply_text(pull));
+    for (size_t i = 0; i < PARTS; i++) {
+        came[i] = !pull->pieces[i].unchanged;
+    }
+    uint64_t step = pull->reply.body.pull.step;
+    desk_free(pull);
+    return step;
+}
+
+Test(stream, leaves_out_of_a_pull_the_shards_that_the_open_round_has_not_reached)
+{
+    struct two two;
+    bool came[PARTS];
+    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
+    two_begin(&two);
+    struct letter *last_a = send_parts(&two.from_a, 2, 2, two.frames_a);
+    struct letter *last_b = send_parts(&two.from_b, 2, 4, two.frames_b);
+    expect_applied(&two.desk, last_a, 1);
+    expect_applied(&two.desk, last_b, 1);
+    take_back(&two.desk, two.frames_a);
+    take_back(&two.desk, two.frames_b);
+    two.from_a = pushing_new(&two.a, two.model, 2);
+    two.from_b = pushing_new(&two.b, two.model, 2);
+    two_begin(&two);
+    /* The round is not over, so its step is not; what has been applied comes again and
+     * again until it is. */
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert_eq(pull_changed(&two, 1, came), 1);
+        cr_assert_arr_eq(came, ((bool[PARTS]){ true, true }), sizeof came);
+    }
+    last_a = send_parts(&two.from_a, 2, 2, two.frames_a);
+    last_b = send_parts(&two.from_b, 2, 4, two.frames_b);
+    expect_applied(&two.desk, last_a, 2);
+    expect_applied(&two.desk, last_b, 2);
+    cr_assert_eq(pull_changed(&two, 1, came), 2);
+    cr_assert_arr_eq(came, ((bool[PARTS]){ true, true, true, true, true }),
+                     sizeof came);
+    cr_assert_eq(pull_changed(&two, 2, came), 2);
+    cr_assert_arr_eq(came, (bool[PARTS]){ false }, sizeof came);
+    two_close(&two, true, true);
+}
+
 Test(stream, counts_who_joins_in_the_middle_from_the_next_round_on)
 {
     struct two two;

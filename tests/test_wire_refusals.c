@@ -479,6 +479,18 @@ Test(wire, bad_replies_are_refused)
     reply.body.pull.segments = one_block;
     expect_reply_refused(&reply, 65532, "data ends after 65532 bytes");
     expect_reply_refused(&reply, 65540, "data has 65540 bytes");
+    static const uint32_t rows[] = { 1 };
+    reply.body.pull.unchanged = &(struct opt_segment){ .count = 0 };
+    reply.body.pull.unchanged_count = 1;
+    expect_reply_refused(&reply, 65536, "segment 0 has no count");
+    reply.body.pull.unchanged = &(struct opt_segment){ .rows = rows, .row_count = 1 };
+    expect_reply_refused(&reply, 65536, "segment 0 of those unchanged names rows");
+    reply.body.pull.unchanged = &(struct opt_segment){ .offset = 1, .count = 1 };
+    expect_reply_refused(&reply, 65536, "it must be a multiple of 16384");
+    static const struct opt_segment many[OPT_SEGMENTS_MAX + 1];
+    reply.body.pull.unchanged = many;
+    reply.body.pull.unchanged_count = OPT_SEGMENTS_MAX + 1;
+    expect_reply_refused(&reply, 65536, "4097 segments in one frame");
 }
 
 Test(wire, an_error_is_an_error_whatever_its_code)

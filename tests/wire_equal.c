@@ -103,7 +103,7 @@ static bool same_push(const struct opt_push *a, const struct opt_push *b)
 static bool same_pull(const struct opt_pull *a, const struct opt_pull *b)
 {
     return a->model == b->model && a->view == b->view && same_text(a->slot, b->slot) &&
-           a->dtype == b->dtype && a->min_step == b->min_step &&
+           a->dtype == b->dtype && a->min_step == b->min_step && a->since == b->since &&
            same_segments(a->segments, a->segment_count, b->segments, b->segment_count);
 }
 
@@ -220,7 +220,10 @@ static bool same_pull_reply(const struct opt_pull_reply *a,
 {
     return a->step == b->step && a->dtype == b->dtype && a->last == b->last &&
            a->epoch == b->epoch &&
-           same_segments(a->segments, a->segment_count, b->segments, b->segment_count);
+           same_segments(a->segments, a->segment_count, b->segments,
+                         b->segment_count) &&
+           same_segments(a->unchanged, a->unchanged_count, b->unchanged,
+                         b->unchanged_count);
 }
 
 static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)

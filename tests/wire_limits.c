@@ -235,8 +235,16 @@ static const char *violation_of_request(const struct opt_request *request,
 static const char *violation_of_pull_reply(const struct opt_pull_reply *pull,
                                            size_t data_size)
 {
-    return violation_of_segments(pull->segments, pull->segment_count, pull->dtype, true,
-                                 true, data_size);
+    for (size_t i = 0; i < pull->unchanged_count; i++) {
+        if (pull->unchanged[i].row_count > 0) {
+            return "rows that are unchanged";
+        }
+    }
+    const char *why = violation_of_segments(pull->unchanged, pull->unchanged_count,
+                                            pull->dtype, false, true, 0);
+    return why != NULL ? why
+                       : violation_of_segments(pull->segments, pull->segment_count,
+                                               pull->dtype, true, true, data_size);
 }
 
 static const char *violation_of_lost(const struct opt_lost *lost)

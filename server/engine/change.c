@@ -235,6 +235,7 @@ static void take_effect(struct model *model, const struct change *change)
                                    &tensor->options);
     }
     model_outdate_training_view(model);
+    model->changed = model->step + 1; /* the view of this step is another one too */
 }
 
 void change_due(struct model *model)

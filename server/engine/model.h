@@ -49,6 +49,7 @@ struct tensor {
     size_t shard; /* its first; a tensor of more than OPT_SHARD elements has others */
     struct opt_tensor_options options;
     struct opt_tensor_counters counters;
+    uint64_t changed; /* number of the last update that could write any of it */
 };
 
 /* How far a shard is in a round that is applied shard by shard (stream.h). */
@@ -63,6 +64,7 @@ struct shard {
     struct version *next;    /* during an update: what it writes; current if in place */
     struct shard *opened;    /* during an update: the one it opened before */
     unsigned idle_updates;   /* since the spare was last needed */
+    uint64_t changed;        /* number of the last update that wrote any of it */
     enum shard_stage stage;
 };
 
@@ -110,7 +112,9 @@ struct model {
     struct update update;                 /* in progress, and its memory */
     size_t reserved;                      /* of the budget, without versions */
 
-    uint64_t step; /* updates so far */
+    uint64_t step;    /* updates so far */
+    uint64_t changed; /* every view may be another one from that step on: all who have
+                         one of a step before have nothing */
     /* Lookahead sync epochs when the specification became what it is, and what they
      * would be if it had always been that. */
     uint64_t epochs_before, epochs_from;

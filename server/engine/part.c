@@ -21,6 +21,7 @@ void part_wish(struct push *push, const struct opt_pull *pull)
     push->wishes = true;
     push->wish_dtype = pull->dtype;
     push->wish_shared = pull->shared;
+    push->wish_since = pull->since;
 }
 
 void part_forget(struct push *push)
@@ -36,19 +37,23 @@ static bool can_leave(const struct push *push, size_t shard)
 }
 
 /* What a tensor has in a shard. */
-static struct piece piece_of(const struct model *model, const struct shard *shard,
+static struct piece piece_of(const struct push *push, const struct shard *shard,
                              size_t number)
 {
+    const struct model *model = push->model;
     const struct tensor *tensor = &model->tensors[number];
     size_t from = shard->at > tensor->at ? shard->at - tensor->at : 0;
     size_t rest = tensor->n - from;
-    return (struct piece){
-        .values = version_values(shard->current) + (tensor->at + from - shard->at),
-        .segment = { .tensor = (uint32_t)number,
-                     .offset = from,
-                     .count = rest < OPT_SHARD ? rest : OPT_SHARD },
-        .version = version_ref(shard->current),
-    };
+    struct piece piece = { .segment = { .tensor = (uint32_t)number,
+                                        .offset = from,
+                                        .count =
+                                            rest < OPT_SHARD ? rest : OPT_SHARD } };
+    piece.unchanged = view_is_unchanged(model, &piece.segment, push->wish_since);
+    if (!piece.unchanged) {
+        piece.values = version_values(shard->current) + (tensor->at + from - shard->at);
+        piece.version = version_ref(shard->current);
+    }
+    return piece;
 }
 
 /* Give the letter the pieces of all shards that can leave. False: no memory. */
@@ -67,7 +72,7 @@ static bool fill(struct push *push, struct letter *letter)
         const struct shard *shard = &model->shards[i];
         for (size_t k = 0; can_leave(push, i) && k < shard->tensor_count; k++) {
             letter->pieces[letter->piece_count++] =
-                piece_of(model, shard, shard->first_tensor + k);
+                piece_of(push, shard, shard->first_tensor + k);
         }
     }
     for (size_t i = 0; i < model->shard_count; i++) {

@@ -61,6 +61,7 @@ struct push {
     bool wishes;       /* for that */
     bool wish_shared;  /* and that it may be given by place */
     enum opt_dtype wish_dtype;
+    uint64_t wish_since;    /* Pull.since */
     const uint8_t **blocks; /* per block of the model: its values, or NULL */
     struct row_run *rows_first, *rows_last;
     size_t row_count;

@@ -373,6 +373,7 @@ void update_begin(struct engine *engine, struct model *model)
     for (size_t i = 0;
          opt_update_synchronises(&update->scalars) && i < model->tensor_count; i++) {
         bind_tensor(model, i);
+        model->tensors[i].changed = model->step + 1;
     }
     engine->counters.updates++;
 }
@@ -391,9 +392,10 @@ void update_batch(struct model *model)
 void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
 {
     struct update *update = &model->update;
-    const struct tensor *of = &model->tensors[tensor];
+    struct tensor *of = &model->tensors[tensor];
     if (update->is_prepared[tensor] == 0) {
         bind_tensor(model, tensor);
+        of->changed = model->step + 1;
     }
     if (of->width == 0) {
         size_t until = end * OPT_BLOCK < of->n ? end * OPT_BLOCK : of->n;
@@ -632,6 +634,7 @@ static enum update_progress publish(struct engine *engine, struct model *model)
             shard->current = shard->next;
         }
         shard->next = NULL;
+        shard->changed = model->step + 1;
     }
     engine->counters.parameters_updated += model->update.elements;
     engine->counters.update_ns += uv_hrtime() - model->update.started_ns;

@@ -139,6 +139,39 @@ static bool has_rows(const struct piece *piece)
     return piece->segment.row_count > 0;
 }
 
+/* What an update writes of a tensor, weights and slots, it writes in the shards that it
+ * opens; and it opens a shard for the sake of each tensor that it names. */
+bool view_is_unchanged(const struct model *model, const struct opt_segment *segment,
+                       uint64_t since)
+{
+    if (since == 0 || since < model->changed || since > model->step) {
+        return false;
+    }
+    size_t run;
+    const struct shard *shard =
+        segment_shard(model, segment->tensor, segment->offset, segment->count, &run);
+    return shard->changed <= since || model->tensors[segment->tensor].changed <= since;
+}
+
+/* Mark the pieces whose values who pulls has already. */
+static void mark_unchanged(const struct model *model, struct letter *letter,
+                           const struct opt_pull *pull)
+{
+    for (size_t i = 0; pull->since > 0 && i < letter->piece_count; i++) {
+        struct piece *piece = &letter->pieces[i];
+        piece->unchanged =
+            !has_rows(piece) && view_is_unchanged(model, &piece->segment, pull->since);
+    }
+}
+
+/* Whether a piece needs no values: it has rows, which have them already, or it is
+ * unchanged and nobody looks at them, not even to remember what a worker sees. */
+static bool is_settled(const struct model *model, const struct piece *piece)
+{
+    return has_rows(piece) ||
+           (piece->unchanged && model->consistency.delay_compensation == 0);
+}
+
 static bool make_mirrors(struct model *model, int source)
 {
     if (model->mirrors[source] == NULL) {
@@ -340,7 +373,7 @@ static enum view_progress fill_weights(struct engine *engine, struct model *mode
                                        struct letter *letter, bool backed)
 {
     for (size_t i = 0; i < letter->piece_count; i++) {
-        if (has_rows(&letter->pieces[i])) {
+        if (is_settled(model, &letter->pieces[i])) {
             continue;
         }
         struct shard *shard = shard_of(model, &letter->pieces[i]);
@@ -379,7 +412,7 @@ static enum view_progress fill_computed(struct engine *engine, struct model *mod
     }
     size_t computed = 0;
     for (size_t i = 0; i < letter->piece_count; i++) {
-        if (has_rows(&letter->pieces[i])) {
+        if (is_settled(model, &letter->pieces[i])) {
             continue;
         }
         const struct shard *shard = shard_of(model, &letter->pieces[i]);
@@ -397,7 +430,7 @@ static enum view_progress fill_computed(struct engine *engine, struct model *mod
         }
     }
     for (size_t i = 0; i < letter->piece_count; i++) {
-        if (has_rows(&letter->pieces[i])) {
+        if (is_settled(model, &letter->pieces[i])) {
             continue;
         }
         const struct shard *shard = shard_of(model, &letter->pieces[i]);
@@ -412,6 +445,7 @@ enum view_progress view_fill(struct engine *engine, struct model *model,
                              bool backed)
 {
     int source = source_of(model, pull);
+    mark_unchanged(model, letter, pull);
     if (!fill_rows(model, letter, source)) {
         return VIEW_MORE;
     }

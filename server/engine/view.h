@@ -29,13 +29,19 @@ void view_unpin(struct model *model, const struct opt_pull *pull);
 /* Whether it shows the weights as they are. */
 bool view_is_weights(const struct model *model, const struct opt_pull *pull);
 
+/* Whether the elements of a segment that lies in one shard, and names no rows, are in
+ * every view what they were after update `since`; false if that is not known. */
+bool view_is_unchanged(const struct model *model, const struct opt_segment *segment,
+                       uint64_t since);
+
 enum view_progress {
     VIEW_FILLED,  /* every piece has its values */
     VIEW_MORE,    /* about a millisecond of work was done; call again */
     VIEW_STALLED, /* no memory, now */
 };
-/* Give the pieces their values. backed: see that readers never stop an update, and
- * give up (VIEW_STALLED, nothing held) if the budget does not allow that. */
+/* Give the pieces their values, or mark them as unchanged since the pull's step.
+ * backed: see that readers never stop an update, and give up (VIEW_STALLED, nothing
+ * held) if the budget does not allow that. */
 enum view_progress view_fill(struct engine *engine, struct model *model,
                              struct letter *letter, const struct opt_pull *pull,
                              bool backed);

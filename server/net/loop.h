@@ -60,8 +60,9 @@ struct loop {
     struct letter *spare_letters; /* that have served */
     int spare_letter_count;
     XXH3_state_t *hash; /* of data sent; NULL until first needed */
-    struct opt_segment segments[LOOP_SEGMENTS]; /* of the frame being made */
-    uint64_t places[LOOP_SEGMENTS];             /* of these, if given by place */
+    struct opt_segment segments[LOOP_SEGMENTS];  /* of the frame being made, */
+    uint64_t places[LOOP_SEGMENTS];              /* of these, if given by place, */
+    struct opt_segment unchanged[LOOP_SEGMENTS]; /* and those without values */
     char discard[LOOP_DISCARD];
 };
 

@@ -52,8 +52,10 @@ struct cut {
     uint64_t from;     /* first element of the first piece */
     uint64_t until;    /* end of the last piece's part */
     uint64_t elements;
-    size_t segment_count; /* in loop->segments, and loop->places if */
-    bool placed;          /* the values are given by place */
+    size_t segment_count;   /* in loop->segments, and loop->places if */
+    bool placed;            /* the values are given by place */
+    size_t unchanged_count; /* in loop->unchanged */
+    size_t header;          /* bytes that they take at most */
     bool last;
 };
 
@@ -177,31 +179,80 @@ static uint64_t piece_elements(const struct letter *letter, size_t piece)
     return letter->pieces[piece].segment.count;
 }
 
+/* Name a segment in the header; the one before grows if it ends where this begins.
+ * False: there is no room. */
+static bool name_segment(struct cut *cut, struct opt_segment *segments, size_t *count,
+                         const struct opt_segment *segment)
+{
+    struct opt_segment *before = *count > 0 ? &segments[*count - 1] : NULL;
+    if (before != NULL && before->row_count + segment->row_count == 0 &&
+        before->tensor == segment->tensor &&
+        before->offset + before->count == segment->offset) {
+        before->count += segment->count;
+        return true;
+    }
+    size_t bytes = SEGMENT_BYTES + ROW_BYTES * segment->row_count;
+    if (cut->header + bytes > LOOP_SEGMENTS * SEGMENT_BYTES) {
+        return false;
+    }
+    cut->header += bytes;
+    segments[(*count)++] = *segment;
+    return true;
+}
+
+/* The same for values that are given by place: only where they follow in memory as well
+ * is a segment one with that before. */
+static bool name_place(struct cut *cut, struct loop *loop,
+                       const struct opt_segment *segment, uint64_t place)
+{
+    size_t count = cut->segment_count;
+    const struct opt_segment *before = count > 0 ? &loop->segments[count - 1] : NULL;
+    if (before != NULL && before->tensor == segment->tensor &&
+        before->offset + before->count == segment->offset &&
+        loop->places[count - 1] + before->count * sizeof(float) == place) {
+        loop->segments[count - 1].count += segment->count;
+        return true;
+    }
+    size_t bytes = SEGMENT_BYTES + PLACE_BYTES;
+    if (cut->header + bytes > LOOP_SEGMENTS * SEGMENT_BYTES) {
+        return false;
+    }
+    cut->header += bytes;
+    loop->places[count] = place;
+    loop->segments[cut->segment_count++] = *segment;
+    return true;
+}
+
 /* Decide what the next frame of the first answer carries, and name its segments. */
 static struct cut cut_frame(struct conn *conn, const struct letter *letter)
 {
-    struct opt_segment *segments = conn->loop->segments;
-    uint64_t *places = conn->loop->places;
+    struct loop *loop = conn->loop;
     const uint64_t most = OPT_CHUNK_BYTES / opt_dtype_size(letter->dtype);
     struct cut cut = { .letter = letter,
                        .first = conn->piece,
                        .end = conn->piece,
                        .from = conn->element };
     uint64_t from = cut.from;
-    size_t header = 0;
     while (cut.end < letter->piece_count && cut.elements < most) {
-        const struct opt_segment *whole = &letter->pieces[cut.end].segment;
+        const struct piece *piece = &letter->pieces[cut.end];
+        const struct opt_segment *whole = &piece->segment;
         uint64_t start = whole->offset + from;
         uint64_t count = whole->count - from;
+        if (piece->unchanged) {
+            if (!name_segment(&cut, loop->unchanged, &cut.unchanged_count, whole)) {
+                break;
+            }
+            cut.until = whole->count;
+            cut.end++;
+            continue;
+        }
         uint64_t place = 0;
-        bool placed = share_place(letter, &letter->pieces[cut.end], from, &place);
-        if (cut.end == cut.first) {
+        bool placed = share_place(letter, piece, from, &place);
+        if (cut.segment_count == 0) {
             cut.placed = placed;
         } else if (placed != cut.placed) {
             break; /* a frame has either data or places */
         }
-        size_t names =
-            SEGMENT_BYTES + ROW_BYTES * whole->row_count + (placed ? PLACE_BYTES : 0);
         if (whole->row_count > 0 && cut.segment_count > 0 &&
             count > most - cut.elements) {
             break; /* rows are not cut: at most a frame's worth is a piece */
@@ -215,22 +266,12 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
             }
             count = stop - start;
         }
-        struct opt_segment *before =
-            cut.segment_count > 0 ? &segments[cut.segment_count - 1] : NULL;
-        if (before != NULL && before->row_count + whole->row_count == 0 &&
-            before->tensor == whole->tensor &&
-            before->offset + before->count == start &&
-            (!placed ||
-             places[cut.segment_count - 1] + before->count * sizeof(float) == place)) {
-            before->count += count;
-        } else if (header + names > LOOP_SEGMENTS * SEGMENT_BYTES) {
+        struct opt_segment part = *whole;
+        part.offset = start;
+        part.count = count;
+        if (placed ? !name_place(&cut, loop, &part, place)
+                   : !name_segment(&cut, loop->segments, &cut.segment_count, &part)) {
             break;
-        } else {
-            header += names;
-            segments[cut.segment_count] = *whole;
-            segments[cut.segment_count].offset = start;
-            places[cut.segment_count] = place;
-            segments[cut.segment_count++].count = count;
         }
         cut.elements += count;
         cut.until = from + count;
@@ -246,9 +287,13 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
     return cut;
 }
 
-/* Elements of piece that belong to the cut: [*from, *until). */
+/* The values of a piece that the cut carries; *count 0: none. */
 static const float *cut_values(const struct cut *cut, size_t piece, uint64_t *count)
 {
+    if (cut->letter->pieces[piece].unchanged) {
+        *count = 0;
+        return NULL;
+    }
     uint64_t from = piece == cut->first ? cut->from : 0;
     uint64_t until =
         piece + 1 == cut->end ? cut->until : piece_elements(cut->letter, piece);
@@ -268,8 +313,10 @@ static bool narrow(struct batch *batch, const struct cut *cut)
     for (size_t i = cut->first; i < cut->end; i++) {
         uint64_t count = 0;
         const float *values = cut_values(cut, i, &count);
-        opt_dtype_narrow(dtype, values, out, (size_t)count);
-        out += (size_t)count * opt_dtype_size(dtype);
+        if (count > 0) {
+            opt_dtype_narrow(dtype, values, out, (size_t)count);
+            out += (size_t)count * opt_dtype_size(dtype);
+        }
     }
     counter_add(COUNTER_DATA_NARROWED, size);
     return true;
@@ -293,7 +340,9 @@ static bool checksum(struct loop *loop, const struct batch *batch,
     for (size_t i = cut->first; i < cut->end; i++) {
         uint64_t count = 0;
         const float *values = cut_values(cut, i, &count);
-        XXH3_64bits_update(loop->hash, values, (size_t)count * sizeof(*values));
+        if (count > 0) {
+            XXH3_64bits_update(loop->hash, values, (size_t)count * sizeof(*values));
+        }
     }
     *out = XXH3_64bits_digest(loop->hash);
     return true;
@@ -337,6 +386,8 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
     struct opt_pull_reply *pull = pull_of(&reply);
     pull->segments = conn->loop->segments;
     pull->segment_count = cut.segment_count;
+    pull->unchanged = conn->loop->unchanged;
+    pull->unchanged_count = cut.unchanged_count;
     pull->dtype = letter->dtype;
     pull->last = cut.last && letter->kind != LETTER_PART;
     pull->places = cut.placed ? conn->loop->places : NULL;
@@ -372,7 +423,9 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
         for (size_t i = cut.first; i < cut.end; i++) {
             uint64_t count = 0;
             const float *values = cut_values(&cut, i, &count);
-            batch_append(batch, values, (size_t)count * sizeof(*values));
+            if (count > 0) {
+                batch_append(batch, values, (size_t)count * sizeof(*values));
+            }
         }
     }
     *last = cut.last;

@@ -54,9 +54,15 @@ static enum optclient_status push(struct scene *scene)
     return optclient_push(scene->model, scene->values, 1, NULL, NULL);
 }
 
+static enum optclient_status pull_since(struct scene *scene, uint64_t since)
+{
+    const struct optclient_pull_options options = { .since = since };
+    return optclient_pull(scene->model, scene->values, 1, &options, NULL);
+}
+
 static enum optclient_status pull(struct scene *scene)
 {
-    return optclient_pull(scene->model, scene->values, 1, NULL, NULL);
+    return pull_since(scene, 0);
 }
 
 /* -------------------------------------------------------------------- wrong weights */
@@ -70,6 +76,8 @@ struct wrong {
     bool not_last;            /* never ends, but says so in a second frame */
     enum opt_message message; /* 0: pull */
     bool no_sum;
+    uint64_t since;               /* that the pull says it has */
+    struct opt_segment unchanged; /* left out, if it has a count */
     enum optclient_status status;
     const char *words;
 };
@@ -117,6 +125,33 @@ static const struct wrong wrongs[] = {
       .no_sum = true,
       .status = OPTCLIENT_DATA_LOSS,
       .words = "left out the checksum" },
+    { .name = "unchanged since nothing",
+      .segment = { .tensor = 0, .offset = 0, .count = OPT_BLOCK },
+      .size = OPT_BLOCK * sizeof(float),
+      .unchanged = { .offset = OPT_BLOCK, .count = ELEMENTS - OPT_BLOCK },
+      .status = OPTCLIENT_INTERNAL,
+      .words = "not told that they are here" },
+    { .name = "both unchanged and not",
+      .segment = { .tensor = 0, .offset = 0, .count = ELEMENTS },
+      .size = BYTES,
+      .since = 1,
+      .unchanged = { .offset = OPT_BLOCK, .count = OPT_BLOCK },
+      .status = OPTCLIENT_INTERNAL,
+      .words = "twice" },
+    { .name = "another tensor unchanged",
+      .segment = { .tensor = 0, .offset = 0, .count = ELEMENTS },
+      .size = BYTES,
+      .since = 1,
+      .unchanged = { .tensor = 1, .count = 1 },
+      .status = OPTCLIENT_INTERNAL,
+      .words = "tensor 1" },
+    { .name = "some of it neither",
+      .segment = { .tensor = 0, .offset = 0, .count = OPT_BLOCK },
+      .size = OPT_BLOCK * sizeof(float),
+      .since = 1,
+      .unchanged = { .offset = 2 * OPT_BLOCK, .count = ELEMENTS - 2 * OPT_BLOCK },
+      .status = OPTCLIENT_DATA_LOSS,
+      .words = "before all weights had come" },
 };
 
 static enum fake_action answer_wrongly(struct fake_conn *conn,
@@ -138,10 +173,13 @@ static enum fake_action answer_wrongly(struct fake_conn *conn,
         .checksum = XXH3_64bits(values, wrong->size),
     };
     if (reply.message == OPT_MESSAGE_PULL) {
-        reply.body.pull = (struct opt_pull_reply){ .dtype = wrong->dtype,
-                                                   .segments = &wrong->segment,
-                                                   .segment_count = 1,
-                                                   .last = !wrong->not_last };
+        reply.body.pull =
+            (struct opt_pull_reply){ .dtype = wrong->dtype,
+                                     .segments = &wrong->segment,
+                                     .segment_count = 1,
+                                     .last = !wrong->not_last,
+                                     .unchanged = &wrong->unchanged,
+                                     .unchanged_count = wrong->unchanged.count > 0 };
     }
     fake_reply(conn, &reply, values, wrong->size);
     if (wrong->not_last) {
@@ -158,7 +196,7 @@ Test(wrong_replies, are_told_from_weights)
         struct optclient_options options = test_options();
         options.checksum = wrong.no_sum;
         struct scene scene = scene_open(answer_wrongly, &wrong, &options);
-        enum optclient_status status = pull(&scene);
+        enum optclient_status status = pull_since(&scene, wrong.since);
         cr_assert_eq(status, wrong.status, "%s: %s: %s", wrong.name,
                      optclient_status_name(status), optclient_error());
         expect_words(wrong.words);
