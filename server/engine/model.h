@@ -51,7 +51,8 @@ struct tensor {
     struct opt_tensor_counters counters;
 };
 
-/* How far a shard is in a round that is applied shard by shard (stream.h). */
+/* How far a shard is in a round that is applied shard by shard (stream.h), or as a
+ * whole (ahead.h). */
 enum shard_stage { SHARD_WAITING, SHARD_RUNNING, SHARD_APPLIED };
 
 struct shard {
@@ -64,6 +65,7 @@ struct shard {
     struct shard *opened;    /* during an update: the one it opened before */
     unsigned idle_updates;   /* since the spare was last needed */
     enum shard_stage stage;
+    size_t unstepped; /* during an update of a whole round: blocks still to do */
 };
 
 /* Computed views: the training view where it is not the weights, and slots. Kept per
