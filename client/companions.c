@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "client/entry.h"
 #include "client/opened.h"
+#include "client/process.h"
 #include "client/session.h"
 
 enum optclient_status optclient_barrier(struct optclient_model *model,
@@ -59,7 +59,7 @@ void opened_note_lost(struct optclient_model *model, const char *name)
 int optclient_lost(struct optclient_model *model, char *name, size_t capacity)
 {
     int found = 0;
-    if (model->client->process != getpid()) {
+    if (model->client->process != process_id()) {
         return 0; /* the lock may never be given back */
     }
     pthread_mutex_lock(&model->client->lock);

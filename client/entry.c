@@ -4,11 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include "client/callbacks.h"
 #include "client/driver.h"
+#include "client/process.h"
 #include "client/session.h"
 
 static _Thread_local char sentence[OPT_ERROR_TEXT];
@@ -42,7 +42,7 @@ enum optclient_status entry_report(const struct opt_error *error)
 
 enum optclient_status entry_check(const struct optclient *client)
 {
-    if (client->process != getpid()) {
+    if (client->process != process_id()) {
         return entry_fail(OPT_FAILED_PRECONDITION,
                           "this client belongs to process %ld, which forked; a child "
                           "needs a client of its own",

@@ -14,6 +14,7 @@
 #include "client/callbacks.h"
 #include "client/entry.h"
 #include "client/opened.h"
+#include "client/process.h"
 #include "client/session.h"
 
 struct optclient_options optclient_options_default(void)
@@ -96,7 +97,7 @@ static struct optclient *client_new(const struct optclient_options *options,
     client->cut.places = malloc(OPT_SEGMENTS_MAX * sizeof(*client->cut.places));
     client->hash = XXH3_createState();
     if (client->cut.segments == NULL || client->cut.places == NULL ||
-        client->hash == NULL || !random_session(&client->session)) {
+        client->hash == NULL || !random_session(&client->session) || !process_begin()) {
         opt_fail(error, OPT_UNAVAILABLE, "no memory or no randomness for a client");
         free(client->cut.segments);
         free(client->cut.places);
@@ -105,7 +106,7 @@ static struct optclient *client_new(const struct optclient_options *options,
         return NULL;
     }
     snprintf(client->peer, sizeof(client->peer), "%s", address);
-    client->process = getpid();
+    client->process = process_id();
     client->references = 1;
     backoff_init(&client->backoff, options->backoff_min_ms, options->backoff_max_ms,
                  client->session);
@@ -167,7 +168,7 @@ void optclient_close(struct optclient *client)
 {
     /* In a forked child there is no thread to end; in a callback, waiting for the
      * callback's thread would be for ever. */
-    if (client == NULL || client->process != getpid() || callbacks_inside(client)) {
+    if (client == NULL || client->process != process_id() || callbacks_inside(client)) {
         return;
     }
     pthread_mutex_lock(&client->lock);
@@ -195,7 +196,7 @@ void optclient_usage(const struct optclient *client, struct optclient_usage *out
 {
     /* Locking changes the client, what it guards stays as it is. */
     struct optclient *locked = (struct optclient *)client;
-    if (client->process != getpid()) {
+    if (client->process != process_id()) {
         *out = (struct optclient_usage){ 0 }; /* the lock may never be given back */
         return;
     }

@@ -4,11 +4,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "client/callbacks.h"
 #include "client/entry.h"
 #include "client/opened.h"
+#include "client/process.h"
 #include "client/session.h"
 
 /* What both kinds of a push and a pull are given. */
@@ -432,7 +432,7 @@ static enum optclient_status start_order(struct order *order, enum opt_message m
                                          struct optclient_call **out)
 {
     struct optclient *client = order->model->client;
-    if (client->process != getpid()) {
+    if (client->process != process_id()) {
         return entry_check(client);
     }
     struct optclient_call *call = malloc(sizeof(*call));
@@ -504,7 +504,7 @@ enum optclient_status optclient_push_pull_start(
 
 int optclient_call_done(const struct optclient_call *call)
 {
-    if (call->client->process != getpid()) {
+    if (call->client->process != process_id()) {
         return 1; /* nobody is there who could go on with it, or give back the lock */
     }
     pthread_mutex_lock(&call->client->lock);
@@ -517,7 +517,7 @@ enum optclient_status optclient_call_wait(struct optclient_call *call,
                                           struct optclient_result *result)
 {
     struct optclient *client = call->client;
-    if (client->process != getpid()) {
+    if (client->process != process_id()) {
         return entry_check(client);
     }
     pthread_mutex_lock(&client->lock);
@@ -539,7 +539,7 @@ enum optclient_status optclient_call_wait(struct optclient_call *call,
 
 void optclient_call_free(struct optclient_call *call)
 {
-    if (call == NULL || call->client->process != getpid()) {
+    if (call == NULL || call->client->process != process_id()) {
         return;
     }
     struct optclient *client = call->client;

@@ -82,15 +82,13 @@ enum opt_field_found opt_field_read(const uint8_t *bytes, size_t available,
 size_t opt_varint_write(uint64_t value, uint8_t *out)
 {
     size_t size = 0;
-    for (;;) {
-        uint8_t byte = (uint8_t)(value & 0x7F);
-        value >>= 7;
-        if (out != NULL) {
-            out[size] = (uint8_t)(value == 0 ? byte : byte | 0x80);
-        }
-        size++;
-        if (value == 0) {
-            return size;
-        }
+    if (out == NULL) {
+        size_t bits = 64 - (size_t)__builtin_clzll(value | 1);
+        return (bits + 6) / 7;
     }
+    for (; value > 0x7F; value >>= 7) {
+        out[size++] = (uint8_t)(value | 0x80);
+    }
+    out[size] = (uint8_t)value;
+    return size + 1;
 }

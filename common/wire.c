@@ -333,13 +333,26 @@ void opt_write_nested(struct opt_writer *writer, uint32_t field, opt_write write
     }
 }
 
-/* A number of a message; like every field, it is left out if it is 0. */
-static void write_number(struct opt_writer *writer, uint32_t field, uint64_t value)
+void opt_write_number(struct opt_writer *writer, uint32_t field, uint64_t value)
 {
     if (value != 0) {
         write_varint(writer, (uint64_t)field << 3 | OPT_FIELD_VARINT);
         write_varint(writer, value);
     }
+}
+
+void opt_write_text(struct opt_writer *writer, uint32_t field, const char *text)
+{
+    size_t size = text == NULL ? 0 : strlen(text);
+    if (size == 0) {
+        return;
+    }
+    write_varint(writer, (uint64_t)field << 3 | OPT_FIELD_BYTES);
+    write_varint(writer, size);
+    if (writer->out != NULL) {
+        memcpy(writer->out + writer->size, text, size);
+    }
+    writer->size += size;
 }
 
 /* Packed: one number after another. */
@@ -356,13 +369,13 @@ static void write_segment(struct opt_writer *writer, const void *what)
 {
     enum { TENSOR = 1, OFFSET = 2, COUNT = 3, ROWS = 4 };
     const struct opt_segment *segment = what;
-    write_number(writer, TENSOR, segment->tensor);
+    opt_write_number(writer, TENSOR, segment->tensor);
     if (segment->row_count > 0) {
         opt_write_nested(writer, ROWS, write_rows, segment);
         return;
     }
-    write_number(writer, OFFSET, segment->offset);
-    write_number(writer, COUNT, segment->count);
+    opt_write_number(writer, OFFSET, segment->offset);
+    opt_write_number(writer, COUNT, segment->count);
 }
 
 void opt_write_segments(struct opt_writer *writer, uint32_t field,

@@ -95,6 +95,11 @@ size_t opt_wire_pack(opt_write write, const void *what, uint8_t *out, size_t cap
 
 /* Append the fields of a message. */
 void opt_write_fields(struct opt_writer *writer, const ProtobufCMessage *message);
+/* Append a number, an enum or a flag, and a text; like every field, they are left out
+ * if they are 0 and empty. What is written in each step of a training, often and short,
+ * is written so: protobuf-c takes several times as long. */
+void opt_write_number(struct opt_writer *writer, uint32_t field, uint64_t value);
+void opt_write_text(struct opt_writer *writer, uint32_t field, const char *text);
 /* Append a field that is a message: its tag, its length, and what write writes. */
 void opt_write_nested(struct opt_writer *writer, uint32_t field, opt_write write,
                       const void *what);

@@ -316,8 +316,18 @@ enum opt_status opt_reply_read(const uint8_t *header, size_t size, size_t data_s
 
 /* Numbers of the fields that are written by hand. */
 enum {
+    REPLY_ID = 1,
     MODEL_SETTLED = 15,
+    PUSH_FATE = 1,
+    PUSH_STEP = 2,
+    PUSH_STALENESS = 3,
+    PUSH_REASON = 4,
+    PUSH_EPOCH = 5,
+    PULL_STEP = 1,
+    PULL_DTYPE = 2,
     PULL_SEGMENTS = 3,
+    PULL_LAST = 4,
+    PULL_EPOCH = 5,
     PULL_UNCHANGED = 7,
     PUSH_PULL_PUSH = 1,
     PUSH_PULL_PULL = 2,
@@ -405,33 +415,33 @@ static void write_push(struct opt_writer *writer, const void *what)
 {
     const struct opt_push_reply *push = what;
     char room[SENTENCE_MAX];
-    Optimd__V1__PushReply message = OPTIMD__V1__PUSH_REPLY__INIT;
-    message.fate = (Optimd__V1__PushReply__Fate)push->fate;
-    message.step = push->step;
-    message.staleness = push->staleness;
-    message.reason = sentence(push->reason, room);
-    message.epoch = push->epoch;
-    message.lost = (char **)(uintptr_t)push->lost.names;
-    message.n_lost = push->lost.count;
-    opt_write_fields(writer, &message.base);
+    opt_write_number(writer, PUSH_FATE, push->fate);
+    opt_write_number(writer, PUSH_STEP, push->step);
+    opt_write_number(writer, PUSH_STALENESS, push->staleness);
+    opt_write_text(writer, PUSH_REASON, sentence(push->reason, room));
+    opt_write_number(writer, PUSH_EPOCH, push->epoch);
+    if (push->lost.count > 0) {
+        Optimd__V1__PushReply message = OPTIMD__V1__PUSH_REPLY__INIT;
+        message.lost = (char **)(uintptr_t)push->lost.names;
+        message.n_lost = push->lost.count;
+        opt_write_fields(writer, &message.base);
+    }
 }
 
 static void write_pull(struct opt_writer *writer, const void *what)
 {
     const struct opt_pull_reply *pull = what;
-    Optimd__V1__PullReply message = OPTIMD__V1__PULL_REPLY__INIT;
-    message.step = pull->step;
-    message.dtype = (Optimd__V1__Dtype)pull->dtype;
-    opt_write_fields(writer, &message.base);
+    opt_write_number(writer, PULL_STEP, pull->step);
+    opt_write_number(writer, PULL_DTYPE, pull->dtype);
     opt_write_segments(writer, PULL_SEGMENTS, pull->segments, pull->segment_count);
-    Optimd__V1__PullReply tail = OPTIMD__V1__PULL_REPLY__INIT;
-    tail.last = pull->last;
-    tail.epoch = pull->epoch;
+    opt_write_number(writer, PULL_LAST, pull->last);
+    opt_write_number(writer, PULL_EPOCH, pull->epoch);
     if (pull->places != NULL) {
-        tail.places = (uint64_t *)(uintptr_t)pull->places;
-        tail.n_places = pull->segment_count;
+        Optimd__V1__PullReply places = OPTIMD__V1__PULL_REPLY__INIT;
+        places.places = (uint64_t *)(uintptr_t)pull->places;
+        places.n_places = pull->segment_count;
+        opt_write_fields(writer, &places.base);
     }
-    opt_write_fields(writer, &tail.base);
     opt_write_segments(writer, PULL_UNCHANGED, pull->unchanged, pull->unchanged_count);
 }
 
@@ -510,13 +520,13 @@ static void write_nothing(struct opt_writer *writer, const void *what)
 static void write_reply(struct opt_writer *writer, const void *what)
 {
     const struct opt_reply *reply = what;
-    Optimd__V1__Reply message = OPTIMD__V1__REPLY__INIT;
-    message.id = reply->id;
+    opt_write_number(writer, REPLY_ID, reply->id);
     if (reply->has_checksum) {
+        Optimd__V1__Reply message = OPTIMD__V1__REPLY__INIT;
         message.checksum_case = OPTIMD__V1__REPLY__CHECKSUM_XXH3;
         message.xxh3 = reply->checksum;
+        opt_write_fields(writer, &message.base);
     }
-    opt_write_fields(writer, &message.base);
 
     opt_write write = NULL;
     switch (reply->message) {

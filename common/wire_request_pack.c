@@ -11,8 +11,26 @@ enum {
     SET_OPTIONS = 3,
     SET_GROUPS = 4,
     ASSIGN_SEGMENTS = 3,
+    REQUEST_ID = 1,
+    REQUEST_TIMEOUT_MS = 2,
+    PUSH_MODEL = 1,
+    PUSH_SEQUENCE = 2,
+    PUSH_BASIS = 3,
+    PUSH_SAMPLES = 4,
+    PUSH_FORM = 5,
+    PUSH_DTYPE = 6,
     PUSH_SEGMENTS = 7,
+    PUSH_FRAME = 8,
+    PUSH_LAST = 9,
+    PUSH_INCARNATION = 15,
+    PULL_MODEL = 1,
+    PULL_VIEW = 2,
+    PULL_SLOT = 3,
+    PULL_DTYPE = 4,
     PULL_SEGMENTS = 5,
+    PULL_MIN_STEP = 6,
+    PULL_SINCE = 7,
+    PULL_SHARED = 8,
     PUSH_PULL_PUSH = 1,
     PUSH_PULL_PULL = 2
 };
@@ -141,41 +159,35 @@ static void write_delete(struct opt_writer *writer, const void *what)
 static void write_push(struct opt_writer *writer, const void *what)
 {
     const struct opt_push *push = what;
-    Optimd__V1__Push message = OPTIMD__V1__PUSH__INIT;
-    message.model = push->model;
-    message.sequence = push->sequence;
-    message.basis = push->basis;
-    message.samples = push->samples;
-    message.form = (Optimd__V1__Push__Form)push->form;
-    message.dtype = (Optimd__V1__Dtype)push->dtype;
-    opt_write_fields(writer, &message.base);
+    opt_write_number(writer, PUSH_MODEL, push->model);
+    opt_write_number(writer, PUSH_SEQUENCE, push->sequence);
+    opt_write_number(writer, PUSH_BASIS, push->basis);
+    opt_write_number(writer, PUSH_SAMPLES, push->samples);
+    opt_write_number(writer, PUSH_FORM, push->form);
+    opt_write_number(writer, PUSH_DTYPE, push->dtype);
     opt_write_segments(writer, PUSH_SEGMENTS, push->segments, push->segment_count);
-    Optimd__V1__Push tail = OPTIMD__V1__PUSH__INIT;
-    tail.frame = push->frame;
-    tail.last = push->last;
-    tail.incarnation = push->incarnation;
+    opt_write_number(writer, PUSH_FRAME, push->frame);
+    opt_write_number(writer, PUSH_LAST, push->last);
+    opt_write_number(writer, PUSH_INCARNATION, push->incarnation);
     if (push->places != NULL) {
-        tail.places = (uint64_t *)(uintptr_t)push->places;
-        tail.n_places = push->segment_count;
+        Optimd__V1__Push places = OPTIMD__V1__PUSH__INIT;
+        places.places = (uint64_t *)(uintptr_t)push->places;
+        places.n_places = push->segment_count;
+        opt_write_fields(writer, &places.base);
     }
-    opt_write_fields(writer, &tail.base);
 }
 
 static void write_pull(struct opt_writer *writer, const void *what)
 {
     const struct opt_pull *pull = what;
-    Optimd__V1__Pull message = OPTIMD__V1__PULL__INIT;
-    message.model = pull->model;
-    message.view = (Optimd__V1__View)pull->view;
-    message.slot = opt_wire_text(pull->slot);
-    message.dtype = (Optimd__V1__Dtype)pull->dtype;
-    opt_write_fields(writer, &message.base);
+    opt_write_number(writer, PULL_MODEL, pull->model);
+    opt_write_number(writer, PULL_VIEW, pull->view);
+    opt_write_text(writer, PULL_SLOT, pull->slot);
+    opt_write_number(writer, PULL_DTYPE, pull->dtype);
     opt_write_segments(writer, PULL_SEGMENTS, pull->segments, pull->segment_count);
-    Optimd__V1__Pull tail = OPTIMD__V1__PULL__INIT;
-    tail.min_step = pull->min_step;
-    tail.since = pull->since;
-    tail.shared = pull->shared;
-    opt_write_fields(writer, &tail.base);
+    opt_write_number(writer, PULL_MIN_STEP, pull->min_step);
+    opt_write_number(writer, PULL_SINCE, pull->since);
+    opt_write_number(writer, PULL_SHARED, pull->shared);
 }
 
 static void write_push_pull(struct opt_writer *writer, const void *what)
@@ -256,16 +268,20 @@ static void write_nothing(struct opt_writer *writer, const void *what)
 static void write_request(struct opt_writer *writer, const void *what)
 {
     const struct opt_request *request = what;
-    Optimd__V1__Request message = OPTIMD__V1__REQUEST__INIT;
-    message.id = request->id;
-    message.timeout_ms = request->timeout_ms;
-    message.n_released = request->released_count;
-    message.released = (uint64_t *)(uintptr_t)request->released;
+    opt_write_number(writer, REQUEST_ID, request->id);
+    opt_write_number(writer, REQUEST_TIMEOUT_MS, request->timeout_ms);
     if (request->has_checksum) {
+        Optimd__V1__Request message = OPTIMD__V1__REQUEST__INIT;
         message.checksum_case = OPTIMD__V1__REQUEST__CHECKSUM_XXH3;
         message.xxh3 = request->checksum;
+        opt_write_fields(writer, &message.base);
     }
-    opt_write_fields(writer, &message.base);
+    if (request->released_count > 0) {
+        Optimd__V1__Request message = OPTIMD__V1__REQUEST__INIT;
+        message.n_released = request->released_count;
+        message.released = (uint64_t *)(uintptr_t)request->released;
+        opt_write_fields(writer, &message.base);
+    }
 
     opt_write write = NULL;
     const void *body = &request->body;

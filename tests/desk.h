@@ -2,7 +2,7 @@
  * taken back from a mailbox of the test's own.
  *
  * Every letter that is sent comes back exactly once, answered or silent; desk_close
- * fails the test if one does not.
+ * fails the test if one does not. Parts of an answer, which the engine makes, come too.
  */
 #ifndef OPTIMD_TESTS_DESK_H
 #define OPTIMD_TESTS_DESK_H

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "common/optim/update.h"
+#include "server/engine/ahead.h"
 #include "server/engine/barrier.h"
 #include "server/engine/closing.h"
 #include "server/engine/inside.h"
@@ -347,6 +348,9 @@ void flow_update(struct engine *engine, struct model *model)
 {
     view_outdated(model);
     update_start(engine, model);
+    if (model->update.elements > AT_ONCE_ELEMENTS) {
+        ahead_begin(model);
+    }
     flow_run(engine, model);
 }
 

@@ -52,7 +52,8 @@ struct tensor {
     uint64_t changed; /* number of the last update that could write any of it */
 };
 
-/* How far a shard is in a round that is applied shard by shard (stream.h). */
+/* How far a shard is in a round that is applied shard by shard (stream.h), or as a
+ * whole (ahead.h). */
 enum shard_stage { SHARD_WAITING, SHARD_RUNNING, SHARD_APPLIED };
 
 struct shard {
@@ -66,6 +67,7 @@ struct shard {
     unsigned idle_updates;   /* since the spare was last needed */
     uint64_t changed;        /* number of the last update that wrote any of it */
     enum shard_stage stage;
+    size_t unstepped; /* during an update of a whole round: blocks still to do */
 };
 
 /* Computed views: the training view where it is not the weights, and slots. Kept per

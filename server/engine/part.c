@@ -14,7 +14,9 @@
 
 void part_wish(struct push *push, const struct opt_pull *pull)
 {
-    if (push->left == NULL || pull == NULL || pull->segment_count > 0 ||
+    /* Delay compensation remembers what a worker has been sent, from the answer. */
+    if (pull == NULL || pull->segment_count > 0 ||
+        push->model->consistency.delay_compensation > 0 ||
         !view_is_weights(push->model, pull)) {
         return;
     }
@@ -26,9 +28,7 @@ void part_wish(struct push *push, const struct opt_pull *pull)
 
 void part_forget(struct push *push)
 {
-    if (push->left != NULL) {
-        memset(push->left, 0, push->model->shard_count * sizeof *push->left);
-    }
+    memset(push->left, 0, push->model->shard_count * sizeof *push->left);
 }
 
 static bool can_leave(const struct push *push, size_t shard)
@@ -144,8 +144,11 @@ void part_send(struct model *model)
 void part_subtract(const struct push *push, struct letter *letter)
 {
     const struct model *model = push->model;
+    if (!push->wishes || memchr(push->left, 1, model->shard_count) == NULL) {
+        return;
+    }
     size_t kept = 0;
-    for (size_t i = 0; push->wishes && i < letter->piece_count; i++) {
+    for (size_t i = 0; i < letter->piece_count; i++) {
         struct piece *piece = &letter->pieces[i];
         size_t run;
         const struct shard *shard =
@@ -154,7 +157,5 @@ void part_subtract(const struct push *push, struct letter *letter)
             letter->pieces[kept++] = *piece;
         }
     }
-    if (push->wishes) {
-        letter->piece_count = kept;
-    }
+    letter->piece_count = kept;
 }

@@ -1,11 +1,11 @@
-/* part — what leaves of the answers of a round that is applied shard by shard, before
- * it is over.
+/* part — what leaves of the answers of a round before it is over.
  *
  * A push_pull whose first frame says what it will pull, all tensors as they are, gets
- * each shard as soon as it is applied: in a letter of the engine's own, sent to the
- * connection ahead of the answer, which then has the rest. Where a round ends with a
- * Lookahead synchronisation every shard changes once more, so nothing leaves before.
- * Engine thread.
+ * each shard as soon as it is applied, by a batch of a round that is applied shard by
+ * shard (stream.h) or by the update of a whole one (ahead.h): in a letter of the
+ * engine's own, sent to the connection ahead of the answer, which then has the rest.
+ * Where a round ends with a Lookahead synchronisation every shard changes once more, so
+ * nothing leaves before. Engine thread.
  */
 #ifndef OPTIMD_SERVER_ENGINE_PART_H
 #define OPTIMD_SERVER_ENGINE_PART_H
@@ -19,7 +19,7 @@ struct push;
 void part_wish(struct push *push, const struct opt_pull *pull);
 /* The push goes on over another connection, where nothing has left yet. */
 void part_forget(struct push *push);
-/* A batch of the open round has been applied: send what can be sent. */
+/* Shards of the round have been applied: send what can be sent. */
 void part_send(struct model *model);
 /* The letter is the answer: take what has left out of its pieces. */
 void part_subtract(const struct push *push, struct letter *letter);

@@ -23,7 +23,8 @@ size_t push_frames_bytes(const struct model *model)
 size_t push_bytes(const struct model *model)
 {
     size_t shards = stream_is_policy(model) ? model->shard_count : 0;
-    return push_frames_bytes(model) + sizeof(struct push) + shards * sizeof(uint8_t) +
+    return push_frames_bytes(model) + sizeof(struct push) +
+           model->shard_count * sizeof(uint8_t) +
            (model->tensor_count * 2 + shards) * sizeof(uint32_t) +
            model->blocks * sizeof(uint8_t *);
 }
@@ -57,12 +58,12 @@ struct push *push_new(struct model *model)
     push->tensors = calloc(model->tensor_count, sizeof *push->tensors);
     push->covered = calloc(model->tensor_count, sizeof *push->covered);
     push->blocks = calloc(model->blocks, sizeof *push->blocks);
+    push->left = calloc(model->shard_count, sizeof *push->left);
     if (stream_is_policy(model)) {
         push->here = calloc(model->shard_count, sizeof *push->here);
-        push->left = calloc(model->shard_count, sizeof *push->left);
     }
     if (push->tensors == NULL || push->covered == NULL || push->blocks == NULL ||
-        (stream_is_policy(model) && (push->here == NULL || push->left == NULL))) {
+        push->left == NULL || (stream_is_policy(model) && push->here == NULL)) {
         push_free(push);
         return NULL;
     }
@@ -88,8 +89,8 @@ void push_recycle(struct engine *engine, struct push *push)
     }
     if (push->here != NULL) {
         memset(push->here, 0, model->shard_count * sizeof *push->here);
-        part_forget(push);
     }
+    part_forget(push);
     model->rows_held -= push->row_count;
     struct push empty = {
         .model = model,

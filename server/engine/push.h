@@ -57,7 +57,7 @@ struct push {
                           sparse one: segments */
     uint32_t *here;    /* per shard: blocks of it that are there; NULL unless rounds
                           are applied shard by shard */
-    uint8_t *left;     /* the same: those that have gone to the worker (part.h) */
+    uint8_t *left;     /* per shard: whether it has gone to the worker (part.h) */
     bool wishes;       /* for that */
     bool wish_shared;  /* and that it may be given by place */
     enum opt_dtype wish_dtype;

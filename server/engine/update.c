@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/engine/ahead.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/portion.h"
@@ -231,7 +232,9 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
     struct update *update = &model->update;
     uint64_t threads = (uint64_t)engine->team->threads;
     uint64_t least = PIECE_LEAST * threads;
-    uint64_t most = engine->busy_first == NULL ? PIECE_MOST * threads : least;
+    uint64_t most = engine->busy_first == NULL && update->ahead == 0
+                        ? PIECE_MOST * threads
+                        : least;
     bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
     while (update->cursor < end && portion->count < TEAM_WORK &&
            portion->elements < most) {
@@ -275,6 +278,9 @@ static bool run_piece(struct engine *engine, struct model *model, size_t end)
     struct portion portion = { 0 };
     bool open = choose_work(engine, model, end, &portion);
     size_t done = portion_run(engine, model, &portion);
+    if (update->ahead > 0 && update->phase == UPDATE_STEPS) {
+        ahead_stepped(engine, model, engine->team->work, done);
+    }
     if (done < portion.count) {
         const struct work *first = &engine->team->work[done];
         const struct span span = span_at(model, first->place);
@@ -362,6 +368,7 @@ void update_begin(struct engine *engine, struct model *model)
     update->pushes = model->round;
     update->push_count = model->round_count;
     update->damping = 1;
+    update->ahead = 0;
     if (model->consistency.damping) { /* such rounds have one push */
         update->damping =
             1 / (1 + (double)push_staleness(update->pushes[0], model->step));

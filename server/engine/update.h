@@ -63,6 +63,7 @@ struct update {
     uint8_t *is_touched;  /* per tensor: in the batch */
     uint8_t *is_prepared; /* per tensor: in this batch or one before */
     bool last;            /* the batch ends the update */
+    size_t ahead;         /* shards to be given away as they are done (ahead.h) */
     uint64_t elements;    /* in the batch */
     double damping;       /* of its gradients; 1: none */
     uint64_t started_ns;

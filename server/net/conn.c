@@ -18,6 +18,11 @@
 #include "server/net/share.h"
 #include "server/net/socket.h"
 
+enum {
+    /* At a time: what has been read is looked at while this core's cache has it. */
+    READ_BYTES = 256 << 10
+};
+
 static const struct net_limits *limits_of(const struct conn *conn)
 {
     return &conn->loop->all->limits;
@@ -256,8 +261,9 @@ static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
         return;
     }
     uint8_t *base = NULL;
-    opt_frame_space(conn->reader, &base, &out->len);
-    out->base = (char *)base;
+    size_t size = 0;
+    opt_frame_space(conn->reader, &base, &size);
+    *out = uv_buf_init((char *)base, size < READ_BYTES ? (unsigned)size : READ_BYTES);
 }
 
 static void receive(struct conn *conn, size_t size)
