@@ -127,11 +127,15 @@ bool server_start(struct server *server, const char *program, char problem[256])
         close(watch);
         return false;
     }
+    const char *transport = getenv("OPTIMD_TRANSPORT");
+    bool is_sent = transport == NULL || strcmp(transport, "shared") != 0;
+    bool is_unix = transport != NULL && (!is_sent || strcmp(transport, "unix") == 0);
     fflush(NULL);
     server->pid = fork_bound();
     if (server->pid == 0) {
         execl(program, program, "--listen", listen, "--port-file", path, "--data-dir",
-              data, "--memory", memory, "--log-level", "warn", (char *)NULL);
+              data, "--memory", memory, "--log-level", "warn",
+              is_unix && is_sent ? "--no-shared-memory" : (char *)NULL, (char *)NULL);
         _exit(127);
     }
     unsigned long port = server->pid > 0 ? await_port(server, watch, path) : 0;
@@ -141,8 +145,7 @@ bool server_start(struct server *server, const char *program, char problem[256])
         return false;
     }
     server->port = (uint16_t)port;
-    const char *transport = getenv("OPTIMD_TRANSPORT");
-    if (transport != NULL && strcmp(transport, "unix") == 0) {
+    if (is_unix) {
         snprintf(server->address, sizeof server->address, "unix:%s/socket",
                  server->folder);
     } else {

@@ -22,7 +22,8 @@ struct server {
     pid_t pid;
     char folder[64];
     char address[96]; /* "127.0.0.1:PORT", or "unix:PATH" if the environment's
-                         OPTIMD_TRANSPORT is "unix" */
+                         OPTIMD_TRANSPORT is "unix" (values are sent) or
+                         "shared" */
     uint16_t port;    /* where it listens in either case */
 };
 

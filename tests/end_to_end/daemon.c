@@ -97,10 +97,15 @@ static struct {
     char path[DAEMON_PATH + 16];
 } last;
 
-const char *daemon_socket(uint16_t port)
+static bool transport_is(const char *name)
 {
     const char *transport = getenv("OPTIMD_TRANSPORT");
-    bool wanted = transport != NULL && strcmp(transport, "unix") == 0;
+    return transport != NULL && strcmp(transport, name) == 0;
+}
+
+const char *daemon_socket(uint16_t port)
+{
+    bool wanted = transport_is("unix") || transport_is("shared");
     return wanted && port == last.port ? last.path : NULL;
 }
 
@@ -174,6 +179,14 @@ void daemon_start(struct daemon_process *daemon, const char *const *options)
     for (size_t i = 0; options != NULL && options[i] != NULL; i++) {
         cr_assert_lt(i + 5, (size_t)OPTIONS_MAX);
         all[i + 4] = options[i];
+    }
+    if (transport_is("unix")) {
+        size_t count = 4;
+        while (all[count] != NULL) {
+            count++;
+        }
+        cr_assert_lt(count + 1, (size_t)OPTIONS_MAX);
+        all[count] = "--no-shared-memory";
     }
     int notify = watch(daemon->directory, IN_MOVED_TO);
     daemon_spawn(daemon, all);

@@ -1,7 +1,9 @@
 /* daemon — a real optimd for end-to-end tests: started on a free loopback port and a
  * Unix socket, ready when daemon_start returns, gone with the test whatever happens to
- * it. Tests reach it over TCP, or over the Unix socket if OPTIMD_TRANSPORT=unix is in
- * the environment; what only TCP has says "127.0.0.1" itself.
+ * it. Tests reach it over TCP, or over the Unix socket if OPTIMD_TRANSPORT=unix or
+ * OPTIMD_TRANSPORT=shared is in the environment, which says whether gradients and
+ * weights are sent or exchanged in shared memory; what only TCP has says "127.0.0.1"
+ * itself.
  */
 #ifndef OPTIMD_TESTS_END_TO_END_DAEMON_H
 #define OPTIMD_TESTS_END_TO_END_DAEMON_H

@@ -40,7 +40,7 @@ struct peer {
 
 static void begin(const char *const *options)
 {
-    setenv("OPTIMD_TRANSPORT", "unix", 1);
+    setenv("OPTIMD_TRANSPORT", "shared", 1);
     daemon_start(&server, options);
 }
 
