@@ -32,13 +32,14 @@ struct loan {
     struct loan *next;
     uint64_t request;
     struct version **versions; /* a reference each */
-    size_t count;
+    size_t count, capacity;
 };
 
 struct sharing {
     struct share shares[SHARES_MAX];
     size_t share_count;
     struct loan *loans;
+    struct loan *spare; /* empty ones for the next answers */
     size_t loan_count, version_count;
     size_t lending; /* answers queued that may become loans */
 };
@@ -283,7 +284,12 @@ bool share_place(const struct letter *letter, const struct piece *piece, uint64_
 
 static struct loan *make_loan(struct sharing *sharing, uint64_t request)
 {
-    struct loan *loan = calloc(1, sizeof(*loan));
+    struct loan *loan = sharing->spare;
+    if (loan != NULL) {
+        sharing->spare = loan->next;
+    } else {
+        loan = calloc(1, sizeof(*loan));
+    }
     if (loan != NULL) {
         loan->request = request;
         loan->next = sharing->loans;
@@ -293,27 +299,38 @@ static struct loan *make_loan(struct sharing *sharing, uint64_t request)
     return loan;
 }
 
-/* Move the references of a letter's pieces to the loan, one for each version. */
-static bool lend(struct sharing *sharing, struct loan *loan, struct letter *letter)
+static bool reserve(struct loan *loan, size_t count)
 {
-    size_t most = loan->count + letter->piece_count;
-    struct version **versions = realloc(loan->versions, most * sizeof(*versions));
+    if (count <= loan->capacity) {
+        return true;
+    }
+    size_t capacity = 2 * count;
+    struct version **versions = realloc(loan->versions, capacity * sizeof(*versions));
     if (versions == NULL) {
         return false;
     }
     loan->versions = versions;
+    loan->capacity = capacity;
+    return true;
+}
+
+/* Move the references of a letter's pieces to the loan, one for each version: small
+ * tensors share one. */
+static bool lend(struct sharing *sharing, struct loan *loan, struct letter *letter)
+{
     for (size_t i = 0; i < letter->piece_count; i++) {
         struct version *version = letter->pieces[i].version;
-        bool again = loan->count > 0 && versions[loan->count - 1] == version;
-        if (version != NULL && !again) {
-            versions[loan->count++] = version;
-            sharing->version_count++;
-            letter->pieces[i].version = NULL;
+        bool again = loan->count > 0 && loan->versions[loan->count - 1] == version;
+        if (version == NULL || again) {
+            continue;
         }
+        if (!reserve(loan, loan->count + 1)) {
+            return false;
+        }
+        loan->versions[loan->count++] = version;
+        sharing->version_count++;
+        letter->pieces[i].version = NULL;
     }
-    /* Small tensors share a version: most of the room was not needed. */
-    versions = realloc(loan->versions, (loan->count + 1) * sizeof(*versions));
-    loan->versions = versions == NULL ? loan->versions : versions;
     return true;
 }
 
@@ -344,8 +361,9 @@ static void take_back(struct sharing *sharing, struct loan *loan)
     for (size_t i = 0; i < loan->count; i++) {
         version_unref(loan->versions[i]);
     }
-    free(loan->versions);
-    free(loan);
+    loan->count = 0;
+    loan->next = sharing->spare;
+    sharing->spare = loan;
 }
 
 void share_release(struct conn *conn, const struct letter *letter)
@@ -371,6 +389,12 @@ void share_close(struct conn *conn)
         struct loan *loan = sharing->loans;
         sharing->loans = loan->next;
         take_back(sharing, loan);
+    }
+    while (sharing != NULL && sharing->spare != NULL) {
+        struct loan *loan = sharing->spare;
+        sharing->spare = loan->next;
+        free(loan->versions);
+        free(loan);
     }
     while (sharing != NULL && sharing->share_count > 0) {
         drop(conn, &sharing->shares[0]);
