@@ -123,6 +123,7 @@ static struct net_limits limits(void)
         .write_ms = RAW_WAIT_MS,
         .idle_ms = 10 * RAW_WAIT_MS,
         .room_ms = RAW_WAIT_MS,
+        .shares_memory = true,
         .congestion = "",
     };
 }
@@ -216,6 +217,40 @@ static void pull(struct inside *inside)
     cr_assert(ask(inside, &request, NULL, 0).body.pull.last);
 }
 
+/* The same with values that are not sent, but in memory that both ends have. */
+static void share(struct inside *inside)
+{
+    struct opt_request request = { .message = OPT_MESSAGE_SHARE,
+                                   .body.share = inside->model };
+    /* Its files are closed by the kernel: nobody has asked for them. */
+    cr_assert_eq(ask(inside, &request, NULL, 0).message, OPT_MESSAGE_SHARE);
+}
+
+static void push_pull_by_place(struct inside *inside)
+{
+    const struct opt_segment all = { .tensor = 0, .count = inside->elements };
+    const uint64_t at_begin = 0, last = inside->last_id;
+    struct opt_request request = {
+        .released = &last,
+        .released_count = 1,
+        .message = OPT_MESSAGE_PUSH_PULL,
+        .body.push_pull = { .push = { .model = inside->model,
+                                      .sequence = ++inside->sequence,
+                                      .samples = 1,
+                                      .segments = &all,
+                                      .segment_count = 1,
+                                      .places = &at_begin,
+                                      .last = true },
+                            .pull = { .model = inside->model,
+                                      .slot = "",
+                                      .shared = true },
+                            .has_pull = true },
+    };
+    struct opt_reply reply = ask(inside, &request, NULL, 0);
+    cr_assert_eq(reply.body.push_pull.push.fate, OPT_FATE_APPLIED);
+    cr_assert_not_null(reply.body.push_pull.pull.places);
+}
+
 /* What some steps cost once a few have gone before. */
 struct cost {
     unsigned long allocations, locks;
@@ -249,8 +284,19 @@ static void expect_steady(size_t elements, void (*step)(struct inside *inside),
 {
     struct inside inside;
     begin(&inside, elements);
+    if (step == push_pull_by_place) {
+        share(&inside);
+    }
+    uint64_t received = counter_read(COUNTER_BYTES_RECEIVED);
+    uint64_t sent = counter_read(COUNTER_BYTES_SENT);
     struct cost cost = measure(&inside, step);
+    received = counter_read(COUNTER_BYTES_RECEIVED) - received;
+    sent = counter_read(COUNTER_BYTES_SENT) - sent;
     end(&inside);
+    if (step == push_pull_by_place) {
+        cr_expect_lt(received + sent, (uint64_t)(WARM + COUNTED) * 200);
+        cr_expect_eq(cost.moved, 0u);
+    }
     cr_expect_leq(cost.moved, (uint64_t)COUNTED * OPT_FRAME_STAGE,
                   "%lu bytes were moved in %d steps", (unsigned long)cost.moved,
                   COUNTED);
@@ -282,4 +328,14 @@ Test(steady, a_small_pull_allocates_nothing_but_versions, .timeout = 60)
 Test(steady, a_large_pull_allocates_nothing_but_versions, .timeout = 60)
 {
     expect_steady(LARGE, push_and_pull, COUNTED / 4, 2);
+}
+
+Test(steady, a_small_step_in_shared_memory_allocates_and_sends_nothing, .timeout = 60)
+{
+    expect_steady(SMALL, push_pull_by_place, 0, 1);
+}
+
+Test(steady, a_large_step_in_shared_memory_allocates_and_sends_nothing, .timeout = 60)
+{
+    expect_steady(LARGE, push_pull_by_place, 0, 1);
 }

@@ -491,7 +491,9 @@ bool model_back(struct engine *engine, struct model *model, struct shard *shard)
 
 void model_spare_idle(struct shard *shard)
 {
-    if (shard->spare != NULL && ++shard->idle_updates >= SPARE_IDLE) {
+    /* One in a file that is shared would give no memory back. */
+    if (shard->spare != NULL && version_plane(shard->spare) < 0 &&
+        ++shard->idle_updates >= SPARE_IDLE) {
         version_free(shard->spare);
         shard->spare = NULL;
     }
