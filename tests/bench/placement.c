@@ -61,7 +61,8 @@ void placement_set(enum placement placement, pid_t server)
         }
     }
     put(getpid(), &first);
-    put(server, placement == PLACEMENT_ONE ? &first : &others);
+    put(server,
+        placement == PLACEMENT_ONE || CPU_COUNT(&others) == 0 ? &first : &others);
 }
 
 void placement_free(void)
