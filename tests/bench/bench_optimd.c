@@ -1,7 +1,7 @@
 /* bench_optimd — measure optimd against what the machine could do.
  *
- *   bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] [--json FILE]
- *                [--page FILE] [--curves DIR]
+ *   bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] [--deepspeed PROGRAM]
+ *                [--ps-lite PROGRAM] [--json FILE] [--page FILE] [--curves DIR]
  *
  * Every figure is a ratio of two things measured by turns in this run. Exits with 1 if
  * something could not be measured; goals that are missed are shown, not punished.
@@ -24,7 +24,12 @@ static const struct group {
       bench_kernels },
     { "composition", "Composed and portable kernels: time, by hand or native = 1",
       bench_composition },
-    { "peers", "Updates against PyTorch's: time, theirs = 1", bench_peers },
+    { "peers", "Updates against PyTorch's and DeepSpeed's: time, theirs = 1",
+      bench_peers },
+    { "peer-messages", "Pushes and pulls against those of Redis and ps-lite",
+      bench_peer_messages },
+    { "peer-training", "Synchronous steps against those of ps-lite and PyTorch",
+      bench_peer_training },
     { "sparse", "Rows of a large table against rows of a small one: time",
       bench_sparse },
     { "transfer", "Pushes and pulls against bare blocking sockets", bench_transfer },
@@ -47,11 +52,13 @@ struct choice {
 
 static void usage(FILE *out)
 {
-    fputs("usage: bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] "
-          "[--json FILE]\n                    [--page FILE] [--curves DIR]\ngroups:\n",
-          out);
+    fputs(
+        "usage: bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] "
+        "[--deepspeed PROGRAM]\n                    [--ps-lite PROGRAM] [--json FILE] "
+        "[--page FILE] [--curves DIR]\ngroups:\n",
+        out);
     for (size_t i = 0; i < GROUPS; i++) {
-        fprintf(out, "  %-12s %s\n", groups[i].name, groups[i].title);
+        fprintf(out, "  %-13s %s\n", groups[i].name, groups[i].title);
     }
 }
 
@@ -75,6 +82,8 @@ static bool choose(int count, char **words, struct choice *choice, int *status)
         { "quick", no_argument, NULL, 'q' },
         { "only", required_argument, NULL, 'o' },
         { "daemon", required_argument, NULL, 'd' },
+        { "deepspeed", required_argument, NULL, 's' },
+        { "ps-lite", required_argument, NULL, 'l' },
         { "json", required_argument, NULL, 'j' },
         { "page", required_argument, NULL, 'p' },
         { "curves", required_argument, NULL, 'c' },
@@ -95,6 +104,12 @@ static bool choose(int count, char **words, struct choice *choice, int *status)
             break;
         case 'd':
             choice->bench.daemon = optarg;
+            break;
+        case 's':
+            choice->bench.deepspeed = optarg;
+            break;
+        case 'l':
+            choice->bench.ps_lite = optarg;
             break;
         case 'j':
             choice->json = optarg;

@@ -48,7 +48,7 @@ static bool pushes(void *context, double *values, char problem[256])
     struct side *side = context;
     struct ping *ping = &side->ping;
     struct optclient_values gradient = { .values = ping->gradient };
-    placement_set(PLACEMENT_ONE, side->server.pid);
+    placement_set(PLACEMENT_ONE, getpid(), side->server.pid);
     /* Both sides ask as often, so that both come to their pushes in the same state. */
     if (!crowd_touch(&side->crowd, IDLE)) {
         snprintf(problem, 256, "an idle connection was closed");
@@ -74,7 +74,7 @@ static bool pushes(void *context, double *values, char problem[256])
 static bool openings(void *context, double *values, char problem[256])
 {
     struct side *side = context;
-    placement_set(PLACEMENT_ONE, side->server.pid);
+    placement_set(PLACEMENT_ONE, getpid(), side->server.pid);
     double begin = seconds_now();
     if (!crowd_gather(&side->new, side->server.address, OPENED, problem)) {
         return false;

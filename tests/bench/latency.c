@@ -8,6 +8,7 @@
  */
 #include <stdio.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "tests/bench/bench.h"
 #include "tests/bench/loopback.h"
@@ -28,7 +29,7 @@ struct contest {
 static bool pushes(void *context, double *values, char problem[256])
 {
     struct contest *contest = context;
-    placement_set(contest->placement, contest->server.pid);
+    placement_set(contest->placement, getpid(), contest->server.pid);
     return ping_pushes(&contest->ping, values, problem);
 }
 
@@ -37,7 +38,7 @@ static bool echoes(void *context, double *values, char problem[256])
     struct contest *contest = context;
     struct ping *ping = &contest->ping;
     char message[MESSAGE] = { 1 };
-    placement_set(contest->placement, contest->echo.pid);
+    placement_set(contest->placement, getpid(), contest->echo.pid);
     for (size_t i = 0; i < ping->pings; i++) {
         double begin = seconds_now();
         if (!socket_send(contest->echo.socket, message, sizeof message) ||

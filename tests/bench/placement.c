@@ -48,7 +48,7 @@ bool placement_possible(enum placement placement)
     return placement == PLACEMENT_ONE || CPU_COUNT(&all) > 1;
 }
 
-void placement_set(enum placement placement, pid_t server)
+void placement_set(enum placement placement, pid_t client, pid_t server)
 {
     cpu_set_t first, others;
     remember_all();
@@ -60,7 +60,7 @@ void placement_set(enum placement placement, pid_t server)
             CPU_CLR(i, &others);
         }
     }
-    put(getpid(), &first);
+    put(client, &first);
     put(server,
         placement == PLACEMENT_ONE || CPU_COUNT(&others) == 0 ? &first : &others);
 }

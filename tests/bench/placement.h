@@ -13,7 +13,7 @@
 
 enum placement {
     PLACEMENT_ONE, /* both on the first processor: no wake-up crosses processors */
-    PLACEMENT_TWO, /* this process on the first, the server on the others */
+    PLACEMENT_TWO, /* the client on the first, the server on the others */
     PLACEMENT_END
 };
 
@@ -23,8 +23,8 @@ const char *placement_name(enum placement placement);
 /* Whether the machine has processors enough. */
 bool placement_possible(enum placement placement);
 
-/* Place this process and a server. */
-void placement_set(enum placement placement, pid_t server);
+/* Place a client, which may be this process, and a server. */
+void placement_set(enum placement placement, pid_t client, pid_t server);
 
 /* This process may use every processor again. */
 void placement_free(void);

@@ -9,6 +9,7 @@
  * them on one as well, where a bare stream finds in cache what was just written.
  */
 #include <stdio.h>
+#include <unistd.h>
 
 #include "client/optclient.h"
 #include "tests/bench/bench.h"
@@ -57,7 +58,7 @@ struct contest {
 static bool run_optimd(void *context, double *values, char problem[256])
 {
     struct contest *contest = context;
-    placement_set(contest->placement, contest->server.pid);
+    placement_set(contest->placement, getpid(), contest->server.pid);
     return exchange_run(&contest->exchange, values, problem);
 }
 
@@ -68,7 +69,7 @@ static bool run_bare(void *context, double *values, char problem[256])
     enum loopback_pattern pattern = exchange->in_flight > 1
                                         ? operations[exchange->operation].many
                                         : operations[exchange->operation].one;
-    placement_set(contest->placement, contest->bare.pid);
+    placement_set(contest->placement, getpid(), contest->bare.pid);
     double seconds = loopback_move(&contest->bare, pattern, exchange->bytes,
                                    exchange->messages, problem);
     values[0] = exchange_bytes(exchange) / seconds / 1e9;
