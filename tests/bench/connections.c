@@ -248,7 +248,7 @@ static void sleep_until(double when)
 
 static void measure_churn(const struct bench *bench, struct side *alone)
 {
-    size_t count = (bench->quick ? 2 : 10) * CHURN_RATE;
+    size_t count = (bench->quick ? 1 : 10) * CHURN_RATE;
     size_t before = descriptors_of(&alone->server);
     struct crowd one = { .count = 0 };
     char problem[256] = "";

@@ -10,7 +10,7 @@
 #include "common/optim/update.h"
 #include "tests/bench/compare.h"
 
-static const double quiet_share = 0.93, moment_seconds = 0.5;
+static const double quiet_share = 0.93, moment_seconds = 0.25;
 
 /* First line of path that begins with key, after the colon and blanks; key "" takes the
  * first line whole. */
