@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "tests/bench/bench.h"
+#include "tests/bench/framing.h"
 #include "tests/bench/loopback.h"
 #include "tests/bench/ping.h"
 #include "tests/bench/placement.h"
@@ -144,6 +145,7 @@ void bench_latency(const struct bench *bench)
         measure_rate(bench, &contest);
         measure_trips(bench, &contest);
     }
+    framing_measure(bench);
     ping_close(&contest.ping);
     optclient_close(client);
     echo_stop(&contest.echo);

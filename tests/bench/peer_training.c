@@ -228,10 +228,9 @@ static void hold(const struct bench *bench, unsigned workers)
     }
 }
 
-/* A quick run has no time for it. */
 void bench_peer_training(const struct bench *bench)
 {
-    for (unsigned workers = 1; workers <= WORKERS_MAX && !bench->quick; workers++) {
+    for (unsigned workers = 1; workers <= WORKERS_MAX; workers++) {
         hold(bench, workers);
     }
 }
