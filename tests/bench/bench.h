@@ -13,8 +13,9 @@
 
 struct bench {
     struct report *report;
-    bool quick;         /* less data and shorter runs, same measurements */
-    const char *daemon; /* program */
+    bool quick;                      /* less data and shorter runs, same measurements */
+    const char *daemon;              /* program */
+    const char *deepspeed, *ps_lite; /* peers' programs, or NULL */
     struct compare_effort effort;
 };
 
@@ -25,8 +26,14 @@ void bench_kernels(const struct bench *bench);
  */
 void bench_composition(const struct bench *bench);
 
-/* peers.c: updates against PyTorch's, if it is installed. */
+/* peers.c: updates against PyTorch's and DeepSpeed's, where they are installed. */
 void bench_peers(const struct bench *bench);
+
+/* peer_messages.c: pushes and pulls against those of Redis and ps-lite. */
+void bench_peer_messages(const struct bench *bench);
+
+/* peer_training.c: synchronous steps against those of ps-lite and PyTorch. */
+void bench_peer_training(const struct bench *bench);
 
 /* sparse.c: updates of rows of a small and of a large table. */
 void bench_sparse(const struct bench *bench);

@@ -1,7 +1,7 @@
 /* bench_optimd — measure optimd against what the machine could do.
  *
- *   bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] [--json FILE]
- *                [--page FILE] [--curves DIR]
+ *   bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] [--deepspeed PROGRAM]
+ *                [--ps-lite PROGRAM] [--json FILE] [--page FILE] [--curves DIR]
  *
  * Every figure is a ratio of two things measured by turns in this run. Exits with 1 if
  * something could not be measured; goals that are missed are shown, not punished.
@@ -15,26 +15,36 @@
 #include "tests/bench/machine.h"
 #include "tests/bench/page.h"
 
-/* Adding a group: its function in bench.h, and a row here. */
+/* Adding a group: its function in bench.h, and a row here. The seconds are its share of
+ * a full run; what it leaves is its successors', what it takes beyond is only the least
+ * number of pairs. */
 static const struct group {
     const char *name, *title;
     void (*run)(const struct bench *bench);
+    double seconds;
+    bool full_only; /* a quick run has no time for it, unless it is asked for */
 } groups[] = {
     { "kernels", "Optimizer updates against the memory: true traffic, triad = 1",
-      bench_kernels },
+      bench_kernels, 200, false },
     { "composition", "Composed and portable kernels: time, by hand or native = 1",
-      bench_composition },
-    { "peers", "Updates against PyTorch's: time, theirs = 1", bench_peers },
-    { "sparse", "Rows of a large table against rows of a small one: time",
-      bench_sparse },
-    { "transfer", "Pushes and pulls against bare blocking sockets", bench_transfer },
-    { "latency", "Small pushes against a libuv echo server", bench_latency },
+      bench_composition, 45, false },
+    { "peers", "Updates against PyTorch's and DeepSpeed's: time, theirs = 1",
+      bench_peers, 60, false },
+    { "peer-messages", "Pushes and pulls against those of Redis and ps-lite",
+      bench_peer_messages, 60, false },
+    { "peer-training", "Synchronous steps against those of ps-lite and PyTorch",
+      bench_peer_training, 90, true },
+    { "sparse", "Rows of a large table against rows of a small one: time", bench_sparse,
+      10, false },
+    { "transfer", "Pushes and pulls against bare blocking sockets", bench_transfer, 90,
+      false },
+    { "latency", "Small pushes against a libuv echo server", bench_latency, 15, false },
     { "connections", "Small pushes beside a thousand idle connections",
-      bench_connections },
+      bench_connections, 45, false },
     { "scale", "What more of it costs each: parameters, tensors, workers, connections",
-      bench_scale },
+      bench_scale, 150, false },
     { "training", "Synchronous training, Adam, 25 million parameters in 160 tensors",
-      bench_training },
+      bench_training, 90, false },
 };
 enum { GROUPS = sizeof groups / sizeof groups[0] };
 
@@ -47,11 +57,13 @@ struct choice {
 
 static void usage(FILE *out)
 {
-    fputs("usage: bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] "
-          "[--json FILE]\n                    [--page FILE] [--curves DIR]\ngroups:\n",
-          out);
+    fputs(
+        "usage: bench_optimd [--quick] [--only GROUP]... [--daemon PROGRAM] "
+        "[--deepspeed PROGRAM]\n                    [--ps-lite PROGRAM] [--json FILE] "
+        "[--page FILE] [--curves DIR]\ngroups:\n",
+        out);
     for (size_t i = 0; i < GROUPS; i++) {
-        fprintf(out, "  %-12s %s\n", groups[i].name, groups[i].title);
+        fprintf(out, "  %-13s %s\n", groups[i].name, groups[i].title);
     }
 }
 
@@ -75,6 +87,8 @@ static bool choose(int count, char **words, struct choice *choice, int *status)
         { "quick", no_argument, NULL, 'q' },
         { "only", required_argument, NULL, 'o' },
         { "daemon", required_argument, NULL, 'd' },
+        { "deepspeed", required_argument, NULL, 's' },
+        { "ps-lite", required_argument, NULL, 'l' },
         { "json", required_argument, NULL, 'j' },
         { "page", required_argument, NULL, 'p' },
         { "curves", required_argument, NULL, 'c' },
@@ -95,6 +109,12 @@ static bool choose(int count, char **words, struct choice *choice, int *status)
             break;
         case 'd':
             choice->bench.daemon = optarg;
+            break;
+        case 's':
+            choice->bench.deepspeed = optarg;
+            break;
+        case 'l':
+            choice->bench.ps_lite = optarg;
             break;
         case 'j':
             choice->json = optarg;
@@ -143,6 +163,24 @@ static void report_groups(const struct choice *choice)
     report_fact(choice->bench.report, "groups", "%s", names);
 }
 
+/* One after the other, each until its share of the time and what its predecessors have
+ * left of theirs is used up. */
+static void run_groups(struct choice *choice)
+{
+    struct bench *bench = &choice->bench;
+    double begin = seconds_now(), share = 0;
+    for (size_t i = 0; i < GROUPS; i++) {
+        if (choice->all ? !groups[i].full_only || !bench->quick : choice->chosen[i]) {
+            double idle;
+            bool quiet = machine_quiet(bench->quick ? 0 : 3, &idle);
+            share += bench->quick ? groups[i].seconds / 17 : groups[i].seconds;
+            bench->effort.deadline = begin + share;
+            report_group(bench->report, groups[i].name, groups[i].title, idle, quiet);
+            groups[i].run(bench);
+        }
+    }
+}
+
 int main(int count, char **words)
 {
     struct choice choice = { .bench = { .daemon = "build/optimd" },
@@ -153,27 +191,23 @@ int main(int count, char **words)
     if (!choose(count, words, &choice, &status)) {
         return status;
     }
-    double begin = seconds_now(), limit = bench->quick ? 50 : 600;
-    bench->effort = bench->quick ? (struct compare_effort){ 5, 1.5, begin + limit }
-                                 : (struct compare_effort){ 7, 6, begin + limit };
+    double begin = seconds_now(), idle;
+    bench->effort = bench->quick ? (struct compare_effort){ .pairs = 5, .seconds = 0.5 }
+                                 : (struct compare_effort){ .pairs = 7, .seconds = 5 };
     bench->report = report_new(stdout);
     if (bench->report == NULL) {
         fputs("bench_optimd: no memory\n", stderr);
         return 1;
     }
-    alarm((unsigned)(3 * limit)); /* nothing here may hang for ever */
+    alarm(bench->quick ? 180 : 2700); /* nothing here may hang for ever */
     machine_describe(bench->report);
     report_fact(bench->report, "run", "%s, at most %zu pairs of each",
                 bench->quick ? "quick" : "full", bench->effort.pairs);
     report_groups(&choice);
-    for (size_t i = 0; i < GROUPS; i++) {
-        if (choice.all || choice.chosen[i]) {
-            double idle;
-            bool quiet = machine_quiet(bench->quick ? 1 : 10, &idle);
-            report_group(bench->report, groups[i].name, groups[i].title, idle, quiet);
-            groups[i].run(bench);
-        }
-    }
+    bool quiet = machine_quiet(bench->quick ? 3 : 30, &idle);
+    report_fact(bench->report, "before it began", "processors %.0f %% idle%s",
+                idle * 100, quiet ? "" : ": other programs were busy");
+    run_groups(&choice);
     bool saved = save(&choice);
     size_t failures = report_failures(bench->report);
     printf("\n%zu rows, %zu not measured, %.0f s\n", report_rows(bench->report),

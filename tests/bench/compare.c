@@ -42,6 +42,33 @@ static void add_rows(struct report *report, const struct comparison *comparison,
     }
 }
 
+bool compare_forms(const struct compare_side *side, unsigned *form, unsigned forms,
+                   enum report_better better, char problem[256])
+{
+    double best[COMPARE_FORMS_MAX] = { 0 };
+    unsigned chosen = 0;
+    for (int turn = 0; turn <= 2; turn++) {
+        for (unsigned i = 0; i < forms; i++) {
+            double values[COMPARE_QUANTITIES_MAX] = { 0 };
+            *form = i;
+            if (!side->run(side->context, values, problem)) {
+                return false;
+            }
+            bool first = turn <= 1; /* the warming up is forgotten */
+            bool good =
+                better == REPORT_MORE ? values[0] > best[i] : values[0] < best[i];
+            best[i] = first || good ? values[0] : best[i];
+        }
+    }
+    for (unsigned i = 1; i < forms; i++) {
+        bool good =
+            better == REPORT_MORE ? best[i] > best[chosen] : best[i] < best[chosen];
+        chosen = good ? i : chosen;
+    }
+    *form = chosen;
+    return true;
+}
+
 /* Whether another pair may begin: too few pairs say little, but even those may not take
  * for ever. */
 static bool another(const struct compare_effort *effort, size_t pairs, double begin)

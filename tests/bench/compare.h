@@ -13,7 +13,12 @@
 #include "tests/bench/clock.h"
 #include "tests/bench/report.h"
 
-enum { COMPARE_QUANTITIES_MAX = 4, COMPARE_PAIRS_MIN = 5, COMPARE_PAIRS_MAX = 64 };
+enum {
+    COMPARE_QUANTITIES_MAX = 4,
+    COMPARE_PAIRS_MIN = 5,
+    COMPARE_PAIRS_MAX = 64,
+    COMPARE_FORMS_MAX = 8
+};
 
 /* One run: fills a value for each quantity of the comparison. False, with a sentence in
  * problem, if it could not be done. */
@@ -38,6 +43,12 @@ struct compare_effort {
                         after four times that, none in any case */
     double deadline; /* of seconds_now(): from then on a single pair must do */
 };
+
+/* Which of a side's forms does best by its first value: each is run once for warming
+ * up and twice more, by turns, with its number in *form, where the best is left. False,
+ * with a sentence, if one failed. */
+bool compare_forms(const struct compare_side *side, unsigned *form, unsigned forms,
+                   enum report_better better, char problem[256]);
 
 /* Run each side once for warming up, then the pairs; add one row per quantity. False,
  * and a failure in the report, if a side failed. */

@@ -2,9 +2,11 @@
  *
  * The same small pushes, one at a time, to a daemon with a thousand idle connections
  * and to one with a single one; and to one with two hundred connections that send a
- * frame byte by byte and to one with a single such. Beside that, as facts: the memory
- * of the idle ones, how soon one that is beyond the limit is told so, and whether
- * connections that come and go leave descriptors behind.
+ * frame byte by byte and to one with a single such. Client and daemon share a processor
+ * meanwhile (placement.h). Then new connections are opened beside nine hundred idle
+ * ones and beside one. Beside that, as facts: the memory of the idle ones, how soon one
+ * that is beyond the limit is told so, and whether connections that come and go leave
+ * descriptors behind.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -17,71 +19,78 @@
 #include "tests/bench/bench.h"
 #include "tests/bench/crowd.h"
 #include "tests/bench/loopback.h"
+#include "tests/bench/ping.h"
+#include "tests/bench/placement.h"
 #include "tests/bench/process.h"
 
 enum {
     IDLE = 1000,
-    SLOW = 200,   /* connections that send a byte at a time */
-    LIMIT = 1024, /* the daemon's default */
+    NEARLY_ALL = IDLE - 100, /* of them: there is room for new ones */
+    OPENED = 50,             /* new ones in a run */
+    SLOW = 200,              /* connections that send a byte at a time */
+    LIMIT = 1024,            /* the daemon's default */
     ELEMENTS = 16,
-    PINGS_MAX = 4000,
     REFUSALS = 20,
-    CHURN_RATE = 1000, /* connections a second */
-    TIMEOUT_MS = 20000
+    CHURN_RATE = 1000 /* connections a second */
 };
 
 struct side {
     struct server server;
     struct optclient *client;
-    struct optclient_model *model;
+    struct ping ping;
     struct crowd crowd;
     struct crowd slow; /* in the middle of a frame; or none */
-    size_t pings;
-    double seconds[PINGS_MAX];
+    struct crowd new;  /* that come and go while it is measured */
 };
 
 static bool pushes(void *context, double *values, char problem[256])
 {
     struct side *side = context;
-    float numbers[ELEMENTS] = { 0 };
-    struct optclient_values gradient = { .values = numbers };
-    const struct optclient_push_options options = { .timeout_ms = TIMEOUT_MS };
+    struct ping *ping = &side->ping;
+    struct optclient_values gradient = { .values = ping->gradient };
+    placement_set(PLACEMENT_ONE, getpid(), side->server.pid);
     /* Both sides ask as often, so that both come to their pushes in the same state. */
     if (!crowd_touch(&side->crowd, IDLE)) {
         snprintf(problem, 256, "an idle connection was closed");
         return false;
     }
-    for (size_t i = 0; i < side->pings; i++) {
+    for (size_t i = 0; i < ping->pings; i++) {
         if (side->slow.count > 0 && !crowd_drip(&side->slow, i)) {
             snprintf(problem, 256, "a slow connection was closed");
             return false;
         }
         double begin = seconds_now();
-        if (optclient_push(side->model, &gradient, 1, &options, NULL) != OPTCLIENT_OK) {
+        if (optclient_push(ping->model, &gradient, 1, NULL, NULL) != OPTCLIENT_OK) {
             snprintf(problem, 256, "%.250s", optclient_error());
             return false;
         }
-        side->seconds[i] = seconds_now() - begin;
+        ping->seconds[i] = seconds_now() - begin;
     }
-    struct summary summary = summary_of(side->seconds, side->pings); /* sorts */
-    values[0] = summary.median * 1e6;
-    values[1] = side->seconds[side->pings * 99 / 100] * 1e6;
+    ping_percentiles(ping->seconds, ping->pings, values);
+    return true;
+}
+
+/* us of opening a connection and saying hello. */
+static bool openings(void *context, double *values, char problem[256])
+{
+    struct side *side = context;
+    placement_set(PLACEMENT_ONE, getpid(), side->server.pid);
+    double begin = seconds_now();
+    if (!crowd_gather(&side->new, side->server.address, OPENED, problem)) {
+        return false;
+    }
+    values[0] = (seconds_now() - begin) / OPENED * 1e6;
+    crowd_leave(&side->new);
     return true;
 }
 
 static bool client_start(struct side *side, char problem[256])
 {
-    const uint64_t elements = ELEMENTS;
-    const struct optclient_tensor tensor = { .name = "weights",
-                                             .shape = &elements,
-                                             .rank = 1 };
-    if (optclient_connect(side->server.address, NULL, &side->client) != OPTCLIENT_OK ||
-        optclient_create(side->client, "small", "sgd(lr=1e-3)", NULL, &tensor, 1, NULL,
-                         &side->model) != OPTCLIENT_OK) {
+    if (optclient_connect(side->server.address, NULL, &side->client) != OPTCLIENT_OK) {
         snprintf(problem, 256, "%.250s", optclient_error());
         return false;
     }
-    return true;
+    return ping_open(&side->ping, side->client, "small", ELEMENTS, problem);
 }
 
 /* At a point of the curve, or with the goal for all of them if point is NULL. */
@@ -124,20 +133,19 @@ static void measure_slow(const struct bench *bench, struct side *crowded,
     crowd_leave(&alone->slow);
 }
 
-/* Add the time in which connections are opened, per connection: the last of them beside
- * the first. */
-static void report_opening(const struct bench *bench, double first, double last)
+static void compare_openings(const struct bench *bench, struct side *crowded,
+                             struct side *alone)
 {
-    const struct report_row row = {
-        .name = "opening one of the last 100",
-        .reference = "one of the first 100",
-        .quantity = { "", "us", REPORT_LESS, 1.2, 0 },
-        .ours = { last, last, last },
-        .theirs = { first, first, first },
-        .ratio = { last / first, last / first, last / first },
-        .pairs = 1,
+    static const struct report_quantity time = { "", "us", REPORT_LESS, 1.2, 0 };
+    const struct comparison comparison = {
+        .name = "opening a connection beside 900 idle",
+        .reference = "the same beside one",
+        .quantities = &time,
+        .quantity_count = 1,
+        .ours = { openings, crowded },
+        .theirs = { openings, alone },
     };
-    report_add(bench->report, &row);
+    compare(bench->report, &comparison, &bench->effort);
 }
 
 /* More and more idle connections join the daemon of one side; what their memory comes
@@ -145,30 +153,28 @@ static void report_opening(const struct bench *bench, double first, double last)
 static bool measure_pushes(const struct bench *bench, struct side *crowded,
                            struct side *alone, char problem[256])
 {
-    static const size_t counts[] = { 10, 100, IDLE - 100, IDLE };
-    double values[2], taken[4];
+    static const size_t counts[] = { 10, 100, NEARLY_ALL, IDLE };
+    double values[2];
     if (!crowd_gather(&crowded->crowd, crowded->server.address, 1, problem) ||
         !pushes(crowded, values, problem)) {
         return false;
     }
     double before = (double)server_peak_bytes(&crowded->server);
-    for (size_t i = 0; i < 4; i++) {
-        size_t had = crowded->crowd.count;
-        double begin = seconds_now();
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         if (!crowd_gather(&crowded->crowd, crowded->server.address, counts[i],
                           problem)) {
             return false;
         }
-        taken[i] = (seconds_now() - begin) * 1e6 / (double)(counts[i] - had);
-        if (counts[i] != IDLE - 100) {
-            const struct report_point point = { "idle", "connections",
-                                                (double)counts[i], 1 };
-            char name[64];
-            snprintf(name, sizeof name, "push 64 B beside %zu idle", counts[i]);
-            compare_pushes(bench, name, &point, crowded, alone);
+        if (counts[i] == NEARLY_ALL) {
+            compare_openings(bench, crowded, alone);
+            continue;
         }
+        const struct report_point point = { "idle", "connections", (double)counts[i],
+                                            1 };
+        char name[64];
+        snprintf(name, sizeof name, "push 64 B beside %zu idle", counts[i]);
+        compare_pushes(bench, name, &point, crowded, alone);
     }
-    report_opening(bench, taken[1], taken[3]);
     double after = (double)server_peak_bytes(&crowded->server);
     report_fact(bench->report, "memory of idle ones", "%.1f MiB for %d, %.1f KiB each",
                 (after - before) / (1 << 20), IDLE, (after - before) / 1024 / IDLE);
@@ -202,6 +208,11 @@ static void measure_refusals(const struct bench *bench, struct side *crowded)
                            LIMIT + 1 + i);
             return;
         }
+    }
+    /* The daemon says so too, though not of each. */
+    if (server_logged(&crowded->server, "connection_limit_reached") == 0) {
+        report_failure(bench->report,
+                       "connections: the daemon has not logged its limit");
     }
     report_fact(bench->report, "beyond the limit", "answered within %.1f ms (%d of %d)",
                 longest * 1000, REFUSALS, REFUSALS);
@@ -237,7 +248,7 @@ static void sleep_until(double when)
 
 static void measure_churn(const struct bench *bench, struct side *alone)
 {
-    size_t count = (bench->quick ? 2 : 10) * CHURN_RATE;
+    size_t count = (bench->quick ? 1 : 10) * CHURN_RATE;
     size_t before = descriptors_of(&alone->server);
     struct crowd one = { .count = 0 };
     char problem[256] = "";
@@ -286,22 +297,28 @@ void bench_connections(const struct bench *bench)
 {
     static struct side crowded, alone;
     char problem[256];
-    crowded.pings = bench->quick ? PINGS_MAX / 4 : PINGS_MAX;
-    alone.pings = crowded.pings;
+    crowded.ping.pings = bench->quick ? PING_MAX / 4 : PING_MAX;
+    alone.ping.pings = crowded.ping.pings;
     bool ready = prepare(bench, &crowded, &alone, problem);
     if (ready) {
         measure_slow(bench, &crowded, &alone);
     }
     if (ready && measure_pushes(bench, &crowded, &alone, problem)) {
+        placement_free();
         measure_refusals(bench, &crowded);
         measure_churn(bench, &alone);
     } else {
         report_failure(bench->report, "connections: %s", problem);
     }
+    placement_free();
     crowd_leave(&crowded.crowd);
     crowd_leave(&crowded.slow);
+    crowd_leave(&crowded.new);
     crowd_leave(&alone.crowd);
     crowd_leave(&alone.slow);
+    crowd_leave(&alone.new);
+    ping_close(&crowded.ping);
+    ping_close(&alone.ping);
     optclient_close(crowded.client);
     optclient_close(alone.client);
     bool stopped = server_stop(&crowded.server);

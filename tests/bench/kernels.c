@@ -94,7 +94,7 @@ static void measure_all(struct setting *setting, const char *expression)
         report_failure(setting->bench->report, "%s: %s", expression, problem);
         return;
     }
-    for (int narrow = 0; narrow < 2; narrow++) {
+    for (int narrow = 0; narrow < (setting->bench->quick ? 1 : 2); narrow++) {
         kernel_run_gradients(&run, narrow ? OPT_BF16 : OPT_FP32);
         for (size_t s = 0; s < setting->size_count; s++) {
             kernel_run_shape(&run, setting->sizes[s], layer_of(&run));
@@ -214,7 +214,8 @@ static size_t fitting(size_t n)
     return n < room / each ? n : room / each;
 }
 
-/* A quick run is a sample: one size that does not fit the caches, all threads. */
+/* A quick run is a sample: one size that does not fit the caches, all threads, and
+ * narrow gradients only in the duels. */
 void bench_kernels(const struct bench *bench)
 {
     int cores = machine_cores();

@@ -2,201 +2,154 @@
  *
  * A push of 16 floats carries 64 bytes of data. Its reference is a 64-byte message
  * that a libuv loop in another process sends back and a blocking client waits for: the
- * same number of wake-ups with nothing in between.
+ * same number of wake-ups with nothing in between. Round trips are timed with both ends
+ * on one processor, which shows what the programs do, and with each on its own, where
+ * waking the other is the most of it.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
-#include "client/optclient.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/framing.h"
 #include "tests/bench/loopback.h"
+#include "tests/bench/ping.h"
+#include "tests/bench/placement.h"
 #include "tests/bench/process.h"
 
-enum {
-    ELEMENTS = 16,
-    MESSAGE = 64,
-    IN_FLIGHT = 64,
-    PINGS_MAX = 4000,
-    TIMEOUT_MS = 20000
+enum { ELEMENTS = 16, MESSAGE = 64 };
+
+/* One comparison, from both sides. */
+struct contest {
+    struct ping ping;
+    struct server server;
+    struct echo echo;
+    enum placement placement;
 };
 
-struct ping {
-    size_t pings, messages; /* of a run, one at a time and many */
-    struct optclient_model *model;
-    float gradient[ELEMENTS];
-    int echo;
-    double seconds[PINGS_MAX];
-};
-
-static bool client_problem(char problem[256])
+static bool pushes(void *context, double *values, char problem[256])
 {
-    snprintf(problem, 256, "%.250s", optclient_error());
-    return false;
+    struct contest *contest = context;
+    placement_set(contest->placement, getpid(), contest->server.pid);
+    return ping_pushes(&contest->ping, values, problem);
 }
 
-/* p50 and p99 of the round trips just made, in us. */
-static void percentiles(struct ping *ping, double *values)
+static bool echoes(void *context, double *values, char problem[256])
 {
-    struct summary summary = summary_of(ping->seconds, ping->pings); /* sorts */
-    values[0] = summary.median * 1e6;
-    values[1] = ping->seconds[ping->pings * 99 / 100] * 1e6;
-}
-
-static bool pushes_one_at_a_time(void *context, double *values, char problem[256])
-{
-    struct ping *ping = context;
-    struct optclient_values gradient = { .values = ping->gradient };
-    struct optclient_push_options options = { .timeout_ms = TIMEOUT_MS };
-    for (size_t i = 0; i < ping->pings; i++) {
-        double begin = seconds_now();
-        if (optclient_push(ping->model, &gradient, 1, &options, NULL) != OPTCLIENT_OK) {
-            return client_problem(problem);
-        }
-        ping->seconds[i] = seconds_now() - begin;
-    }
-    percentiles(ping, values);
-    return true;
-}
-
-static bool echoes_one_at_a_time(void *context, double *values, char problem[256])
-{
-    struct ping *ping = context;
+    struct contest *contest = context;
+    struct ping *ping = &contest->ping;
     char message[MESSAGE] = { 1 };
+    placement_set(contest->placement, getpid(), contest->echo.pid);
     for (size_t i = 0; i < ping->pings; i++) {
         double begin = seconds_now();
-        if (!socket_send(ping->echo, message, sizeof message) ||
-            !socket_receive(ping->echo, message, sizeof message)) {
+        if (!socket_send(contest->echo.socket, message, sizeof message) ||
+            !socket_receive(contest->echo.socket, message, sizeof message)) {
             snprintf(problem, 256, "the echo server is gone");
             return false;
         }
         ping->seconds[i] = seconds_now() - begin;
     }
-    percentiles(ping, values);
+    ping_percentiles(ping->seconds, ping->pings, values);
     return true;
 }
 
 static bool pushes_many(void *context, double *values, char problem[256])
 {
-    struct ping *ping = context;
-    struct optclient_call *calls[IN_FLIGHT] = { NULL };
-    struct optclient_values gradient = { .values = ping->gradient };
-    struct optclient_push_options options = { .timeout_ms = TIMEOUT_MS };
-    enum optclient_status status = OPTCLIENT_OK;
-    double begin = seconds_now();
-    for (size_t i = 0; i < ping->messages + IN_FLIGHT && status == OPTCLIENT_OK; i++) {
-        struct optclient_call **call = &calls[i % IN_FLIGHT];
-        if (*call != NULL) {
-            status = optclient_call_wait(*call, NULL);
-            optclient_call_free(*call);
-            *call = NULL;
-        }
-        if (status == OPTCLIENT_OK && i < ping->messages) {
-            status = optclient_push_start(ping->model, &gradient, 1, &options, NULL,
-                                          NULL, call);
-        }
-    }
-    double seconds = seconds_now() - begin;
-    bool good = status == OPTCLIENT_OK || client_problem(problem);
-    for (size_t i = 0; i < IN_FLIGHT; i++) {
-        optclient_call_free(calls[i]);
-    }
-    values[0] = (double)ping->messages / seconds;
-    return good;
+    struct contest *contest = context;
+    return ping_pushes_many(&contest->ping, values, problem);
 }
 
 /* Keep as many messages in flight, each sent by a call of its own. */
 static bool echoes_many(void *context, double *values, char problem[256])
 {
-    struct ping *ping = context;
-    char message[MESSAGE] = { 1 }, answers[MESSAGE * IN_FLIGHT];
-    size_t sent = 0, received = 0, all = ping->messages * MESSAGE;
+    struct contest *contest = context;
+    int echo = contest->echo.socket;
+    char message[MESSAGE] = { 1 }, answers[MESSAGE * PING_IN_FLIGHT];
+    size_t sent = 0, received = 0, all = contest->ping.messages * MESSAGE;
     double begin = seconds_now();
     while (received < all) {
-        while (sent < all && sent - received <= MESSAGE * (IN_FLIGHT - 1)) {
-            if (!socket_send(ping->echo, message, sizeof message)) {
+        while (sent < all && sent - received <= MESSAGE * (PING_IN_FLIGHT - 1)) {
+            if (!socket_send(echo, message, sizeof message)) {
                 snprintf(problem, 256, "the echo server is gone");
                 return false;
             }
             sent += MESSAGE;
         }
-        ssize_t got = recv(ping->echo, answers, sizeof answers, 0);
+        ssize_t got = recv(echo, answers, sizeof answers, 0);
         if (got <= 0) {
             snprintf(problem, 256, "the echo server does not answer");
             return false;
         }
         received += (size_t)got;
     }
-    values[0] = (double)ping->messages / (seconds_now() - begin);
+    values[0] = (double)contest->ping.messages / (seconds_now() - begin);
     return true;
 }
 
-static void measure(const struct bench *bench, struct ping *ping)
+static void measure_trips(const struct bench *bench, struct contest *contest)
 {
     static const struct report_quantity trip[] = { { "p50", "us", REPORT_LESS, 0, 0 },
                                                    { "p99", "us", REPORT_LESS, 0, 0 } };
+    for (int i = 0; i < PLACEMENT_END; i++) {
+        char name[64];
+        contest->placement = (enum placement)i;
+        snprintf(name, sizeof name, "push 64 B, %s",
+                 placement_name(contest->placement));
+        const struct comparison comparison = {
+            .name = name,
+            .reference = "echo of 64 bytes, placed alike",
+            .quantities = trip,
+            .quantity_count = 2,
+            .ours = { pushes, contest },
+            .theirs = { echoes, contest },
+        };
+        if (placement_possible(contest->placement)) {
+            compare(bench->report, &comparison, &bench->effort);
+        }
+    }
+    placement_free();
+}
+
+static void measure_rate(const struct bench *bench, struct contest *contest)
+{
     static const struct report_quantity rate = { "", "1/s", REPORT_MORE, 0, 0 };
-    struct comparison one = {
-        .name = "push 64 B, one at a time",
-        .reference = "echo of 64 bytes",
-        .quantities = trip,
-        .quantity_count = 2,
-        .ours = { pushes_one_at_a_time, ping },
-        .theirs = { echoes_one_at_a_time, ping },
-    };
-    struct comparison many = {
+    const struct comparison comparison = {
         .name = "push 64 B, 64 in flight",
         .reference = "echo of 64 bytes, 64 in flight",
         .quantities = &rate,
         .quantity_count = 1,
-        .ours = { pushes_many, ping },
-        .theirs = { echoes_many, ping },
+        .ours = { pushes_many, contest },
+        .theirs = { echoes_many, contest },
     };
-    compare(bench->report, &one, &bench->effort);
-    compare(bench->report, &many, &bench->effort);
-}
-
-static void measure_model(const struct bench *bench, struct optclient *client,
-                          struct ping *ping)
-{
-    uint64_t elements = ELEMENTS;
-    struct optclient_tensor tensor = { .name = "weights",
-                                       .shape = &elements,
-                                       .rank = 1 };
-    if (optclient_create(client, "small", "sgd(lr=1e-3)", NULL, &tensor, 1, NULL,
-                         &ping->model) != OPTCLIENT_OK) {
-        report_failure(bench->report, "latency: %s", optclient_error());
-        return;
-    }
-    measure(bench, ping);
-    optclient_model_close(ping->model);
+    compare(bench->report, &comparison, &bench->effort);
 }
 
 void bench_latency(const struct bench *bench)
 {
-    static struct ping ping;
-    struct server server;
-    struct echo echo = { .socket = -1 };
+    static struct contest contest;
     struct optclient *client = NULL;
     char problem[256], congestion[16] = "";
-    ping.pings = bench->quick ? PINGS_MAX / 4 : PINGS_MAX;
-    ping.messages = bench->quick ? 10000 : 40000;
-    for (size_t i = 0; i < ELEMENTS; i++) {
-        ping.gradient[i] = i % 2 == 0 ? 0.5f : -0.5f;
-    }
-    if (!server_start(&server, bench->daemon, problem) ||
-        !server_congestion(&server, congestion, problem) ||
-        !echo_start(&echo, congestion, problem)) {
+    contest.echo.socket = -1;
+    contest.ping.pings = bench->quick ? PING_MAX / 4 : PING_MAX;
+    contest.ping.messages = bench->quick ? 10000 : 40000;
+    if (!server_start(&contest.server, bench->daemon, problem) ||
+        !server_congestion(&contest.server, congestion, problem) ||
+        !echo_start(&contest.echo, congestion, problem)) {
         report_failure(bench->report, "latency: %s", problem);
-    } else if (optclient_connect(server.address, NULL, &client) != OPTCLIENT_OK) {
+    } else if (optclient_connect(contest.server.address, NULL, &client) !=
+               OPTCLIENT_OK) {
         report_failure(bench->report, "latency: %s", optclient_error());
+    } else if (!ping_open(&contest.ping, client, "small", ELEMENTS, problem)) {
+        report_failure(bench->report, "latency: %s", problem);
     } else {
-        ping.echo = echo.socket;
-        measure_model(bench, client, &ping);
+        measure_rate(bench, &contest);
+        measure_trips(bench, &contest);
     }
+    framing_measure(bench);
+    ping_close(&contest.ping);
     optclient_close(client);
-    echo_stop(&echo);
-    if (!server_stop(&server)) {
+    echo_stop(&contest.echo);
+    if (!server_stop(&contest.server)) {
         report_failure(bench->report, "latency: the daemon did not stop cleanly");
     }
 }

@@ -64,6 +64,24 @@ static int connect_to(const struct sockaddr_in *place, const char *congestion)
     return fd;
 }
 
+uint16_t loopback_port(void)
+{
+    struct sockaddr_in place;
+    int fd = listen_somewhere("", &place);
+    if (fd < 0) {
+        return 0;
+    }
+    close(fd);
+    return ntohs(place.sin_port);
+}
+
+int loopback_connect(uint16_t port, const char *congestion)
+{
+    struct sockaddr_in place = { .sin_family = AF_INET, .sin_port = htons(port) };
+    place.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return connect_to(&place, congestion);
+}
+
 bool socket_send(int fd, const void *bytes, size_t size)
 {
     const char *at = bytes;

@@ -51,6 +51,11 @@ struct echo {
 bool echo_start(struct echo *echo, const char *congestion, char problem[256]);
 void echo_stop(struct echo *echo);
 
+/* A port of the loopback that was free just now, or 0. */
+uint16_t loopback_port(void);
+/* A blocking socket to that port with this congestion control, or -1. */
+int loopback_connect(uint16_t port, const char *congestion);
+
 /* All size bytes, or false. */
 bool socket_send(int socket, const void *bytes, size_t size);
 bool socket_receive(int socket, void *bytes, size_t size);

@@ -43,33 +43,52 @@ static void print_facts(FILE *out, const json_t *facts)
     }
 }
 
-/* How many rows have a goal, and how many of them have met it. */
-static void count_goals(const json_t *groups, size_t *goals, size_t *met)
+/* How many rows of a group have a goal, and how many of them have met it, added. */
+static void count_goals(const json_t *group, size_t *goals, size_t *met)
 {
-    size_t i, k;
-    const json_t *group, *row;
-    *goals = 0;
-    *met = 0;
+    size_t i;
+    const json_t *row;
+    json_array_foreach(json_object_get(group, "rows"), i, row)
+    {
+        *goals += json_object_get(row, "goal") != NULL;
+        *met += json_is_true(json_object_get(row, "met"));
+    }
+}
+
+/* The groups, with links and what became of their goals. */
+static void print_summary(FILE *out, const json_t *groups)
+{
+    size_t i, all_goals = 0, all_met = 0;
+    const json_t *group;
+    fputs("\n| group | measures | goals | reached |\n|---|---|---|---|\n", out);
     json_array_foreach(groups, i, group)
     {
-        json_array_foreach(json_object_get(group, "rows"), k, row)
-        {
-            *goals += json_object_get(row, "goal") != NULL;
-            *met += json_is_true(json_object_get(row, "met"));
-        }
+        size_t goals = 0, met = 0;
+        count_goals(group, &goals, &met);
+        all_goals += goals;
+        all_met += met;
+        fprintf(out, "| [%s](#%s) | %s | %zu | %zu |\n", text_of(group, "name"),
+                text_of(group, "name"), text_of(group, "title"), goals, met);
     }
+    fprintf(out, "| all | | %zu | %zu |\n", all_goals, all_met);
 }
 
 static void print_row(FILE *out, const json_t *row)
 {
     const json_t *ratio = json_object_get(row, "ratio");
+    const json_t *time = json_object_get(row, "ns_per_parameter");
     const char *quantity = text_of(row, "quantity");
-    fprintf(out, "| %s%s%s | %.4g | %.4g | %s | %s | %.2f (%.2f-%.2f) |",
+    char note[48] = "";
+    if (time != NULL) {
+        snprintf(note, sizeof note, " (%.3f ns/param)", json_number_value(time));
+    }
+    fprintf(out, "| %s%s%s | %.4g%s | %.4g | %s | %s | %.2f (%.2f-%.2f) | %.0f |",
             text_of(row, "name"), quantity[0] == '\0' ? "" : ", ", quantity,
-            number_of(json_object_get(row, "optimd"), "median"),
+            number_of(json_object_get(row, "optimd"), "median"), note,
             number_of(json_object_get(row, "theirs"), "median"), text_of(row, "unit"),
             text_of(row, "reference"), number_of(ratio, "median"),
-            number_of(ratio, "lowest"), number_of(ratio, "highest"));
+            number_of(ratio, "lowest"), number_of(ratio, "highest"),
+            number_of(row, "pairs"));
     if (json_object_get(row, "goal") == NULL) {
         fputs(" |\n", out);
         return;
@@ -89,8 +108,8 @@ static void print_group(FILE *out, const json_t *group)
             json_is_true(json_object_get(group, "quiet"))
                 ? ""
                 : " Other programs were busy meanwhile: judge the ratios only.");
-    fputs("| what | optimd | reference | unit | which is | ratio | goal |\n"
-          "|---|---|---|---|---|---|---|\n",
+    fputs("| what | optimd | reference | unit | which is | ratio | pairs | goal |\n"
+          "|---|---|---|---|---|---|---|---|\n",
           out);
     json_array_foreach(json_object_get(group, "rows"), i, row)
     {
@@ -102,20 +121,26 @@ bool page_write(const struct report *report, const char *path)
 {
     const json_t *document = report_document(report), *item;
     const json_t *groups = json_object_get(document, "groups");
-    size_t goals, met, i;
+    size_t i;
     FILE *out = fopen(path, "we");
     if (out != NULL) {
-        count_goals(groups, &goals, &met);
-        fprintf(out,
-                "# Measurements\n\n"
-                "Written by `make bench`. Every row compares two things that were "
-                "measured by turns in one run; the ratio is the median of the pairs', "
-                "with the lowest and the highest. Of %zu goals %zu were reached.\n\n",
-                goals, met);
+        fputs(
+            "# Measurements\n\n"
+            "Written by `make bench`. Every row compares two things that were measured "
+            "by turns in one run, on one machine: optimd first, then the reference, "
+            "and "
+            "so on. The ratio is the median of the pairs', with the lowest and the "
+            "highest; both other figures are medians. A goal is one for the ratio, and "
+            "what is better is what the goal says. A row of a single pair compares "
+            "with "
+            "a number that was calculated, or was left that little time.\n\n",
+            out);
         print_facts(out, json_object_get(document, "run"));
+        print_summary(out, groups);
         fputs(
             "\nCost of each parameter, tensor, worker or connection as there are more "
-            "of them, where 1 is the least number of each:\n\n![curves](results.svg)\n",
+            "of them, where 1 is the least number of each:\n\n"
+            "![curves](results.svg)\n",
             out);
         json_array_foreach(groups, i, item)
         {

@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -105,6 +106,54 @@ static unsigned long await_port(struct server *server, int watch, const char *pa
     return port;
 }
 
+/* ---------------------------------------------------------------- the log */
+
+static FILE *log_of(const struct server *server)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/log", server->folder);
+    return fopen(path, "re");
+}
+
+/* In the child: what it writes to stderr goes to the log. */
+static void divert(const struct server *server)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/log", server->folder);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd >= 0) {
+        dup2(fd, STDERR_FILENO);
+    }
+}
+
+static void show_log(const struct server *server)
+{
+    char line[512];
+    FILE *log = log_of(server);
+    while (log != NULL && fgets(line, sizeof line, log) != NULL) {
+        fputs(line, stderr);
+    }
+    if (log != NULL) {
+        fclose(log);
+    }
+}
+
+size_t server_logged(const struct server *server, const char *word)
+{
+    char line[512];
+    size_t count = 0;
+    FILE *log = log_of(server);
+    while (log != NULL && fgets(line, sizeof line, log) != NULL) {
+        count += strstr(line, word) != NULL;
+    }
+    if (log != NULL) {
+        fclose(log);
+    }
+    return count;
+}
+
+/* ---------------------------------------------------------------- the daemon */
+
 bool server_start(struct server *server, const char *program, char problem[256])
 {
     char path[128], data[128], listen[128], memory[32];
@@ -133,6 +182,7 @@ bool server_start(struct server *server, const char *program, char problem[256])
     fflush(NULL);
     server->pid = fork_bound();
     if (server->pid == 0) {
+        divert(server);
         execl(program, program, "--listen", listen, "--port-file", path, "--data-dir",
               data, "--memory", memory, "--log-level", "warn",
               is_unix && is_sent ? "--no-shared-memory" : (char *)NULL, (char *)NULL);
@@ -141,6 +191,7 @@ bool server_start(struct server *server, const char *program, char problem[256])
     unsigned long port = server->pid > 0 ? await_port(server, watch, path) : 0;
     close(watch);
     if (port == 0) {
+        show_log(server);
         snprintf(problem, 256, "%s did not start to listen", program);
         return false;
     }
@@ -211,6 +262,9 @@ bool server_stop(struct server *server)
     int status = -1;
     bool stopped = server->pid <= 0 || (reap(server->pid, stop_seconds, &status) &&
                                         WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    if (!stopped) {
+        show_log(server);
+    }
     if (server->folder[0] != '\0') {
         nftw(server->folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     }

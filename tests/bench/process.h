@@ -28,7 +28,9 @@ struct server {
 };
 
 /* Start program and wait until it listens. It may use three quarters of the machine's
- * memory; all else is default. False with a sentence. */
+ * memory; all else is default. It logs warnings to a file in its folder, which are
+ * written to stderr if it does not start, or stops otherwise than with 0. False with a
+ * sentence. */
 bool server_start(struct server *server, const char *program, char problem[256]);
 
 /* The congestion control that a client's TCP connection to it uses, so that the
@@ -38,6 +40,9 @@ bool server_congestion(const struct server *server, char name[16], char problem[
 /* SIGTERM, reap, remove the folder. False if it did not exit with 0. Takes a server
  * that did not start. */
 bool server_stop(struct server *server);
+
+/* How many lines of its log so far have that word in them. */
+size_t server_logged(const struct server *server, const char *word);
 
 /* Processor time that all its threads have taken so far, in seconds; 0 if unknown. */
 double server_processor_seconds(const struct server *server);

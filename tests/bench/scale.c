@@ -2,8 +2,9 @@
  *
  * Every curve has a least size, whose daemon stays up while each larger one is measured
  * by turns with it; what is compared is the time per parameter or tensor, so that 1 is
- * proportion. Of tables, what is measured is how long it takes to create and describe a
- * model. The curve of connections is connections.c's.
+ * proportion. Where the least size fits the caches, a second one that does not tells
+ * growth from caching. Of tables, what is measured is how long it takes to create and
+ * describe a model. The curve of connections is connections.c's.
  */
 #include <stdio.h>
 
@@ -41,6 +42,15 @@ struct curve {
     double goal;
     void (*shape)(struct field *field, size_t x);
     size_t sizes[SIZES_MAX], quick[SIZES_MAX]; /* ascending, ended by 0 */
+    const char *large;  /* series of larger sizes only, or NULL */
+    size_t large_least; /* its least */
+};
+
+/* What sizes of a curve are compared with. */
+struct origin {
+    const char *series;
+    size_t x;
+    struct field field;
 };
 
 /* ---------------------------------------------------------------- shapes */
@@ -87,28 +97,36 @@ static const struct curve curves[] = {
       1.2,
       shape_model,
       { 1000000, 4000000, 16000000, 64000000, 256000000, 1000000000 },
-      { 4000000, 32000000 } },
+      { 4000000, 32000000 },
+      "model size from memory",
+      16000000 },
     { "tensors of 256",
       "tensors",
       "ns/tensor",
       1.2,
       shape_tensors,
       { 1000, 10000, 100000 },
-      { 1000, 20000 } },
+      { 1000, 10000 },
+      NULL,
+      0 },
     { "25.6 million in",
       "tensors",
       "ns/param",
       3,
       shape_pieces,
       { 100, 1000, 10000, 100000 },
-      { 100, 100000 } },
+      { 100, 20000 },
+      NULL,
+      0 },
     { "round of 1 million",
       "workers",
       "ns/param",
       1.2,
       shape_round,
       { 1, 2, 4, 8, 16, 32, 64 },
-      { 1, 8 } },
+      { 1, 8 },
+      NULL,
+      0 },
 };
 enum { CURVES = sizeof curves / sizeof curves[0] };
 
@@ -164,19 +182,10 @@ static bool field_steps(void *context, double *values, char problem[256])
     struct field *field = context;
     double wanted = STEP_ELEMENTS / (parameters_of(field) * field->workers);
     unsigned steps = wanted < 1 ? 1 : wanted > STEPS_MAX ? STEPS_MAX : (unsigned)wanted;
-    double slowest = 0, before = server_processor_seconds(&field->server);
-    for (unsigned i = 0; i < field->workers; i++) {
-        if (!trainer_order(&field->trainers[i], steps)) {
-            snprintf(problem, 256, "a worker has died");
-            return false;
-        }
-    }
-    for (unsigned i = 0; i < field->workers; i++) {
-        double seconds = trainer_result(&field->trainers[i], problem);
-        if (seconds < 0) {
-            return false;
-        }
-        slowest = seconds > slowest ? seconds : slowest;
+    double before = server_processor_seconds(&field->server);
+    double slowest = trainers_run(field->trainers, field->workers, steps, problem);
+    if (slowest < 0) {
+        return false;
     }
     double busy = server_processor_seconds(&field->server) - before;
     values[0] = slowest * 1e9 / field->parts;
@@ -186,36 +195,62 @@ static bool field_steps(void *context, double *values, char problem[256])
 
 /* ---------------------------------------------------------------- curves */
 
-/* One size of a curve beside its least one. */
+/* "64 M", "1000". */
+static const char *count_text(size_t count, char text[24])
+{
+    bool whole = count >= 1000000 && count % 1000000 == 0;
+    snprintf(text, 24, "%zu%s", whole ? count / 1000000 : count, whole ? " M" : "");
+    return text;
+}
+
+/* A size of a curve beside a smaller one. */
+static bool compare_sizes(const struct bench *bench, const struct curve *curve,
+                          struct origin *origin, struct field *field, size_t x)
+{
+    char name[96], reference[64], size[24], from[24];
+    snprintf(name, sizeof name, "%s, %s %s", origin->series, count_text(x, size),
+             curve->axis);
+    snprintf(reference, sizeof reference, "%s %s", count_text(origin->x, from),
+             curve->axis);
+    const struct report_quantity quantities[] = {
+        { "time", curve->unit, REPORT_LESS, curve->goal, 0 },
+        { "processor time", curve->unit, REPORT_LESS, curve->goal, 0 },
+    };
+    const struct report_point point = { origin->series, curve->axis, (double)x,
+                                        (double)origin->x };
+    const struct comparison comparison = { .name = name,
+                                           .reference = reference,
+                                           .quantities = quantities,
+                                           .quantity_count = 2,
+                                           .ours = { field_steps, field },
+                                           .theirs = { field_steps, &origin->field },
+                                           .point = &point };
+    return compare(bench->report, &comparison, &bench->effort);
+}
+
+/* One size of a curve beside all smaller ones that it is compared with. */
 static void measure_point(const struct bench *bench, const struct curve *curve,
-                          struct field *least, size_t from, size_t x)
+                          struct origin *origins, size_t count, size_t x)
 {
     struct field field;
-    char problem[256], name[64], reference[64];
+    char problem[256], name[64], size[24];
+    bool good = true;
     curve->shape(&field, x);
-    snprintf(name, sizeof name, "%s, %zu %s", curve->series, x, curve->axis);
-    snprintf(reference, sizeof reference, "%zu %s", from, curve->axis);
+    snprintf(name, sizeof name, "%s, %s %s", curve->series, count_text(x, size),
+             curve->axis);
     if (bytes_of(&field) > 0.95 * (double)machine_available()) {
         report_fact(bench->report, name, "left out: takes %.1f GiB of memory",
                     bytes_of(&field) / (1 << 30));
         return;
     }
-    const struct report_quantity quantities[] = {
-        { "time", curve->unit, REPORT_LESS, curve->goal, 0 },
-        { "processor time", curve->unit, REPORT_LESS, curve->goal, 0 },
-    };
-    const struct report_point point = { curve->series, curve->axis, (double)x,
-                                        (double)from };
-    const struct comparison comparison = { .name = name,
-                                           .reference = reference,
-                                           .quantities = quantities,
-                                           .quantity_count = 2,
-                                           .ours = { field_steps, &field },
-                                           .theirs = { field_steps, least },
-                                           .point = &point };
     if (!field_open(bench, &field, problem)) {
         report_failure(bench->report, "%s: %s", name, problem);
-    } else if (compare(bench->report, &comparison, &bench->effort)) {
+        good = false;
+    }
+    for (size_t i = 0; i < count && good; i++) {
+        good = x <= origins[i].x || compare_sizes(bench, curve, &origins[i], &field, x);
+    }
+    if (good) {
         resident_report(bench->report, &field.server, name, parameters_of(&field), 1,
                         field.workers);
     }
@@ -225,17 +260,24 @@ static void measure_point(const struct bench *bench, const struct curve *curve,
 static void measure_curve(const struct bench *bench, const struct curve *curve)
 {
     const size_t *sizes = bench->quick ? curve->quick : curve->sizes;
-    struct field least;
+    struct origin origins[2] = { { .series = curve->series, .x = sizes[0] },
+                                 { .series = curve->large, .x = curve->large_least } };
+    size_t count = curve->large == NULL || bench->quick ? 1 : 2, opened = 0;
     char problem[256];
-    curve->shape(&least, sizes[0]);
-    if (!field_open(bench, &least, problem)) {
-        report_failure(bench->report, "%s: %s", curve->series, problem);
-    } else {
-        for (size_t i = 1; i < SIZES_MAX && sizes[i] > 0; i++) {
-            measure_point(bench, curve, &least, sizes[0], sizes[i]);
-        }
+    bool good = true;
+    while (opened < count && good) {
+        curve->shape(&origins[opened].field, origins[opened].x);
+        good = field_open(bench, &origins[opened++].field, problem);
     }
-    field_close(bench, &least);
+    if (!good) {
+        report_failure(bench->report, "%s: %s", curve->series, problem);
+    }
+    for (size_t i = 1; i < SIZES_MAX && sizes[i] > 0 && good; i++) {
+        measure_point(bench, curve, origins, count, sizes[i]);
+    }
+    while (opened > 0) {
+        field_close(bench, &origins[--opened].field);
+    }
 }
 
 /* The update alone, on teams of growing size. */

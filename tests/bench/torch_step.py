@@ -3,7 +3,7 @@
 usage: torch_step.py PARAMETERS TENSORS
 
 Says "torch VERSION", or "none" if PyTorch is not installed, then answers each line
-"adam|momentum single|foreach THREADS" with the seconds of one step.
+"adam|adamw|momentum single|foreach THREADS" with the seconds of one step.
 """
 
 import sys
@@ -28,6 +28,7 @@ def main():
         weight.grad = torch.randn_like(weight) * 0.01
     makers = {
         "adam": lambda foreach: torch.optim.Adam(weights, lr=1e-3, foreach=foreach),
+        "adamw": lambda foreach: torch.optim.AdamW(weights, lr=1e-3, foreach=foreach),
         "momentum": lambda foreach: torch.optim.SGD(
             weights, lr=1e-2, momentum=0.9, foreach=foreach
         ),
@@ -36,10 +37,9 @@ def main():
     say("torch " + torch.__version__)
     for line in sys.stdin:
         rule, form, threads = line.split()
-        if rule not in optimizers:
-            optimizers.clear()  # the memory of the last rule's state
-            optimizers[rule] = makers[rule]
         key = (rule, form)
+        if not any(rule == other for other, _ in optimizers):
+            optimizers.clear()  # the memory of the last rule's state
         if key not in optimizers:
             optimizers[key] = makers[rule](form == "foreach")
         torch.set_num_threads(int(threads))

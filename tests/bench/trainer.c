@@ -200,3 +200,23 @@ double trainer_result(struct trainer *trainer, char problem[256])
     }
     return result.seconds;
 }
+
+double trainers_run(struct trainer *trainers, unsigned count, unsigned steps,
+                    char problem[256])
+{
+    double slowest = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (!trainer_order(&trainers[i], steps)) {
+            snprintf(problem, 256, "a worker has died");
+            return -1;
+        }
+    }
+    for (unsigned i = 0; i < count; i++) {
+        double seconds = trainer_result(&trainers[i], problem);
+        if (seconds < 0) {
+            return -1;
+        }
+        slowest = seconds > slowest ? seconds : slowest;
+    }
+    return slowest;
+}

@@ -38,4 +38,9 @@ bool trainer_order(struct trainer *trainer, unsigned steps);
  * sentence. */
 double trainer_result(struct trainer *trainer, char problem[256]);
 
+/* Have all of them make that many steps at the same time: the slowest one's median
+ * time, or a negative number with a sentence. */
+double trainers_run(struct trainer *trainers, unsigned count, unsigned steps,
+                    char problem[256]);
+
 #endif

@@ -89,9 +89,9 @@ static const char *suffix_of(const struct form *form)
     return form->atomic == OPTCLIENT_ATOMIC_SHARD ? " by shards" : "";
 }
 
-static void name_of(const struct form *form, char name[64])
+static void name_of(const struct form *form, const char *rival, char name[64])
 {
-    snprintf(name, 64, "step%s, %u worker%s", suffix_of(form), form->workers,
+    snprintf(name, 64, "step%s%s, %u worker%s", suffix_of(form), rival, form->workers,
              form->workers == 1 ? "" : "s");
 }
 
@@ -99,14 +99,15 @@ static void report_memory(const struct bench *bench, const struct contest *conte
                           const struct form *form)
 {
     char name[64];
-    name_of(form, name);
+    name_of(form, "", name);
     resident_report(bench->report, &form->server, name, parameters,
                     contest->adam.slot_count, form->workers);
 }
 
-/* One form of the step against a reference, which has a goal if goal is not 0. */
-static bool measure(const struct bench *bench, struct form *form, const char *reference,
-                    struct compare_side theirs, double goal)
+/* One form of the step against a reference, which has a goal if goal is not 0, and is
+ * in the name as the rival if it is a form too. */
+static bool measure(const struct bench *bench, struct form *form, const char *rival,
+                    const char *reference, struct compare_side theirs, double goal)
 {
     const struct report_quantity quantities[] = {
         { "time", "ms", REPORT_LESS, bench->quick ? 0 : goal, 0 },
@@ -114,7 +115,7 @@ static bool measure(const struct bench *bench, struct form *form, const char *re
         { "bytes both ways", "GB/s", REPORT_MORE, 0, 0 },
     };
     char name[64];
-    name_of(form, name);
+    name_of(form, rival, name);
     struct comparison comparison = {
         .name = name,
         .reference = reference,
@@ -130,13 +131,13 @@ static void measure_all(const struct bench *bench, struct contest *contest)
 {
     static const char parts[] = "bare sockets both ways, then Adam alone";
     const struct compare_side bare = { run_parts, contest };
-    if (measure(bench, &contest->whole, parts, bare, 0.90)) {
+    if (measure(bench, &contest->whole, "", parts, bare, 0.90)) {
         report_memory(bench, contest, &contest->whole);
     }
-    if (measure(bench, &contest->shards, parts, bare, 0.90)) {
+    if (measure(bench, &contest->shards, "", parts, bare, 0.90)) {
         report_memory(bench, contest, &contest->shards);
     }
-    measure(bench, &contest->shards, "whole rounds",
+    measure(bench, &contest->shards, " / whole rounds", "whole rounds",
             (struct compare_side){ run_optimd, &contest->whole }, 0);
 }
 
@@ -210,7 +211,8 @@ static void hold(const struct bench *bench, unsigned workers)
 
 void bench_training(const struct bench *bench)
 {
-    for (unsigned workers = 1; workers <= WORKERS_MAX; workers++) {
+    unsigned most = bench->quick ? 1 : WORKERS_MAX;
+    for (unsigned workers = 1; workers <= most; workers++) {
         hold(bench, workers);
     }
 }
