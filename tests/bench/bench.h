@@ -53,4 +53,7 @@ void bench_scale(const struct bench *bench);
 /* training.c: synchronous steps of a 25 million parameter model, and its memory. */
 void bench_training(const struct bench *bench);
 
+/* sharing.c: the same steps by workers that share memory with the daemon. */
+void bench_sharing(const struct bench *bench);
+
 #endif

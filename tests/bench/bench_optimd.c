@@ -45,6 +45,8 @@ static const struct group {
       bench_scale, 150, false },
     { "training", "Synchronous training, Adam, 25 million parameters in 160 tensors",
       bench_training, 90, false },
+    { "sharing", "The same steps by workers on the daemon's machine that share memory",
+      bench_sharing, 60, false },
 };
 enum { GROUPS = sizeof groups / sizeof groups[0] };
 

@@ -71,6 +71,7 @@ static enum optclient_status join(struct work *work)
     snprintf(worker, sizeof worker, "worker-%u", work->rank);
     options.worker = worker;
     options.timeout_ms = TIMEOUT_MS;
+    options.no_shared_memory = model->way == TRAINER_SENDS;
     work->gradients = values_new(model, 11 + work->rank, 0.01f);
     work->weights = values_new(model, 1, 0.1f);
     if (tensors != NULL && names != NULL && initial != NULL &&
@@ -98,15 +99,32 @@ static enum optclient_status join(struct work *work)
     return status;
 }
 
+/* Have the gradients where the daemon reads them. */
+static bool move_in_place(struct work *work)
+{
+    for (size_t i = 0; i < work->model->tensors; i++) {
+        float *memory = optclient_gradient(work->opened, i);
+        if (memory == NULL) {
+            return false;
+        }
+        memcpy(memory, work->gradients[i].values,
+               work->model->elements * sizeof *memory);
+        work->gradients[i].values = memory;
+    }
+    return true;
+}
+
 static struct result make_steps(struct work *work, unsigned steps)
 {
     double seconds[STEPS_MAX];
     struct result result = { .seconds = -1 };
+    bool in_place = work->model->way == TRAINER_IN_PLACE;
     size_t n = work->model->tensors;
     for (unsigned i = 0; i < steps; i++) {
         double begin = seconds_now();
-        if (optclient_push_pull(work->opened, work->gradients, n, NULL, work->weights,
-                                n, NULL, NULL) != OPTCLIENT_OK) {
+        if (optclient_push_pull(work->opened, work->gradients, n, NULL,
+                                in_place ? NULL : work->weights, in_place ? 0 : n, NULL,
+                                NULL) != OPTCLIENT_OK) {
             snprintf(result.problem, sizeof result.problem, "%.250s",
                      optclient_error());
             return result;
@@ -124,7 +142,8 @@ static int trainer_body(void *context)
     unsigned steps;
     close(work->others[0]);
     close(work->others[1]);
-    bool joined = join(work) == OPTCLIENT_OK;
+    bool joined = join(work) == OPTCLIENT_OK &&
+                  (work->model->way != TRAINER_IN_PLACE || move_in_place(work));
     if (!joined) {
         snprintf(result.problem, sizeof result.problem, "%.250s", optclient_error());
     }

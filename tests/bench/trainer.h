@@ -12,6 +12,13 @@
 
 #include "client/optclient.h"
 
+/* How values go between worker and daemon. */
+enum trainer_way {
+    TRAINER_SENDS,   /* over the socket */
+    TRAINER_COPIES,  /* over a Unix socket: through memory that both have */
+    TRAINER_IN_PLACE /* the same, and the worker's own are there too */
+};
+
 /* The model that all trainers of a run share. */
 struct trainer_model {
     const char *address; /* of the daemon */
@@ -19,6 +26,7 @@ struct trainer_model {
     enum optclient_atomic atomic; /* how its rounds are applied */
     size_t tensors, elements;     /* of each tensor */
     unsigned workers;             /* that make a round */
+    enum trainer_way way;
     bool frugal; /* a worker has memory for one tensor only, which stands for all */
 };
 
