@@ -99,7 +99,6 @@ static void batch_done(struct loop *loop, struct batch *batch)
     while (batch->letters != NULL) {
         struct letter *letter = batch->letters;
         batch->letters = letter->next;
-        share_keep(conn, letter);
         conn_release(conn, letter);
     }
     buffer_give(batch->narrowed, batch->narrowed_capacity);
@@ -469,6 +468,10 @@ static enum outcome add_frame(struct conn *conn, struct batch *batch, size_t *ne
                                ? add_weights(conn, batch, letter, &last, needed)
                                : add_whole(batch, letter, needed);
     if (outcome == FRAME_ADDED && last) {
+        /* Before anything of it is written, or it could be given back before. */
+        if (!share_keep(conn, letter)) {
+            return FRAME_NO_MEMORY;
+        }
         conn->answers = letter->next;
         conn->piece = 0;
         conn->element = 0;

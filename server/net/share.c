@@ -314,14 +314,16 @@ static bool reserve(struct loan *loan, size_t count)
     return true;
 }
 
-/* Move the references of a letter's pieces to the loan, one for each version: small
- * tensors share one. */
+/* Move the references of a letter's pieces that are given by place to the loan, one for
+ * each version: small tensors share one. */
 static bool lend(struct sharing *sharing, struct loan *loan, struct letter *letter)
 {
     for (size_t i = 0; i < letter->piece_count; i++) {
-        struct version *version = letter->pieces[i].version;
+        struct piece *piece = &letter->pieces[i];
+        struct version *version = piece->version;
+        uint64_t place;
         bool again = loan->count > 0 && loan->versions[loan->count - 1] == version;
-        if (version == NULL || again) {
+        if (again || !share_place(letter, piece, 0, &place)) {
             continue;
         }
         if (!reserve(loan, loan->count + 1)) {
@@ -329,29 +331,26 @@ static bool lend(struct sharing *sharing, struct loan *loan, struct letter *lett
         }
         loan->versions[loan->count++] = version;
         sharing->version_count++;
-        letter->pieces[i].version = NULL;
+        piece->version = NULL;
     }
     return true;
 }
 
-void share_keep(struct conn *conn, struct letter *letter)
+bool share_keep(struct conn *conn, struct letter *letter)
 {
     struct sharing *sharing = conn->sharing;
     if (letter->weights == NULL) {
-        return;
+        return true;
     }
     sharing->lending--;
     if (!letter->lent) {
-        return;
+        return true;
     }
     struct loan *loan = find_loan(sharing, letter->request.id);
     if (loan == NULL) {
         loan = make_loan(sharing, letter->request.id);
     }
-    if (loan == NULL || !lend(sharing, loan, letter)) {
-        /* The peer would go on to read what nobody keeps for it. */
-        conn_close(conn, "no memory");
-    }
+    return loan != NULL && lend(sharing, loan, letter);
 }
 
 static void take_back(struct sharing *sharing, struct loan *loan)

@@ -53,8 +53,9 @@ void share_lend(struct conn *conn, struct letter *letter);
  * to be sent. */
 bool share_place(const struct letter *letter, const struct piece *piece, uint64_t from,
                  uint64_t *place);
-/* The answer has gone: keep what was lent. */
-void share_keep(struct conn *conn, struct letter *letter);
+/* The whole answer is about to go: keep what it lends until it is given back. False: no
+ * memory; the peer would go on to read what nobody keeps for it. */
+bool share_keep(struct conn *conn, struct letter *letter);
 /* Take back what the request says is not read any more. */
 void share_release(struct conn *conn, const struct letter *letter);
 
