@@ -116,7 +116,7 @@ int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
     if (code != 0) {
         return code;
     }
-    int files[LETTER_OFFERS];
+    int files[LETTER_OFFERS] = { -1, -1 };
     size_t count = 0;
     for (size_t i = 0; i < LETTER_OFFERS; i++) {
         if (letter->offers[i] != NULL) {
@@ -305,7 +305,8 @@ static bool reserve(struct loan *loan, size_t count)
         return true;
     }
     size_t capacity = 2 * count;
-    struct version **versions = realloc(loan->versions, capacity * sizeof(*versions));
+    struct version **versions =
+        realloc(loan->versions, capacity * sizeof(struct version *));
     if (versions == NULL) {
         return false;
     }
