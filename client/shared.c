@@ -242,8 +242,9 @@ bool shared_place(struct optclient_call *call, const struct cut *cut, uint64_t *
 }
 
 /* What the daemon may still read is not to be written any more. */
-static void abandon(struct shared *shared)
+static void abandon(struct optclient_model *model)
 {
+    struct shared *shared = &model->shared;
     shared->gradients_live = false;
     if (shared->file < 0) {
         return;
@@ -251,8 +252,11 @@ static void abandon(struct shared *shared)
     if (shared->gradients_given) {
         /* The same bytes at the same addresses; what is written from now on does not
          * reach the file. */
-        (void)mmap(shared->gradients, bytes_of(shared), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, shared->file, 0);
+        void *memory = mmap(shared->gradients, bytes_of(shared), PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, shared->file, 0);
+        if (memory == MAP_FAILED) {
+            session_break(model->client, "no memory of one's own in place of shared");
+        }
     } else {
         munmap(shared->gradients, bytes_of(shared));
         shared->gradients = NULL;
@@ -270,7 +274,7 @@ void shared_end(struct optclient_call *call)
     }
     if (call->placed) {
         call->placed = false;
-        abandon(shared);
+        abandon(call->model);
         call->client->share_due = call->client->share_due || shared->wanted;
     }
     if (shared->user == call) {

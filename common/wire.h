@@ -193,7 +193,7 @@ struct opt_pull {
     const struct opt_segment *segments;
     size_t segment_count;
     uint64_t min_step;
-    bool shared; /* weights may be given by place */
+    bool shared;    /* weights may be given by place */
     uint64_t since; /* step of what the asker has already; 0: nothing */
 };
 struct opt_push_pull {
