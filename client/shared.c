@@ -256,6 +256,8 @@ static void abandon(struct optclient_model *model)
                             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, shared->file, 0);
         if (memory == MAP_FAILED) {
             session_break(model->client, "no memory of one's own in place of shared");
+        } else {
+            shared->gradients = memory; /* as before */
         }
     } else {
         munmap(shared->gradients, bytes_of(shared));
