@@ -159,6 +159,68 @@ Test(wire, segments_must_fit_data)
     free(many);
 }
 
+Test(wire, places_must_fit_segments)
+{
+    static const uint64_t places[] = { 0, 64, 128 };
+    static const uint64_t between[] = { 0, 96 };
+    static const uint64_t last[] = { UINT64_MAX };
+    static const struct opt_segment two[] = { { .count = OPT_BLOCK },
+                                              { .tensor = 1, .count = 1 } };
+    struct opt_request push = a_push(two, 2);
+    push.body.push.places = places;
+    expect_refused(&push, 8, "push: values are given by place, but 8 bytes came");
+    expect_refused(&push, 65540, "push: values are given by place, but 65540 bytes");
+    push.body.push.places = between;
+    expect_refused(&push, 0,
+                   "push: the place of segment 1 is byte 96; it must be a multiple "
+                   "of 64");
+    push = a_push(one_block, 1);
+    push.body.push.places = last;
+    expect_refused(&push, 0, "byte 18446744073709551615; it must be a multiple of 64");
+
+    static const uint32_t row = 7;
+    static const struct opt_segment open[] = { { .count = 1 }, { .tensor = 1 } };
+    static const struct opt_segment rows[] = { { .rows = &row, .row_count = 1 } };
+    push = a_push(open, 2);
+    push.body.push.places = places;
+    expect_refused(&push, 0, "segment 1 is given by place; it must say how many");
+    push = a_push(rows, 1);
+    push.body.push.places = places;
+    expect_refused(&push, 0, "segment 0 is given by place; it must say how many");
+
+    static const struct opt_segment past[] = { { .count = UINT64_C(1) << 62 } };
+    push = a_push(past, 1);
+    push.body.push.places = places;
+    expect_refused(&push, 0, "a tensor has at most 1099511627776");
+
+    struct opt_request both = { .id = 1, .message = OPT_MESSAGE_PUSH_PULL };
+    both.body.push_pull.push = a_push(two, 2).body.push;
+    both.body.push_pull.push.places = between;
+    expect_refused(&both, 0, "the place of segment 1 is byte 96");
+}
+
+Test(wire, a_request_releases_as_many_as_allowed_and_no_more)
+{
+    uint64_t ids[OPT_RELEASED_MAX + 1];
+    for (size_t i = 0; i <= OPT_RELEASED_MAX; i++) {
+        ids[i] = UINT64_MAX - i;
+    }
+    struct opt_request request = { .id = 1,
+                                   .message = OPT_MESSAGE_HEARTBEAT,
+                                   .released = ids,
+                                   .released_count = OPT_RELEASED_MAX + 1 };
+    expect_refused(&request, 0, "a request releases 65 others; at most 64");
+    request.released_count = OPT_RELEASED_MAX;
+    size_t size = opt_request_pack(&request, packed, sizeof(packed));
+    struct opt_arena arena;
+    opt_arena_init(&arena, OPT_ARENA_BYTES);
+    cr_assert_eq(opt_request_read(packed, size, 0, &arena, &request, &error), OPT_OK,
+                 "%s", error.text);
+    cr_assert_eq(request.released_count, OPT_RELEASED_MAX);
+    cr_assert_arr_eq(request.released, ids, OPT_RELEASED_MAX * sizeof(ids[0]));
+    opt_arena_fini(&arena);
+}
+
 Test(wire, numbers_out_of_range_are_refused)
 {
     struct opt_request push = a_push(one_block, 1);
@@ -446,6 +508,49 @@ Test(wire, rows_may_be_packed_or_not_and_fit_32_bits)
     }
 }
 
+/* A push of one block with so many places, packed or not. */
+static struct raw push_by(size_t places, bool together)
+{
+    struct raw push = { 0 }, segment = { 0 }, numbers = { 0 }, raw = { 0 };
+    put(&push, 2, OPT_FIELD_VARINT, 1);
+    put(&segment, 3, OPT_FIELD_VARINT, OPT_BLOCK);
+    put_message(&push, 7, &segment);
+    for (size_t i = 0; i < places; i++) {
+        if (together) {
+            put_varint(&numbers, 64 * i);
+        } else {
+            put(&push, 16, OPT_FIELD_VARINT, 64 * i);
+        }
+    }
+    if (together) {
+        put_message(&push, 16, &numbers);
+    }
+    put(&raw, 1, OPT_FIELD_VARINT, 5);
+    put_message(&raw, 16, &push);
+    return raw;
+}
+
+Test(wire, there_are_as_many_places_as_segments)
+{
+    for (int together = 0; together < 2; together++) {
+        struct raw two = push_by(2, together);
+        expect_request_refused(two.at, two.size, 0, OPT_INVALID_ARGUMENT,
+                               "push: 2 places are given for 1 segments");
+        struct raw one = push_by(1, together);
+        struct opt_arena arena;
+        opt_arena_init(&arena, OPT_ARENA_BYTES);
+        struct opt_request request;
+        cr_assert_eq(opt_request_read(one.at, one.size, 0, &arena, &request, &error),
+                     OPT_OK, "%s", error.text);
+        cr_assert_not_null(request.body.push.places);
+        cr_assert_eq(request.body.push.places[0], 0);
+        opt_arena_fini(&arena);
+    }
+    struct raw none = push_by(0, true); /* an empty list is none: values are in data */
+    expect_request_refused(none.at, none.size, 0, OPT_INVALID_ARGUMENT,
+                           "data ends after 0 bytes");
+}
+
 /* ---------------------------------------------------------------- replies */
 
 static void expect_reply_refused(const struct opt_reply *reply, size_t data_size,
@@ -491,6 +596,52 @@ Test(wire, bad_replies_are_refused)
     reply.body.pull.unchanged = many;
     reply.body.pull.unchanged_count = OPT_SEGMENTS_MAX + 1;
     expect_reply_refused(&reply, 65536, "4097 segments in one frame");
+}
+
+Test(wire, bad_places_of_replies_are_refused)
+{
+    static const uint64_t places[] = { 64, 32 };
+    static const struct opt_segment two[] = { { .count = OPT_BLOCK },
+                                              { .tensor = 1, .count = 1 } };
+    static const struct opt_segment open[] = { { .count = 0 } };
+    static const uint32_t row = 7;
+    static const struct opt_segment rows[] = { { .rows = &row, .row_count = 1 } };
+    struct opt_reply reply = { .id = 1, .message = OPT_MESSAGE_PULL };
+    struct opt_pull_reply *pull = &reply.body.pull;
+    *pull = (struct opt_pull_reply){ .segments = two,
+                                     .segment_count = 2,
+                                     .places = places };
+    expect_reply_refused(&reply, 0, "pull: the place of segment 1 is byte 32");
+    pull->segment_count = 1;
+    expect_reply_refused(&reply, 65536, "pull: values are given by place, but 65536");
+    pull->segments = open;
+    expect_reply_refused(&reply, 0, "segment 0 has no count");
+    pull->segments = rows;
+    expect_reply_refused(&reply, 0,
+                         "segment 0 is given by place; it must say how many");
+
+    reply = (struct opt_reply){ .id = 1, .message = OPT_MESSAGE_PUSH_PULL };
+    reply.body.push_pull.pull = (struct opt_pull_reply){ .segments = two,
+                                                         .segment_count = 2,
+                                                         .places = places };
+    expect_reply_refused(&reply, 0, "pull: the place of segment 1 is byte 32");
+    reply = (struct opt_reply){ .id = 1, .message = OPT_MESSAGE_SHARE };
+    expect_reply_refused(&reply, 8, "share has 8 bytes of data; it must have none");
+
+    /* Two places for one segment, as bytes. */
+    struct raw one = { 0 }, message = { 0 }, raw = { 0 };
+    put(&one, 3, OPT_FIELD_VARINT, OPT_BLOCK);
+    put_message(&message, 3, &one);
+    put(&message, 6, OPT_FIELD_VARINT, 0);
+    put(&message, 6, OPT_FIELD_VARINT, 64);
+    put(&raw, 1, OPT_FIELD_VARINT, 1);
+    put_message(&raw, 17, &message);
+    struct opt_arena arena;
+    opt_arena_init(&arena, OPT_ARENA_BYTES);
+    cr_assert_eq(opt_reply_read(raw.at, raw.size, 0, &arena, &reply, &error),
+                 OPT_INVALID_ARGUMENT);
+    cr_assert_str_eq(error.text, "pull: 2 places are given for 1 segments");
+    opt_arena_fini(&arena);
 }
 
 Test(wire, an_error_is_an_error_whatever_its_code)

@@ -177,6 +177,47 @@ Test(wire, as_many_rows_as_promised_fit_a_header_and_the_usual_budget)
     free(rows);
 }
 
+Test(wire, places_and_released_requests_of_the_longest_headers_fit_the_usual_budget)
+{
+    enum { MANY = 3000, MOST = OPT_HEADER_BYTES - 64 };
+    static struct opt_segment segments[MANY];
+    static uint64_t places[MANY];
+    for (size_t i = 0; i < MANY; i++) {
+        segments[i] = (struct opt_segment){ .tensor = (uint32_t)i + 60000,
+                                            .offset = 16384 * (i % 100 + 1),
+                                            .count = 1 };
+        places[i] = (UINT64_C(1) << 42) - 64 * i;
+    }
+    struct opt_request push = { .id = 1, .message = OPT_MESSAGE_PUSH };
+    push.body.push = (struct opt_push){
+        .sequence = 1, .segments = segments, .segment_count = MANY, .places = places
+    };
+    size_t size = opt_request_pack(&push, packed, sizeof(packed));
+    cr_assert_leq(size, OPT_HEADER_BYTES);
+    struct opt_arena arena;
+    struct opt_request read;
+    opt_arena_init(&arena, OPT_ARENA_BYTES);
+    cr_assert_eq(opt_request_read(packed, size, 0, &arena, &read, &error), OPT_OK, "%s",
+                 error.text);
+    cr_assert_arr_eq(read.body.push.places, places, sizeof(places));
+    opt_arena_fini(&arena);
+
+    /* Numbers of one byte each, as many as a header can carry at all. */
+    uint64_t *released = calloc(MOST, sizeof(*released));
+    struct opt_request heartbeat = { .id = 1,
+                                     .message = OPT_MESSAGE_HEARTBEAT,
+                                     .released = released,
+                                     .released_count = MOST };
+    size = opt_request_pack(&heartbeat, packed, sizeof(packed));
+    cr_assert_leq(size, OPT_HEADER_BYTES);
+    opt_arena_init(&arena, OPT_ARENA_BYTES);
+    cr_assert_eq(opt_request_read(packed, size, 0, &arena, &read, &error),
+                 OPT_INVALID_ARGUMENT);
+    cr_assert_str_eq(error.text, "a request releases 65472 others; at most 64");
+    opt_arena_fini(&arena);
+    free(released);
+}
+
 /* ---------------------------------------------------------------- tables */
 
 static enum opt_status read_tensors(const struct opt_tensor_entry *tensors,

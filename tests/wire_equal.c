@@ -91,36 +91,48 @@ static bool same_consistency(const struct opt_consistency *a,
            a->atomic == b->atomic;
 }
 
+static bool same_numbers(const uint64_t *a, size_t a_count, const uint64_t *b,
+                         size_t b_count)
+{
+    bool same = a_count == b_count;
+    for (size_t i = 0; same && i < a_count; i++) {
+        same = a[i] == b[i];
+    }
+    return same;
+}
+
+/* Of segments, of which there are as many. */
+static bool same_places(const uint64_t *a, const uint64_t *b, size_t count)
+{
+    return (a == NULL) == (b == NULL) &&
+           (a == NULL || same_numbers(a, count, b, count));
+}
+
 static bool same_push(const struct opt_push *a, const struct opt_push *b)
 {
     return a->model == b->model && a->sequence == b->sequence && a->basis == b->basis &&
            a->samples == b->samples && a->form == b->form && a->dtype == b->dtype &&
            a->frame == b->frame && a->last == b->last &&
            a->incarnation == b->incarnation &&
-           same_segments(a->segments, a->segment_count, b->segments, b->segment_count);
+           same_segments(a->segments, a->segment_count, b->segments,
+                         b->segment_count) &&
+           same_places(a->places, b->places, a->segment_count);
 }
 
 static bool same_pull(const struct opt_pull *a, const struct opt_pull *b)
 {
     return a->model == b->model && a->view == b->view && same_text(a->slot, b->slot) &&
            a->dtype == b->dtype && a->min_step == b->min_step && a->since == b->since &&
+           a->shared == b->shared &&
            same_segments(a->segments, a->segment_count, b->segments, b->segment_count);
-}
-
-static bool same_sequences(const struct opt_open *a, const struct opt_open *b)
-{
-    bool same = a->unanswered_count == b->unanswered_count;
-    for (size_t i = 0; same && i < a->unanswered_count; i++) {
-        same = a->unanswered[i] == b->unanswered[i];
-    }
-    return same;
 }
 
 static bool same_request(const struct opt_request *a, const struct opt_request *b)
 {
     if (a->id != b->id || a->timeout_ms != b->timeout_ms ||
         a->has_checksum != b->has_checksum || a->checksum != b->checksum ||
-        a->message != b->message) {
+        a->message != b->message ||
+        !same_numbers(a->released, a->released_count, b->released, b->released_count)) {
         return false;
     }
     switch (a->message) {
@@ -143,7 +155,8 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
     case OPT_MESSAGE_OPEN:
         return same_text(a->body.open.model, b->body.open.model) &&
                a->body.open.join == b->body.open.join &&
-               same_sequences(&a->body.open, &b->body.open);
+               same_numbers(a->body.open.unanswered, a->body.open.unanswered_count,
+                            b->body.open.unanswered, b->body.open.unanswered_count);
     case OPT_MESSAGE_ASSIGN: {
         const struct opt_assign *x = &a->body.assign;
         const struct opt_assign *y = &b->body.assign;
@@ -179,6 +192,8 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
         return a->body.leave == b->body.leave;
     case OPT_MESSAGE_REST:
         return a->body.rest == b->body.rest;
+    case OPT_MESSAGE_SHARE:
+        return a->body.share == b->body.share;
     case OPT_MESSAGE_BARRIER:
         return a->body.barrier.model == b->body.barrier.model &&
                a->body.barrier.sequence == b->body.barrier.sequence;
@@ -223,7 +238,8 @@ static bool same_pull_reply(const struct opt_pull_reply *a,
            same_segments(a->segments, a->segment_count, b->segments,
                          b->segment_count) &&
            same_segments(a->unchanged, a->unchanged_count, b->unchanged,
-                         b->unchanged_count);
+                         b->unchanged_count) &&
+           same_places(a->places, b->places, a->segment_count);
 }
 
 static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
@@ -275,6 +291,9 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
     case OPT_MESSAGE_SET:
         return a->body.set.step == b->body.set.step &&
                same_text(a->body.set.specification, b->body.set.specification);
+    case OPT_MESSAGE_SHARE:
+        return a->body.share.gradient_bytes == b->body.share.gradient_bytes &&
+               a->body.share.weight_bytes == b->body.share.weight_bytes;
     case OPT_MESSAGE_STATISTICS: {
         const struct opt_statistics_reply *x = &a->body.statistics;
         const struct opt_statistics_reply *y = &b->body.statistics;

@@ -78,6 +78,22 @@ static const char *violation_of_segments(const struct opt_segment *list, size_t 
     return NULL;
 }
 
+/* Values of segments that come in data, or by place. */
+static const char *violation_of_values(const struct opt_segment *list, size_t count,
+                                       enum opt_dtype dtype, const uint64_t *places,
+                                       bool whole, size_t data_size)
+{
+    for (size_t i = 0; places != NULL && i < count; i++) {
+        if (places[i] % 64 != 0 || list[i].count == 0 || list[i].row_count > 0) {
+            return "a place";
+        }
+    }
+    return places != NULL && data_size > 0
+               ? "places and data"
+               : violation_of_segments(list, count, dtype, places == NULL, whole,
+                                       data_size);
+}
+
 static const char *violation_of_options(const struct opt_wire_option *list,
                                         size_t count)
 {
@@ -130,8 +146,8 @@ static const char *violation_of_push(const struct opt_push *push, size_t data_si
     if (push->sequence == 0 || push->samples == 0 || (unsigned)push->form > 1) {
         return "a push's numbers";
     }
-    return violation_of_segments(push->segments, push->segment_count, push->dtype, true,
-                                 false, data_size);
+    return violation_of_values(push->segments, push->segment_count, push->dtype,
+                               push->places, false, data_size);
 }
 
 static const char *violation_of_pull(const struct opt_pull *pull)
@@ -159,6 +175,9 @@ static const char *violation_of_request(const struct opt_request *request,
 {
     if (request->id == 0) {
         return "id 0";
+    }
+    if (request->released_count > 64) {
+        return "more than 64 released";
     }
     switch (request->message) {
     case OPT_MESSAGE_HELLO: {
@@ -222,6 +241,7 @@ static const char *violation_of_request(const struct opt_request *request,
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_WAIT:
     case OPT_MESSAGE_REST:
+    case OPT_MESSAGE_SHARE:
     case OPT_MESSAGE_STATISTICS:
     case OPT_MESSAGE_LEAVE:
     case OPT_MESSAGE_HEARTBEAT:
@@ -242,9 +262,10 @@ static const char *violation_of_pull_reply(const struct opt_pull_reply *pull,
     }
     const char *why = violation_of_segments(pull->unchanged, pull->unchanged_count,
                                             pull->dtype, false, true, 0);
-    return why != NULL ? why
-                       : violation_of_segments(pull->segments, pull->segment_count,
-                                               pull->dtype, true, true, data_size);
+    return why != NULL
+               ? why
+               : violation_of_values(pull->segments, pull->segment_count, pull->dtype,
+                                     pull->places, true, data_size);
 }
 
 static const char *violation_of_lost(const struct opt_lost *lost)
@@ -325,6 +346,7 @@ static const char *violation_of_reply(const struct opt_reply *reply, size_t data
     case OPT_MESSAGE_ASSIGN:
     case OPT_MESSAGE_LEAVE:
     case OPT_MESSAGE_REST:
+    case OPT_MESSAGE_SHARE:
     case OPT_MESSAGE_HEARTBEAT:
     case OPT_MESSAGE_GOODBYE:
     case OPT_MESSAGE_DELETE:

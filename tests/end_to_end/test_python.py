@@ -810,6 +810,46 @@ class OtherLanguage(unittest.TestCase):
                 worker.push([1.0], segments=[pb.Segment(tensor=5, count=1)])
             self.assertEqual(worker.push([4.0] * 3).fate, pb.PushReply.APPLIED)
 
+    def test_no_memory_is_shared_over_tcp_and_the_connection_lives(self):
+        with Worker('apart') as worker:
+            worker.create('apart', 'sgd(lr=0.25)', [[3]])
+            with self.assertRefused(FAILED_PRECONDITION, 'Unix socket'):
+                worker.call(share=pb.Share(model=worker.model))
+            with self.assertRefused(FAILED_PRECONDITION, 'shares no memory'):
+                worker.call(push=worker.push_message(places=[0]))
+            with self.assertRefused(FAILED_PRECONDITION, 'shares no memory'):
+                worker.call(push_pull=pb.PushPull(push=worker.push_message(places=[64]),
+                                                  pull=pb.Pull(model=worker.model)))
+            values, reply = worker.pull(shared=True)
+            self.assertEqual((values, list(reply.pull.places)), ([0.0] * 3, []))
+            self.assertEqual(worker.push([4.0] * 3).fate, pb.PushReply.APPLIED)
+            worker.call(heartbeat=pb.Heartbeat(), released=[1, 1, 2 ** 64 - 1])
+            self.assertEqual(worker.pull()[0], [-1.0] * 3)
+
+    def test_part_of_a_push_by_place_over_tcp_ends_the_connection(self):
+        """The rest of it could not be told from another push."""
+        with Worker('apart-part') as worker:
+            worker.create('apart-part', 'sgd(lr=0.25)', [[3]])
+            with self.assertRefused(FAILED_PRECONDITION, 'shares no memory'):
+                worker.call(push=worker.push_message(places=[0], last=False))
+            with self.assertRaises((EOFError, ConnectionResetError)):
+                worker.receive()
+        with Worker('apart-part') as again:
+            again.create('apart-part', 'sgd(lr=0.25)', [[3]])
+            self.assertEqual(again.pull()[0], [0.0] * 3)
+
+    def test_places_that_do_not_fit_segments_are_refused(self):
+        with Worker('misplaced') as worker:
+            worker.create('misplaced', 'sgd(lr=0.25)', [[3]])
+            for places, data, words in (([0, 64], b'', '2 places'),
+                                        ([32], b'', 'multiple of 64'),
+                                        ([0], bytes(12), '12 bytes came')):
+                with self.assertRefused(INVALID_ARGUMENT, words):
+                    worker.call(push=worker.push_message(places=places), data=data)
+            with self.assertRefused(INVALID_ARGUMENT, 'at most 64'):
+                worker.call(heartbeat=pb.Heartbeat(), released=range(1, 66))
+            self.assertEqual(worker.push([4.0] * 3).fate, pb.PushReply.APPLIED)
+
     def test_waiting_ends_at_the_deadline_and_names_who_is_missing(self):
         with Worker('here') as here, Worker('missing') as missing:
             here.create('deadline', 'sgd(lr=0.25)', [[3]])
