@@ -196,15 +196,18 @@ bool uplink_watch(struct uplink *uplink, uint32_t events)
 
 void uplink_tell_in(struct uplink *uplink, uint32_t us)
 {
-    uplink->timed = true;
+    if (uplink->timed_us != 0 && uplink->timed_us <= us) {
+        return;
+    }
+    uplink->timed_us = us;
     struct itimerspec when = { .it_value = { .tv_nsec = (long)us * 1000 } };
     (void)timerfd_settime(uplink->timer, 0, &when, NULL);
 }
 
 void uplink_told(struct uplink *uplink)
 {
-    if (uplink->timed) {
-        uplink->timed = false;
+    if (uplink->timed_us != 0) {
+        uplink->timed_us = 0;
         uint64_t times;
         ssize_t size = read(uplink->timer, &times, sizeof(times));
         if (size < 0) {
