@@ -78,6 +78,7 @@ static void uplink_free(struct uplink *uplink)
     free(uplink->head);
     free(uplink->values);
     free(uplink->nowhere);
+    free(uplink->ahead);
     free(uplink);
 }
 
@@ -93,9 +94,11 @@ static struct uplink *uplink_new(void)
     uplink->head_capacity = HEAD_CAPACITY;
     uplink->head = malloc(uplink->head_capacity);
     uplink->pieces = malloc((1 + OPT_SEGMENTS_MAX) * sizeof(*uplink->pieces));
+    uplink->ahead = malloc(OPT_FRAME_AHEAD);
     uplink->reader = opt_frame_reader_new((struct opt_frame_limits){
         .frame_bytes = OPT_FRAME_BYTES, .header_bytes = OPT_HEADER_BYTES });
-    if (uplink->head == NULL || uplink->pieces == NULL || uplink->reader == NULL) {
+    if (uplink->head == NULL || uplink->pieces == NULL || uplink->ahead == NULL ||
+        uplink->reader == NULL) {
         uplink_free(uplink);
         return NULL;
     }
@@ -423,6 +426,11 @@ enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error)
 {
     uint8_t *base;
     size_t size;
+    if (!opt_frame_take_back(uplink->reader)) {
+        opt_fail(error, OPT_UNAVAILABLE, "no memory for replies");
+        return UPLINK_BROKEN;
+    }
+    opt_frame_lend(uplink->reader, uplink->ahead);
     opt_frame_space(uplink->reader, &base, &size);
     if (uplink->skipping) {
         /* The reader only counts bytes of data; where they are is not its business. */

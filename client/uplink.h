@@ -46,6 +46,7 @@ struct uplink {
     /* the frame coming in */
     bool skipping;    /* its data's place is gone: read it and throw it away */
     uint8_t *nowhere; /* to here */
+    uint8_t *ahead;   /* lent to the reader, for several short frames */
     bool drained;     /* the last read got all there was */
 
     uint64_t bytes_sent;

@@ -19,6 +19,7 @@
 #include <uv.h>
 #include <xxhash.h>
 
+#include "common/frame.h"
 #include "common/status.h"
 #include "common/wire.h"
 #include "server/letter.h"
@@ -61,6 +62,7 @@ struct loop {
     int spare_letter_count;
     XXH3_state_t *hash; /* of data sent; NULL until first needed */
     struct opt_segment segments[LOOP_SEGMENTS]; /* of the frame being made */
+    uint8_t ahead[OPT_FRAME_AHEAD]; /* lent for a read of several short frames */
     char discard[LOOP_DISCARD];
 };
 
