@@ -29,10 +29,10 @@ static void end(struct optclient *client)
     if (!is_drivable(client)) {
         return;
     }
-    if (client->sent.first == NULL || exchange_has_more(client)) {
+    if (exchange_has_more(client)) {
         session_watch(client);
     } else {
-        /* Who has asked for much at once waits for the next answer soon. */
+        /* Who has asked once, or for much at once, will soon wait again. */
         session_watch_later(client);
     }
 }

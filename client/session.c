@@ -336,9 +336,8 @@ void session_watch(struct optclient *client)
 
 void session_watch_later(struct optclient *client)
 {
-    if (!client->uplink->timed) {
-        uplink_tell_in(client->uplink, SESSION_PATIENCE_US);
-    }
+    uplink_tell_in(client->uplink,
+                   client->sent.first == NULL ? SESSION_CALM_US : SESSION_PATIENCE_US);
 }
 
 static void on_socket(uv_poll_t *poll, int status, int events)

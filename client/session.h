@@ -62,7 +62,9 @@ enum {
     SESSION_GOODBYE_MS = 1000,
     /* How long requests that nobody waits for are collected, and replies let lie after
      * one that somebody waited for: some round trips of a small message. */
-    SESSION_PATIENCE_US = 200
+    SESSION_PATIENCE_US = 200,
+    /* The same after the last answer that was due: only the daemon's end can come. */
+    SESSION_CALM_US = 10000
 };
 
 struct session_settings {
@@ -194,8 +196,9 @@ void session_take_in(struct optclient *client);
  */
 void session_watch(struct optclient *client);
 
-/* Lock held. The same, but in SESSION_PATIENCE_US: whoever is likely to look sooner
- * need not be crossed by another thread. */
+/* Lock held. The same, but in SESSION_PATIENCE_US, or SESSION_CALM_US if no answer is
+ * due: whoever is likely to look sooner need not be crossed by another thread, nor pay
+ * for the change of hands before and after each call. */
 void session_watch_later(struct optclient *client);
 
 /* Lock held. When a call ends if nothing happens to it, by uv_hrtime. */

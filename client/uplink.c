@@ -80,6 +80,7 @@ static void uplink_free(struct uplink *uplink)
     free(uplink->head);
     free(uplink->values);
     free(uplink->nowhere);
+    free(uplink->ahead);
     free(uplink);
 }
 
@@ -95,9 +96,11 @@ static struct uplink *uplink_new(void)
     uplink->head_capacity = HEAD_CAPACITY;
     uplink->head = malloc(uplink->head_capacity);
     uplink->pieces = malloc((1 + OPT_SEGMENTS_MAX) * sizeof(*uplink->pieces));
+    uplink->ahead = malloc(OPT_FRAME_AHEAD);
     uplink->reader = opt_frame_reader_new((struct opt_frame_limits){
         .frame_bytes = OPT_FRAME_BYTES, .header_bytes = OPT_HEADER_BYTES });
-    if (uplink->head == NULL || uplink->pieces == NULL || uplink->reader == NULL) {
+    if (uplink->head == NULL || uplink->pieces == NULL || uplink->ahead == NULL ||
+        uplink->reader == NULL) {
         uplink_free(uplink);
         return NULL;
     }
@@ -198,15 +201,18 @@ bool uplink_watch(struct uplink *uplink, uint32_t events)
 
 void uplink_tell_in(struct uplink *uplink, uint32_t us)
 {
-    uplink->timed = true;
+    if (uplink->timed_us != 0 && uplink->timed_us <= us) {
+        return;
+    }
+    uplink->timed_us = us;
     struct itimerspec when = { .it_value = { .tv_nsec = (long)us * 1000 } };
     (void)timerfd_settime(uplink->timer, 0, &when, NULL);
 }
 
 void uplink_told(struct uplink *uplink)
 {
-    if (uplink->timed) {
-        uplink->timed = false;
+    if (uplink->timed_us != 0) {
+        uplink->timed_us = 0;
         uint64_t times;
         ssize_t size = read(uplink->timer, &times, sizeof(times));
         if (size < 0) {
@@ -485,6 +491,11 @@ enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error)
 {
     uint8_t *base;
     size_t size;
+    if (!opt_frame_take_back(uplink->reader)) {
+        opt_fail(error, OPT_UNAVAILABLE, "no memory for replies");
+        return UPLINK_BROKEN;
+    }
+    opt_frame_lend(uplink->reader, uplink->ahead);
     opt_frame_space(uplink->reader, &base, &size);
     if (uplink->skipping) {
         /* The reader only counts bytes of data; where they are is not its business. */

@@ -30,10 +30,10 @@ enum { UPLINK_FILES = 4 };
 struct uplink {
     uv_poll_t poll; /* poll.data is the session's */
     int fd;
-    int bell;         /* epoll: readable when a watched event of fd is due */
-    uint32_t watched; /* these events, EPOLLIN and EPOLLOUT */
-    int timer;        /* timerfd that rings the bell as well */
-    bool timed;       /* it is set, or has rung */
+    int bell;          /* epoll: readable when a watched event of fd is due */
+    uint32_t watched;  /* these events, EPOLLIN and EPOLLOUT */
+    int timer;         /* timerfd that rings the bell as well */
+    uint32_t timed_us; /* it is set to so many, or has rung; 0: neither */
     struct opt_frame_reader *reader;
 
     /* the frames going out */
@@ -48,6 +48,7 @@ struct uplink {
     /* the frame coming in */
     bool skipping;           /* its data's place is gone: read it and throw it away */
     uint8_t *nowhere;        /* to here */
+    uint8_t *ahead;          /* lent to the reader, for several short frames */
     bool drained;            /* the last read got all there was */
     int files[UPLINK_FILES]; /* that have come with it, over a Unix socket, */
     size_t file_count;       /* oldest first */
@@ -77,8 +78,8 @@ enum opt_status uplink_connected(struct uplink *uplink, struct opt_error *error)
  * its failure, as long as they last. False if that cannot be had. */
 bool uplink_watch(struct uplink *uplink, uint32_t events);
 
-/* Have the loop told in so many microseconds, whatever happens; a time that was set
- * before is no longer. */
+/* Have the loop told in so many microseconds, whatever happens, unless a time that is
+ * not longer has been set already: it stands for both. */
 void uplink_tell_in(struct uplink *uplink, uint32_t us);
 
 /* The loop has been told: the time is no longer set. */

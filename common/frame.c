@@ -26,8 +26,10 @@ struct opt_frame_reader {
 
     /* Bytes that were read before their place was known: stage[begin, end). While a
      * header is being scanned, it starts at begin. */
-    uint8_t *stage; /* fixed, or the heap's while a header is longer than that */
+    uint8_t *stage; /* fixed, or the heap's while there is more, or lent */
     size_t capacity;
+    bool lent;
+    unsigned short_run; /* frames in a row that were short, as far as it matters */
     size_t begin, end;
 
     /* The frame in progress. */
@@ -75,11 +77,54 @@ void opt_frame_reader_free(struct opt_frame_reader *reader)
     if (reader == NULL) {
         return;
     }
-    if (reader->stage != reader->fixed) {
+    if (reader->stage != reader->fixed && !reader->lent) {
         free(reader->stage);
     }
     free(reader->gathered);
     free(reader);
+}
+
+/* Go on in another stage, which has room for what is here. */
+static void move_stage(struct opt_frame_reader *reader, uint8_t *stage, size_t capacity)
+{
+    size_t held = reader->end - reader->begin;
+    memcpy(stage, reader->stage + reader->begin, held);
+    if (reader->stage != reader->fixed && !reader->lent) {
+        free(reader->stage);
+    }
+    reader->stage = stage;
+    reader->capacity = capacity;
+    reader->begin = 0;
+    reader->end = held;
+    reader->lent = false;
+}
+
+void opt_frame_lend(struct opt_frame_reader *reader, uint8_t *memory)
+{
+    bool into_stage = reader->state == PREFIX || reader->state == SCAN;
+    if (reader->short_run == OPT_FRAME_SHORT_RUN && into_stage &&
+        reader->stage == reader->fixed) {
+        move_stage(reader, memory, OPT_FRAME_AHEAD);
+        reader->lent = true;
+    }
+}
+
+bool opt_frame_take_back(struct opt_frame_reader *reader)
+{
+    size_t held = reader->end - reader->begin;
+    if (!reader->lent) {
+        return true;
+    }
+    if (held <= sizeof(reader->fixed)) {
+        move_stage(reader, reader->fixed, sizeof(reader->fixed));
+        return true;
+    }
+    uint8_t *stage = malloc(OPT_FRAME_AHEAD);
+    if (stage == NULL) {
+        return false;
+    }
+    move_stage(reader, stage, OPT_FRAME_AHEAD);
+    return true;
 }
 
 void opt_frame_space(struct opt_frame_reader *reader, uint8_t **base, size_t *size)
@@ -92,9 +137,10 @@ void opt_frame_space(struct opt_frame_reader *reader, uint8_t **base, size_t *si
         *size = reader->data_size - reader->filled;
     } else {
         *base = reader->stage + reader->end;
-        *size = reader->state == BROKEN
-                    ? 0
-                    : smaller(reader->capacity - reader->end, OPT_FRAME_STAGE);
+        size_t room = reader->capacity - reader->end;
+        *size = reader->state == BROKEN ? 0
+                : reader->lent          ? room
+                                        : smaller(room, OPT_FRAME_STAGE);
     }
 }
 
@@ -135,18 +181,13 @@ static enum opt_frame_event more_in_stage(struct opt_frame_reader *reader)
     size_t most = reader->limits.header_bytes + OPT_FIELD_HEAD_MAX + 1;
     size_t capacity = smaller(2 * reader->capacity, most);
     assert(capacity > reader->capacity);
-    uint8_t *stage =
-        realloc(reader->stage == reader->fixed ? NULL : reader->stage, capacity);
+    uint8_t *stage = malloc(capacity);
     if (stage == NULL) {
         opt_fail(&reader->error, OPT_RESOURCE_EXHAUSTED,
                  "no memory for %zu bytes of a frame's header part", capacity);
         return broken(reader);
     }
-    if (reader->stage == reader->fixed) {
-        memcpy(stage, reader->fixed, held);
-    }
-    reader->stage = stage;
-    reader->capacity = capacity;
+    move_stage(reader, stage, capacity);
     return OPT_FRAME_MORE;
 }
 
@@ -325,14 +366,16 @@ static void begin_data(struct opt_frame_reader *reader)
 static enum opt_frame_event end_frame(struct opt_frame_reader *reader)
 {
     reader->state = PREFIX;
+    bool is_short = reader->data_size <= OPT_FRAME_STAGE;
+    if (!is_short) {
+        reader->short_run = 0;
+    } else if (reader->short_run < OPT_FRAME_SHORT_RUN) {
+        reader->short_run++;
+    }
     size_t held = reader->end - reader->begin;
-    if (reader->stage != reader->fixed && held <= sizeof(reader->fixed)) {
-        memcpy(reader->fixed, reader->stage + reader->begin, held);
-        free(reader->stage);
-        reader->stage = reader->fixed;
-        reader->capacity = sizeof(reader->fixed);
-        reader->begin = 0;
-        reader->end = held;
+    if (reader->stage != reader->fixed && !reader->lent &&
+        held <= sizeof(reader->fixed)) {
+        move_stage(reader, reader->fixed, sizeof(reader->fixed));
     }
     return OPT_FRAME_END;
 }

@@ -18,6 +18,11 @@
  * The tail of a frame, field `data`, is read into the caller's memory; only what came
  * in the same read as the header (at most OPT_FRAME_STAGE bytes) is moved there. If
  * `data` is not the last field, the whole frame is gathered first and `data` copied.
+ *
+ * Frames whose data is no longer than that are worth being read many at a time, for a
+ * system call costs more than moving it: for that the caller lends memory for a read.
+ * It is used after OPT_FRAME_SHORT_RUN such frames in a row, so that the long frame
+ * that follows, of which more is moved once, is a rare one.
  */
 #ifndef OPTIMD_COMMON_FRAME_H
 #define OPTIMD_COMMON_FRAME_H
@@ -31,6 +36,8 @@
 enum {
     OPT_FRAME_PREFIX = 4,   /* bytes of the length */
     OPT_FRAME_STAGE = 4096, /* most that is read at once before data's place is known */
+    OPT_FRAME_SHORT_RUN = 16,   /* frames with no more data, before */
+    OPT_FRAME_AHEAD = 32 << 10, /* so much memory is worth lending */
     OPT_FRAME_DATA_FIELD = 2047 /* number of `data` in Request and Reply */
 };
 
@@ -57,6 +64,13 @@ void opt_frame_reader_free(struct opt_frame_reader *reader);
 
 /* Where the next bytes go, and how many fit; never 0 after OPT_FRAME_MORE. */
 void opt_frame_space(struct opt_frame_reader *reader, uint8_t **base, size_t *size);
+
+/* Lend memory of OPT_FRAME_AHEAD bytes for the next read, before opt_frame_space. It is
+ * the reader's until opt_frame_take_back, which is to follow when the events of the
+ * read have been taken, and keeps what is left of the bytes. False: no memory to keep
+ * it in; nothing was taken back. */
+void opt_frame_lend(struct opt_frame_reader *reader, uint8_t *memory);
+bool opt_frame_take_back(struct opt_frame_reader *reader);
 
 /* size bytes, at most what opt_frame_space gave, have been written there. */
 void opt_frame_received(struct opt_frame_reader *reader, size_t size);

@@ -315,6 +315,13 @@ void opt_write_fields(struct opt_writer *writer, const ProtobufCMessage *message
 
 static void write_varint(struct opt_writer *writer, uint64_t value)
 {
+    if (value < 0x80) { /* as most are */
+        if (writer->out != NULL) {
+            writer->out[writer->size] = (uint8_t)value;
+        }
+        writer->size++;
+        return;
+    }
     writer->size += opt_varint_write(
         value, writer->out == NULL ? NULL : writer->out + writer->size);
 }

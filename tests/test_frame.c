@@ -165,13 +165,15 @@ static void drain(struct reading *reading)
     }
 }
 
-/* Feed bytes, at most step at a time (as a socket would), until they are used up. */
+/* Feed bytes, at most step at a time (as a socket would), until they are used up. The
+ * memory that is lent for a read is gone after it. */
 static void feed(struct reading *reading, const uint8_t *bytes, size_t size,
                  size_t step)
 {
     while (size > 0 && !reading->broken) {
-        uint8_t *base = NULL;
+        uint8_t *base = NULL, *lent = malloc(OPT_FRAME_AHEAD);
         size_t space = 0;
+        opt_frame_lend(reading->reader, lent);
         opt_frame_space(reading->reader, &base, &space);
         cr_assert_gt(space, 0);
         size_t n = size < step ? size : step;
@@ -181,6 +183,9 @@ static void feed(struct reading *reading, const uint8_t *bytes, size_t size,
         bytes += n;
         size -= n;
         drain(reading);
+        cr_assert(opt_frame_take_back(reading->reader));
+        memset(lent, 0xEE, OPT_FRAME_AHEAD);
+        free(lent);
     }
 }
 
@@ -310,6 +315,101 @@ Test(frame, comes_out_of_one_read_with_many_others)
     cr_assert_eq(reading->count, 100);
     for (unsigned i = 0; i < 100; i++) {
         expect_plain(reading, i, 20, i % 7, i);
+    }
+    reading_free(reading);
+}
+
+/* Frames of data bytes each, of which the first has the seed. */
+static void put_many(size_t count, size_t data, unsigned seed)
+{
+    for (unsigned i = 0; i < count; i++) {
+        put_plain_frame(&stream, 20, data, seed + i);
+    }
+}
+
+Test(frame, is_read_with_many_others_once_all_are_short)
+{
+    uint8_t *base, *lent = malloc(OPT_FRAME_AHEAD);
+    size_t space;
+    struct reading *reading = reading_new(usual);
+    put_many(OPT_FRAME_SHORT_RUN - 1, OPT_FRAME_STAGE, 1);
+    feed(reading, stream.at, stream.size, SIZE_MAX);
+    opt_frame_lend(reading->reader, lent);
+    opt_frame_space(reading->reader, &base, &space);
+    cr_assert_eq(space, OPT_FRAME_STAGE);
+    start();
+    put_many(1, OPT_FRAME_STAGE, OPT_FRAME_SHORT_RUN);
+    feed(reading, stream.at, stream.size, SIZE_MAX);
+    opt_frame_lend(reading->reader, lent);
+    opt_frame_space(reading->reader, &base, &space);
+    cr_assert_eq(space, OPT_FRAME_AHEAD);
+    cr_assert_eq(base, lent);
+    cr_assert(opt_frame_take_back(reading->reader));
+    for (unsigned i = 0; i < OPT_FRAME_SHORT_RUN; i++) {
+        expect_plain(reading, i, 20, OPT_FRAME_STAGE, i + 1);
+    }
+    start();
+    put_many(1, OPT_FRAME_STAGE + 1, 50);
+    feed(reading, stream.at, stream.size, SIZE_MAX);
+    expect_plain(reading, OPT_FRAME_SHORT_RUN, 20, OPT_FRAME_STAGE + 1, 50);
+    opt_frame_lend(reading->reader, lent);
+    opt_frame_space(reading->reader, &base, &space);
+    cr_assert_eq(space, OPT_FRAME_STAGE);
+    reading_free(reading);
+    free(lent);
+}
+
+Test(frame, is_whole_whatever_is_lent_and_taken_back)
+{
+    static const size_t steps[] = { 1, 7, 4095, 5000, 32767, SIZE_MAX };
+    put_many(20, 100, 1);
+    put_many(1, 100000, 21);
+    put_many(20, 30, 22);
+    put_plain_frame(&stream, 20000, 5000, 42);
+    put_many(30, 3000, 43);
+    put_plain_frame(&stream, 20000, SIZE_MAX, 73);
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        struct reading *reading = reading_new(usual);
+        feed(reading, stream.at, stream.size, steps[i]);
+        cr_assert_eq(reading->count, 73);
+        for (unsigned k = 1; k <= 73; k++) {
+            size_t data = k <= 20   ? 100
+                          : k == 21 ? 100000
+                          : k <= 41 ? 30
+                          : k == 42 ? 5000
+                          : k <= 72 ? 3000
+                                    : SIZE_MAX;
+            expect_plain(reading, k - 1, k == 42 || k == 73 ? 20000 : 20, data, k);
+        }
+        cr_assert(!opt_frame_pending(reading->reader));
+        reading_free(reading);
+    }
+}
+
+/* Who reads has to stop in the middle: the rest waits in memory of the reader's own. */
+Test(frame, that_has_been_read_ahead_waits_until_it_is_wanted)
+{
+    uint8_t *base, *lent = malloc(OPT_FRAME_AHEAD);
+    size_t space;
+    struct reading *reading = reading_new(usual);
+    put_many(OPT_FRAME_SHORT_RUN, 10, 1);
+    feed(reading, stream.at, stream.size, SIZE_MAX);
+    start();
+    put_many(30, 1000, 20);
+    opt_frame_lend(reading->reader, lent);
+    opt_frame_space(reading->reader, &base, &space);
+    cr_assert_leq(stream.size, space);
+    memcpy(base, stream.at, stream.size);
+    opt_frame_received(reading->reader, stream.size);
+    cr_assert_eq(opt_frame_next(reading->reader), OPT_FRAME_HEADER);
+    cr_assert(opt_frame_take_back(reading->reader));
+    memset(lent, 0xEE, OPT_FRAME_AHEAD);
+    free(lent);
+    on_header(reading);
+    drain(reading);
+    cr_assert_eq(reading->count, OPT_FRAME_SHORT_RUN + 30);
+    for (unsigned i = 0; i < 30; i++) {
+        expect_plain(reading, OPT_FRAME_SHORT_RUN + i, 20, 1000, 20 + i);
     }
     reading_free(reading);
 }

@@ -262,6 +262,7 @@ static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
     }
     uint8_t *base = NULL;
     size_t size = 0;
+    opt_frame_lend(conn->reader, conn->loop->ahead);
     opt_frame_space(conn->reader, &base, &size);
     *out = uv_buf_init((char *)base, size < READ_BYTES ? (unsigned)size : READ_BYTES);
 }
@@ -291,6 +292,9 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
         conn_close(conn, size == UV_EOF ? "closed by peer" : uv_err_name((int)size));
     } else if (size > 0 && conn->state == CONN_OPEN) {
         receive(conn, (size_t)size);
+    }
+    if (!opt_frame_take_back(conn->reader)) {
+        conn_close(conn, "no memory");
     }
     loop_ready(loop, conn);
     loop_settle(loop);

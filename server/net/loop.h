@@ -19,6 +19,7 @@
 #include <uv.h>
 #include <xxhash.h>
 
+#include "common/frame.h"
 #include "common/status.h"
 #include "common/wire.h"
 #include "server/letter.h"
@@ -63,6 +64,7 @@ struct loop {
     struct opt_segment segments[LOOP_SEGMENTS];  /* of the frame being made, */
     uint64_t places[LOOP_SEGMENTS];              /* of these, if given by place, */
     struct opt_segment unchanged[LOOP_SEGMENTS]; /* and those without values */
+    uint8_t ahead[OPT_FRAME_AHEAD]; /* lent for a read of several short frames */
     char discard[LOOP_DISCARD];
 };
 

@@ -179,8 +179,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct received frame = { 0 };
     bool broken = false;
     while (size > 0 && !broken) {
+        static uint8_t lent[OPT_FRAME_AHEAD];
         uint8_t *base = NULL;
         size_t space = 0;
+        opt_frame_lend(reader, lent);
         opt_frame_space(reader, &base, &space);
         demand(space > 0, "no space");
         size_t n = piece < size ? piece : size;
@@ -209,6 +211,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
                 break;
             }
         }
+        demand(opt_frame_take_back(reader), "no memory");
+        memset(lent, 0xEE, sizeof(lent));
     }
     free_frame(&frame);
     opt_frame_reader_free(reader);
