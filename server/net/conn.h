@@ -105,7 +105,7 @@ struct conn {
     bool is_worker;
     uint32_t lease_ms; /* 0 until hello has been answered */
     uint64_t since_ms; /* connected; later: entered the state it is in */
-    uint64_t heard_ms; /* last byte received */
+    uint64_t heard_ms; /* last byte received, or taken by the peer */
     uint64_t frame_ms; /* begin of the frame that is being received */
     uint64_t frame_bytes;
     uint64_t written_ms;  /* last progress of writing */

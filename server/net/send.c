@@ -41,6 +41,7 @@ struct batch {
     unsigned part_count, part_capacity;
     size_t bytes;
     size_t frames;
+    bool waited;           /* the kernel did not take it at once */
     size_t used, capacity; /* of heads */
     uint8_t heads[];
 };
@@ -111,6 +112,7 @@ static void batch_done(struct loop *loop, struct batch *batch)
     batch->part_count = 0;
     batch->bytes = 0;
     batch->frames = 0;
+    batch->waited = false;
     batch->used = 0;
     batch->next = loop->spare;
     loop->spare = batch;
@@ -529,6 +531,11 @@ static void on_written(uv_write_t *request, int status)
     if (status == 0) {
         count_written(batch);
         conn->written_ms = uv_now(&loop->uv);
+        if (batch->waited) {
+            /* Somebody has read at the other end. What conn_tick sees need not tell:
+             * there may be as much to be written whenever it looks. */
+            conn->heard_ms = conn->written_ms;
+        }
     } else if (conn->state != CONN_CLOSING) {
         conn_close(conn, uv_err_name(status));
     }
@@ -584,6 +591,7 @@ static void write_batch(struct conn *conn, struct batch *batch)
         return;
     }
     conn->batches++;
+    batch->waited = uv_stream_get_write_queue_size(stream) > 0;
 }
 
 void send_answer(struct conn *conn, struct letter *letter)

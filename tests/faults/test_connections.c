@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "client/optclient.h"
@@ -207,5 +208,74 @@ Test(connections, of_the_library_wait_for_room)
     close(first);
     client = test_connect(address, NULL);
     optclient_close(client);
+    daemon_stop(&daemon);
+}
+
+/* ---------------------------------------------------------------- a long answer */
+
+enum { LARGE = 20 << 20, READS = 10, TICK_MS = 250 };
+
+static uint32_t create_large(int socket)
+{
+    static const uint64_t shape[] = { LARGE };
+    const struct opt_tensor_entry tensor = { .name = "w", .shape = shape, .rank = 1 };
+    uint8_t table[64];
+    size_t size = opt_tensor_table_pack(&tensor, 1, table, sizeof(table));
+    const struct opt_request create = {
+        .id = 1,
+        .message = OPT_MESSAGE_CREATE,
+        .body.create = { .model = "m",
+                         .specification = { .expression = "sgd(lr=1)", .rule = "" },
+                         .consistency = { .min_workers = 1 } },
+    };
+    struct raw_reply reply;
+    cr_assert(raw_request(socket, &create, table, size));
+    cr_assert(raw_receive(socket, &reply));
+    cr_assert_eq(reply.reply.message, OPT_MESSAGE_MODEL);
+    uint32_t model = reply.reply.body.model.model;
+    raw_reply_fini(&reply);
+    return model;
+}
+
+static void read_bytes(int socket, size_t size)
+{
+    static uint8_t bytes[1 << 16];
+    while (size > 0) {
+        ssize_t got =
+            recv(socket, bytes, size < sizeof(bytes) ? size : sizeof(bytes), 0);
+        cr_assert_gt(got, 0, "the daemon has cut the connection");
+        size -= (size_t)got;
+    }
+}
+
+/* The worker says nothing, but it reads, and at a rate at which about as much is left
+ * to be written whenever the daemon looks: a frame from one look to the next. */
+Test(connections, who_takes_in_a_long_answer_is_not_silent)
+{
+    static const char *const brisk[] = { "--lease", "600ms", "--heartbeat", "100ms",
+                                         NULL };
+    struct daemon_process daemon;
+    daemon_start(&daemon, brisk);
+    int socket = raw_connect(daemon.port);
+    raw_hello(socket, "w");
+    const struct opt_request pull = { .id = 2,
+                                      .message = OPT_MESSAGE_PULL,
+                                      .body.pull = { .model = create_large(socket),
+                                                     .slot = "" } };
+    cr_assert(raw_request(socket, &pull, NULL, 0));
+    uint64_t begin = test_now_ms();
+    for (uint64_t i = 1; i <= 10 * READS; i++) {
+        read_bytes(socket, OPT_CHUNK_BYTES / READS);
+        uint64_t due = begin + i * TICK_MS / READS;
+        uint64_t now = test_now_ms();
+        if (now < due) {
+            usleep((useconds_t)(due - now) * 1000);
+        }
+    }
+    int observer = raw_connect(daemon.port);
+    raw_hello(observer, "");
+    cr_assert_eq(raw_counter(observer, "leases_expired"), 0);
+    close(observer);
+    close(socket);
     daemon_stop(&daemon);
 }
