@@ -248,6 +248,7 @@ $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery):
 $(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
 $(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
 $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
+$(BUILD)/tests/test_bench: $(addprefix $(BUILD)/tests/bench/,compare.o report.o page.o clock.o)
 $(BUILD)/tests/end_to_end/test_demo: $(EXAMPLES)/demo_presets.o | $(DAEMON) \
 		$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
 $(BUILD)/tests/end_to_end/test_gallery: $(GALLERY) | $(DAEMON) $(EXAMPLES)/gallery
