@@ -56,10 +56,10 @@ static const struct setting table[] = {
       "write the port to this file when it can be connected to" },
     { "log-level", SETTING_LEVEL, AT(log_level), "info", NULL, 0, 0, "LEVEL",
       "least important events to log: debug, info, warn or error" },
-    { "threads", SETTING_COUNT, AT(threads), NULL, "cores minus one, at least 1",
-      1, 1024, "N", "threads that compute updates" },
     { "loops", SETTING_COUNT, AT(loops), NULL, "1, or 2 from 8 cores on",
       1, QUOTA_LOOPS_MAX, "N", "threads that serve connections" },
+    { "threads", SETTING_COUNT, AT(threads), NULL, "the cores that loops leave, at least 1",
+      1, 1024, "N", "threads that compute updates" },
     { "memory", SETTING_BYTES, AT(memory), NULL, "half of what the machine has",
       1 * MIB, UINT64_MAX / 4, "SIZE",
       "for weights, optimizer state and the gradients of joined workers" },
@@ -258,7 +258,7 @@ static uint64_t derive(const struct settings *settings, const char *name)
 {
     uint64_t cores = uv_available_parallelism();
     if (strcmp(name, "threads") == 0) {
-        return at_least(cores, 2) - 1;
+        return cores > settings->loops ? cores - settings->loops : 1;
     }
     if (strcmp(name, "loops") == 0) {
         return cores >= 8 ? 2 : 1;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <uv.h>
 
 /* Read a configuration with this text, and these options after it (may be NULL). */
 static enum opt_status read_text(const char *text, size_t size,
@@ -57,6 +58,23 @@ Test(settings, have_defaults_that_fit_together)
     cr_expect_geq(settings.inflight, settings.max_frame);
     cr_expect_gt(settings.memory, UINT64_C(64) << 20);
     cr_expect_eq(settings.log_level, OPT_LOG_INFO);
+}
+
+/* Who serves connections and who computes share the cores. */
+Test(settings, leave_to_computing_the_cores_that_loops_do_not_take)
+{
+    uint64_t cores = uv_available_parallelism();
+    for (uint64_t loops = 1; loops <= 3; loops++) {
+        struct settings settings;
+        struct opt_error error;
+        enum settings_action action;
+        char text[8];
+        snprintf(text, sizeof(text), "%u", (unsigned)loops);
+        cr_assert_eq(read_options((const char *[]){ "--loops", text, NULL }, &settings,
+                                  &action, &error),
+                     OPT_OK, "%s", error.text);
+        cr_expect_eq(settings.threads, cores > loops ? cores - loops : 1);
+    }
 }
 
 Test(settings, come_from_the_file_and_the_command_line_wins)

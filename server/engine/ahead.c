@@ -32,12 +32,13 @@ void ahead_begin(struct model *model)
 }
 
 /* From now on others may refer to what the update has written. */
-static void publish(struct shard *shard)
+static void publish(const struct model *model, struct shard *shard)
 {
     if (shard->current != shard->next) {
         version_unref(shard->current);
         shard->current = shard->next;
     }
+    shard->changed = model->step + 1;
     shard->stage = SHARD_APPLIED;
 }
 
@@ -53,7 +54,7 @@ void ahead_stepped(struct engine *engine, struct model *model, const struct work
             &model->shards[tensor->shard + (whole ? 0 : work[i].block / SHARD_BLOCKS)];
         shard->unstepped -= whole ? tensor->blocks : 1;
         if (shard->unstepped == 0) {
-            publish(shard);
+            publish(model, shard);
             model->update.ahead--;
         }
     }
