@@ -79,7 +79,10 @@ static void link_close(struct link *link, bool abruptly)
 static void tune(int fd)
 {
     int on = 1;
+    int buffer =
+        KERNEL_BUFFER; /* what has passed has nearly arrived, even if it is cut */
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
     fcntl(fd, F_SETFL, O_NONBLOCK);
 }
 
