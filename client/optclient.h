@@ -110,6 +110,10 @@ struct optclient_options {
     enum optclient_dtype pull_dtype; /* weights on the wire; FP32 */
     int checksum; /* not 0: XXH3-64 over the data of every frame, both ways; what was
                      damaged on its way is sent or asked for again */
+    uint32_t spin_us; /* microseconds, at most 10,000, that a call goes on looking for
+                         its answer before it sleeps: sooner there where the worker and
+                         the daemon have cores of their own, later where they share one;
+                         not done where there is one core; 0 */
 };
 
 /* The defaults given above. */

@@ -74,6 +74,7 @@ struct session_settings {
     enum opt_dtype push_dtype;
     enum opt_dtype pull_dtype;
     bool checksum;
+    uint32_t spin_us;
 };
 
 struct optclient {

@@ -182,6 +182,7 @@ static enum opt_status start_loops(struct daemon *daemon, size_t connections,
         .idle_ms = (uint32_t)settings->idle_timeout,
         .room_ms = (uint32_t)settings->room_timeout,
         .user_timeout_ms = (uint32_t)settings->user_timeout,
+        .spin_us = (uint32_t)settings->spin,
         .congestion = settings->congestion,
     };
     return loops_start(&limits, (int)settings->loops, daemon->engine, &daemon->loops,

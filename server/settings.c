@@ -58,6 +58,8 @@ static const struct setting table[] = {
       1, 1024, "N", "threads that compute updates" },
     { "loops", SETTING_COUNT, AT(loops), NULL, "1, or 2 from 8 cores on",
       1, QUOTA_LOOPS_MAX, "N", "threads that serve connections" },
+    { "spin", SETTING_COUNT, AT(spin), "0", NULL, 0, 10000, "N",
+      "microseconds that a loop goes on looking for bytes before it sleeps" },
     { "memory", SETTING_BYTES, AT(memory), NULL, "half of what the machine has",
       1 * MIB, UINT64_MAX / 4, "SIZE",
       "for weights, optimizer state and the gradients of joined workers" },

@@ -29,6 +29,7 @@ struct net_limits {
     uint32_t idle_ms;         /* silence of an observer */
     uint32_t room_ms;         /* longest wait for the budget of all connections */
     uint32_t user_timeout_ms; /* TCP_USER_TIMEOUT */
+    uint32_t spin_us;         /* after the last bytes, before a loop sleeps */
     const char *congestion;   /* congestion control for loopback peers, "" leaves it */
 };
 
