@@ -7,7 +7,7 @@
 #include "client/exchange.h"
 #include "client/session.h"
 
-enum { NS_PER_MS = 1000000 };
+enum { NS_PER_MS = 1000000, NS_PER_US = 1000 };
 
 static bool is_drivable(const struct optclient *client)
 {
@@ -46,6 +46,18 @@ static int ms_left(const struct optclient_call *call)
     return ms > INT_MAX ? INT_MAX : (int)ms;
 }
 
+/* poll(2), which looks for a while before it sleeps, if the client is to do so. */
+static int look(const struct optclient *client, struct pollfd watched[2], int ms)
+{
+    uint64_t spin_ns = (uint64_t)client->settings.spin_us * NS_PER_US;
+    uint64_t begin = spin_ns > 0 ? uv_hrtime() : 0;
+    int due = 0;
+    while (spin_ns > 0 && due == 0 && uv_hrtime() - begin < spin_ns) {
+        due = poll(watched, 2, 0);
+    }
+    return due != 0 ? due : poll(watched, 2, ms);
+}
+
 /* Wait for something to do. The connection may be another one afterwards. */
 static void doze(struct optclient_call *call)
 {
@@ -56,7 +68,7 @@ static void doze(struct optclient_call *call)
     int ms = ms_left(call);
     client->driver_events = events;
     pthread_mutex_unlock(&client->lock);
-    int due = poll(watched, 2, ms);
+    int due = look(client, watched, ms);
     pthread_mutex_lock(&client->lock);
     client->driver_events = 0;
     eventfd_t nudges;

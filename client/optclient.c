@@ -17,6 +17,8 @@
 #include "client/process.h"
 #include "client/session.h"
 
+enum { SPIN_MOST_US = 10000 };
+
 struct optclient_options optclient_options_default(void)
 {
     return (struct optclient_options){ .timeout_ms = 30000,
@@ -49,6 +51,13 @@ static enum opt_status read_options(const struct optclient_options *options,
                         "OPTCLIENT_BF16 or OPTCLIENT_FP16",
                         (int)options->push_dtype, (int)options->pull_dtype);
     }
+    if (options->spin_us > SPIN_MOST_US) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "spin_us is %" PRIu32 "; at most %d is possible",
+                        options->spin_us, (int)SPIN_MOST_US);
+    }
+    /* On a machine's only core, who looks keeps the daemon from answering. */
+    out->spin_us = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? options->spin_us : 0;
     out->timeout_ms = options->timeout_ms;
     out->connect_timeout_ms = options->connect_timeout_ms;
     out->push_dtype = (enum opt_dtype)options->push_dtype;

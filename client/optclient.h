@@ -114,6 +114,10 @@ struct optclient_options {
                              Otherwise gradients and weights are exchanged in memory
                              that this process and the daemon have in common, if the
                              daemon allows it and there is no checksum */
+    uint32_t spin_us; /* microseconds, at most 10,000, that a call goes on looking for
+                         its answer before it sleeps: sooner there where the worker and
+                         the daemon have cores of their own, later where they share one;
+                         not done where there is one core; 0 */
 };
 
 /* The defaults given above. */

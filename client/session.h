@@ -75,6 +75,7 @@ struct session_settings {
     enum opt_dtype pull_dtype;
     bool checksum;
     bool shares_memory;
+    uint32_t spin_us;
 };
 
 struct optclient {

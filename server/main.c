@@ -183,6 +183,7 @@ static enum opt_status start_loops(struct daemon *daemon, size_t connections,
         .room_ms = (uint32_t)settings->room_timeout,
         .user_timeout_ms = (uint32_t)settings->user_timeout,
         .shares_memory = !settings->no_shared_memory,
+        .spin_us = (uint32_t)settings->spin,
         .congestion = settings->congestion,
     };
     return loops_start(&limits, (int)settings->loops, daemon->engine, &daemon->loops,

@@ -29,6 +29,7 @@ struct settings {
     enum opt_log_level log_level;
     uint64_t threads;
     uint64_t loops;
+    uint64_t spin; /* microseconds */
     uint64_t memory;
     uint64_t max_models;
     uint64_t max_tensors;

@@ -273,6 +273,9 @@ static void receive(struct conn *conn, size_t size)
     uint64_t frames = conn->frames;
     bool was_pending = opt_frame_pending(conn->reader);
     conn->heard_ms = now_of(conn);
+    if (conn->loop->spin_ns > 0) {
+        conn->loop->heard_ns = uv_hrtime();
+    }
     opt_frame_received(conn->reader, size);
     receive_advance(conn);
     if (!was_pending || conn->frames != frames) {

@@ -31,6 +31,7 @@ struct net_limits {
     uint32_t room_ms;         /* longest wait for the budget of all connections */
     uint32_t user_timeout_ms; /* TCP_USER_TIMEOUT */
     bool shares_memory;       /* with peers on Unix sockets */
+    uint32_t spin_us;         /* after the last bytes, before a loop sleeps */
     const char *congestion;   /* congestion control for loopback peers, "" leaves it */
 };
 

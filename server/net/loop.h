@@ -50,6 +50,8 @@ struct loop {
     size_t farewells;      /* with the engine: it returns these letters, too */
     struct conn *ready;    /* to be served before the callback returns */
     struct conn *ready_last;
+    uint64_t spin_ns;    /* how long it goes on looking after the last bytes, */
+    uint64_t heard_ns;   /* which came then; kept only for that */
     bool has_left;       /* light letters in the engine's mailbox */
     bool short_of_room;  /* some connection waits for the common budget */
     int stops;           /* LETTER_STOPs seen: 1 reads no more, 2 ends */

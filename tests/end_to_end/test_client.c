@@ -43,11 +43,12 @@ static struct optclient_model *create_with(struct optclient *client, const char 
 
 /* ----------------------------------------------------------------------- one worker */
 
-static void push_and_pull(const struct optclient_options *options, size_t count,
+static void push_and_pull(const char *const daemon_options[],
+                          const struct optclient_options *options, size_t count,
                           uint64_t large)
 {
     struct daemon_process daemon;
-    daemon_start(&daemon, NULL);
+    daemon_start(&daemon, daemon_options);
     struct optclient *client = test_connect(address_of(&daemon), options);
     struct shapes shapes = shapes_new(count, large);
     struct optclient_model *model = test_create(client, "m", &shapes);
@@ -77,7 +78,7 @@ static void push_and_pull(const struct optclient_options *options, size_t count,
 
 Test(client_and_daemon, exchange_100_small_tensors_and_a_large_one)
 {
-    push_and_pull(NULL, 100, 5000001);
+    push_and_pull(NULL, NULL, 100, 5000001);
 }
 
 Test(client_and_daemon, exchange_every_dtype_with_and_without_sums)
@@ -87,7 +88,19 @@ Test(client_and_daemon, exchange_every_dtype_with_and_without_sums)
         options.push_dtype = (enum optclient_dtype)dtype;
         options.pull_dtype = (enum optclient_dtype)dtype;
         options.checksum = dtype != OPTCLIENT_BF16;
-        push_and_pull(&options, 20, 1500001);
+        push_and_pull(NULL, &options, 20, 1500001);
+    }
+}
+
+/* The one sleeps before the other, both, and neither. */
+Test(client_and_daemon, exchange_the_same_while_they_look_instead_of_sleeping)
+{
+    static const char *const spins[] = { "0", "30", "10000" };
+    for (size_t i = 0; i < sizeof spins / sizeof spins[0]; i++) {
+        struct optclient_options options = test_options();
+        options.spin_us = i == 1 ? 10000 : 50;
+        push_and_pull((const char *[]){ "--spin", spins[i], NULL }, &options, 20,
+                      1500001);
     }
 }
 
@@ -146,6 +159,13 @@ Test(client_and_daemon, say_what_is_wrong)
     struct optclient_model *model = test_create(client, "m", &shapes);
     struct optclient_values *values = values_new(&shapes);
     struct optclient_model *other;
+
+    struct optclient_options options = test_options();
+    options.spin_us = 10001;
+    struct optclient *none;
+    expect_status(optclient_connect(address_of(&daemon), &options, &none),
+                  OPTCLIENT_INVALID_ARGUMENT);
+    expect_words("10001");
 
     values[2].values[17000] = NAN;
     expect_status(optclient_push(model, values, 3, NULL, NULL),
