@@ -1,5 +1,9 @@
 #include "client/cutter.h"
 
+/* Where a frame's data may be cut in the middle of a tensor: what the daemon's kernels
+ * read begins at a multiple of 64 bytes in every dtype, as in a frame of its own. */
+enum { ALIGNED_ELEMENTS = 32 };
+
 void cutter_init(struct cutter *cutter, const struct optclient_values *values,
                  size_t count, const uint64_t *elements, const uint64_t *widths,
                  enum opt_dtype dtype)
@@ -128,13 +132,15 @@ void cutter_next(struct cutter *cutter, const struct cutter_limits *limits,
         }
         uint64_t left = cutter->elements[values->tensor] - cutter->offset;
         bool whole = left <= room;
-        if (!whole && cut->count > 0) {
+        uint64_t count = whole ? left : room - room % limits->block;
+        if (!whole && cut->count > 0 &&
+            (count == 0 || cut->elements % ALIGNED_ELEMENTS != 0)) {
             break;
         }
         struct opt_segment segment = {
             .tensor = (uint32_t)values->tensor,
             .offset = cutter->offset,
-            .count = whole ? left : room - room % limits->block,
+            .count = count,
         };
         header += cutter_segment_bytes(&segment);
         if (header > limits->header_bytes && cut->count > 0) {

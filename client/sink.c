@@ -302,17 +302,28 @@ enum opt_status sink_accept(struct sink *sink, const struct opt_pull_reply *repl
 
 float *sink_place(struct sink *sink, const struct opt_pull_reply *reply)
 {
-    if (reply->segment_count != 1 || reply->dtype != OPT_FP32) {
+    if (reply->segment_count == 0 || reply->dtype != OPT_FP32) {
         return NULL;
     }
-    if (reply->segments[0].row_count > 0) {
+    if (reply->segment_count == 1 && reply->segments[0].row_count > 0) {
         return place_rows(sink, &reply->segments[0]);
     }
-    size_t place = place_of(sink, reply->segments[0].tensor);
-    if (place == SIZE_MAX) {
-        return NULL;
+    float *begin = NULL, *next = NULL;
+    for (size_t i = 0; i < reply->segment_count; i++) {
+        const struct opt_segment *segment = &reply->segments[i];
+        size_t place =
+            segment->row_count > 0 ? SIZE_MAX : place_of(sink, segment->tensor);
+        if (place == SIZE_MAX) {
+            return NULL;
+        }
+        float *at = sink->values[place].values + segment->offset;
+        if (i > 0 && at != next) {
+            return NULL;
+        }
+        begin = i > 0 ? begin : at;
+        next = at + segment_elements(sink, segment);
     }
-    return sink->values[place].values + reply->segments[0].offset;
+    return begin;
 }
 
 void sink_spread(struct sink *sink, const struct opt_pull_reply *reply,

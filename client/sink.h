@@ -67,8 +67,9 @@ enum opt_status sink_accept(struct sink *sink, const struct opt_pull_reply *repl
                             size_t data_size, enum opt_dtype dtype,
                             struct opt_error *error);
 
-/* The one place where an accepted frame's data can be read to as it is, or NULL if it
- * has to be taken apart by sink_spread. */
+/* The one place where an accepted frame's data can be read to as it is, because its
+ * segments follow each other in the caller's memory too; or NULL if it has to be taken
+ * apart by sink_spread. */
 float *sink_place(struct sink *sink, const struct opt_pull_reply *reply);
 
 /* Put an accepted frame's data into its places. */

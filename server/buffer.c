@@ -12,7 +12,10 @@ enum {
     ALIGNMENT = 64,
     LARGE = 128 << 10,   /* from here on kept, and mapped by memory_new */
     HUGE_PAGE = 2 << 20, /* from here on in multiples of it */
-    KEEP_DEFAULT = 256 << 20
+    KEEP_DEFAULT = 256 << 20,
+    TRIM_AGE = 1,           /* calls of buffer_trim that a buffer survives, */
+    TRIM_AGE_PROMISED = 24, /* and if it is promised */
+    TRIM_BYTES = 256 << 20  /* returned by one call, about: a loop waits for it */
 };
 
 /* Stands in the first bytes of a kept buffer. */
@@ -136,15 +139,18 @@ void buffer_trim(void)
 {
     uv_once(&once, initialise);
     struct kept *old = NULL;
+    size_t returned = 0;
     uv_mutex_lock(&lock);
     for (struct kept **at = &first; *at != NULL;) {
         struct kept *kept = *at;
-        if (kept->age++ == 0) {
+        unsigned age = kept_bytes <= promised ? TRIM_AGE_PROMISED : TRIM_AGE;
+        if (kept->age++ < age || returned >= TRIM_BYTES) {
             at = &kept->next;
             continue;
         }
         *at = kept->next;
         kept_bytes -= kept->capacity;
+        returned += kept->capacity;
         kept->next = old;
         old = kept;
     }

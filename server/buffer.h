@@ -19,8 +19,10 @@ void *buffer_take(size_t size, size_t *capacity);
 /* Give it back; NULL is allowed. */
 void buffer_give(void *memory, size_t capacity);
 
-/* Return to the kernel what has been kept unused since the call before the last. To be
- * called every few seconds. */
+/* Return to the kernel what has been kept unused since the call before the last; what
+ * is promised, only when that has lasted for 24 calls, for a worker may take its time
+ * from one step to the next. If it is much, it takes several calls. To be called every
+ * few seconds. */
 void buffer_trim(void);
 
 /* Most bytes that are kept unused and not promised; what is kept now beyond that goes

@@ -76,6 +76,48 @@ Test(buffer, keeps_what_is_promised_even_if_that_is_more)
     cr_expect_eq(buffer_kept(), 0u);
 }
 
+Test(buffer, keeps_what_is_promised_for_longer)
+{
+    size_t capacity = 0;
+    uint8_t *memory = buffer_take(MIB, &capacity);
+    buffer_promise(0, capacity);
+    buffer_give(memory, capacity);
+    for (int i = 0; i < 24; i++) {
+        buffer_trim();
+        cr_expect_eq(buffer_kept(), capacity);
+    }
+    buffer_trim();
+    cr_expect_eq(buffer_kept(), 0u);
+    /* Once the promise is over, it goes as soon as anything else. */
+    memory = buffer_take(MIB, &capacity);
+    buffer_give(memory, capacity);
+    buffer_promise(capacity, 0);
+    buffer_trim();
+    buffer_trim();
+    cr_expect_eq(buffer_kept(), 0u);
+}
+
+Test(buffer, returns_much_little_by_little)
+{
+    enum { COUNT = 4 };
+    uint8_t *memory[COUNT];
+    size_t capacity = 0;
+    buffer_keep((size_t)COUNT * 256 * MIB);
+    for (int i = 0; i < COUNT; i++) {
+        memory[i] = buffer_take((size_t)256 * MIB, &capacity);
+        cr_assert_not_null(memory[i]);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        buffer_give(memory[i], capacity);
+    }
+    buffer_trim();
+    for (size_t left = COUNT; left > 0; left--) {
+        cr_expect_eq(buffer_kept(), left * capacity);
+        buffer_trim();
+    }
+    cr_expect_eq(buffer_kept(), 0u);
+}
+
 Test(buffer, keeps_small_ones_for_malloc)
 {
     size_t capacity = 0;

@@ -83,11 +83,18 @@ Test(cutter, streams_a_large_tensor_in_chunks_of_blocks)
     cr_assert_eq(cut_all(elements, 1, OPT_BF16, &usual), 6);
 }
 
-Test(cutter, does_not_split_what_fits_a_frame_of_its_own)
+Test(cutter, fills_frames_with_the_begin_of_the_next_tensor)
 {
-    /* 3 MiB each: one a frame, none cut. */
-    uint64_t elements[] = { 786432, 786432, 786432 };
-    cr_assert_eq(cut_all(elements, 3, OPT_FP32, &usual), 3);
+    /* 3 MiB each. */
+    uint64_t elements[] = { 786432, 786432, 786432, 786432 };
+    cr_assert_eq(cut_all(elements, 4, OPT_FP32, &usual), 3);
+    cr_assert_eq(cut_all(elements, 4, OPT_FP16, &usual), 2);
+}
+
+Test(cutter, does_not_split_a_tensor_where_its_values_would_not_be_aligned)
+{
+    uint64_t elements[] = { 786433, 786432, 786447, 786432 };
+    cr_assert_eq(cut_all(elements, 4, OPT_FP32, &usual), 4);
 }
 
 Test(cutter, lets_small_ones_follow_the_end_of_a_large_one)

@@ -231,6 +231,32 @@ Test(sink, spreads_several_segments_and_drops_what_is_not_wanted)
     sink_fini(&sink);
 }
 
+Test(sink, gives_the_callers_memory_for_segments_that_follow_each_other_there)
+{
+    static float flat[3 + LARGE + 2];
+    const struct optclient_values cut[] = { { .tensor = 0, .values = flat },
+                                            { .tensor = 1, .values = flat + 3 },
+                                            { .tensor = 2,
+                                              .values = flat + 3 + LARGE } };
+    struct sink sink = sink_of(cut, 3);
+    struct opt_segment segments[] = {
+        { .tensor = 0, .count = 3 },
+        { .tensor = 1, .count = 2 * OPT_BLOCK },
+        { .tensor = 2, .count = 2 },
+    };
+    struct opt_pull_reply reply = { .segments = segments, .segment_count = 2 };
+    cr_assert_eq((void *)sink_place(&sink, &reply), (void *)flat);
+    reply.segment_count = 3;
+    cr_assert_null(sink_place(&sink, &reply), "the end of tensor 1 is between them");
+    segments[1] = (struct opt_segment){ .tensor = 1,
+                                        .offset = 2 * OPT_BLOCK,
+                                        .count = OPT_BLOCK + 5 };
+    reply.segments = segments + 1;
+    reply.segment_count = 2;
+    cr_assert_eq((void *)sink_place(&sink, &reply), (void *)(flat + 3 + 2 * OPT_BLOCK));
+    sink_fini(&sink);
+}
+
 Test(sink, gives_the_callers_memory_for_a_single_fp32_segment)
 {
     struct sink sink = sink_of(all, 3);

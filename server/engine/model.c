@@ -373,6 +373,20 @@ uint64_t model_epoch(const struct model *model)
 
 /* ---------------------------------------------------------------- weights */
 
+/* Some slots begin as the weights. They get them as these come: all at once would keep
+ * everybody waiting for seconds if the model is large. */
+static void copy_to_slots(struct model *model, size_t at, const float *weights,
+                          size_t n)
+{
+    for (size_t i = 0; i < model->slot_count; i++) {
+        bool copies = false;
+        opt_spec_slot_start(&model->spec, i, &copies);
+        if (copies) {
+            memcpy(model->slots[i] + at, weights, n * sizeof(float));
+        }
+    }
+}
+
 void model_assign(struct model *model, const struct opt_segment *segment,
                   enum opt_dtype dtype, const void *values)
 {
@@ -386,6 +400,7 @@ void model_assign(struct model *model, const struct opt_segment *segment,
         float *to =
             version_values(shard->current) + (tensor->at + (size_t)offset - shard->at);
         opt_dtype_widen(dtype, from, to, run);
+        copy_to_slots(model, tensor->at + (size_t)offset, to, run);
         from += run * opt_dtype_size(dtype);
         done += run;
     }
@@ -393,15 +408,6 @@ void model_assign(struct model *model, const struct opt_segment *segment,
 
 void model_ready(struct model *model)
 {
-    for (size_t i = 0; i < model->slot_count; i++) {
-        bool copies = false;
-        opt_spec_slot_start(&model->spec, i, &copies);
-        for (size_t k = 0; copies && k < model->shard_count; k++) {
-            const struct shard *shard = &model->shards[k];
-            memcpy(model->slots[i] + shard->at, version_values(shard->current),
-                   shard->n * sizeof(float));
-        }
-    }
     model->ready = true;
     model->advanced = true;
     model->creator = NULL;

@@ -180,10 +180,10 @@ char *model_print_spec(const struct opt_spec *spec);
 /* Lookahead sync epochs so far. */
 uint64_t model_epoch(const struct model *model);
 
-/* Write initial weights. */
+/* Write initial weights, and the slots that begin as they do. */
 void model_assign(struct model *model, const struct opt_segment *segment,
                   enum opt_dtype dtype, const void *values);
-/* The weights are there: slots that copy them do so. */
+/* The weights are there. */
 void model_ready(struct model *model);
 
 /* Make the model's weights from the next update on where workers of this machine can

@@ -259,6 +259,10 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
             break; /* rows are not cut: at most a frame's worth is a piece */
         }
         if (whole->row_count == 0 && count > most - cut.elements) {
+            if (cut.elements >= most / 2) {
+                break; /* what is one run of memory at the other end need not be copied
+                        */
+            }
             /* Segments end at whole blocks, except at the end of the tensor. */
             uint64_t stop = start + most - cut.elements;
             stop -= stop % OPT_BLOCK;
