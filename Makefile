@@ -376,8 +376,16 @@ PEER_PROGRAMS += $(BUILD)/bench/ps_lite
 PEER_OPTIONS += --ps-lite $(BUILD)/bench/ps_lite
 endif
 
+# Other checkouts are a reason to compile again.
+CHECKOUTS = $(foreach checkout,$(PS_LITE) $(DEEPSPEED),$(checkout) \
+	$(call checkout_version,$(checkout)))
+$(BUILD)/bench/checkouts: force
+	@mkdir -p $(@D)
+	@echo $(CHECKOUTS) | cmp -s - $@ || echo $(CHECKOUTS) >$@
+
 # With the widest vectors there are, as its own build chooses them.
-$(BUILD)/bench/deepspeed: tests/bench/peers/deepspeed.cpp tests/bench/peers/torch/extension.h
+$(BUILD)/bench/deepspeed: tests/bench/peers/deepspeed.cpp \
+		tests/bench/peers/torch/extension.h $(BUILD)/bench/checkouts
 	$(call say,CXX)
 	$(Q)$(CXX_PEER) -std=c++17 -D$$($(CXX) -march=native -dM -E -x c++ /dev/null | \
 		grep -q __AVX512F__ && echo __AVX512__ || echo __AVX256__) \
@@ -388,7 +396,7 @@ $(BUILD)/bench/deepspeed: tests/bench/peers/deepspeed.cpp tests/bench/peers/torc
 PS_LITE_BUILD := $(BUILD)/bench/ps_lite_objects
 $(BUILD)/bench/ps_lite: tests/bench/peers/ps_lite.cpp tests/bench/peers/adam.h \
 		$(call object,$(BENCH_PEER_SOURCES) tests/bench/memory.c tests/bench/clock.c) \
-		$(COMMON_LIBRARY)
+		$(COMMON_LIBRARY) $(BUILD)/bench/checkouts
 	$(call say,CXX)
 	$(Q)mkdir -p $(PS_LITE_BUILD)
 	$(Q)protoc --proto_path=$(PS_LITE)/src --cpp_out=$(PS_LITE_BUILD) $(PS_LITE)/src/meta.proto
