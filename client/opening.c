@@ -10,7 +10,8 @@
 enum {
     NS_PER_MS = 1000000,
     RETRY_FIRST_MS = 10, /* after somebody else's failure to create */
-    RETRY_MOST_MS = 1000
+    RETRY_MOST_MS = 1000,
+    SHARE_MS = 2000 /* it goes without */
 };
 
 /* ------------------------------------------------------------------------- checking */
@@ -192,7 +193,7 @@ static void share(struct optclient_model *model)
 {
     if (shared_possible(model->client)) {
         struct optclient_call call;
-        call_init(&call, model->client, model, OPT_MESSAGE_SHARE, 0);
+        call_init(&call, model->client, model, OPT_MESSAGE_SHARE, SHARE_MS);
         (void)entry_run(&call); /* without, everything is sent */
         call_fini(&call);
     }

@@ -167,10 +167,12 @@ void shared_take(struct optclient_model *model, const struct opt_share_reply *re
 void shared_reset(struct optclient_model *model)
 {
     struct shared *shared = &model->shared;
+    /* What opening the model asks for is asked again by itself. */
+    shared->wanted = shared->wanted || shared->asked != 0 || shared->file >= 0 ||
+                     shared->weights != NULL;
     shared->gradients_live = false;
     shared->user = NULL;
     shared->asked = 0;
-    shared->wanted = model->stage == OPENED_READY && shared_possible(model->client);
     model->client->share_due = model->client->share_due || shared->wanted;
     mapping_unref(shared->weights);
     shared->weights = NULL;
@@ -323,6 +325,7 @@ void shared_release(struct optclient *client, uint64_t request)
     if (client->released_count < OPT_RELEASED_MAX) {
         client->released[client->released_count++] = request;
     }
+    client->heartbeat_due |= client->released_count > OPT_RELEASED_MAX / 2;
 }
 
 static bool keep_piece(struct shared *shared, const struct view_piece *piece)

@@ -16,31 +16,33 @@ struct region {
     _Atomic size_t references;
     uint8_t *base;
     size_t size;
+    enum region_kind kind;
     int file;
     struct budget *budget;
 };
 
-static atomic_int files; /* open, of all regions */
+static atomic_int files[2]; /* open, of each kind */
 
 static void close_file(struct region *region)
 {
     if (region->file >= 0) {
         close(region->file);
         region->file = -1;
-        atomic_fetch_sub(&files, 1);
+        atomic_fetch_sub(&files[region->kind], 1);
     }
 }
 
 static bool open_file(struct region *region)
 {
-    if (atomic_fetch_add(&files, 1) >= REGION_FILES_MAX) {
-        atomic_fetch_sub(&files, 1);
+    atomic_int *count = &files[region->kind];
+    if (atomic_fetch_add(count, 1) >= REGION_FILES_MAX) {
+        atomic_fetch_sub(count, 1);
         errno = EMFILE;
         return false;
     }
     region->file = memfd_create("optimd", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (region->file < 0) {
-        atomic_fetch_sub(&files, 1);
+        atomic_fetch_sub(count, 1);
         return false;
     }
     return true;
@@ -48,9 +50,9 @@ static bool open_file(struct region *region)
 
 /* Give the file its size, map it, and seal it: what is mapped for writing before stays
  * writable, what is mapped later does not become so. */
-static bool map(struct region *region, enum region_kind kind)
+static bool map(struct region *region)
 {
-    bool writes = kind == REGION_WEIGHTS;
+    bool writes = region->kind == REGION_WEIGHTS;
     int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
     if (ftruncate(region->file, (off_t)region->size) != 0) {
         return false;
@@ -91,12 +93,14 @@ enum opt_status region_new(enum region_kind kind, size_t size, struct budget *bu
         budget_give(budget, size);
         return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory to share %s", what);
     }
-    *region = (struct region){ .size = size, .file = -1, .budget = budget };
+    *region =
+        (struct region){ .size = size, .kind = kind, .file = -1, .budget = budget };
     atomic_init(&region->references, 1);
-    if (!open_file(region) || !map(region, kind)) {
+    if (!open_file(region) || !map(region)) {
         int code = errno;
+        bool passing = kind == REGION_GRADIENTS && code == EMFILE;
         region_free(region);
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+        return opt_fail(error, passing ? OPT_UNAVAILABLE : OPT_RESOURCE_EXHAUSTED,
                         "cannot make a file in memory to share %s: %s", what,
                         strerror(code));
     }

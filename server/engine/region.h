@@ -23,12 +23,13 @@ struct region;
 
 enum region_kind { REGION_WEIGHTS, REGION_GRADIENTS };
 
-/* Descriptors that regions may keep open, of the ones that are kept back from
- * connections. */
+/* Descriptors that regions of each kind may have open, of the ones that are kept back
+ * from connections. Those of gradients are open only until they are handed over. */
 enum { REGION_FILES_MAX = 24 };
 
 /* A region of size bytes, all zero, with one reference. budget (borrowed) must outlive
- * it. OPT_RESOURCE_EXHAUSTED with a sentence. */
+ * it. OPT_RESOURCE_EXHAUSTED with a sentence; OPT_UNAVAILABLE if too many files of
+ * gradients are on their way: in a moment there will be fewer. */
 enum opt_status region_new(enum region_kind kind, size_t size, struct budget *budget,
                            struct region **out, struct opt_error *error);
 struct region *region_ref(struct region *region);

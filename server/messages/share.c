@@ -8,6 +8,8 @@
 #include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
+enum { RETRY_MS = 10 };
+
 void serve_share(struct engine *engine, struct letter *letter)
 {
     struct model *model = engine_model(engine, letter, letter->request.body.share);
@@ -23,6 +25,10 @@ void serve_share(struct engine *engine, struct letter *letter)
         reply.gradient_bytes = model->floats * sizeof(float);
         status = region_new(REGION_GRADIENTS, reply.gradient_bytes, &engine->budget,
                             &offers[LETTER_GRADIENTS], &error);
+    }
+    if (status == OPT_UNAVAILABLE) {
+        engine_fail_retry(engine, letter, RETRY_MS, status, "%s", error.text);
+        return;
     }
     if (status != OPT_OK) {
         engine_fail(engine, letter, status, "%s", error.text);

@@ -269,6 +269,55 @@ Test(shared, what_is_read_in_place_stays_whole_while_others_push, .timeout = TIM
     end();
 }
 
+struct newcomer {
+    pthread_t thread;
+    unsigned number;
+    uint64_t shared; /* bytes, after two steps */
+};
+
+static void *start_and_step(void *argument)
+{
+    struct newcomer *newcomer = argument;
+    struct optclient_options options = test_options();
+    char name[16];
+    snprintf(name, sizeof(name), "w%u", newcomer->number);
+    options.worker = name;
+    struct optclient *client;
+    struct optclient_model *model;
+    const uint64_t shape = 4096;
+    const struct optclient_tensor tensor = { .name = "t", .shape = &shape, .rank = 1 };
+    const struct optclient_policy policy = { .mode = OPTCLIENT_ASYNC };
+    float *values = calloc(shape, sizeof(*values));
+    const struct optclient_values all = { .values = values };
+    require(optclient_connect(address, &options, &client) == OPTCLIENT_OK);
+    require(optclient_create(client, "crowd", "sgd(lr=1)", &policy, &tensor, 1, NULL,
+                             &model) == OPTCLIENT_OK);
+    require(optclient_push(model, &all, 1, NULL, NULL) == OPTCLIENT_OK);
+    newcomer->shared = usage_of(client).bytes_shared;
+    optclient_model_close(model);
+    optclient_close(client);
+    free(values);
+    return NULL;
+}
+
+/* More than there may be files on their way at a time. */
+Test(shared, many_workers_may_start_at_once, .timeout = TIMEOUT_S)
+{
+    enum { CROWD = 60 };
+    static struct newcomer crowd[CROWD];
+    begin(NULL);
+    for (unsigned i = 0; i < CROWD; i++) {
+        crowd[i].number = i;
+        cr_assert_eq(pthread_create(&crowd[i].thread, NULL, start_and_step, &crowd[i]),
+                     0);
+    }
+    for (unsigned i = 0; i < CROWD; i++) {
+        pthread_join(crowd[i].thread, NULL);
+        cr_expect_eq(crowd[i].shared, 4096 * sizeof(float), "worker %u sent", i);
+    }
+    end();
+}
+
 /* Those beyond the two versions that the file has room for get what is sent. */
 Test(shared, many_readers_of_old_versions_are_all_served, .timeout = TIMEOUT_S)
 {
