@@ -141,6 +141,7 @@ static void same_on_isa(const struct opt_spec *spec, const char *expression)
     enum { N = 2 * OPT_LANES * 16 + 77 };
     static float initial[N], gradient[N];
     static uint16_t narrow[N];
+    float views[2][N];
     struct toy toys[2];
 
     toy_fill(TOY_ORDINARY, 1, initial, N);
@@ -158,9 +159,11 @@ static void same_on_isa(const struct opt_spec *spec, const char *expression)
                 toy_update(&toys[i], gradient);
             }
         }
+        memcpy(views[i], toys[i].w, sizeof views[i]);
+        opt_view_train(spec, toys[i].w, toys[i].slots, views[i], N);
     }
-    cr_assert(toy_equal(&toys[0], &toys[1]), "%s on %s", expression,
-              opt_isa_name(other_isa));
+    cr_assert(toy_equal(&toys[0], &toys[1]) && toy_same(views[0], views[1], N),
+              "%s on %s", expression, opt_isa_name(other_isa));
     toy_fini(&toys[0]);
     toy_fini(&toys[1]);
 }

@@ -11,8 +11,8 @@ static double in_pieces(const float *values, size_t n, size_t piece)
     double lanes[OPT_LANES] = { 0 };
 
     for (size_t start = 0; start < n; start += piece) {
-        opt_kernels()->squares(OPT_FP32, false, values + start, INFINITY, lanes,
-                               n - start < piece ? n - start : piece);
+        opt_kernels()->squares(OPT_FP32, false, values + start, INFINITY, lanes, NULL,
+                               NULL, n - start < piece ? n - start : piece);
     }
     return opt_norm_fold(lanes);
 }

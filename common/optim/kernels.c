@@ -75,15 +75,40 @@ static void amsbound(const struct opt_slice *s)
     shell_update(s, 3, amsbound_element);
 }
 
-static void step(const struct opt_scalars *scalars, const float *w,
-                 const float *direction, float *w_out, size_t n)
+OPT_INLINE void step_run(const struct opt_scalars *scalars, const float *w,
+                         const float *direction, float *w_out, size_t begin, size_t end)
 {
     const float decoupled = scalars->decoupled, factor = scalars->step;
 
 #pragma omp simd
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = begin; i < end; i++) {
         w_out[i] = w[i] - (decoupled * w[i] + factor * direction[i]);
     }
+}
+
+static void step(const struct opt_scalars *scalars, const float *w,
+                 const float *direction, float *w_out, size_t n)
+{
+    const struct opt_scalars k = *scalars;
+    size_t whole = n - n % SHELL_RUN;
+
+    for (size_t i = 0; i < whole; i += SHELL_RUN) {
+        for (size_t at = i; at < i + SHELL_RUN; at += SHELL_LINE) {
+            shell_ask(w, sizeof *w, at);
+            shell_ask(direction, sizeof *direction, at);
+            if (w_out != w) {
+                shell_ask(w_out, sizeof *w_out, at);
+            }
+        }
+        step_run(&k, w, direction, w_out, i, i + SHELL_RUN);
+    }
+    step_run(&k, w, direction, w_out, whole, n);
+}
+
+/* Bytes of an element. */
+OPT_INLINE size_t size_of(enum opt_dtype dtype)
+{
+    return dtype == OPT_FP32 ? sizeof(float) : sizeof(uint16_t);
 }
 
 OPT_INLINE float widened(enum opt_dtype dtype, const void *values, size_t i)
@@ -100,15 +125,28 @@ OPT_INLINE float widened(enum opt_dtype dtype, const void *values, size_t i)
 
 /* The first product is stored, not added to 0, which would turn -0 into +0: one
  * contribution must give the bits it gives when it is read directly. */
-OPT_INLINE void accumulate_loop(enum opt_dtype dtype, bool clean, const void *values,
-                                double factor, bool first, double *sum, size_t n)
+OPT_INLINE void accumulate_run(enum opt_dtype dtype, bool clean, const void *values,
+                               double factor, bool first, double *sum, size_t begin,
+                               size_t end)
 {
 #pragma omp simd
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = begin; i < end; i++) {
         double share = factor * (double)widened(dtype, values, i);
         share = clean ? finite_or_zero_double(share) : share;
         sum[i] = first ? share : sum[i] + share;
     }
+}
+
+OPT_INLINE void accumulate_loop(enum opt_dtype dtype, bool clean, const void *values,
+                                double factor, bool first, double *sum, size_t n)
+{
+    size_t whole = n - n % SHELL_LINE;
+
+    for (size_t i = 0; i < whole; i += SHELL_LINE) {
+        shell_ask(values, size_of(dtype), i);
+        accumulate_run(dtype, clean, values, factor, first, sum, i, i + SHELL_LINE);
+    }
+    accumulate_run(dtype, clean, values, factor, first, sum, whole, n);
 }
 
 OPT_INLINE void accumulate_as(enum opt_dtype dtype, bool clean, const void *values,
@@ -169,53 +207,99 @@ OPT_INLINE double clamped(enum opt_dtype dtype, bool clean, const void *values,
     return x < -most ? -most : x;
 }
 
-OPT_INLINE void squares_loop(enum opt_dtype dtype, bool clean, const void *values,
-                             float bound, double *lanes, size_t n)
+/* One square in its lane. It is exact in fp64, so that the sum is rounded once, the
+ * same by both ways. */
+OPT_INLINE double with_square(double sum, double x)
 {
-    double sum[OPT_LANES];
+#ifdef __FMA__
+    return __builtin_fma(x, x, sum);
+#else
+    return sum + x * x;
+#endif
+}
+
+/* count <= OPT_LANES elements from i on. */
+OPT_INLINE void squares_lanes(enum opt_dtype dtype, bool clean, const void *values,
+                              float bound, const float *weights, size_t i, size_t count,
+                              double *restrict sum, double *restrict weight_sum)
+{
+#pragma omp simd
+    for (size_t l = 0; l < count; l++) {
+        sum[l] = with_square(sum[l], clamped(dtype, clean, values, bound, i + l));
+        if (weights != NULL) {
+            weight_sum[l] = with_square(weight_sum[l], (double)weights[i + l]);
+        }
+    }
+}
+
+/* A lane waits for its last sum at every turn; gradient and weights together do so at
+ * the same time. weights: NULL or not is a constant wherever this is inlined. */
+OPT_INLINE void squares_loop(enum opt_dtype dtype, bool clean, const void *values,
+                             float bound, double *lanes, const float *weights,
+                             double *weight_lanes, size_t n)
+{
+    double sum[OPT_LANES], weight_sum[OPT_LANES] = { 0 };
     size_t whole = n - n % OPT_LANES;
+    size_t size = size_of(dtype);
 
     for (size_t l = 0; l < OPT_LANES; l++) {
         sum[l] = lanes[l];
-    }
-    for (size_t i = 0; i < whole; i += OPT_LANES) {
-#pragma omp simd
-        for (size_t l = 0; l < OPT_LANES; l++) {
-            double x = clamped(dtype, clean, values, bound, i + l);
-            sum[l] += x * x;
+        if (weights != NULL) {
+            weight_sum[l] = weight_lanes[l];
         }
     }
-    for (size_t l = 0; l < n - whole; l++) {
-        double x = clamped(dtype, clean, values, bound, whole + l);
-        sum[l] += x * x;
+    for (size_t i = 0; i < whole; i += OPT_LANES) {
+        shell_ask(values, size, i);
+        if (weights != NULL) {
+            shell_ask(weights, sizeof *weights, i);
+        }
+        squares_lanes(dtype, clean, values, bound, weights, i, OPT_LANES, sum,
+                      weight_sum);
     }
+    squares_lanes(dtype, clean, values, bound, weights, whole, n - whole, sum,
+                  weight_sum);
     for (size_t l = 0; l < OPT_LANES; l++) {
         lanes[l] = sum[l];
+        if (weights != NULL) {
+            weight_lanes[l] = weight_sum[l];
+        }
+    }
+}
+
+OPT_INLINE void squares_weights(enum opt_dtype dtype, bool clean, const void *values,
+                                float bound, double *lanes, const float *weights,
+                                double *weight_lanes, size_t n)
+{
+    if (weights != NULL) {
+        squares_loop(dtype, clean, values, bound, lanes, weights, weight_lanes, n);
+    } else {
+        squares_loop(dtype, clean, values, bound, lanes, NULL, NULL, n);
     }
 }
 
 OPT_INLINE void squares_dtype(enum opt_dtype dtype, bool clean, const void *values,
-                              float bound, double *lanes, size_t n)
+                              float bound, double *lanes, const float *weights,
+                              double *weight_lanes, size_t n)
 {
     if (clean) {
-        squares_loop(dtype, true, values, bound, lanes, n);
+        squares_weights(dtype, true, values, bound, lanes, weights, weight_lanes, n);
     } else {
-        squares_loop(dtype, false, values, bound, lanes, n);
+        squares_weights(dtype, false, values, bound, lanes, weights, weight_lanes, n);
     }
 }
 
 static void squares(enum opt_dtype dtype, bool clean, const void *values, float bound,
-                    double *lanes, size_t n)
+                    double *lanes, const float *weights, double *weight_lanes, size_t n)
 {
     switch (dtype) {
     case OPT_BF16:
-        squares_dtype(OPT_BF16, clean, values, bound, lanes, n);
+        squares_dtype(OPT_BF16, clean, values, bound, lanes, weights, weight_lanes, n);
         break;
     case OPT_FP16:
-        squares_dtype(OPT_FP16, clean, values, bound, lanes, n);
+        squares_dtype(OPT_FP16, clean, values, bound, lanes, weights, weight_lanes, n);
         break;
     default:
-        squares_dtype(OPT_FP32, clean, values, bound, lanes, n);
+        squares_dtype(OPT_FP32, clean, values, bound, lanes, weights, weight_lanes, n);
         break;
     }
 }

@@ -79,9 +79,11 @@ struct opt_kernels {
                        double factor, bool first, double *sum, size_t n);
     void (*round)(const double *sum, float *out, size_t n);
 
-    /* lanes[i % OPT_LANES] += clamp(values[i], bound)^2 in order of i. */
+    /* lanes[i % OPT_LANES] += clamp(values[i], bound)^2 in order of i. The same with
+     * the weights, if not NULL, without a bound. */
     void (*squares)(enum opt_dtype dtype, bool clean, const void *values, float bound,
-                    double *lanes, size_t n);
+                    double *lanes, const float *weights, double *weight_lanes,
+                    size_t n);
 
     /* out = from + share (to - from); all may be the same array. */
     void (*interpolate)(const float *from, const float *to, float share, float *out,

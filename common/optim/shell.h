@@ -29,6 +29,23 @@
 typedef float opt_element(const struct opt_scalars *k, float g, float *a, float *b,
                           float *c);
 
+/* Memory is asked for this many elements before a loop comes to it. The processor looks
+ * ahead by itself, but begins anew at every page and with few lines at a time: this
+ * takes off a tenth of the time from memory and a third from the last-level cache. It
+ * adds a tenth to the shortest rules where everything is in a nearer one. */
+enum {
+    SHELL_AHEAD = 256,
+    SHELL_LINE = 16,           /* fp32 in 64 bytes */
+    SHELL_RUN = 4 * SHELL_LINE /* asked for together */
+};
+
+/* Ask for what SHELL_LINE elements of this size will be when the loop that is at i now
+ * comes to them. Past the end of an array that does nothing. */
+OPT_INLINE void shell_ask(const void *array, size_t size, size_t i)
+{
+    __builtin_prefetch((const void *)((uintptr_t)array + (i + SHELL_AHEAD) * size));
+}
+
 OPT_INLINE float larger(float a, float b)
 {
     return a > b ? a : b;
@@ -110,6 +127,40 @@ OPT_INLINE float shell_direction(const struct opt_slice *s, const struct opt_sca
     return u;
 }
 
+/* Ask for all that the loop around shell_direction touches. */
+OPT_INLINE void shell_ask_all(const struct opt_slice *s, enum opt_load load, int slots,
+                              size_t i)
+{
+    bool half = load == OPT_LOAD_BF16 || load == OPT_LOAD_FP16;
+
+    shell_ask(s->w, sizeof(float), i);
+    shell_ask(s->gradient[0], half ? sizeof(uint16_t) : sizeof(float), i);
+    if (load == OPT_LOAD_FP32_PAIR) {
+        shell_ask(s->gradient[1], sizeof(float), i);
+    }
+    if (slots > 0) {
+        shell_ask(s->slots[0], sizeof(float), i);
+    }
+    if (slots > 1) {
+        shell_ask(s->slots[1], sizeof(float), i);
+    }
+    if (slots > 2) {
+        shell_ask(s->slots[2], sizeof(float), i);
+    }
+}
+
+OPT_INLINE void shell_step_run(const struct opt_slice *s, const struct opt_scalars *k,
+                               enum opt_load load, bool clean, int slots,
+                               opt_element *rule, size_t first, size_t end)
+{
+#pragma omp simd
+    for (size_t i = first; i < end; i++) {
+        float w = s->w[i];
+        float u = shell_direction(s, k, load, clean, slots, rule, i);
+        s->w_out[i] = w - (k->decoupled * w + k->step * u);
+    }
+}
+
 /* The slice and the scalars are copied because stores to float arrays might change them
  * for all the compiler knows. */
 OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load load,
@@ -117,13 +168,18 @@ OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load loa
 {
     const struct opt_slice s = *slice;
     const struct opt_scalars k = *slice->scalars;
+    size_t whole = s.n - s.n % SHELL_RUN;
 
-#pragma omp simd
-    for (size_t i = 0; i < s.n; i++) {
-        float w = s.w[i];
-        float u = shell_direction(&s, &k, load, clean, slots, rule, i);
-        s.w_out[i] = w - (k.decoupled * w + k.step * u);
+    for (size_t i = 0; i < whole; i += SHELL_RUN) {
+        for (size_t at = i; at < i + SHELL_RUN; at += SHELL_LINE) {
+            shell_ask_all(&s, load, slots, at);
+            if (s.w_out != s.w) {
+                shell_ask(s.w_out, sizeof(float), at);
+            }
+        }
+        shell_step_run(&s, &k, load, clean, slots, rule, i, i + SHELL_RUN);
     }
+    shell_step_run(&s, &k, load, clean, slots, rule, whole, s.n);
 }
 
 /* Directions of count <= OPT_LANES elements from i on, and the squares of them and of
@@ -153,12 +209,14 @@ OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_loa
     const struct opt_scalars k = *slice->scalars;
     double directions[OPT_LANES], weights[OPT_LANES];
     size_t whole = s.n - s.n % OPT_LANES;
+    _Static_assert((int)OPT_LANES == SHELL_LINE, "a line is asked for per turn");
 
     for (size_t l = 0; l < OPT_LANES; l++) {
         directions[l] = s.direction_lanes[l];
         weights[l] = s.weight_lanes[l];
     }
     for (size_t i = 0; i < whole; i += OPT_LANES) {
+        shell_ask_all(&s, load, slots, i);
         shell_lanes(&s, &k, load, clean, slots, stored, rule, i, OPT_LANES, directions,
                     weights);
     }

@@ -266,11 +266,8 @@ static void norm_block(const struct opt_tensor_update *tensor,
         }
         finite = finite && (!check || kernels->all_finite(dtype, gradient, n));
         kernels->squares(dtype, direct && clean, gradient, tensor->scalars.bound,
-                         lanes.first, n);
-        if (weights) {
-            kernels->squares(OPT_FP32, false, memory->w + start, INFINITY, lanes.second,
-                             n);
-        }
+                         lanes.first, weights ? memory->w + start : NULL, lanes.second,
+                         n);
     }
     fold(&lanes, sums);
     if (!finite) {

@@ -18,7 +18,6 @@ struct golden_push {
 };
 
 struct golden_backend {
-    const char *name;
     /* Make a model of these tensors, with their initial values (NULL: zeros). */
     enum opt_status (*open)(const struct opt_spec *spec,
                             const struct golden_tensor *tensors, size_t count,

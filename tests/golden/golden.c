@@ -2,11 +2,11 @@
  *
  *     golden [DIR]        default: tests/golden/cases
  *
- * Each case runs twice: in this process, and through a live daemon (`optimd` beside
- * this program) with the client library. One line per run: the worst error of
- * parameters, state and views as a share of its tolerance, and passed, FAILED or
- * unsupported with the reason. Ends with a count of runs, and with 0 only if nothing
- * failed and something passed.
+ * Each case runs in this process with every instruction set that the processor has, and
+ * through a live daemon (`optimd` beside this program) with the client library. One
+ * line per run: where, the worst error of parameters, state and views as a share of its
+ * tolerance, and passed, FAILED or unsupported with the reason. Ends with a count of
+ * runs, and with 0 only if nothing failed and something passed.
  */
 #include <libgen.h>
 #include <limits.h>
@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/optim/update.h"
 #include "tests/golden/backend.h"
 #include "tests/golden/live.h"
 #include "tests/golden_cases.h"
@@ -255,8 +256,8 @@ struct counts {
     size_t passed, failed, unsupported;
 };
 
-static void judge(const struct golden_backend *backend, const char *folder,
-                  const char *name, struct counts *counts)
+static void judge(const struct golden_backend *backend, const char *where,
+                  const char *folder, const char *name, struct counts *counts)
 {
     struct golden_case *golden = NULL;
     struct opt_error error;
@@ -265,8 +266,7 @@ static void judge(const struct golden_backend *backend, const char *folder,
     enum opt_status status = golden_case_load(folder, name, &golden, &error);
 
     if (status == OPT_OK && golden->unsupported[0] != '\0') {
-        printf("%-10s %-32s unsupported (%s)\n", backend->name, name,
-               golden->unsupported);
+        printf("%-10s %-32s unsupported (%s)\n", where, name, golden->unsupported);
         counts->unsupported++;
         golden_case_free(golden);
         return;
@@ -283,7 +283,7 @@ static void judge(const struct golden_backend *backend, const char *folder,
     }
     bool passed = status == OPT_OK && run.compared > 0 && run.worst.params <= 1.0 &&
                   run.worst.state <= 1.0 && run.worst.views <= 1.0;
-    printf("%-10s %-32s params %.3f  state %.3f  views %.3f  %s", backend->name, name,
+    printf("%-10s %-32s params %.3f  state %.3f  views %.3f  %s", where, name,
            run.worst.params, run.worst.state, run.worst.views,
            passed ? "passed" : "FAILED");
     if (status != OPT_OK) {
@@ -332,11 +332,14 @@ int main(int argc, char **argv)
         golden_list_free(names, count);
         return 1;
     }
-    for (size_t i = 0; i < count; i++) {
-        judge(&golden_in_process, folder, names[i], &counts);
+    for (int isa = 0; isa < OPT_ISA_COUNT; isa++) {
+        for (size_t i = 0; i < count && opt_isa_force((enum opt_isa)isa); i++) {
+            judge(&golden_in_process, opt_isa_name((enum opt_isa)isa), folder, names[i],
+                  &counts);
+        }
     }
     for (size_t i = 0; i < count; i++) {
-        judge(&golden_live, folder, names[i], &counts);
+        judge(&golden_live, "live", folder, names[i], &counts);
     }
     golden_list_free(names, count);
     if (!live_stop()) {

@@ -195,7 +195,6 @@ static enum opt_status model_read(void *handle, enum opt_view view, const char *
 }
 
 const struct golden_backend golden_live = {
-    .name = "live",
     .open = model_open,
     .update = model_update,
     .read = model_read,
