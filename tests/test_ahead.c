@@ -143,6 +143,44 @@ Test(ahead, gives_nothing_that_a_synchronisation_will_change, .timeout = 120)
     cr_expect_eq(parts[1], 0);
 }
 
+/* What counts is in the last frame, whatever the first has said. */
+Test(ahead, gives_what_the_last_frame_asks_for, .timeout = 60)
+{
+    struct desk desk;
+    float *values = calloc(ELEMENTS, sizeof *values);
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1);
+    uint32_t model = model_create(&a, "m", "adam(lr=1)", policy, tensors, 2, NULL);
+    const struct opt_pull weights = { .model = model, .slot = "" };
+    const struct opt_pull slot = { .model = model,
+                                   .view = OPT_VIEW_SLOT,
+                                   .slot = "exp_avg" };
+    for (uint64_t step = 1; step <= 2; step++) {
+        struct letter *frames[2];
+        for (uint32_t i = 0; i < 2; i++) {
+            frames[i] = push_letter(&a, model, step, OPT_FP32, &all[i], 1, values,
+                                    (size_t)all[i].count * sizeof *values);
+            struct opt_push push = frames[i]->request.body.push;
+            push.frame = i;
+            push.last = i == 1;
+            frames[i]->request.id = frames[0]->request.id;
+            frames[i]->request.message = OPT_MESSAGE_PUSH_PULL;
+            frames[i]->request.body.push_pull = (struct opt_push_pull){
+                .push = push,
+                .pull = i + 1 == step ? weights : slot,
+                .has_pull = true,
+            };
+            letter_send(&a, frames[i]);
+        }
+        size_t parts = gather(&desk, frames[1], step, values);
+        cr_expect(step == 1 ? parts == 0 : parts >= 1, "%zu parts", parts);
+        desk_free(letter_await(&desk, frames[0]));
+    }
+    free(values);
+    caller_gone(&a, false);
+    desk_close(&desk);
+}
+
 /* The frames that are left when the update is over come back newest first. */
 Test(ahead, gives_frames_back_when_they_have_served, .timeout = 60)
 {

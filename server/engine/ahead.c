@@ -7,8 +7,19 @@
 #include "server/engine/published.h"
 #include "server/engine/push.h"
 #include "server/engine/team.h"
+#include "server/letter.h"
 
 enum { SHARD_BLOCKS = OPT_SHARD / OPT_BLOCK };
+
+/* All frames are here: what the last of them says is what will be pulled. */
+static void ask_again(struct push *push)
+{
+    const struct opt_request *request = &push->answer->request;
+    bool pulls =
+        request->message == OPT_MESSAGE_PUSH_PULL && request->body.push_pull.has_pull;
+    push->wishes = false;
+    part_wish(push, pulls ? &request->body.push_pull.pull : NULL);
+}
 
 void ahead_begin(struct model *model)
 {
@@ -19,6 +30,9 @@ void ahead_begin(struct model *model)
     for (size_t i = 0; i < model->shard_count; i++) {
         model->shards[i].stage = SHARD_WAITING;
         model->shards[i].unstepped = 0;
+    }
+    for (size_t i = 0; i < model->round_count; i++) {
+        ask_again(model->round[i]);
     }
     for (size_t i = 0; i < update->span_count; i++) {
         const struct tensor *tensor = &model->tensors[update->spans[i].tensor];

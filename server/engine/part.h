@@ -1,6 +1,6 @@
 /* part — what leaves of the answers of a round before it is over.
  *
- * A push_pull whose first frame says what it will pull, all tensors as they are, gets
+ * A push_pull that pulls all tensors as they are (its first frame says so) gets
  * each shard as soon as it is applied, by a batch of a round that is applied shard by
  * shard (stream.h) or by the update of a whole one (ahead.h): in a letter of the
  * engine's own, sent to the connection ahead of the answer, which then has the rest.
@@ -15,7 +15,8 @@ struct model;
 struct opt_pull;
 struct push;
 
-/* The first frame of a push_pull has come; pull may be NULL. */
+/* A frame of a push_pull has come that tells early what it pulls, or its last one; pull
+ * may be NULL. */
 void part_wish(struct push *push, const struct opt_pull *pull);
 /* The push goes on over another connection, where nothing has left yet. */
 void part_forget(struct push *push);
