@@ -1,5 +1,6 @@
 #include "common/wire.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -371,25 +372,68 @@ static void write_rows(struct opt_writer *writer, const void *what)
     }
 }
 
-/* There may be thousands of these, and protobuf-c takes ten times as long for them. */
-static void write_segment(struct opt_writer *writer, const void *what)
+enum { SEGMENT_TENSOR = 1, SEGMENT_OFFSET = 2, SEGMENT_COUNT = 3, SEGMENT_ROWS = 4 };
+
+static void write_segment_of_rows(struct opt_writer *writer, const void *what)
 {
-    enum { TENSOR = 1, OFFSET = 2, COUNT = 3, ROWS = 4 };
     const struct opt_segment *segment = what;
-    opt_write_number(writer, TENSOR, segment->tensor);
-    if (segment->row_count > 0) {
-        opt_write_nested(writer, ROWS, write_rows, segment);
-        return;
+    opt_write_number(writer, SEGMENT_TENSOR, segment->tensor);
+    opt_write_nested(writer, SEGMENT_ROWS, write_rows, segment);
+}
+
+/* A number of a segment behind its one-byte tag; like every field, it is left out if it
+ * is 0. */
+static size_t number_bytes(uint64_t value)
+{
+    size_t bytes = value == 0 ? 0 : 2;
+    for (; value >= 0x80; value >>= 7) {
+        bytes++;
     }
-    opt_write_number(writer, OFFSET, segment->offset);
-    opt_write_number(writer, COUNT, segment->count);
+    return bytes;
+}
+
+static uint8_t *put_number(uint8_t *out, uint8_t field, uint64_t value)
+{
+    if (value == 0) {
+        return out;
+    }
+    *out++ = (uint8_t)(field << 3 | OPT_FIELD_VARINT);
+    for (; value >= 0x80; value >>= 7) {
+        *out++ = (uint8_t)(value | 0x80);
+    }
+    *out++ = (uint8_t)value;
+    return out;
+}
+
+/* There may be thousands of these, and each is measured once for every message that it
+ * is nested in: it is written with as few steps as it takes. */
+static void write_segment(struct opt_writer *writer, uint8_t tag,
+                          const struct opt_segment *segment)
+{
+    size_t size = number_bytes(segment->tensor) + number_bytes(segment->offset) +
+                  number_bytes(segment->count); /* at most 28: its length is one byte */
+    if (writer->out != NULL) {
+        uint8_t *out = writer->out + writer->size;
+        *out++ = tag;
+        *out++ = (uint8_t)size;
+        out = put_number(out, SEGMENT_TENSOR, segment->tensor);
+        out = put_number(out, SEGMENT_OFFSET, segment->offset);
+        put_number(out, SEGMENT_COUNT, segment->count);
+    }
+    writer->size += 2 + size;
 }
 
 void opt_write_segments(struct opt_writer *writer, uint32_t field,
                         const struct opt_segment *segments, size_t count)
 {
+    assert(field < 16); /* its tag is one byte */
     for (size_t i = 0; i < count; i++) {
-        opt_write_nested(writer, field, write_segment, &segments[i]);
+        if (segments[i].row_count > 0) {
+            opt_write_nested(writer, field, write_segment_of_rows, &segments[i]);
+        } else {
+            write_segment(writer, (uint8_t)(field << 3 | OPT_FIELD_BYTES),
+                          &segments[i]);
+        }
     }
 }
 

@@ -117,20 +117,22 @@ static bool copy_tensors(struct model *model, const struct model_plan *plan)
     for (size_t i = 0; i < plan->tensor_count; i++) {
         text += strlen(plan->tensors[i].name) + 1;
     }
-    model->tensors = calloc(plan->tensor_count + 1, sizeof *model->tensors);
+    size_t size = (plan->tensor_count + 1) * sizeof *model->tensors;
+    model->tensors = aligned_alloc(_Alignof(struct tensor), size);
     model->tensor_names = malloc(text);
     if (model->tensors == NULL || model->tensor_names == NULL) {
         return false;
     }
+    memset(model->tensors, 0, size);
     char *name = model->tensor_names;
     struct layout layout = { 0 };
     for (size_t i = 0; i < plan->tensor_count; i++) {
         const struct opt_tensor_entry *entry = &plan->tensors[i];
         struct tensor *tensor = &model->tensors[i];
-        size_t size = strlen(entry->name) + 1;
-        memcpy(name, entry->name, size);
+        size_t bytes = strlen(entry->name) + 1;
+        memcpy(name, entry->name, bytes);
         tensor->name = name;
-        name += size;
+        name += bytes;
         tensor->rank = entry->rank;
         if (entry->rank > 0) { /* a scalar has no shape to copy */
             memcpy(tensor->shape, entry->shape, entry->rank * sizeof *tensor->shape);

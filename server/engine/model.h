@@ -37,19 +37,21 @@ struct push;
 struct version;
 struct version_pool;
 
+/* What a step asks of each tensor comes first and is one line of cache: of a hundred
+ * thousand tensors it has to come from far away. */
 struct tensor {
+    _Alignas(64) size_t n; /* elements */
+    size_t rows, width;    /* of a sparse tensor, and elements of each; 0: dense */
+    size_t at;             /* first element in the flat range */
+    size_t first_block;    /* of the model's */
+    size_t blocks;         /* none if sparse: those of an update are named by row */
+    size_t shard; /* its first; a tensor of more than OPT_SHARD elements has others */
+    uint64_t changed; /* number of the last update that could write any of it */
+    struct opt_tensor_options options;
+    struct opt_tensor_counters counters;
     const char *name;
     size_t rank;
     uint64_t shape[OPT_RANK_MAX];
-    size_t n;           /* elements */
-    size_t rows, width; /* of a sparse tensor, and elements of each; 0: dense */
-    size_t at;          /* first element in the flat range */
-    size_t first_block; /* of the model's */
-    size_t blocks;      /* none if sparse: those of an update are named by row */
-    size_t shard; /* its first; a tensor of more than OPT_SHARD elements has others */
-    struct opt_tensor_options options;
-    struct opt_tensor_counters counters;
-    uint64_t changed; /* number of the last update that could write any of it */
 };
 
 /* How far a shard is in a round that is applied shard by shard (stream.h), or as a
