@@ -47,7 +47,7 @@ do for [i = 1:6] {
                      with linespoints lw 2 pt 7 ps 0.5 lc rgb colour[block + 1] \
                      title block == 0 ? first[i] : second[i], \
                  more index 0 using 1:(inside($2)) with linespoints lw 2 pt 5 ps 0.5 \
-                     lc rgb colour[3] title 'time, 16 M = 1', \
+                     lc rgb colour[3] title 'time, 64 M = 1', \
                  file index 0 using 1:(inside($2)):(inside($3)):(inside($4)) \
                      with yerrorbars pt 7 ps 0.5 lc rgb colour[1] notitle, \
                  1 with lines lc rgb '#888888' notitle

@@ -99,7 +99,7 @@ static const struct curve curves[] = {
       { 1000000, 4000000, 16000000, 64000000, 256000000, 1000000000 },
       { 4000000, 32000000 },
       "model size from memory",
-      16000000 },
+      64000000 },
     { "tensors of 256",
       "tensors",
       "ns/tensor",

@@ -1,4 +1,5 @@
-/* extension — what DeepSpeed's cpu_adam asks of PyTorch, as far as a step of floats does.
+/* extension — what DeepSpeed's cpu_adam asks of PyTorch, as far as a step of floats
+ * does.
  *
  * DeepSpeed's sources include <torch/extension.h>. PyTorch's own would bring its whole
  * library into a program that measures one loop, so this one stands in: a tensor is a
