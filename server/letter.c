@@ -141,6 +141,33 @@ void letter_drop_data(struct letter *letter)
     letter->data_capacity = 0;
 }
 
+const struct opt_push *letter_push(const struct letter *letter)
+{
+    if (letter->kind != LETTER_REQUEST) {
+        return NULL;
+    }
+    switch (letter->request.message) {
+    case OPT_MESSAGE_PUSH:
+        return &letter->request.body.push;
+    case OPT_MESSAGE_PUSH_PULL:
+        return &letter->request.body.push_pull.push;
+    default:
+        return NULL;
+    }
+}
+
+const struct opt_pull *letter_pull(const struct letter *letter)
+{
+    switch (letter->request.message) {
+    case OPT_MESSAGE_PULL:
+        return &letter->request.body.pull;
+    case OPT_MESSAGE_PUSH_PULL:
+        return &letter->request.body.push_pull.pull;
+    default:
+        return NULL;
+    }
+}
+
 const char *letter_text(struct letter *letter, const char *text)
 {
     size_t size = strlen(text) + 1;

@@ -134,6 +134,12 @@ void letter_drop_pieces(struct letter *letter);
 void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* What the request pushes, a frame of it, or NULL. */
+const struct opt_push *letter_push(const struct letter *letter);
+
+/* What the request pulls, or NULL. Of a push_pull only its last frame need say that. */
+const struct opt_pull *letter_pull(const struct letter *letter);
+
 /* A copy of text that lives as long as the letter; "" if its arena has no room. */
 const char *letter_text(struct letter *letter, const char *text);
 

@@ -21,27 +21,11 @@ struct peer *peer_new(void)
     return calloc(1, sizeof(struct peer));
 }
 
-/* The frame of a push or push_pull that the letter is, or NULL. */
-static const struct opt_push *push_of(const struct letter *letter)
-{
-    if (letter->kind != LETTER_REQUEST) {
-        return NULL;
-    }
-    switch (letter->request.message) {
-    case OPT_MESSAGE_PUSH:
-        return &letter->request.body.push;
-    case OPT_MESSAGE_PUSH_PULL:
-        return &letter->request.body.push_pull.push;
-    default:
-        return NULL;
-    }
-}
-
 /* A push is answered once. If that happens before its last frame has come, the rest is
  * to be swallowed. */
 static void remember_settled(const struct letter *letter)
 {
-    const struct opt_push *push = push_of(letter);
+    const struct opt_push *push = letter_push(letter);
     struct peer *peer = letter->peer;
     if (push != NULL && !push->last && !letter->silent) {
         peer->settled[peer->settled_next] = letter->request.id;
@@ -52,7 +36,7 @@ static void remember_settled(const struct letter *letter)
 /* Whether the letter is a later frame of a push that has been answered. */
 static bool is_settled(const struct letter *letter)
 {
-    const struct opt_push *push = push_of(letter);
+    const struct opt_push *push = letter_push(letter);
     struct peer *peer = letter->peer;
     for (size_t i = 0; push != NULL && i < PEER_SETTLED; i++) {
         if (peer->settled[i] == letter->request.id) {

@@ -214,13 +214,6 @@ void flow_settle(struct engine *engine, struct model *model)
 
 /* ---------------------------------------------------------------- pulls */
 
-static const struct opt_pull *pull_of(const struct letter *letter)
-{
-    return letter->request.message == OPT_MESSAGE_PUSH_PULL
-               ? &letter->request.body.push_pull.pull
-               : &letter->request.body.pull;
-}
-
 static bool can_fail(const struct letter *letter)
 {
     return letter->request.message == OPT_MESSAGE_PULL;
@@ -239,7 +232,7 @@ static void answer_pull(struct engine *engine, struct model *model,
         engine_reply(letter, OPT_MESSAGE_PULL)->body.pull = pull;
     } else {
         letter->reply.body.push_pull.pull = pull;
-        view_unpin(model, pull_of(letter));
+        view_unpin(model, letter_pull(letter));
     }
     engine->counters.pulls++;
     engine_return(engine, letter);
@@ -250,7 +243,7 @@ static void answer_pull(struct engine *engine, struct model *model,
 static enum view_progress fill(struct engine *engine, struct model *model,
                                struct letter *letter)
 {
-    const struct opt_pull *pull = pull_of(letter);
+    const struct opt_pull *pull = letter_pull(letter);
     if (letter->noted == 0) {
         enum view_progress progress =
             view_fill(engine, model, letter, pull, can_fail(letter));

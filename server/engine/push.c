@@ -108,9 +108,7 @@ void push_recycle(struct engine *engine, struct push *push)
 /* Whether everything that a frame brought has been applied. */
 static bool is_spent(const struct model *model, const struct letter *letter)
 {
-    const struct opt_push *head = letter->request.message == OPT_MESSAGE_PUSH
-                                      ? &letter->request.body.push
-                                      : &letter->request.body.push_pull.push;
+    const struct opt_push *head = letter_push(letter);
     for (size_t i = 0; i < head->segment_count; i++) {
         const struct opt_segment *segment = &head->segments[i];
         const struct tensor *tensor = &model->tensors[segment->tensor];

@@ -63,25 +63,17 @@ const struct message_row *dispatch(const struct conn *conn, struct letter *lette
 
 enum opt_dtype dispatch_dtype(const struct letter *letter)
 {
-    switch (letter->request.message) {
-    case OPT_MESSAGE_PUSH:
-        return letter->request.body.push.dtype;
-    case OPT_MESSAGE_PUSH_PULL:
-        return letter->request.body.push_pull.push.dtype;
-    case OPT_MESSAGE_ASSIGN:
-        return letter->request.body.assign.dtype;
-    default:
-        return OPT_FP32;
+    const struct opt_push *push = letter_push(letter);
+    if (push != NULL) {
+        return push->dtype;
     }
+    return letter->request.message == OPT_MESSAGE_ASSIGN
+               ? letter->request.body.assign.dtype
+               : OPT_FP32;
 }
 
 bool dispatch_is_part(const struct letter *letter)
 {
-    const struct opt_push *push = NULL;
-    if (letter->request.message == OPT_MESSAGE_PUSH) {
-        push = &letter->request.body.push;
-    } else if (letter->request.message == OPT_MESSAGE_PUSH_PULL) {
-        push = &letter->request.body.push_pull.push;
-    }
+    const struct opt_push *push = letter_push(letter);
     return push != NULL && (push->frame > 0 || !push->last);
 }

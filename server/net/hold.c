@@ -9,18 +9,6 @@ enum {
     GRANT_PER_LETTER = 4 << 10
 };
 
-static const struct opt_push *push_of(const struct letter *letter)
-{
-    switch (letter->request.message) {
-    case OPT_MESSAGE_PUSH:
-        return &letter->request.body.push;
-    case OPT_MESSAGE_PUSH_PULL:
-        return &letter->request.body.push_pull.push;
-    default:
-        return NULL;
-    }
-}
-
 size_t hold_allowance(const struct conn *conn)
 {
     size_t ordinary = conn->loop->all->limits.connection_bytes;
@@ -113,7 +101,7 @@ static struct open_push *find_push(struct conn *conn, uint64_t id)
 
 bool hold_push_posted(struct conn *conn, const struct letter *letter)
 {
-    const struct opt_push *push = push_of(letter);
+    const struct opt_push *push = letter_push(letter);
     if (push == NULL || (push->last && conn->push_count == 0)) {
         return true;
     }
@@ -140,7 +128,7 @@ void hold_push_returned(struct conn *conn, const struct letter *letter)
     if (conn->push_count == 0) {
         return;
     }
-    const struct opt_push *push = push_of(letter);
+    const struct opt_push *push = letter_push(letter);
     if (push == NULL || push->last) {
         return;
     }

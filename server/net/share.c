@@ -153,21 +153,9 @@ int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
 
 /* ------------------------------------------------------------------ pushes */
 
-static const struct opt_push *push_of(const struct letter *letter)
-{
-    switch (letter->request.message) {
-    case OPT_MESSAGE_PUSH:
-        return &letter->request.body.push;
-    case OPT_MESSAGE_PUSH_PULL:
-        return &letter->request.body.push_pull.push;
-    default:
-        return NULL;
-    }
-}
-
 bool share_locate(struct conn *conn, struct letter *letter)
 {
-    const struct opt_push *push = push_of(letter);
+    const struct opt_push *push = letter_push(letter);
     if (push == NULL || push->places == NULL) {
         return true;
     }
@@ -210,7 +198,7 @@ bool share_locate(struct conn *conn, struct letter *letter)
 
 void share_examine(struct conn *conn, struct letter *letter)
 {
-    const struct opt_push *push = push_of(letter);
+    const struct opt_push *push = letter_push(letter);
     if (letter->region == NULL) {
         return;
     }
@@ -234,18 +222,6 @@ void share_examine(struct conn *conn, struct letter *letter)
 
 /* ------------------------------------------------------------------ pulls */
 
-static const struct opt_pull *pull_of(const struct letter *letter)
-{
-    switch (letter->request.message) {
-    case OPT_MESSAGE_PULL:
-        return &letter->request.body.pull;
-    case OPT_MESSAGE_PUSH_PULL:
-        return &letter->request.body.push_pull.pull;
-    default:
-        return NULL;
-    }
-}
-
 static struct loan *find_loan(struct sharing *sharing, uint64_t request)
 {
     struct loan *loan = sharing->loans;
@@ -258,7 +234,7 @@ static struct loan *find_loan(struct sharing *sharing, uint64_t request)
 void share_lend(struct conn *conn, struct letter *letter)
 {
     struct sharing *sharing = conn->sharing;
-    const struct opt_pull *pull = sharing == NULL ? NULL : pull_of(letter);
+    const struct opt_pull *pull = sharing == NULL ? NULL : letter_pull(letter);
     if (pull == NULL || !pull->shared || letter->dtype != OPT_FP32 ||
         letter->piece_count == 0 || sharing->lending >= LETTERS_MAX ||
         sharing->version_count >= VERSIONS_MAX ||
