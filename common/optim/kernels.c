@@ -90,19 +90,19 @@ static void step(const struct opt_scalars *scalars, const float *w,
                  const float *direction, float *w_out, size_t n)
 {
     const struct opt_scalars k = *scalars;
-    size_t whole = n - n % SHELL_RUN;
 
-    for (size_t i = 0; i < whole; i += SHELL_RUN) {
-        for (size_t at = i; at < i + SHELL_RUN; at += SHELL_LINE) {
+    for (size_t i = 0; i < n; i += SHELL_RUN) {
+        size_t end = n - i < SHELL_RUN ? n : i + SHELL_RUN;
+
+        for (size_t at = i; at < end; at += SHELL_LINE) {
             shell_ask(w, sizeof *w, at);
             shell_ask(direction, sizeof *direction, at);
             if (w_out != w) {
                 shell_ask(w_out, sizeof *w_out, at);
             }
         }
-        step_run(&k, w, direction, w_out, i, i + SHELL_RUN);
+        step_run(&k, w, direction, w_out, i, end);
     }
-    step_run(&k, w, direction, w_out, whole, n);
 }
 
 /* Bytes of an element. */

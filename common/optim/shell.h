@@ -168,18 +168,18 @@ OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load loa
 {
     const struct opt_slice s = *slice;
     const struct opt_scalars k = *slice->scalars;
-    size_t whole = s.n - s.n % SHELL_RUN;
 
-    for (size_t i = 0; i < whole; i += SHELL_RUN) {
-        for (size_t at = i; at < i + SHELL_RUN; at += SHELL_LINE) {
+    for (size_t i = 0; i < s.n; i += SHELL_RUN) {
+        size_t end = s.n - i < SHELL_RUN ? s.n : i + SHELL_RUN;
+
+        for (size_t at = i; at < end; at += SHELL_LINE) {
             shell_ask_all(&s, load, slots, at);
             if (s.w_out != s.w) {
                 shell_ask(s.w_out, sizeof(float), at);
             }
         }
-        shell_step_run(&s, &k, load, clean, slots, rule, i, i + SHELL_RUN);
+        shell_step_run(&s, &k, load, clean, slots, rule, i, end);
     }
-    shell_step_run(&s, &k, load, clean, slots, rule, whole, s.n);
 }
 
 /* Directions of count <= OPT_LANES elements from i on, and the squares of them and of
