@@ -196,9 +196,8 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
     struct update *update = &model->update;
     uint64_t threads = (uint64_t)engine->team->threads;
     uint64_t least = PIECE_LEAST * threads;
-    uint64_t most = engine->busy_first == NULL && update->ahead == 0
-                        ? PIECE_MOST * threads
-                        : least;
+    uint64_t most =
+        engine->busy_first == NULL && update->ahead == 0 ? PIECE_MOST * threads : least;
     bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
     while (update->cursor < end && portion->count < TEAM_WORK &&
            portion->elements < most) {
