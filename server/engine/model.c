@@ -113,18 +113,22 @@ static enum opt_status check_budget(struct engine *engine,
 
 static bool copy_tensors(struct model *model, const struct model_plan *plan)
 {
-    size_t text = 1;
+    size_t text = 1, dimensions = 1;
     for (size_t i = 0; i < plan->tensor_count; i++) {
         text += strlen(plan->tensors[i].name) + 1;
+        dimensions += plan->tensors[i].rank;
     }
     size_t size = (plan->tensor_count + 1) * sizeof *model->tensors;
     model->tensors = aligned_alloc(_Alignof(struct tensor), size);
     model->tensor_names = malloc(text);
-    if (model->tensors == NULL || model->tensor_names == NULL) {
+    model->shapes = malloc(dimensions * sizeof *model->shapes);
+    if (model->tensors == NULL || model->tensor_names == NULL ||
+        model->shapes == NULL) {
         return false;
     }
     memset(model->tensors, 0, size);
     char *name = model->tensor_names;
+    uint64_t *shape = model->shapes;
     struct layout layout = { 0 };
     for (size_t i = 0; i < plan->tensor_count; i++) {
         const struct opt_tensor_entry *entry = &plan->tensors[i];
@@ -135,7 +139,9 @@ static bool copy_tensors(struct model *model, const struct model_plan *plan)
         name += bytes;
         tensor->rank = entry->rank;
         if (entry->rank > 0) { /* a scalar has no shape to copy */
-            memcpy(tensor->shape, entry->shape, entry->rank * sizeof *tensor->shape);
+            memcpy(shape, entry->shape, entry->rank * sizeof *shape);
+            tensor->shape = shape;
+            shape += entry->rank;
         }
         tensor->n = (size_t)entry->elements;
         if (entry->sparse) {
@@ -298,6 +304,7 @@ void model_free(struct engine *engine, struct model *model)
     free(model->shards);
     free(model->tensors);
     free(model->tensor_names);
+    free(model->shapes);
     change_free_all(model);
     free(model->created);
     free(model->name);

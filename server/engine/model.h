@@ -51,7 +51,7 @@ struct tensor {
     struct opt_tensor_counters counters;
     const char *name;
     size_t rank;
-    uint64_t shape[OPT_RANK_MAX];
+    const uint64_t *shape; /* rank dimensions; NULL: a scalar */
 };
 
 /* How far a shard is in a round that is applied shard by shard (stream.h), or as a
@@ -100,7 +100,8 @@ struct model {
 
     struct tensor *tensors;
     size_t tensor_count;
-    char *tensor_names; /* their memory */
+    char *tensor_names; /* their memory, */
+    uint64_t *shapes;   /* and that of their shapes */
     size_t blocks;
     size_t floats; /* of the flat range */
     uint64_t parameters;
