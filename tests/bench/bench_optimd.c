@@ -31,14 +31,16 @@ static const struct group {
     { "peers", "Updates against PyTorch's and DeepSpeed's: time, theirs = 1",
       bench_peers, 60, false },
     { "peer-messages",
-      "Pushes and pulls against those of Redis and ps-lite, a processor for each end",
+      "Pushes and pulls against those of Redis and ps-lite, a processor for each end "
+      "unless said",
       bench_peer_messages, 60, false },
     { "peer-training", "Synchronous steps against those of ps-lite and PyTorch",
       bench_peer_training, 90, true },
     { "sparse", "Rows of a large table against rows of a small one: time", bench_sparse,
       10, false },
     { "transfer",
-      "Pushes and pulls against bare blocking sockets, a processor for each end",
+      "Pushes and pulls against bare blocking sockets, a processor for each end unless "
+      "said",
       bench_transfer, 90, false },
     { "latency", "Small pushes against a libuv echo server", bench_latency, 15, false },
     { "connections",

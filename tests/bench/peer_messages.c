@@ -4,7 +4,8 @@
  * dozen. A push is a SET, a pull is a GET; a push also updates a model by sgd, which
  * the others do not. Of two forms of a peer's requests, over one connection or several,
  * one at a time or many, the better one of a first try is the reference. Client and
- * server have a processor each (placement.h), the peers' too.
+ * server have a processor each (placement.h), the peers' too; round trips to Redis are
+ * timed on a shared one as well.
  */
 #include <stdio.h>
 #include <string.h>
@@ -40,7 +41,8 @@ struct contest {
     struct redis redis;
     struct ps_lite ps_lite;
     bool with_redis, with_ps_lite;
-    unsigned form; /* of ps-lite: 0: one at a time; 1: as many as optimd's */
+    unsigned form;            /* of ps-lite: 0: one at a time; 1: as many as optimd's */
+    enum placement placement; /* of round trips */
 };
 
 /* ---------------------------------------------------------------- goodput */
@@ -153,7 +155,7 @@ static size_t bytes_of(const struct contest *contest)
 static bool trips_ours(void *context, double *values, char problem[256])
 {
     struct contest *contest = context;
-    placement_set(PLACEMENT_TWO, getpid(), contest->server.pid);
+    placement_set(contest->placement, getpid(), contest->server.pid);
     return ping_pushes(&contest->ping, values, problem);
 }
 
@@ -161,7 +163,7 @@ static bool trips_redis(void *context, double *values, char problem[256])
 {
     struct contest *contest = context;
     struct ping *ping = &contest->ping;
-    placement_set(PLACEMENT_TWO, getpid(), contest->redis.pid);
+    placement_set(contest->placement, getpid(), contest->redis.pid);
     for (size_t i = 0; i < ping->pings; i++) {
         double begin = seconds_now();
         if (!redis_set(&contest->redis, ping->gradient, bytes_of(contest))) {
@@ -244,25 +246,33 @@ static void compare_small(const struct bench *bench, struct contest *contest,
     compare(bench->report, &comparison, &bench->effort);
 }
 
+/* Two with a goal each, or none if it is 0. */
+static void compare_trips(const struct bench *bench, struct contest *contest,
+                          const char *name, const char *reference, double p50_goal,
+                          double p99_goal, bool (*theirs)(void *, double *, char[256]))
+{
+    const struct report_quantity quantities[] = {
+        { "p50", "us", REPORT_LESS, p50_goal, 0 },
+        { "p99", "us", REPORT_LESS, p99_goal, 0 }
+    };
+    compare_small(bench, contest, name, reference, quantities, 2, trips_ours, theirs);
+}
+
 static void measure_trips(const struct bench *bench, struct contest *contest)
 {
-    static const struct report_quantity redis[] = {
-        { "p50", "us", REPORT_LESS, 1, 0 }, { "p99", "us", REPORT_LESS, 1.3, 0 }
-    };
-    static const struct report_quantity ps_lite[] = {
-        { "p50", "us", REPORT_LESS, 0.35, 0 }, { "p99", "us", REPORT_LESS, 0, 0 }
-    };
-    char name[32];
-    snprintf(name, sizeof name,
-             bytes_of(contest) < 1024 ? "push %zu B" : "push %zu KiB",
-             bytes_of(contest) < 1024 ? bytes_of(contest) : bytes_of(contest) / 1024);
-    if (contest->with_redis) {
-        compare_small(bench, contest, name, "Redis SET", redis, 2, trips_ours,
-                      trips_redis);
-    }
-    if (contest->with_ps_lite) {
-        compare_small(bench, contest, name, "ps-lite", ps_lite, 2, trips_ours,
-                      trips_ps_lite);
+    size_t bytes = bytes_of(contest);
+    bool small = bytes < 1024;
+    for (int i = 0; i < PLACEMENT_END; i++) {
+        char name[64];
+        contest->placement = (enum placement)i;
+        snprintf(name, sizeof name, "push %zu %s, %s", small ? bytes : bytes / 1024,
+                 small ? "B" : "KiB", placement_name(contest->placement));
+        if (contest->with_redis && placement_possible(contest->placement)) {
+            compare_trips(bench, contest, name, "Redis SET", 1, 1.3, trips_redis);
+        }
+        if (contest->with_ps_lite && contest->placement == PLACEMENT_TWO) {
+            compare_trips(bench, contest, name, "ps-lite", 0.35, 0, trips_ps_lite);
+        }
     }
 }
 
