@@ -301,11 +301,13 @@ static struct loan *make_loan(struct sharing *sharing, uint64_t request)
     return loan;
 }
 
-/* Move the references of a letter's pieces to the loan, one for each version. */
+/* Move the references of a letter's pieces to the loan, one for each version. Those
+ * that were sent stay with the letter: the peer has its own copy. */
 static bool lend(struct sharing *sharing, struct loan *loan, struct letter *letter)
 {
     size_t most = loan->count + letter->piece_count;
-    struct version **versions = realloc(loan->versions, most * sizeof(*versions));
+    struct version **versions =
+        realloc(loan->versions, most * sizeof(struct version *));
     if (versions == NULL) {
         return false;
     }
@@ -313,14 +315,14 @@ static bool lend(struct sharing *sharing, struct loan *loan, struct letter *lett
     for (size_t i = 0; i < letter->piece_count; i++) {
         struct version *version = letter->pieces[i].version;
         bool again = loan->count > 0 && versions[loan->count - 1] == version;
-        if (version != NULL && !again) {
+        if (version != NULL && version_plane(version) >= 0 && !again) {
             versions[loan->count++] = version;
             sharing->version_count++;
             letter->pieces[i].version = NULL;
         }
     }
     /* Small tensors share a version: most of the room was not needed. */
-    versions = realloc(loan->versions, (loan->count + 1) * sizeof(*versions));
+    versions = realloc(loan->versions, (loan->count + 1) * sizeof(struct version *));
     loan->versions = versions == NULL ? loan->versions : versions;
     return true;
 }

@@ -22,7 +22,8 @@ enum {
     BYTES = ELEMENTS * (int)sizeof(float),
     FILES = 4, /* of each kind, one for each time that memory is asked for */
     SEEN = 64,
-    WAIT_MS = 10000
+    WAIT_MS = 10000,
+    CALL_MS = 4000 /* of calls that are never answered */
 };
 
 /* A file in memory, also mapped here. */
@@ -267,7 +268,7 @@ static bool two_pushes_came(const struct scene *scene)
 Test(wrong_files, of_a_lost_connection_are_not_given_to_the_caller)
 {
     struct scene scene;
-    scene_open(&scene, share_once, WAIT_MS);
+    scene_open(&scene, share_once, CALL_MS);
     const float *pushed = scene.gradients[0].values;
     struct optclient_call *call;
     expect_ok(
@@ -291,7 +292,7 @@ Test(wrong_files, of_a_lost_connection_are_not_given_to_the_caller)
 Test(wrong_files, of_a_lost_connection_are_not_what_the_caller_writes_to)
 {
     struct scene scene;
-    scene_open(&scene, share_once, WAIT_MS);
+    scene_open(&scene, share_once, CALL_MS);
     const float *pushed = scene.gradients[0].values;
     float *gradient = optclient_gradient(scene.model, 0);
     struct optclient_values values = { .values = gradient };
@@ -407,7 +408,7 @@ Test(wrong_files, are_given_back_when_the_model_is_closed)
 Test(wrong_files, of_a_lost_connection_fail_a_push_while_weights_are_pulled_again)
 {
     struct scene scene;
-    scene_open(&scene, lend_all, WAIT_MS);
+    scene_open(&scene, lend_all, CALL_MS);
     expect_ok(optclient_pull(scene.model, NULL, 0, NULL, NULL));
     fake_server_cut(scene.server);
     cr_assert(fake_server_wait_connections(scene.server, 2));
