@@ -51,6 +51,10 @@ struct optclient_call *exchange_id_find(struct optclient *client, uint64_t id)
 
 void exchange_forget(struct optclient *client, struct optclient_call *call)
 {
+    if (call->lent) {
+        call->lent = false;
+        shared_release(client, call->id);
+    }
     if (call->id != 0) {
         exchange_id_remove(client, call);
     }
@@ -103,6 +107,8 @@ void exchange_reset(struct optclient *client)
         call->resent = call->resent || call->begun;
         call->begun = false;
         call->inquired = false;
+        call->placed = false; /* and is sent from the caller's memory */
+        call->lent = false;
         call->id = 0;
     }
     for (struct optclient_model *model = client->models; model != NULL;

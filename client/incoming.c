@@ -252,8 +252,7 @@ static void finish_pull(struct optclient *client, struct optclient_call *call,
     }
     if (call->in_place) {
         shared_view_end(call->model, call->lent ? call->id : 0);
-    } else if (call->lent) {
-        shared_release(client, call->id);
+        call->lent = false; /* it is the view's */
     }
     call->result.step = reply->step;
     call->result.epoch = reply->epoch;
@@ -550,9 +549,8 @@ static bool on_header(struct optclient *client)
     return true;
 }
 
-static void on_frame_in(struct optclient *client)
+static void take_frame(struct optclient *client)
 {
-    client->uplink->skipping = false;
     struct optclient_call *call = client->in_call;
     const struct opt_reply *reply = &client->in_reply;
     client->in_call = NULL;
@@ -572,6 +570,17 @@ static void on_frame_in(struct optclient *client)
         sink_spread(&call->sink, pull_reply(reply), client->in_data);
     }
     on_answer(client, call, reply);
+}
+
+static void on_frame_in(struct optclient *client)
+{
+    client->uplink->skipping = false;
+    take_frame(client);
+    if (client->in_reply.message == OPT_MESSAGE_SHARE) {
+        /* To a call that has ended: the next answer must not be taken to have brought
+         * these. */
+        uplink_drop_files(client->uplink);
+    }
 }
 
 bool exchange_receive(struct optclient *client)

@@ -142,6 +142,7 @@ void optclient_model_close(struct optclient_model *model)
     struct optclient *client = model->client;
     pthread_mutex_lock(&client->lock);
     session_cancel(client, model, "the model is being closed");
+    shared_view_close(model);
     if (model->joined && model->loss.status == OPT_OK) {
         model->closing = true;
         call_init(&model->leave, client, model, OPT_MESSAGE_LEAVE, 0);

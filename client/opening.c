@@ -191,9 +191,13 @@ static enum optclient_status create_once(const struct creation *creation)
 /* Have memory in common with the daemon, if it is on this machine and wants that. */
 static void share(struct optclient_model *model)
 {
-    if (shared_possible(model->client)) {
+    struct optclient *client = model->client;
+    pthread_mutex_lock(&client->lock);
+    bool mine = shared_possible(client) && shared_claim(model);
+    pthread_mutex_unlock(&client->lock);
+    if (mine) {
         struct optclient_call call;
-        call_init(&call, model->client, model, OPT_MESSAGE_SHARE, SHARE_MS);
+        call_init(&call, client, model, OPT_MESSAGE_SHARE, SHARE_MS);
         (void)entry_run(&call); /* without, everything is sent */
         call_fini(&call);
     }

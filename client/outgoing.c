@@ -109,7 +109,6 @@ static bool begin_call(struct optclient *client, struct optclient_call *call)
         }
         client->usage.resends += call->resent;
     }
-    call->lent = false;
     if (call->in_place) {
         shared_view_again(call->model);
     }
@@ -378,7 +377,7 @@ static bool begin_share(struct optclient *client)
     for (struct optclient_model *model = client->models; model != NULL;
          model = model->next) {
         if (model->shared.wanted && model->stage == OPENED_READY &&
-            model->loss.status == OPT_OK && !model->closing) {
+            model->loss.status == OPT_OK && !model->closing && shared_claim(model)) {
             struct opt_request request = { .message = OPT_MESSAGE_SHARE,
                                            .body.share = model->number };
             model->shared.wanted = false;

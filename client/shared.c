@@ -90,6 +90,18 @@ bool shared_possible(const struct optclient *client)
            !client->settings.checksum;
 }
 
+bool shared_claim(struct optclient_model *model)
+{
+    for (const struct optclient_model *other = model->client->models; other != NULL;
+         other = other->next) {
+        if (other != model && other->shared.claimed && other->number == model->number) {
+            return false;
+        }
+    }
+    model->shared.claimed = true;
+    return true;
+}
+
 /* ---------------------------------------------------------------- files */
 
 /* Whether the file has so many bytes, and for good: reading past an end is a signal. */
@@ -101,7 +113,7 @@ static bool file_is_good(int file, uint64_t bytes)
            stat.st_size >= 0 && (uint64_t)stat.st_size >= bytes && bytes > 0;
 }
 
-/* Takes the file. */
+/* Takes the file. What was shared before has been abandoned. */
 static void take_gradients(struct shared *shared, int file)
 {
     void *memory = mmap(NULL, bytes_of(shared), PROT_READ | PROT_WRITE,
@@ -111,12 +123,6 @@ static void take_gradients(struct shared *shared, int file)
         return;
     }
     (void)madvise(memory, bytes_of(shared), MADV_HUGEPAGE);
-    if (shared->gradients != NULL) {
-        munmap(shared->gradients, bytes_of(shared));
-    }
-    if (shared->file >= 0) {
-        close(shared->file);
-    }
     shared->gradients = memory;
     shared->file = file;
     shared->gradients_live = true;
@@ -135,7 +141,6 @@ static void take_weights(struct shared *shared, int file, size_t bytes)
         return;
     }
     *mapping = (struct mapping){ .references = 1, .base = base, .size = bytes };
-    mapping_unref(shared->weights);
     shared->weights = mapping;
 }
 
@@ -145,14 +150,17 @@ void shared_take(struct optclient_model *model, const struct opt_share_reply *re
     struct shared *shared = &model->shared;
     int gradients = reply->gradient_bytes > 0 ? uplink_take_file(uplink) : -1;
     int weights = uplink_take_file(uplink);
-    /* Memory that the caller has cannot become another file. */
-    if (gradients >= 0 && !shared->gradients_given &&
+    /* Memory that the caller has, or that a push has been copied to, cannot become
+     * another file. */
+    if (gradients >= 0 && shared->gradients == NULL &&
         reply->gradient_bytes >= bytes_of(shared) &&
         file_is_good(gradients, reply->gradient_bytes)) {
         take_gradients(shared, gradients);
         gradients = -1;
     }
-    if (weights >= 0 && reply->weight_bytes <= SIZE_MAX / 2 &&
+    /* The same file as before, of which a pull in progress may have places. */
+    if (weights >= 0 && shared->weights == NULL &&
+        reply->weight_bytes <= SIZE_MAX / 2 &&
         file_is_good(weights, reply->weight_bytes)) {
         take_weights(shared, weights, (size_t)reply->weight_bytes);
     }
@@ -164,15 +172,44 @@ void shared_take(struct optclient_model *model, const struct opt_share_reply *re
     }
 }
 
+/* What the daemon may still read is not to be written any more. */
+static void abandon(struct optclient_model *model)
+{
+    struct shared *shared = &model->shared;
+    shared->gradients_live = false;
+    if (shared->file < 0) {
+        return;
+    }
+    if (shared->gradients_given) {
+        /* The same bytes at the same addresses; what is written from now on does not
+         * reach the file. */
+        void *memory = mmap(shared->gradients, bytes_of(shared), PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, shared->file, 0);
+        if (memory == MAP_FAILED) {
+            session_break(model->client, "no memory of one's own in place of shared");
+        } else {
+            shared->gradients = memory; /* as before */
+        }
+    } else {
+        munmap(shared->gradients, bytes_of(shared));
+        shared->gradients = NULL;
+        shared->wanted = true;
+    }
+    close(shared->file);
+    shared->file = -1;
+}
+
 void shared_reset(struct optclient_model *model)
 {
     struct shared *shared = &model->shared;
-    /* What opening the model asks for is asked again by itself. */
+    /* Not what was never had: what opening the model asks for is asked again by itself,
+     * and to ask twice would make the first file another one than the daemon's. */
     shared->wanted = shared->wanted || shared->asked != 0 || shared->file >= 0 ||
                      shared->weights != NULL;
-    shared->gradients_live = false;
+    abandon(model);
     shared->user = NULL;
     shared->asked = 0;
+    shared->claimed = false;
     model->client->share_due = model->client->share_due || shared->wanted;
     mapping_unref(shared->weights);
     shared->weights = NULL;
@@ -243,33 +280,6 @@ bool shared_place(struct optclient_call *call, const struct cut *cut, uint64_t *
     return true;
 }
 
-/* What the daemon may still read is not to be written any more. */
-static void abandon(struct optclient_model *model)
-{
-    struct shared *shared = &model->shared;
-    shared->gradients_live = false;
-    if (shared->file < 0) {
-        return;
-    }
-    if (shared->gradients_given) {
-        /* The same bytes at the same addresses; what is written from now on does not
-         * reach the file. */
-        void *memory = mmap(shared->gradients, bytes_of(shared), PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, shared->file, 0);
-        if (memory == MAP_FAILED) {
-            session_break(model->client, "no memory of one's own in place of shared");
-        } else {
-            shared->gradients = memory; /* as before */
-        }
-    } else {
-        munmap(shared->gradients, bytes_of(shared));
-        shared->gradients = NULL;
-        shared->wanted = true;
-    }
-    close(shared->file);
-    shared->file = -1;
-}
-
 void shared_end(struct optclient_call *call)
 {
     struct shared *shared = call->model == NULL ? NULL : &call->model->shared;
@@ -325,7 +335,9 @@ void shared_release(struct optclient *client, uint64_t request)
     if (client->released_count < OPT_RELEASED_MAX) {
         client->released[client->released_count++] = request;
     }
-    client->heartbeat_due |= client->released_count > OPT_RELEASED_MAX / 2;
+    if (client->released_count > OPT_RELEASED_MAX / 2) {
+        client->heartbeat_due = true; /* no request may come for a while */
+    }
 }
 
 static bool keep_piece(struct shared *shared, const struct view_piece *piece)
@@ -407,10 +419,23 @@ static bool make_views(struct optclient_model *model)
     return shared->own != NULL;
 }
 
+/* Note whether the connection that lent the weights in place has been lost meanwhile.
+ */
+static void look_for_loss(struct optclient_model *model)
+{
+    struct shared *shared = &model->shared;
+    const struct optclient *client = model->client;
+    if (shared->request != 0) {
+        shared->torn = client->connection != shared->connection ||
+                       client->uplink == NULL || !uplink_alive(client->uplink);
+    }
+}
+
 /* What the caller has seen is gone. */
 static void hide(struct optclient_model *model)
 {
     struct shared *shared = &model->shared;
+    look_for_loss(model); /* gradients may have been computed from them */
     for (size_t i = 0; shared->views != NULL && i < model->tensor_count; i++) {
         shared->views[i] = NULL;
     }
@@ -449,6 +474,11 @@ void shared_view_fail(struct optclient_model *model)
 {
     model->shared.filling = false;
     model->shared.piece_count = 0;
+}
+
+void shared_view_close(struct optclient_model *model)
+{
+    hide(model);
 }
 
 static int compare_pieces(const void *a, const void *b)
@@ -527,13 +557,8 @@ void shared_view_end(struct optclient_model *model, uint64_t request)
 
 enum opt_status shared_check(struct optclient_model *model, struct opt_error *error)
 {
-    struct shared *shared = &model->shared;
-    const struct optclient *client = model->client;
-    if (shared->request != 0) {
-        shared->torn = client->connection != shared->connection ||
-                       client->uplink == NULL || !uplink_alive(client->uplink);
-    }
-    if (!shared->torn) {
+    look_for_loss(model);
+    if (!model->shared.torn) {
         return OPT_OK;
     }
     return opt_fail(
@@ -541,7 +566,7 @@ enum opt_status shared_check(struct optclient_model *model, struct opt_error *er
         "the connection to %s was lost while weights of model \"%s\" were "
         "read in place, so they may have changed; the push was not applied; "
         "pull them again",
-        client->peer, model->name);
+        model->client->peer, model->name);
 }
 
 const float *optclient_weights(const struct optclient_model *model, size_t tensor)

@@ -9,10 +9,10 @@
  * Without a file that memory is the process's own, and values are sent.
  *
  *  - Gradients. One push at a time has its values copied there, until it is answered;
- *    others are sent. Memory that has been given to the caller never moves: once the
- *    connection is lost it is only a place to send from, and if a push ends without an
- *    answer, so that the daemon may still read the file, the same addresses become a
- *    private copy of it.
+ *    others are sent. Once the connection is lost, or a push has ended without an
+ *    answer, the daemon may still read the file, so nobody writes it any more. Memory
+ *    that has been given to the caller never moves: the same addresses become a private
+ *    copy of the file, from which values are sent.
  *  - Weights. What was given by place stays as it is until it is released, or the
  *    connection ends. So whoever has read it looks whether the connection still lives.
  *
@@ -53,10 +53,11 @@ struct shared {
     size_t *at;     /* of each tensor, in floats, in memory laid out like the model */
     size_t floats;  /* of all of it */
     bool wanted;    /* to be asked for on this connection */
+    bool claimed;   /* asked for, or had, on this connection */
     uint64_t asked; /* id of the request; 0: none */
 
-    float *gradients; /* memory for all of them; NULL: none yet */
-    int file;         /* that it is, of this connection or an earlier one; -1: none */
+    float *gradients;            /* memory for all of them; NULL: none yet */
+    int file;                    /* that it is; -1: it is private */
     bool gradients_live;         /* the daemon reads it on this connection */
     bool gradients_given;        /* to the caller */
     struct optclient_call *user; /* whose push has been copied there */
@@ -82,6 +83,11 @@ void shared_fini(struct optclient_model *model);
 
 /* Whether the client may share memory with its daemon at all. No lock needed. */
 bool shared_possible(const struct optclient *client);
+
+/* Whether this is the one to ask for memory of its model on this connection: of two
+ * that were opened of one model only the first is, since the daemon has one file for
+ * gradients of each. */
+bool shared_claim(struct optclient_model *model);
 
 /* The answer to share has come, with the files that came with it. */
 void shared_take(struct optclient_model *model, const struct opt_share_reply *reply,
@@ -115,6 +121,8 @@ void shared_view_again(struct optclient_model *model);
 void shared_view_end(struct optclient_model *model, uint64_t request);
 /* It has failed. */
 void shared_view_fail(struct optclient_model *model);
+/* The model is closed: what the caller has seen is not read any more. */
+void shared_view_close(struct optclient_model *model);
 
 /* Whether a gradient may have been computed from weights in place that were not whole,
  * because the connection that lent them was lost: OPT_ABORTED with a sentence. */

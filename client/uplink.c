@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -236,9 +237,7 @@ void uplink_close(struct uplink *uplink)
     }
     uv_close((uv_handle_t *)&uplink->poll, on_closed);
     unhang_bell(uplink);
-    for (int file; (file = uplink_take_file(uplink)) >= 0;) {
-        close(file);
-    }
+    uplink_drop_files(uplink);
     close(uplink->fd);
     uplink->fd = -1;
 }
@@ -430,6 +429,8 @@ bool uplink_release(struct uplink *uplink)
 bool uplink_alive(const struct uplink *uplink)
 {
     struct pollfd watched = { .fd = uplink->fd, .events = POLLRDHUP };
+    /* What the caller has read in shared memory was read before this looks. */
+    atomic_thread_fence(memory_order_acquire);
     return poll(&watched, 1, 0) >= 0 &&
            (watched.revents & (POLLRDHUP | POLLHUP | POLLERR)) == 0;
 }
@@ -443,6 +444,13 @@ int uplink_take_file(struct uplink *uplink)
     uplink->file_count--;
     memmove(uplink->files, uplink->files + 1, uplink->file_count * sizeof(file));
     return file;
+}
+
+void uplink_drop_files(struct uplink *uplink)
+{
+    for (int file; (file = uplink_take_file(uplink)) >= 0;) {
+        close(file);
+    }
 }
 
 /* Keep the descriptors that came with a message; those that are too many are closed. */

@@ -132,6 +132,8 @@ bool uplink_alive(const struct uplink *uplink);
 /* The oldest descriptor that has come and has not been taken, now the caller's; -1:
  * there is none. */
 int uplink_take_file(struct uplink *uplink);
+/* Close those that have not been taken. */
+void uplink_drop_files(struct uplink *uplink);
 
 /* Read once. */
 enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error);

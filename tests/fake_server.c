@@ -9,13 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "common/frame.h"
 
-enum { MODELS = 8, CONNS = 256, WORKERS = 64 };
+enum { MODELS = 8, CONNS = 256, WORKERS = 64, FILES = 4 };
 
 struct fake_worker {
     char name[OPT_NAME_MAX + 1];
@@ -54,7 +55,7 @@ struct fake_conn {
 struct fake_server {
     struct fake_options options;
     int fd;
-    char address[32];
+    char address[sizeof("unix:") + sizeof(((struct sockaddr_un *)NULL)->sun_path)];
     pthread_t thread;
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t accepted;
@@ -115,6 +116,33 @@ void fake_reply(struct fake_conn *conn, const struct opt_reply *reply, const voi
     fake_send(conn, head, OPT_FRAME_PREFIX + size + tag_size);
     fake_send(conn, data, data_size);
     free(head);
+}
+
+void fake_reply_files(struct fake_conn *conn, const struct opt_reply *reply,
+                      const int *files, size_t count)
+{
+    uint8_t frame[512], tag[12];
+    size_t tag_size;
+    size_t size = opt_reply_pack(reply, frame + OPT_FRAME_PREFIX,
+                                 sizeof(frame) - OPT_FRAME_PREFIX);
+    opt_frame_begin(size, 0, frame, tag, &tag_size);
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(FILES * sizeof(int))];
+    } control = { .bytes = { 0 } };
+    struct iovec part = { .iov_base = frame, .iov_len = OPT_FRAME_PREFIX + size };
+    struct msghdr message = { .msg_iov = &part,
+                              .msg_iovlen = 1,
+                              .msg_control = control.bytes,
+                              .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memcpy(CMSG_DATA(rights), files, count * sizeof(int));
+    if (!cut_here(conn) && sendmsg(conn->fd, &message, MSG_NOSIGNAL) <= 0) {
+        conn->cut = true;
+    }
 }
 
 void fake_reply_error(struct fake_conn *conn, uint64_t id, enum opt_status status,
@@ -730,27 +758,45 @@ static void *accept_thread(void *argument)
     }
 }
 
+static bool listen_on_path(struct fake_server *server)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", server->options.path);
+    snprintf(server->address, sizeof(server->address), "unix:%s", address.sun_path);
+    server->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return bind(server->fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+           listen(server->fd, 64) == 0;
+}
+
+static bool listen_on_port(struct fake_server *server)
+{
+    int on = 1;
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_port = htons(server->options.port),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t size = sizeof(address);
+    server->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(server->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (bind(server->fd, (struct sockaddr *)&address, size) != 0 ||
+        listen(server->fd, 64) != 0 ||
+        getsockname(server->fd, (struct sockaddr *)&address, &size) != 0) {
+        return false;
+    }
+    snprintf(server->address, sizeof(server->address), "127.0.0.1:%u",
+             (unsigned)ntohs(address.sin_port));
+    return true;
+}
+
 struct fake_server *fake_server_start(const struct fake_options *options)
 {
     struct fake_server *server = calloc(1, sizeof(*server));
     server->options = *options;
     pthread_mutex_init(&server->lock, NULL);
     pthread_cond_init(&server->accepted, NULL);
-    server->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int on = 1;
-    setsockopt(server->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    struct sockaddr_in address = { .sin_family = AF_INET,
-                                   .sin_port = htons(options->port),
-                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t size = sizeof(address);
-    if (bind(server->fd, (struct sockaddr *)&address, size) != 0 ||
-        listen(server->fd, 64) != 0 ||
-        getsockname(server->fd, (struct sockaddr *)&address, &size) != 0) {
+    if (options->path != NULL ? !listen_on_path(server) : !listen_on_port(server)) {
         perror("fake_server");
         abort();
     }
-    snprintf(server->address, sizeof(server->address), "127.0.0.1:%u",
-             (unsigned)ntohs(address.sin_port));
     pthread_create(&server->thread, NULL, accept_thread, server);
     return server;
 }

@@ -37,6 +37,7 @@ typedef void (*fake_begun)(struct fake_conn *conn, const struct opt_request *req
 
 struct fake_options {
     uint16_t port;    /* 0: a free one */
+    const char *path; /* a Unix socket instead; NULL: none */
     fake_hook hook;   /* may be NULL */
     fake_begun begun; /* may be NULL; with the lock held as well */
     void *context;    /* of the hooks */
@@ -52,7 +53,7 @@ struct fake_options {
 struct fake_server *fake_server_start(const struct fake_options *options);
 void fake_server_stop(struct fake_server *server);
 
-/* "127.0.0.1:PORT". */
+/* "127.0.0.1:PORT", or "unix:PATH". */
 const char *fake_server_address(const struct fake_server *server);
 
 /* How many connections were accepted, frames seen (as cut_at counts), pushes applied.
@@ -74,10 +75,13 @@ void fake_server_forget(struct fake_server *server);
 unsigned fake_number(const struct fake_conn *conn);
 
 /* For hooks: send a reply with data; bytes as they are; serve a request as it should
- * be.
+ * be (it shares no memory, and does not know places).
  */
 void fake_reply(struct fake_conn *conn, const struct opt_reply *reply, const void *data,
                 size_t data_size);
+/* The same without data, with files that come with it, over a Unix socket. */
+void fake_reply_files(struct fake_conn *conn, const struct opt_reply *reply,
+                      const int *files, size_t count);
 void fake_reply_error(struct fake_conn *conn, uint64_t id, enum opt_status status,
                       const char *text, uint32_t retry_after_ms);
 void fake_send(struct fake_conn *conn, const void *bytes, size_t size);

@@ -112,11 +112,9 @@ static void on_header(struct conn *conn)
     const uint8_t *header = opt_frame_header(conn->reader, &size);
     size_t data_size = opt_frame_data_size(conn->reader);
     conn->row = dispatch(conn, letter, header, size, data_size);
-    if (conn->row != NULL) {
-        share_release(conn, letter);
-        if (!share_locate(conn, letter)) {
-            conn->row = NULL;
-        }
+    share_release(conn, letter); /* which is true of a refused request as well */
+    if (conn->row != NULL && !share_locate(conn, letter)) {
+        conn->row = NULL;
     }
     conn->unwanted = conn->row == NULL;
     if (conn->unwanted) {

@@ -639,6 +639,12 @@ static bool send_files(struct conn *conn)
         return false;
     }
     conn->files_ms = 0;
+    if (code == UV_EMFILE) { /* others do not take theirs */
+        share_forget(conn, letter);
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+                    "no more files can be handed over at present");
+        return true;
+    }
     if (code != 0) {
         conn_close(conn, uv_err_name(code));
         return false;

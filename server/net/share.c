@@ -142,13 +142,21 @@ int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
         sent = sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
     if (sent < 0) {
-        return uv_translate_sys_error(errno);
+        return errno == ETOOMANYREFS ? UV_EMFILE : uv_translate_sys_error(errno);
     }
     if (letter->offers[LETTER_GRADIENTS] != NULL) {
         region_close_file(letter->offers[LETTER_GRADIENTS]);
     }
     /* The kernel takes so short a message whole or not at all. */
     return (size_t)sent == size ? 0 : UV_EIO;
+}
+
+void share_forget(struct conn *conn, const struct letter *letter)
+{
+    struct share *share = find(conn, letter->request.body.share);
+    if (share != NULL) {
+        drop(conn, share);
+    }
 }
 
 /* ------------------------------------------------------------------ pushes */
