@@ -39,7 +39,7 @@ struct scene {
 
 static void scene_open(struct scene *scene, size_t tensors, uint64_t elements)
 {
-    setenv("OPTIMD_TRANSPORT", "unix", 1);
+    setenv("OPTIMD_TRANSPORT", "shared", 1);
     daemon_start(&scene->daemon, NULL);
     scene->client = test_connect(scene->daemon.address, NULL);
     scene->shapes = shapes_new(tensors, elements);
