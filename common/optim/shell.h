@@ -31,8 +31,8 @@ typedef float opt_element(const struct opt_scalars *k, float g, float *a, float 
 
 /* Memory is asked for this many elements before a loop comes to it. The processor looks
  * ahead by itself, but begins anew at every page and with few lines at a time: this
- * takes off a tenth of the time from memory and a third from the last-level cache. It
- * adds a tenth to the shortest rules where everything is in a nearer one. */
+ * takes off up to a tenth of the time from memory and a third from the last-level
+ * cache. It adds a tenth to the shortest rules where everything is in a nearer one. */
 enum {
     SHELL_AHEAD = 256,
     SHELL_LINE = 16,           /* fp32 in 64 bytes */
