@@ -181,9 +181,11 @@ static void abandon(struct shared *shared)
     }
     if (shared->gradients_given) {
         /* The same bytes at the same addresses; what is written from now on does not
-         * reach the file. */
-        (void)mmap(shared->gradients, bytes_of(shared), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, shared->file, 0);
+         * reach the file. If there is no memory for that it stays as it was. */
+        const void *same =
+            mmap(shared->gradients, bytes_of(shared), PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, shared->file, 0);
+        (void)same;
     } else {
         munmap(shared->gradients, bytes_of(shared));
         shared->gradients = NULL;

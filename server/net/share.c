@@ -115,7 +115,7 @@ int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
     if (code != 0) {
         return code;
     }
-    int files[LETTER_OFFERS];
+    int files[LETTER_OFFERS] = { 0 };
     size_t count = 0;
     for (size_t i = 0; i < LETTER_OFFERS; i++) {
         if (letter->offers[i] != NULL) {
