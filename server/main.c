@@ -129,7 +129,8 @@ static enum opt_status open_listeners(struct daemon *daemon, struct opt_error *e
     const struct endpoints *endpoints = &daemon->settings->endpoints;
     enum opt_status status = OPT_OK;
     for (size_t i = 0; i < endpoints->count && status == OPT_OK; i++) {
-        status = listener_open(&daemon->listeners[i], &endpoints->at[i], error);
+        status = listener_open(&daemon->listeners[i], &endpoints->at[i],
+                               daemon->settings->congestion, error);
         daemon->listening += status == OPT_OK;
     }
     return status;

@@ -88,7 +88,8 @@ static void remove_path(const struct listener *listener)
 }
 
 enum opt_status listener_open(struct listener *listener,
-                              const struct endpoint *endpoint, struct opt_error *error)
+                              const struct endpoint *endpoint, const char *congestion,
+                              struct opt_error *error)
 {
     *listener = (struct listener){ .socket = -1, .spare = spare_descriptor() };
     const struct sockaddr *wanted = (const struct sockaddr *)&endpoint->address;
@@ -96,6 +97,9 @@ enum opt_status listener_open(struct listener *listener,
     int fd = socket(wanted->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct sockaddr_storage actual;
     socklen_t size = sizeof(actual);
+    if (fd >= 0) {
+        socket_prepare(fd, wanted, congestion);
+    }
     if (fd < 0 ||
         !(is_path ? bind_path(listener, fd, endpoint) : bind_port(fd, endpoint)) ||
         listen(fd, BACKLOG) != 0 ||

@@ -33,9 +33,10 @@ struct listener {
 
 /* Bind and listen; connections wait until listener_start. OPT_UNAVAILABLE, for example
  * if the port is taken. The file of a Unix socket is open to its owner and group, and
- * is removed at the end. */
+ * is removed at the end. congestion: for connections of this machine. */
 enum opt_status listener_open(struct listener *listener,
-                              const struct endpoint *endpoint, struct opt_error *error);
+                              const struct endpoint *endpoint, const char *congestion,
+                              struct opt_error *error);
 
 /* Deal connections to loops from now on. */
 enum opt_status listener_start(struct listener *listener, uv_loop_t *loop,

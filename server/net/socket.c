@@ -12,8 +12,13 @@
 enum {
     KEEPALIVE_IDLE_S = 5,
     KEEPALIVE_INTERVAL_S = 2,
-    KEEPALIVE_COUNT = 3 /* unanswered: the peer is gone */
+    KEEPALIVE_COUNT = 3, /* unanswered: the peer is gone */
+    CONGESTION = 16      /* bytes of the name of a congestion control, at most */
 };
+
+/* The congestion control that sockets have by themselves, if socket_prepare has given
+ * listening ones another; "": it has not. */
+static char usual[CONGESTION];
 
 bool socket_is_local(const struct sockaddr *address)
 {
@@ -70,6 +75,38 @@ static void set(int socket, int level, int option, int value)
     (void)setsockopt(socket, level, option, &value, sizeof(value));
 }
 
+static void set_congestion(int socket, const char *name)
+{
+    (void)setsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, name,
+                     (socklen_t)strlen(name));
+}
+
+/* Whether any address of this machine is meant. */
+static bool is_any(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET) {
+        struct sockaddr_in four;
+        memcpy(&four, address, sizeof(four));
+        return four.sin_addr.s_addr == htonl(INADDR_ANY);
+    }
+    struct sockaddr_in6 six;
+    memcpy(&six, address, sizeof(six));
+    return IN6_IS_ADDR_UNSPECIFIED(&six.sin6_addr);
+}
+
+void socket_prepare(int socket, const struct sockaddr *address, const char *congestion)
+{
+    char before[CONGESTION] = "";
+    socklen_t size = sizeof(before) - 1;
+    if (congestion[0] == '\0' || address->sa_family == AF_UNIX ||
+        !(socket_is_local(address) || is_any(address)) ||
+        getsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, before, &size) != 0) {
+        return;
+    }
+    memcpy(usual, before, sizeof(usual));
+    set_congestion(socket, congestion);
+}
+
 void socket_tune(int socket, const struct sockaddr *peer, uint32_t user_timeout_ms,
                  const char *congestion)
 {
@@ -85,8 +122,11 @@ void socket_tune(int socket, const struct sockaddr *peer, uint32_t user_timeout_
         set(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)user_timeout_ms);
     }
     /* A control made for long paths, such as bbr, halves what loopback can carry. */
-    if (congestion[0] != '\0' && socket_is_local(peer)) {
-        (void)setsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, congestion,
-                         (socklen_t)strlen(congestion));
+    if (socket_is_local(peer)) {
+        if (congestion[0] != '\0') {
+            set_congestion(socket, congestion);
+        }
+    } else if (usual[0] != '\0') {
+        set_congestion(socket, usual);
     }
 }

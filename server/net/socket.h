@@ -18,9 +18,17 @@ void socket_name(const struct sockaddr *address, char *out, size_t size);
  * process: "unix:pid=4711,uid=1000". */
 void socket_peer_name(int socket, const struct sockaddr *peer, char *out, size_t size);
 
+/* For a TCP socket bound to an address, before it listens: connections of this machine
+ * are to have that congestion control from their beginning, where the kernel has it
+ * ("": leave it). Given to them later, what bbr has switched on would stay: its pacing,
+ * which halves what loopback carries whatever comes after. Main thread, before there
+ * are loops. */
+void socket_prepare(int socket, const struct sockaddr *address, const char *congestion);
+
 /* For TCP: no delay, keepalive, user_timeout_ms; for peers on this machine also the
- * congestion control, where the kernel has it ("": leave it). What the kernel refuses
- * is left as it is: these make a connection faster or sooner found dead, not right. */
+ * congestion control, where the kernel has it ("": leave it), and for others the usual
+ * one, if socket_prepare has changed it. What the kernel refuses is left as it is:
+ * these make a connection faster or sooner found dead, not right. */
 void socket_tune(int socket, const struct sockaddr *peer, uint32_t user_timeout_ms,
                  const char *congestion);
 
