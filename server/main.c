@@ -151,6 +151,7 @@ static enum opt_status start_engine(struct daemon *daemon, struct opt_error *err
     const struct settings *settings = daemon->settings;
     const struct engine_settings engine = {
         .threads = (int)settings->threads,
+        .shared_threads = (int)settings->shared_threads,
         .memory_bytes = (size_t)settings->memory,
         .max_tensors = (size_t)settings->max_tensors,
         .max_models = (size_t)settings->max_models,

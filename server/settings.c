@@ -60,6 +60,9 @@ static const struct setting table[] = {
       1, QUOTA_LOOPS_MAX, "N", "threads that serve connections" },
     { "threads", SETTING_COUNT, AT(threads), NULL, "the cores that loops leave, at least 1",
       1, 1024, "N", "threads that compute updates" },
+    { "shared-threads", SETTING_COUNT, AT(shared_threads), NULL,
+      "what threads is given, or all cores", 1, 1024, "N",
+      "the same where all gradients came through shared memory, and no loop is busy" },
     { "spin", SETTING_COUNT, AT(spin), "0", NULL, 0, 10000, "N",
       "microseconds that a loop goes on looking for bytes before it sleeps" },
     { "memory", SETTING_BYTES, AT(memory), NULL, "half of what the machine has",
@@ -255,10 +258,25 @@ static uint64_t machine_memory(void)
     return memory;
 }
 
+static bool is_given(char *const given[COUNT], const char *name)
+{
+    for (size_t i = 0; i < COUNT; i++) {
+        if (strcmp(table[i].name, name) == 0) {
+            return given[i] != NULL;
+        }
+    }
+    return false;
+}
+
 /* The value of a setting that depends on the machine and on settings before it. */
-static uint64_t derive(const struct settings *settings, const char *name)
+static uint64_t derive(const struct settings *settings, char *const given[COUNT],
+                       const char *name)
 {
     uint64_t cores = uv_available_parallelism();
+    if (strcmp(name, "shared-threads") == 0) {
+        return is_given(given, "threads") ? settings->threads
+                                          : at_least(cores, settings->threads);
+    }
     if (strcmp(name, "threads") == 0) {
         return cores > settings->loops ? cores - settings->loops : 1;
     }
@@ -287,7 +305,7 @@ static enum opt_status fill_defaults(struct settings *settings,
     }
     for (size_t i = 0; i < COUNT; i++) {
         if (given[i] == NULL && table[i].standard == NULL) {
-            uint64_t value = derive(settings, table[i].name);
+            uint64_t value = derive(settings, given, table[i].name);
             memcpy(field(settings, &table[i]), &value, sizeof(value));
         }
     }

@@ -28,6 +28,7 @@ struct settings {
     char port_file[SETTING_TEXT]; /* "": none */
     enum opt_log_level log_level;
     uint64_t threads;
+    uint64_t shared_threads;
     uint64_t loops;
     uint64_t spin; /* microseconds */
     uint64_t memory;

@@ -15,6 +15,7 @@ struct engine_settings desk_settings(void)
 {
     return (struct engine_settings){
         .threads = 2,
+        .shared_threads = 2,
         .memory_bytes = (size_t)1 << 30,
         .max_tensors = 200000,
         .max_models = 16,

@@ -74,7 +74,26 @@ Test(settings, leave_to_computing_the_cores_that_loops_do_not_take)
                                   &action, &error),
                      OPT_OK, "%s", error.text);
         cr_expect_eq(settings.threads, cores > loops ? cores - loops : 1);
+        cr_expect_eq(settings.shared_threads, cores);
     }
+}
+
+/* Nobody gets more threads than were given. */
+Test(settings, share_no_more_cores_than_computing_is_given)
+{
+    struct settings settings;
+    struct opt_error error;
+    enum settings_action action;
+    cr_assert_eq(read_options((const char *[]){ "--threads", "3", NULL }, &settings,
+                              &action, &error),
+                 OPT_OK, "%s", error.text);
+    cr_expect_eq(settings.shared_threads, 3u);
+    cr_assert_eq(read_options((const char *[]){ "--threads", "3", "--shared-threads",
+                                                "5", NULL },
+                              &settings, &action, &error),
+                 OPT_OK, "%s", error.text);
+    cr_expect_eq(settings.threads, 3u);
+    cr_expect_eq(settings.shared_threads, 5u);
 }
 
 Test(settings, come_from_the_file_and_the_command_line_wins)

@@ -37,13 +37,13 @@ bool team_reserve(struct team *team, size_t contributions)
         return true;
     }
     size_t room = contributions < 16 ? 16 : contributions + contributions / 2;
-    struct seat *seats = calloc((size_t)team->threads, sizeof *seats);
+    struct seat *seats = calloc((size_t)team->most, sizeof *seats);
     bool made = seats != NULL;
-    for (int i = 0; made && i < team->threads; i++) {
+    for (int i = 0; made && i < team->most; i++) {
         made = seat_init(&seats[i], room);
     }
     struct seat *dropped = made ? team->seats : seats;
-    for (int i = 0; dropped != NULL && i < team->threads; i++) {
+    for (int i = 0; dropped != NULL && i < team->most; i++) {
         seat_fini(&dropped[i]);
     }
     free(dropped);
@@ -54,13 +54,14 @@ bool team_reserve(struct team *team, size_t contributions)
     return made;
 }
 
-struct team *team_new(int threads)
+struct team *team_new(int usual, int most)
 {
     struct team *team = calloc(1, sizeof *team);
     if (team == NULL) {
         return NULL;
     }
-    team->threads = threads;
+    team->usual = usual;
+    team->most = most > usual ? most : usual;
     team->work = calloc(TEAM_WORK, sizeof *team->work);
     if (team->work == NULL || !team_reserve(team, 1)) {
         team_free(team);
@@ -69,9 +70,21 @@ struct team *team_new(int threads)
 #ifdef _OPENMP
     /* Of the calling thread's regions only: this is the engine thread. */
     omp_set_dynamic(0);
+#endif
+    team_gather(team, false);
+    return team;
+}
+
+void team_gather(struct team *team, bool most)
+{
+    int threads = most ? team->most : team->usual;
+    if (threads == team->threads) {
+        return;
+    }
+    team->threads = threads;
+#ifdef _OPENMP
     omp_set_num_threads(threads);
 #endif
-    return team;
 }
 
 void team_free(struct team *team)
@@ -79,7 +92,7 @@ void team_free(struct team *team)
     if (team == NULL) {
         return;
     }
-    for (int i = 0; team->seats != NULL && i < team->threads; i++) {
+    for (int i = 0; team->seats != NULL && i < team->most; i++) {
         seat_fini(&team->seats[i]);
     }
     free(team->seats);

@@ -38,14 +38,17 @@ struct seat {
 };
 
 struct team {
-    int threads;
-    struct seat *seats;   /* one per thread */
+    int threads;          /* that work now */
+    int usual, most;      /* while loops carry gradients, and while they have none to */
+    struct seat *seats;   /* one per thread, of the most */
     size_t contributions; /* room in each */
     struct work *work;    /* of the portion */
 };
 
 /* NULL: no memory. To be called on the thread whose OpenMP regions are the team's. */
-struct team *team_new(int threads);
+struct team *team_new(int usual, int most);
+/* Work with the most from now on, or with the usual ones. Between regions. */
+void team_gather(struct team *team, bool most);
 void team_free(struct team *team);
 /* Make room for that many contributions to one block. */
 bool team_reserve(struct team *team, size_t contributions);

@@ -105,7 +105,7 @@ static void await(struct engine *engine, bool moved)
 static void run(void *argument)
 {
     struct engine *engine = argument;
-    engine->team = team_new(engine->settings.threads);
+    engine->team = team_new(engine->settings.threads, engine->settings.shared_threads);
     bool moved = true, drained = false, end = engine->team == NULL;
     engine->started = !end;
     uv_sem_post(&engine->drained);

@@ -422,11 +422,23 @@ void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
     update->is_prepared[tensor] = 1;
 }
 
+/* Whether loops have carried none of the gradients and leave their cores to the team. */
+static bool came_through_no_loop(const struct update *update)
+{
+    for (size_t i = 0; i < update->push_count; i++) {
+        if (!update->pushes[i]->shared) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void update_batch_start(struct engine *engine, struct model *model, bool last)
 {
     struct update *update = &model->update;
     update->last = last;
     update->started_ns = uv_hrtime();
+    team_gather(engine->team, came_through_no_loop(update));
     if (last) {
         rows_begin(model, &engine->team->seats[0]);
     }
