@@ -19,7 +19,7 @@ struct engine;
 
 struct engine_settings {
     int threads;         /* of the OpenMP team, at least 1 */
-    int shared_threads;  /* of it where gradients came through no loop; at least threads */
+    int shared_threads;  /* where gradients came through no loop; at least threads */
     size_t memory_bytes; /* budget for weights, slots and reserved gradients */
     size_t max_tensors;  /* per model */
     size_t max_models;

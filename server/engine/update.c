@@ -422,7 +422,7 @@ void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
     update->is_prepared[tensor] = 1;
 }
 
-/* Whether loops have carried none of the gradients and leave their cores to the team. */
+/* Whether loops have carried no gradients and leave their cores to the team. */
 static bool came_through_no_loop(const struct update *update)
 {
     for (size_t i = 0; i < update->push_count; i++) {
