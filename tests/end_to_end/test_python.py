@@ -749,6 +749,15 @@ class OtherLanguage(unittest.TestCase):
 
     # ------------------------------------------------------------ large answers
 
+    def test_who_says_to_have_a_step_of_the_future_gets_all(self):
+        """It may be of a model that was lost and created anew under the same name."""
+        with Worker('since') as worker:
+            worker.create('since', 'sgd(lr=1)', [[64]], [ramp(64)])
+            for since in (1, 2 ** 63, 2 ** 64 - 1):
+                values, reply = worker.pull(since=since)
+                self.assertEqual(values, ramp(64))
+                self.assertEqual(len(reply.pull.unchanged), 0)
+
     def test_large_pull_comes_in_frames_of_one_step(self):
         n = 3 * (1 << 20) + 5
         with Worker('large') as worker:

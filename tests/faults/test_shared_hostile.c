@@ -521,18 +521,16 @@ static size_t descriptors(void)
     return count;
 }
 
-/* Wait until the daemon has noticed: each question is a round trip. */
+/* Ask until the daemon has noticed: each question is a round trip. */
 static void expect_memory(const struct peer *peer, uint64_t bytes)
 {
-    uint64_t used = 0;
-    for (int i = 0; i < 2000; i++) {
+    uint64_t used, until = test_now_ms() + RAW_WAIT_MS;
+    do {
         used = counter(peer, "memory_used");
         if (used <= bytes) {
             return;
         }
-        struct timespec moment = { .tv_nsec = 1000000 };
-        nanosleep(&moment, NULL);
-    }
+    } while (test_now_ms() < until);
     cr_assert_fail("%llu bytes are used, not %llu", (unsigned long long)used,
                    (unsigned long long)bytes);
 }
@@ -592,6 +590,58 @@ Test(shared_hostile, to_ask_again_and_again_takes_no_more, .timeout = TIMEOUT_S)
     }
     expect_memory(&peer, memory);
     cr_expect_leq(descriptors(), files);
+    disconnect(&peer);
+    end();
+}
+
+/* A heartbeat that hands count descriptors to the daemon, which wants none. */
+static void hand_over(struct peer *peer, int count)
+{
+    enum { MOST = 100 };
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(MOST * sizeof(int))];
+    } control = { .bytes = { 0 } };
+    int files[MOST];
+    cr_assert_leq(count, MOST);
+    for (int i = 0; i < count; i++) {
+        files[i] = peer->files[1];
+    }
+    const struct opt_request beat = { .id = ++peer->id,
+                                      .message = OPT_MESSAGE_HEARTBEAT };
+    size_t size = 0;
+    uint8_t *frame = raw_frame(&beat, NULL, 0, &size);
+    struct iovec part = { .iov_base = frame, .iov_len = size };
+    struct msghdr message = { .msg_iov = &part,
+                              .msg_iovlen = 1,
+                              .msg_control = control.bytes,
+                              .msg_controllen =
+                                  CMSG_SPACE((size_t)count * sizeof(int)) };
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
+    memcpy(CMSG_DATA(rights), files, (size_t)count * sizeof(int));
+    cr_assert_eq(sendmsg(peer->fd, &message, MSG_NOSIGNAL), (ssize_t)size);
+    free(frame);
+    struct raw_reply reply;
+    cr_assert(raw_receive(peer->fd, &reply), "closed instead of an answer");
+    cr_expect_eq(reply.reply.message, OPT_MESSAGE_HEARTBEAT);
+    raw_reply_fini(&reply);
+}
+
+Test(shared_hostile, files_that_are_sent_to_the_daemon_are_not_kept,
+     .timeout = TIMEOUT_S)
+{
+    begin(NULL);
+    struct peer peer = connect_as("w", "sgd(lr=1)");
+    share(&peer);
+    size_t files = descriptors();
+    for (int i = 0; i < 50; i++) {
+        hand_over(&peer, 1 + i * 2);
+    }
+    cr_expect_leq(descriptors(), files);
+    push_well(&peer);
     disconnect(&peer);
     end();
 }
