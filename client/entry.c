@@ -18,6 +18,16 @@ const char *optclient_error(void)
     return sentence;
 }
 
+uint32_t optclient_version(void)
+{
+    return OPTCLIENT_VERSION;
+}
+
+const char *optclient_version_text(void)
+{
+    return OPTIMD_VERSION;
+}
+
 const char *optclient_status_name(enum optclient_status status)
 {
     return opt_status_name((enum opt_status)status);
@@ -30,6 +40,20 @@ enum optclient_status entry_fail(enum opt_status status, const char *format, ...
     vsnprintf(sentence, sizeof(sentence), format, arguments);
     va_end(arguments);
     return (enum optclient_status)status;
+}
+
+enum optclient_status entry_reserved(const uint64_t *words, size_t count,
+                                     const char *what)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (words[i] != 0) {
+            return entry_fail(OPT_UNIMPLEMENTED,
+                              "%s: reserved[%zu] is not 0; version %s of the library "
+                              "knows no option there",
+                              what, i, optclient_version_text());
+        }
+    }
+    return OPTCLIENT_OK;
 }
 
 enum optclient_status entry_report(const struct opt_error *error)

@@ -15,6 +15,13 @@ enum optclient_status entry_fail(enum opt_status status, const char *format, ...
 /* The same with a sentence that is there already. OPT_OK leaves none. */
 enum optclient_status entry_report(const struct opt_error *error);
 
+/* The reserved words of an option structure: OPT_UNIMPLEMENTED, unless all of them are
+ * 0, because a newer header has given them a meaning. what names the structure. */
+enum optclient_status entry_reserved(const uint64_t *words, size_t count,
+                                     const char *what);
+#define RESERVED(structure)                                                            \
+    (sizeof((structure)->reserved) / sizeof((structure)->reserved[0]))
+
 /* Whether this process and thread may wait for calls of the client; if not, the status
  * and sentence say so. */
 enum optclient_status entry_check(const struct optclient *client);

@@ -127,8 +127,9 @@ static bool publish(const struct opt_description *from, struct description *to)
     }
     for (size_t i = 0; i < from->change_count; i++) {
         const struct opt_change_entry *entry = &from->changes[i];
-        changes[i] =
-            (struct optclient_change){ entry->step, entry->before, entry->after };
+        changes[i] = (struct optclient_change){ .step = entry->step,
+                                                .before = entry->before,
+                                                .after = entry->after };
     }
     to->public = (struct optclient_description){
         .name = from->summary.name,
@@ -279,8 +280,8 @@ enum optclient_status optclient_statistics(struct optclient *client,
         } else {
             for (size_t i = 0; i < reply->count; i++) {
                 list->counters[i] =
-                    (struct optclient_counter){ reply->counters[i].name,
-                                                reply->counters[i].value };
+                    (struct optclient_counter){ .name = reply->counters[i].name,
+                                                .value = reply->counters[i].value };
             }
             /* The names stay where they are. */
             list->arena = call.arena;

@@ -85,6 +85,11 @@ optclient_local_open(struct optclient_model *model, const char *specification,
 {
     static const struct optclient_local_options defaults = { 0 };
     options = options == NULL ? &defaults : options;
+    enum optclient_status status =
+        entry_reserved(options->reserved, RESERVED(options), "local options");
+    if (status != OPTCLIENT_OK) {
+        return status;
+    }
     if (k == 0) {
         return entry_fail(OPT_INVALID_ARGUMENT,
                           "k is 0; at least 1 local step is needed before a "
@@ -103,7 +108,7 @@ optclient_local_open(struct optclient_model *model, const char *specification,
     local->model = model;
     local->k = k;
     local->timeout_ms = options->timeout_ms;
-    enum optclient_status status = make(local, specification, options);
+    status = make(local, specification, options);
     if (status != OPTCLIENT_OK) {
         optclient_local_close(local);
         return status;

@@ -29,6 +29,10 @@ static enum optclient_status check_tensors(const struct optclient_tensor *tensor
     for (size_t i = 0; i < count; i++) {
         const struct optclient_tensor *tensor = &tensors[i];
         struct opt_error error;
+        if (entry_reserved(tensor->reserved, RESERVED(tensor), "tensors") !=
+            OPTCLIENT_OK) {
+            return OPTCLIENT_UNIMPLEMENTED;
+        }
         if (tensor->name == NULL || (tensor->rank > 0 && tensor->shape == NULL)) {
             return entry_fail(OPT_INVALID_ARGUMENT, "tensors[%zu] has no %s", i,
                               tensor->name == NULL ? "name" : "shape");
@@ -303,6 +307,9 @@ enum optclient_status optclient_create(struct optclient *client, const char *nam
     }
     if (status == OPTCLIENT_OK) {
         status = check_tensors(tensors, count);
+    }
+    if (status == OPTCLIENT_OK && policy != NULL) {
+        status = entry_reserved(policy->reserved, RESERVED(policy), "policy");
     }
     if (status != OPTCLIENT_OK) {
         return status;

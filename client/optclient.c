@@ -44,6 +44,10 @@ static enum opt_status read_options(const struct optclient_options *options,
                                     struct session_settings *out,
                                     struct opt_error *error)
 {
+    if (entry_reserved(options->reserved, RESERVED(options), "options") !=
+        OPTCLIENT_OK) {
+        return opt_fail(error, OPT_UNIMPLEMENTED, "%s", optclient_error());
+    }
     if ((unsigned)options->push_dtype >= OPT_DTYPE_COUNT ||
         (unsigned)options->pull_dtype >= OPT_DTYPE_COUNT) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,

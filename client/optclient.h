@@ -42,6 +42,18 @@
  * no way back but a new client), OPTCLIENT_RESOURCE_EXHAUSTED (no memory, here or
  * there) and OPTCLIENT_INTERNAL or OPTCLIENT_DATA_LOSS (the daemon's answer made no
  * sense).
+ *
+ * Stability. A program that was linked with liboptclient.so.0 runs with every later
+ * liboptclient.so.0: functions are added and never taken away, numbers in enums keep
+ * their meaning, and structures keep their size and the places of their fields. New
+ * fields take the place of words in `reserved`, at the end of each structure that may
+ * still get some. A caller leaves these 0 ("{ 0 }", or an initialiser that names
+ * fields), which will always mean what the older library did; the library fills those
+ * of its own answers with 0. An option that the library in use is too old to know is
+ * refused with OPTCLIENT_UNIMPLEMENTED, not ignored. What cannot be done within these
+ * rules gets another number: liboptclient.so.1, which can be installed beside this one.
+ * OPTCLIENT_VERSION is the version that a program is compiled with, optclient_version
+ * the one that it runs with.
  */
 #ifndef OPTCLIENT_H
 #define OPTCLIENT_H
@@ -55,12 +67,21 @@ extern "C" {
 
 #define OPTCLIENT_VERSION_MAJOR 0
 #define OPTCLIENT_VERSION_MINOR 1
+#define OPTCLIENT_VERSION_PATCH 0
+#define OPTCLIENT_VERSION                                                              \
+    (OPTCLIENT_VERSION_MAJOR * 1000000 + OPTCLIENT_VERSION_MINOR * 1000 +              \
+     OPTCLIENT_VERSION_PATCH)
 
 #if defined(__GNUC__)
 #define OPTCLIENT_API __attribute__((visibility("default")))
 #else
 #define OPTCLIENT_API
 #endif
+
+/* Version of the library that runs: as OPTCLIENT_VERSION, and as "0.1.0" (static
+ * text). */
+OPTCLIENT_API uint32_t optclient_version(void);
+OPTCLIENT_API const char *optclient_version_text(void);
 
 enum optclient_status {
     OPTCLIENT_OK = 0,
@@ -118,6 +139,7 @@ struct optclient_options {
                          its answer before it sleeps: sooner there where the worker and
                          the daemon have cores of their own, later where they share one;
                          not done where there is one core; 0 */
+    uint64_t reserved[16]; /* 0 */
 };
 
 /* The defaults given above. */
@@ -150,6 +172,7 @@ struct optclient_tensor {
                    by rows, and an update moves only the rows that it has. Rank at least
                    2, at most 2^32 - 1 rows of at most 2^20 elements; for the rules sgd,
                    momentum, adagrad, rmsprop and adam */
+    uint64_t reserved[2]; /* 0 */
 };
 
 enum optclient_mode { OPTCLIENT_SYNC = 0, OPTCLIENT_ASYNC = 1, OPTCLIENT_BOUNDED = 2 };
@@ -192,6 +215,7 @@ struct optclient_policy {
      * were applied (with another code if its values were wrong), and must not be
      * repeated. Pulls in the middle of a round see some shards of the next step. */
     enum optclient_atomic atomic;
+    uint64_t reserved[4]; /* 0 */
 };
 
 /* Create a model, or open it if it is there with the same definition, and join its
@@ -249,7 +273,7 @@ OPTCLIENT_API size_t optclient_model_find(const struct optclient_model *model,
 #define OPTCLIENT_PULL_ROWS_MAX 8192
 
 /* Values of one tensor in the caller's memory: fp32, row-major, all its elements; or
- * those of some rows of a sparse tensor, row after row.
+ * those of some rows of a sparse tensor, row after row. This structure never grows.
  *
  * A push of a sparse tensor always is by rows: rows that are named more than once are
  * summed, and rows NULL with row_count 0 is a gradient that is zero everywhere (no row
@@ -311,8 +335,9 @@ struct optclient_result {
     uint64_t epoch;           /* Lookahead sync epochs so far */
     uint64_t lost; /* pushes, waits, barriers: workers whose loss the answer told of,
                       for optclient_lost */
-    uint64_t unchanged; /* pulls: values that did not come, because what was in the
-                           caller's memory still holds (since) */
+    uint64_t unchanged;   /* pulls: values that did not come, because what was in the
+                             caller's memory still holds (since) */
+    uint64_t reserved[6]; /* 0 */
 };
 
 enum optclient_form { OPTCLIENT_MEAN = 0, OPTCLIENT_SUM = 1 };
@@ -320,9 +345,10 @@ enum optclient_form { OPTCLIENT_MEAN = 0, OPTCLIENT_SUM = 1 };
 struct optclient_push_options {
     uint64_t samples;         /* how many the gradient covers; 0 means 1 */
     enum optclient_form form; /* gradient of the MEAN or of the SUM of their losses */
-    uint64_t basis;      /* step of the weights it was computed from; 0: that of this
-                            model's last completed pull */
-    uint32_t timeout_ms; /* 0: the client's */
+    uint64_t basis;       /* step of the weights it was computed from; 0: that of this
+                             model's last completed pull */
+    uint32_t timeout_ms;  /* 0: the client's */
+    uint64_t reserved[4]; /* 0 */
 };
 struct optclient_pull_options {
     enum optclient_view view;
@@ -334,6 +360,7 @@ struct optclient_pull_options {
                             same view by the same optclient_model. What no update has
                             written since does not come, and stays as it is. 0:
                             everything comes */
+    uint64_t reserved[4]; /* 0 */
 };
 
 /* Push gradients of count tensors (each at most once) as one contribution and wait for
@@ -499,11 +526,12 @@ enum optclient_momentum {
 /* Fields that are 0 mean the defaults, given last. */
 struct optclient_local_options {
     enum optclient_momentum momentum; /* KEEP */
-    double alpha;        /* PULLBACK: at most 1; as in lookahead(alpha=...) it is the
-                            outer sgd's learning rate; 0.5 */
-    uint64_t steps;      /* local steps made before, by a worker that comes back: where
-                            schedules go on; 0 */
-    uint32_t timeout_ms; /* of each synchronisation; the client's */
+    double alpha;         /* PULLBACK: at most 1; as in lookahead(alpha=...) it is the
+                             outer sgd's learning rate; 0.5 */
+    uint64_t steps;       /* local steps made before, by a worker that comes back: where
+                             schedules go on; 0 */
+    uint32_t timeout_ms;  /* of each synchronisation; the client's */
+    uint64_t reserved[4]; /* 0 */
 };
 
 struct optclient_local_result {
@@ -514,6 +542,7 @@ struct optclient_local_result {
                         only made up for a synchronisation that was owed */
     int synced;      /* not 0: the call has synchronised, and how: */
     struct optclient_result sync; /* fate of the push; step and epoch of the weights */
+    uint64_t reserved[2];         /* 0 */
 };
 
 /* Begin local steps on a model that has been opened to take part in its rounds, at its
@@ -602,12 +631,14 @@ struct optclient_worker_info {
     uint64_t waited_us;     /* and how long, in all */
     uint64_t staleness[15]; /* applied pushes of staleness 0, 1, 2-3, 4-7, ..., 8192 and
                                more */
+    uint64_t reserved[8];   /* 0 */
 };
 /* A change of options. It has taken effect if its step is at most the model's plus one.
  */
 struct optclient_change {
     uint64_t step;              /* number of the first update with it */
     const char *before, *after; /* canonical specifications */
+    uint64_t reserved[2];       /* 0 */
 };
 struct optclient_description {
     const char *name, *specification;
@@ -626,6 +657,7 @@ struct optclient_description {
     size_t change_count;
     const struct optclient_change *changes; /* the last 64 that took effect, and all
                                                that will, in order */
+    uint64_t reserved[8];                   /* 0 */
 };
 /* Describe a model. *out is the caller's, to be freed with optclient_description_free.
  * OPTCLIENT_NOT_FOUND if there is none. */
@@ -641,6 +673,7 @@ struct optclient_model_info {
     const char *name, *specification;
     uint64_t step, tensors, parameters;
     uint32_t workers;
+    uint64_t reserved[4]; /* 0 */
 };
 OPTCLIENT_API enum optclient_status optclient_list(struct optclient *client,
                                                    struct optclient_model_info **out,
@@ -652,6 +685,7 @@ OPTCLIENT_API void optclient_list_free(struct optclient_model_info *models);
 struct optclient_counter {
     const char *name;
     uint64_t value;
+    uint64_t reserved[2]; /* 0 */
 };
 OPTCLIENT_API enum optclient_status optclient_statistics(struct optclient *client,
                                                          struct optclient_counter **out,
@@ -686,7 +720,8 @@ struct optclient_usage {
     uint64_t reconnects;                 /* connections after the first */
     uint64_t resends;                    /* pushes sent again on another connection */
     uint64_t
-        bytes_shared; /* gradients and weights exchanged in shared memory instead */
+        bytes_shared;     /* gradients and weights exchanged in shared memory instead */
+    uint64_t reserved[8]; /* 0 */
 };
 OPTCLIENT_API void optclient_usage(const struct optclient *client,
                                    struct optclient_usage *out);

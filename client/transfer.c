@@ -256,7 +256,15 @@ static enum optclient_status fill(struct optclient_call *call, struct order *ord
     call_init(call, model->client, model, message, timeout_ms);
     call->on_heap = on_heap;
     enum optclient_status status = OPTCLIENT_OK;
-    if (pushes) {
+    if (order->push != NULL) {
+        status = entry_reserved(order->push->reserved, RESERVED(order->push),
+                                "push options");
+    }
+    if (order->pull != NULL && status == OPTCLIENT_OK) {
+        status = entry_reserved(order->pull->reserved, RESERVED(order->pull),
+                                "pull options");
+    }
+    if (pushes && status == OPTCLIENT_OK) {
         status = check_values(model, order->gradients, order->gradient_count, true);
     }
     if (pushes && status == OPTCLIENT_OK) {
