@@ -158,8 +158,8 @@ $(PROTO_OBJECTS): $(BUILD)/proto/optimd.pb-c.c $(BUILD)/flags
 	$(Q)$(CC) $(OUR_CPPFLAGS) $(filter-out $(WARNINGS),$(OUR_CFLAGS)) $(CFLAGS) \
 		-c -o $@ $<
 
-# Only wire*.c read the generated header.
-$(call object,$(wildcard common/wire*.c)): $(BUILD)/proto/optimd.pb-c.h
+# Only wire*.c read the generated header, and the test of the order of its fields.
+$(call object,$(wildcard common/wire*.c) tests/test_wire_order.c): $(BUILD)/proto/optimd.pb-c.h
 
 define kernel_rule
 $(BUILD)/%.$(1).o: %.c $(BUILD)/flags

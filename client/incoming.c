@@ -560,7 +560,7 @@ static void take_frame(struct optclient *client)
     }
     size_t data_size = opt_frame_data_size(client->uplink->reader);
     if (client->settings.checksum && data_size > 0 &&
-        XXH3_64bits(client->in_data, data_size) != reply->checksum) {
+        opt_checksum(XXH3_64bits(client->in_data, data_size)) != reply->checksum) {
         /* On another connection it is asked again, or its push's fate is. */
         session_break(client, "the data of %s's answer to %s was damaged on its way",
                       client->peer, call_name(call));

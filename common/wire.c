@@ -42,6 +42,11 @@ const char *opt_message_name(enum opt_message message)
     return message_names[message];
 }
 
+uint64_t opt_checksum(uint64_t sum)
+{
+    return sum == 0 ? 1 : sum;
+}
+
 /* ---------------------------------------------------------------- reading */
 
 struct budget {

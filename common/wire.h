@@ -415,6 +415,10 @@ struct opt_description {
     size_t change_count;
 };
 
+/* An XXH3-64 as it stands on the wire: 0 there means that none is given, so a sum of 0
+ * is given as 1. Whoever compares sums compares them in this form. */
+uint64_t opt_checksum(uint64_t sum);
+
 /* Read a header part. data_size is the size of the frame's `data`; segments that do not
  * fit it are refused (a segment with count 0 makes that a matter for the engine).
  * OPT_INVALID_ARGUMENT with a sentence if anything is wrong; OPT_UNIMPLEMENTED for an

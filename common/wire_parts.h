@@ -21,6 +21,7 @@
 /* What the scan saw at the top of a message. */
 struct opt_wire_seen {
     uint64_t id;           /* field 1, if it is a varint */
+    enum opt_message body; /* the one that is given, by its field's number */
     uint32_t unknown_body; /* number of an unknown field that may be a body, or 0 */
 };
 

@@ -221,49 +221,49 @@ static enum opt_status read_body(const struct context *c, const Optimd__V1__Repl
                         "a reply to %s has %zu bytes of data; it must have none",
                         opt_message_name(to->message), c->data_size);
     }
-    switch (from->body_case) {
-    case OPTIMD__V1__REPLY__BODY_ERROR:
+    switch (to->message) {
+    case OPT_MESSAGE_ERROR:
         read_error(from->error, &to->body.error);
         return OPT_OK;
-    case OPTIMD__V1__REPLY__BODY_HELLO:
+    case OPT_MESSAGE_HELLO:
         return read_hello(c, from->hello, &to->body.hello);
-    case OPTIMD__V1__REPLY__BODY_MODEL:
+    case OPT_MESSAGE_MODEL:
         return read_model(c, from->model, &to->body.model);
-    case OPTIMD__V1__REPLY__BODY_PUSH:
+    case OPT_MESSAGE_PUSH:
         return read_push(c, from->push, &to->body.push);
-    case OPTIMD__V1__REPLY__BODY_PULL:
+    case OPT_MESSAGE_PULL:
         return read_pull(c, from->pull, &to->body.pull);
-    case OPTIMD__V1__REPLY__BODY_PUSH_PULL:
+    case OPT_MESSAGE_PUSH_PULL:
         return read_push_pull(c, from->push_pull, &to->body.push_pull);
-    case OPTIMD__V1__REPLY__BODY_WAIT:
+    case OPT_MESSAGE_WAIT:
         to->body.wait = (struct opt_wait_reply){ .step = from->wait->step,
                                                  .epoch = from->wait->epoch };
         return read_lost(c, from->wait->lost, from->wait->n_lost, &to->body.wait.lost);
-    case OPTIMD__V1__REPLY__BODY_BARRIER:
+    case OPT_MESSAGE_BARRIER:
         to->body.barrier = (struct opt_wait_reply){ .step = from->barrier->step,
                                                     .epoch = from->barrier->epoch };
         return read_lost(c, from->barrier->lost, from->barrier->n_lost,
                          &to->body.barrier.lost);
-    case OPTIMD__V1__REPLY__BODY_STATISTICS:
+    case OPT_MESSAGE_STATISTICS:
         return read_statistics(c, from->statistics, &to->body.statistics);
-    case OPTIMD__V1__REPLY__BODY_SET:
+    case OPT_MESSAGE_SET:
         to->body.set =
             (struct opt_set_reply){ .step = from->set->step,
                                     .specification = from->set->specification };
         return OPT_OK;
-    case OPTIMD__V1__REPLY__BODY_SHARE:
+    case OPT_MESSAGE_SHARE:
         to->body.share =
             (struct opt_share_reply){ .gradient_bytes = from->share->gradient_bytes,
                                       .weight_bytes = from->share->weight_bytes };
         return OPT_OK;
-    case OPTIMD__V1__REPLY__BODY_ASSIGN:
-    case OPTIMD__V1__REPLY__BODY_LIST:
-    case OPTIMD__V1__REPLY__BODY_DESCRIBE:
-    case OPTIMD__V1__REPLY__BODY_LEAVE:
-    case OPTIMD__V1__REPLY__BODY_REST:
-    case OPTIMD__V1__REPLY__BODY_HEARTBEAT:
-    case OPTIMD__V1__REPLY__BODY_GOODBYE:
-    case OPTIMD__V1__REPLY__BODY_DELETE:
+    case OPT_MESSAGE_ASSIGN:
+    case OPT_MESSAGE_LIST:
+    case OPT_MESSAGE_DESCRIBE:
+    case OPT_MESSAGE_LEAVE:
+    case OPT_MESSAGE_REST:
+    case OPT_MESSAGE_HEARTBEAT:
+    case OPT_MESSAGE_GOODBYE:
+    case OPT_MESSAGE_DELETE:
         return OPT_OK;
     default:
         return opt_fail(c->error, OPT_INVALID_ARGUMENT, "a reply has no body");
@@ -288,21 +288,19 @@ enum opt_status opt_reply_read(const uint8_t *header, size_t size, size_t data_s
         return status;
     }
     const Optimd__V1__Reply *from = (const Optimd__V1__Reply *)message;
-    if (from->body_case == OPTIMD__V1__REPLY__BODY__NOT_SET && seen.unknown_body != 0) {
+    if (seen.body == OPT_MESSAGE_NONE && seen.unknown_body != 0) {
         return opt_fail(error, OPT_UNIMPLEMENTED,
                         "a reply's body is field %u, which this version does not know",
                         seen.unknown_body);
     }
-    if (from->id == 0 && from->body_case != OPTIMD__V1__REPLY__BODY_ERROR) {
+    if (from->id == 0 && seen.body != OPT_MESSAGE_ERROR) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "a reply has the id 0; only an error may");
     }
     struct opt_reply reply = { .id = from->id,
-                               .message = (enum opt_message)from->body_case };
-    if (from->checksum_case == OPTIMD__V1__REPLY__CHECKSUM_XXH3) {
-        reply.has_checksum = true;
-        reply.checksum = from->xxh3;
-    }
+                               .has_checksum = from->xxh3 != 0,
+                               .checksum = from->xxh3,
+                               .message = seen.body };
     status = read_body(
         &(struct context){ .data_size = data_size, .arena = arena, .error = error },
         from, &reply);
@@ -523,8 +521,7 @@ static void write_reply(struct opt_writer *writer, const void *what)
     opt_write_number(writer, REPLY_ID, reply->id);
     if (reply->has_checksum) {
         Optimd__V1__Reply message = OPTIMD__V1__REPLY__INIT;
-        message.checksum_case = OPTIMD__V1__REPLY__CHECKSUM_XXH3;
-        message.xxh3 = reply->checksum;
+        message.xxh3 = opt_checksum(reply->checksum);
         opt_write_fields(writer, &message.base);
     }
 

@@ -359,49 +359,49 @@ static enum opt_status read_body(const struct context *c,
                                  const Optimd__V1__Request *from,
                                  struct opt_request *to)
 {
-    switch (from->body_case) {
-    case OPTIMD__V1__REQUEST__BODY_HELLO:
+    switch (to->message) {
+    case OPT_MESSAGE_HELLO:
         return read_hello(c, from->hello, &to->body.hello);
-    case OPTIMD__V1__REQUEST__BODY_CREATE:
+    case OPT_MESSAGE_CREATE:
         return read_create(c, from->create, &to->body.create);
-    case OPTIMD__V1__REQUEST__BODY_OPEN:
+    case OPT_MESSAGE_OPEN:
         return read_open(c, from->open, &to->body.open);
-    case OPTIMD__V1__REQUEST__BODY_ASSIGN:
+    case OPT_MESSAGE_ASSIGN:
         return read_assign(c, from->assign, &to->body.assign);
-    case OPTIMD__V1__REQUEST__BODY_DESCRIBE:
+    case OPT_MESSAGE_DESCRIBE:
         to->body.describe = from->describe->model;
         return opt_wire_name(from->describe->model, "model name", c->error);
-    case OPTIMD__V1__REQUEST__BODY_PUSH:
+    case OPT_MESSAGE_PUSH:
         return read_push(c, from->push, &to->body.push);
-    case OPTIMD__V1__REQUEST__BODY_PULL:
+    case OPT_MESSAGE_PULL:
         return read_pull(c, from->pull, &to->body.pull);
-    case OPTIMD__V1__REQUEST__BODY_PUSH_PULL:
+    case OPT_MESSAGE_PUSH_PULL:
         return read_push_pull(c, from->push_pull, &to->body.push_pull);
-    case OPTIMD__V1__REQUEST__BODY_WAIT:
+    case OPT_MESSAGE_WAIT:
         to->body.wait.model = from->wait->model;
         to->body.wait.step = from->wait->step;
         to->body.wait.epoch = from->wait->epoch;
         return OPT_OK;
-    case OPTIMD__V1__REQUEST__BODY_LEAVE:
+    case OPT_MESSAGE_LEAVE:
         to->body.leave = from->leave->model;
         return OPT_OK;
-    case OPTIMD__V1__REQUEST__BODY_REST:
+    case OPT_MESSAGE_REST:
         to->body.rest = from->rest->model;
         return OPT_OK;
-    case OPTIMD__V1__REQUEST__BODY_SHARE:
+    case OPT_MESSAGE_SHARE:
         to->body.share = from->share->model;
         return OPT_OK;
-    case OPTIMD__V1__REQUEST__BODY_BARRIER:
+    case OPT_MESSAGE_BARRIER:
         return read_barrier(c, from->barrier, &to->body.barrier);
-    case OPTIMD__V1__REQUEST__BODY_DELETE:
+    case OPT_MESSAGE_DELETE:
         to->body.delete_ = from->delete_->model;
         return opt_wire_name(from->delete_->model, "model name", c->error);
-    case OPTIMD__V1__REQUEST__BODY_SET:
+    case OPT_MESSAGE_SET:
         return read_set(c, from->set, &to->body.set);
-    case OPTIMD__V1__REQUEST__BODY_LIST:
-    case OPTIMD__V1__REQUEST__BODY_STATISTICS:
-    case OPTIMD__V1__REQUEST__BODY_HEARTBEAT:
-    case OPTIMD__V1__REQUEST__BODY_GOODBYE:
+    case OPT_MESSAGE_LIST:
+    case OPT_MESSAGE_STATISTICS:
+    case OPT_MESSAGE_HEARTBEAT:
+    case OPT_MESSAGE_GOODBYE:
         return OPT_OK;
     default:
         return opt_fail(c->error, OPT_INVALID_ARGUMENT, "a request has no body");
@@ -430,8 +430,7 @@ enum opt_status opt_request_read(const uint8_t *header, size_t size, size_t data
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "a request has the id 0; it must have another one");
     }
-    if (from->body_case == OPTIMD__V1__REQUEST__BODY__NOT_SET &&
-        seen.unknown_body != 0) {
+    if (seen.body == OPT_MESSAGE_NONE && seen.unknown_body != 0) {
         return opt_fail(
             error, OPT_UNIMPLEMENTED,
             "a request's body is field %u, which this version does not know",
@@ -446,11 +445,9 @@ enum opt_status opt_request_read(const uint8_t *header, size_t size, size_t data
                                    .timeout_ms = from->timeout_ms,
                                    .released = from->released,
                                    .released_count = from->n_released,
-                                   .message = (enum opt_message)from->body_case };
-    if (from->checksum_case == OPTIMD__V1__REQUEST__CHECKSUM_XXH3) {
-        request.has_checksum = true;
-        request.checksum = from->xxh3;
-    }
+                                   .has_checksum = from->xxh3 != 0,
+                                   .checksum = from->xxh3,
+                                   .message = seen.body };
     status = read_body(
         &(struct context){ .data_size = data_size, .arena = arena, .error = error },
         from, &request);

@@ -272,8 +272,7 @@ static void write_request(struct opt_writer *writer, const void *what)
     opt_write_number(writer, REQUEST_TIMEOUT_MS, request->timeout_ms);
     if (request->has_checksum) {
         Optimd__V1__Request message = OPTIMD__V1__REQUEST__INIT;
-        message.checksum_case = OPTIMD__V1__REQUEST__CHECKSUM_XXH3;
-        message.xxh3 = request->checksum;
+        message.xxh3 = opt_checksum(request->checksum);
         opt_write_fields(writer, &message.base);
     }
     if (request->released_count > 0) {

@@ -13,21 +13,34 @@ static enum opt_status scan(const ProtobufCMessageDescriptor *descriptor,
                             const uint8_t *bytes, size_t size,
                             struct opt_wire_seen *seen, struct opt_error *error);
 
-/* Whether a field holds one message: each member of a oneof, or a singular field. */
+/* Whether a field holds one message: at the top of a Request or a Reply, its body. */
 static bool is_single_message(const ProtobufCFieldDescriptor *field)
 {
     return field->type == PROTOBUF_C_TYPE_MESSAGE &&
            field->label != PROTOBUF_C_LABEL_REPEATED;
 }
 
-/* The bit that stands for a field: the members of a oneof share bit 0. */
-static uint64_t bit_of(const ProtobufCMessageDescriptor *descriptor,
-                       const ProtobufCFieldDescriptor *field)
+/* A message that may be given once: a message has one of each, and one body. */
+static enum opt_status scan_single(const ProtobufCMessageDescriptor *descriptor,
+                                   const ProtobufCFieldDescriptor *known,
+                                   uint64_t *given, struct opt_wire_seen *seen,
+                                   struct opt_error *error)
 {
-    if ((field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0) {
-        return 1;
+    uint64_t bit = UINT64_C(1) << (known - descriptor->fields);
+    if (seen != NULL && seen->body != OPT_MESSAGE_NONE) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "%s has a second body, %s; it must have one",
+                        descriptor->short_name, known->name);
     }
-    return UINT64_C(2) << (field - descriptor->fields);
+    if ((*given & bit) != 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "%s.%s is given twice",
+                        descriptor->short_name, known->name);
+    }
+    *given |= bit;
+    if (seen != NULL) {
+        seen->body = (enum opt_message)known->id;
+    }
+    return OPT_OK;
 }
 
 /* Packed 32-bit numbers: protobuf-c would cut larger ones. */
@@ -134,17 +147,13 @@ static enum opt_status scan(const ProtobufCMessageDescriptor *descriptor,
             }
             continue;
         }
+        enum opt_status status = OPT_OK;
         if (is_single_message(known)) {
-            uint64_t bit = bit_of(descriptor, known);
-            if ((given & bit) != 0) {
-                return opt_fail(error, OPT_INVALID_ARGUMENT,
-                                bit == 1 ? "%s has a second body, %s; it must have one"
-                                         : "%s.%s is given twice",
-                                descriptor->short_name, known->name);
-            }
-            given |= bit;
+            status = scan_single(descriptor, known, &given, seen, error);
         }
-        enum opt_status status = scan_value(descriptor, known, &field, value, error);
+        if (status == OPT_OK) {
+            status = scan_value(descriptor, known, &field, value, error);
+        }
         if (status != OPT_OK) {
             return status;
         }

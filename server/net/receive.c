@@ -209,7 +209,7 @@ static void on_end(struct conn *conn)
     /* In a request without data it only asks for one in the answer. */
     if (!conn->unwanted && letter->request.has_checksum &&
         letter->data_size + letter->placed > 0) {
-        uint64_t sum = XXH3_64bits_digest(conn->hash);
+        uint64_t sum = opt_checksum(XXH3_64bits_digest(conn->hash));
         if (sum != letter->request.checksum) {
             letter_fail(letter, OPT_DATA_LOSS,
                         "the XXH3-64 of the data is %016" PRIx64

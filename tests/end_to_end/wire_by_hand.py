@@ -86,6 +86,11 @@ class Refused(Exception):
         self.message = error.message
 
 
+def body_of(reply):
+    """The name of its body: of its fields, the one that is a message."""
+    return next(field.name for field, _ in reply.ListFields() if field.message_type)
+
+
 class Connection:
     """A socket to the daemon. Every wait ends after `patience` seconds."""
 
@@ -132,7 +137,7 @@ class Connection:
         """The one Reply to a request; its error is raised."""
         reply = self.receive()
         assert reply.id == id, f'an answer to {reply.id} instead of {id}'
-        if reply.WhichOneof('body') == 'error':
+        if reply.HasField('error'):
             raise Refused(reply.error)
         return reply
 
