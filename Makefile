@@ -204,10 +204,12 @@ $(CLIENT_ARCHIVE): $(BUILD)/liboptclient.o
 	@rm -f $@
 	$(call say,AR)
 	$(Q)$(AR) rcs $@ $^
+# Nobody unloads it: a thread that looks up a name for a client that has been closed may
+# still be in it.
 $(CLIENT_SHARED): $(CLIENT_OBJECTS) $(COMMON_LIBRARY)
 	$(call say,LD)
-	$(Q)$(CC) -shared -Wl,-soname,liboptclient.so.$(ABI) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ \
-		$^ $(OUR_LIBS)
+	$(Q)$(CC) -shared -Wl,-soname,liboptclient.so.$(ABI) -Wl,-z,nodelete $(OUR_LDFLAGS) \
+		$(LDFLAGS) -o $@ $^ $(OUR_LIBS)
 $(CLIENT_LINKS): $(CLIENT_SHARED)
 	@ln -sf $(<F) $@
 

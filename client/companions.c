@@ -21,9 +21,9 @@ enum optclient_status optclient_barrier(struct optclient_model *model,
         return status;
     }
     call_init(&call, client, model, OPT_MESSAGE_BARRIER, timeout_ms);
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     call.request.body.barrier.sequence = ++model->last_barrier;
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
     status = entry_run(&call);
     if (status == OPTCLIENT_OK && result != NULL) {
         *result = call.result;
@@ -62,7 +62,7 @@ int optclient_lost(struct optclient_model *model, char *name, size_t capacity)
     if (model->client->process != process_id()) {
         return 0; /* the lock may never be given back */
     }
-    pthread_mutex_lock(&model->client->lock);
+    session_lock(model->client);
     while (found == 0 && model->lost_given < model->lost_count) {
         char **place = &model->lost[model->lost_given++ % OPENED_LOST_KEPT];
         if (*place != NULL) {
@@ -72,6 +72,6 @@ int optclient_lost(struct optclient_model *model, char *name, size_t capacity)
         free(*place);
         *place = NULL;
     }
-    pthread_mutex_unlock(&model->client->lock);
+    session_unlock(model->client);
     return found;
 }

@@ -1,8 +1,8 @@
 #include "client/driver.h"
 
-#include <limits.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <uv.h>
 
 #include "client/exchange.h"
 #include "client/session.h"
@@ -37,13 +37,13 @@ static void end(struct optclient *client)
     }
 }
 
-/* For poll(2): until the call's time has passed, rounded up. */
+/* For poll(2): until the call's time has passed, rounded up, or it is time to look. */
 static int ms_left(const struct optclient_call *call)
 {
     uint64_t now = uv_hrtime();
     uint64_t limit = session_limit(call->client, call);
     uint64_t ms = limit <= now ? 0 : (limit - now + NS_PER_MS - 1) / NS_PER_MS;
-    return ms > INT_MAX ? INT_MAX : (int)ms;
+    return ms > SESSION_REST_MS ? SESSION_REST_MS : (int)ms;
 }
 
 /* poll(2), which looks for a while before it sleeps, if the client is to do so. */
@@ -67,12 +67,14 @@ static void doze(struct optclient_call *call)
                                  { .fd = client->nudge, .events = POLLIN } };
     int ms = ms_left(call);
     client->driver_events = events;
-    pthread_mutex_unlock(&client->lock);
+    int paused = session_pause(client);
     int due = look(client, watched, ms);
-    pthread_mutex_lock(&client->lock);
+    session_resume(client, paused);
     client->driver_events = 0;
     eventfd_t nudges;
-    if (watched[1].revents != 0) {
+    if (due > 0 && (watched[1].revents & POLLNVAL) != 0) {
+        session_robbed(client);
+    } else if (due > 0 && watched[1].revents != 0) {
         (void)eventfd_read(client->nudge, &nudges);
     }
     if (due == 0) {
@@ -103,7 +105,7 @@ void driver_wait(struct optclient_call *call)
             drive(call);
             end(client);
         } else {
-            pthread_cond_wait(&call->changed, &client->lock);
+            session_await(client, &call->changed);
         }
     }
     if (client->driver == call) {

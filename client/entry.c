@@ -93,18 +93,18 @@ void entry_wait(struct optclient_call *call)
 enum optclient_status entry_run(struct optclient_call *call)
 {
     struct optclient *client = call->client;
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     driver_begin(call);
     session_post(client, call);
     entry_wait(call);
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
     return entry_report(&call->error);
 }
 
 void entry_leave(struct optclient *client)
 {
     bool last = client->references == 0;
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
     if (!last) {
         return;
     }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include <uv.h>
 
 #include "client/exchange.h"
 #include "client/opened.h"

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <uv.h>
 
 #include "client/callbacks.h"
 #include "client/driver.h"

@@ -60,13 +60,13 @@ struct optclient_model *opened_new(struct optclient *client, const char *name,
     model->client = client;
     model->joined = joined;
     model->shared.file = -1;
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     model->next = client->models;
     if (model->next != NULL) {
         model->next->previous = model;
     }
     client->models = model;
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
     return model;
 }
 
@@ -140,7 +140,7 @@ void optclient_model_close(struct optclient_model *model)
         return;
     }
     struct optclient *client = model->client;
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     session_cancel(client, model, "the model is being closed");
     shared_view_close(model);
     if (model->joined && model->loss.status == OPT_OK) {
@@ -168,7 +168,7 @@ void optclient_model_close(struct optclient_model *model)
     } else {
         opened_drop(model);
     }
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
 }
 
 size_t optclient_model_tensors(const struct optclient_model *model)

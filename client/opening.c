@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uv.h>
 
 #include "client/entry.h"
 #include "client/opened.h"
@@ -132,12 +133,12 @@ static bool keep_specification(struct optclient_model *model, const char *text)
 static void withdraw(struct optclient_model *model)
 {
     struct optclient *client = model->client;
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     if (model->loss.status == OPT_OK) {
         session_break(client, "the initial weights of model \"%s\" were not uploaded",
                       model->name);
     }
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
 }
 
 static struct opt_consistency consistency_of(const struct optclient_policy *policy)
@@ -196,9 +197,9 @@ static enum optclient_status create_once(const struct creation *creation)
 static void share(struct optclient_model *model)
 {
     struct optclient *client = model->client;
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     bool mine = shared_possible(client) && shared_claim(model);
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
     if (mine) {
         struct optclient_call call;
         call_init(&call, client, model, OPT_MESSAGE_SHARE, SHARE_MS);
@@ -211,13 +212,13 @@ static void share(struct optclient_model *model)
 static enum optclient_status finish_opening(struct optclient_model *model)
 {
     struct optclient *client = model->client;
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     struct opt_error loss = model->loss;
     if (loss.status == OPT_OK) {
         model->stage = OPENED_READY;
         model->restore_id = OPENED_RESTORED;
     }
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
     if (loss.status == OPT_OK) {
         share(model);
     }
@@ -227,10 +228,10 @@ static enum optclient_status finish_opening(struct optclient_model *model)
 /* Forget a lost connection, or somebody else's failure, and start anew. */
 static void start_over(struct optclient_model *model)
 {
-    pthread_mutex_lock(&model->client->lock);
+    session_lock(model->client);
     model->loss = (struct opt_error){ .status = OPT_OK };
     model->stage = OPENED_WANTED;
-    pthread_mutex_unlock(&model->client->lock);
+    session_unlock(model->client);
 }
 
 static enum optclient_status create_until_deadline(struct creation *creation)
@@ -289,9 +290,9 @@ static struct optclient_values *initial_values(const float *const *initial,
 static void discard(struct optclient_model *model)
 {
     struct optclient *client = model->client;
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     opened_drop(model);
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
 }
 
 enum optclient_status optclient_create(struct optclient *client, const char *name,

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,7 +160,7 @@ enum optclient_status optclient_connect(const char *address,
         return entry_report(&error);
     }
     if (session_start(client, &error) != OPT_OK) {
-        pthread_mutex_lock(&client->lock);
+        session_lock(client);
         client->references--;
         entry_leave(client);
         return entry_report(&error);
@@ -184,25 +185,27 @@ void optclient_close(struct optclient *client)
     if (client == NULL || client->process != process_id() || callbacks_inside(client)) {
         return;
     }
-    pthread_mutex_lock(&client->lock);
+    int cancel_state;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    session_lock(client);
     client->closing = true;
     session_cancel(client, NULL, "the client is being closed");
     session_wake(client);
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
     pthread_join(client->thread, NULL);
     callbacks_stop(client);
-    uv_loop_close(&client->loop);
 
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     while (client->callers > 0) {
-        pthread_cond_wait(&client->left, &client->lock);
+        session_await(client, &client->left);
     }
-    close(client->nudge);
+    session_stop(client);
     while (client->models != NULL) {
         opened_drop(client->models);
     }
     client->references--;
     entry_leave(client);
+    (void)pthread_setcancelstate(cancel_state, NULL);
 }
 
 void optclient_usage(const struct optclient *client, struct optclient_usage *out)
@@ -213,11 +216,11 @@ void optclient_usage(const struct optclient *client, struct optclient_usage *out
         *out = (struct optclient_usage){ 0 }; /* the lock may never be given back */
         return;
     }
-    pthread_mutex_lock(&locked->lock);
+    session_lock(locked);
     *out = client->usage;
     if (client->uplink != NULL) {
         out->bytes_sent += client->uplink->bytes_sent;
         out->bytes_received += client->uplink->bytes_received;
     }
-    pthread_mutex_unlock(&locked->lock);
+    session_unlock(locked);
 }

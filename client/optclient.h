@@ -34,6 +34,9 @@
  * would wait for their own thread; so do all in a child after fork, where that thread
  * is missing: a child makes a client of its own.
  *
+ * A thread that is cancelled (pthread_cancel) in a function of the library returns from
+ * it first. Memory shared with the daemon is not inherited by a child after fork.
+ *
  * Every call on a model can also fail with OPTCLIENT_UNAVAILABLE (no connection until
  * the deadline), OPTCLIENT_NOT_FOUND (the daemon does not have the model any more: it
  * was deleted, or the daemon was started anew; close the model and create it again),

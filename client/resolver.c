@@ -5,11 +5,12 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 struct lookup {
     struct address address;
     pthread_mutex_t lock; /* guards the rest */
-    uv_async_t *wake;     /* NULL once abandoned */
+    int wake;             /* eventfd of who waits; -1 once abandoned */
     bool answered;
     int code; /* of getaddrinfo */
     struct route *found;
@@ -79,9 +80,9 @@ static void *lookup_thread(void *argument)
     lookup->answered = true;
     lookup->code = code;
     lookup->found = found;
-    bool wanted = lookup->wake != NULL;
+    bool wanted = lookup->wake >= 0;
     if (wanted) {
-        uv_async_send(lookup->wake);
+        (void)eventfd_write(lookup->wake, 1);
     }
     pthread_mutex_unlock(&lookup->lock);
     if (!wanted) {
@@ -111,7 +112,7 @@ static bool start_thread(struct lookup *lookup)
     return started;
 }
 
-enum opt_status lookup_start(const struct address *address, uv_async_t *wake,
+enum opt_status lookup_start(const struct address *address, int wake,
                              struct lookup **out, struct opt_error *error)
 {
     struct lookup *lookup = calloc(1, sizeof(*lookup));
@@ -124,7 +125,7 @@ enum opt_status lookup_start(const struct address *address, uv_async_t *wake,
     lookup->wake = wake;
     if (look_up(address, AI_NUMERICHOST, &lookup->found) == 0) {
         lookup->answered = true;
-        uv_async_send(wake);
+        (void)eventfd_write(wake, 1);
     } else if (!start_thread(lookup)) {
         lookup_free(lookup);
         return opt_fail(error, OPT_UNAVAILABLE, "cannot start a thread to look up %s",
@@ -160,7 +161,7 @@ void lookup_abandon(struct lookup *lookup)
     }
     pthread_mutex_lock(&lookup->lock);
     bool answered = lookup->answered;
-    lookup->wake = NULL;
+    lookup->wake = -1;
     pthread_mutex_unlock(&lookup->lock);
     if (answered) {
         lookup_free(lookup);

@@ -1,7 +1,7 @@
 /* resolver — a host name to addresses, without ever holding up the client's thread.
  *
  * The system's resolver may block for many seconds and cannot be interrupted. Each
- * look-up therefore has a thread of its own, which reports by waking the client's loop;
+ * look-up therefore has a thread of its own, which reports by waking the client's;
  * a client that no longer wants the answer abandons the look-up and goes on. Numeric
  * addresses and Unix sockets are answered at once, without a thread.
  */
@@ -10,7 +10,6 @@
 
 #include <stdbool.h>
 #include <sys/socket.h>
-#include <uv.h>
 
 #include "client/address.h"
 #include "common/status.h"
@@ -25,10 +24,10 @@ struct route {
 };
 void routes_free(struct route *routes);
 
-/* Begin. wake is signalled once the answer is there (perhaps before this returns); it
- * is borrowed until lookup_take gives an answer or lookup_abandon is called.
+/* Begin. wake, an eventfd, is written to once the answer is there (perhaps before this
+ * returns); it is borrowed until lookup_take gives an answer or lookup_abandon is called.
  * OPT_UNAVAILABLE with a sentence if no thread can be had. */
-enum opt_status lookup_start(const struct address *address, uv_async_t *wake,
+enum opt_status lookup_start(const struct address *address, int wake,
                              struct lookup **out, struct opt_error *error);
 
 /* The answer. False: not there yet. True: the lookup is freed, and either *out is a

@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include <uv.h>
 
 #include "client/driver.h"
 #include "client/exchange.h"
@@ -19,17 +20,56 @@
 enum {
     NS_PER_MS = 1000000,
     RECEIVES_AT_ONCE = 4, /* before others have their turn at the lock */
-    PULSE_MIN_MS = 10
+    PULSE_MIN_MS = 10,
+    DEAF_MS = 100 /* how often the client's thread looks if nobody can wake it */
 };
 
 static void tend(struct optclient *client);
 static void attempt(struct optclient *client);
 
+/* --------------------------------------------------------------------------- locking
+ */
+
+void session_lock(struct optclient *client)
+{
+    int state;
+    pthread_mutex_lock(&client->lock);
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    client->cancel_state = state;
+}
+
+void session_unlock(struct optclient *client)
+{
+    int state = client->cancel_state;
+    pthread_mutex_unlock(&client->lock);
+    (void)pthread_setcancelstate(state, NULL);
+}
+
+void session_await(struct optclient *client, pthread_cond_t *condition)
+{
+    int state = client->cancel_state;
+    pthread_cond_wait(condition, &client->lock);
+    client->cancel_state = state;
+}
+
+int session_pause(struct optclient *client)
+{
+    int state = client->cancel_state;
+    pthread_mutex_unlock(&client->lock);
+    return state;
+}
+
+void session_resume(struct optclient *client, int paused)
+{
+    pthread_mutex_lock(&client->lock);
+    client->cancel_state = paused;
+}
+
 /* ------------------------------------------------------------------- waking, timing */
 
 void session_wake(struct optclient *client)
 {
-    uv_async_send(&client->wake);
+    (void)eventfd_write(client->wake, 1);
 }
 
 bool session_on_thread(const struct optclient *client)
@@ -42,35 +82,22 @@ void session_alarm(struct optclient *client, uint64_t when_ns)
     if (when_ns < client->alarm_ns) {
         client->alarm_ns = when_ns;
     }
-    if (client->alarm_ns < client->alarm_set_ns && !session_on_thread(client)) {
+    if (client->alarm_ns < client->sleeps_until_ns && !session_on_thread(client)) {
+        client->sleeps_until_ns = client->alarm_ns;
         session_wake(client);
     }
 }
 
-/* Milliseconds from now until then, rounded up. */
-static uint64_t ms_until(uint64_t when_ns)
-{
-    uint64_t now = uv_hrtime();
-    return when_ns <= now ? 0 : (when_ns - now + NS_PER_MS - 1) / NS_PER_MS;
-}
-
-static void on_step(uv_timer_t *timer);
-
 /* The present state may last so long. */
 static void limit_step(struct optclient *client, uint64_t ms)
 {
-    uv_update_time(&client->loop);
-    uv_timer_start(&client->step, on_step, ms, 0);
+    client->step_ns = uv_hrtime() + ms * NS_PER_MS;
 }
 
-static void on_alarm(uv_timer_t *timer)
+static void on_alarm(struct optclient *client)
 {
-    struct optclient *client = timer->data;
-    pthread_mutex_lock(&client->lock);
     client->alarm_ns = UINT64_MAX;
-    client->alarm_set_ns = UINT64_MAX;
     session_expire(client);
-    tend(client);
 }
 
 /* ---------------------------------------------------------------------- connections */
@@ -105,8 +132,8 @@ static void give_up_attempt(struct optclient *client)
     client->lookup = NULL;
     routes_free(client->found);
     client->found = NULL;
-    uv_timer_stop(&client->pulse);
-    uv_timer_stop(&client->step);
+    client->pulse_ns = UINT64_MAX;
+    client->step_ns = UINT64_MAX;
     if (client->uplink != NULL) {
         client->usage.bytes_sent += client->uplink->bytes_sent;
         client->usage.bytes_received += client->uplink->bytes_received;
@@ -121,10 +148,6 @@ static void finish_close(struct optclient *client)
 {
     give_up_attempt(client);
     client->state = SESSION_CLOSED;
-    uv_close((uv_handle_t *)&client->wake, NULL);
-    uv_close((uv_handle_t *)&client->alarm, NULL);
-    uv_close((uv_handle_t *)&client->step, NULL);
-    uv_close((uv_handle_t *)&client->pulse, NULL);
 }
 
 /* The connection, or the attempt to have one, has come to nothing. */
@@ -149,8 +172,6 @@ static void fall_back(struct optclient *client)
     }
 }
 
-static void on_socket(uv_poll_t *poll, int status, int events);
-
 /* Try the next of the addresses that were found. */
 static void try_next(struct optclient *client)
 {
@@ -160,10 +181,8 @@ static void try_next(struct optclient *client)
         if (client->uplink != NULL) {
             uplink_close(client->uplink);
         }
-        client->uplink =
-            uplink_connect(&client->loop, route, on_socket, &client->trouble);
+        client->uplink = uplink_connect(route, &client->trouble);
         if (client->uplink != NULL) {
-            client->uplink->poll.data = client;
             client->state = SESSION_CONNECTING;
             limit_step(client, SESSION_STEP_MS);
             return;
@@ -189,7 +208,7 @@ static void attempt(struct optclient *client)
 {
     client->state = SESSION_RESOLVING;
     limit_step(client, SESSION_STEP_MS);
-    if (lookup_start(&client->address, &client->wake, &client->lookup,
+    if (lookup_start(&client->address, client->wake, &client->lookup,
                      &client->trouble) != OPT_OK) {
         fall_back(client);
     }
@@ -210,8 +229,6 @@ static void on_connected(struct optclient *client)
     exchange_greet(client);
 }
 
-static void on_pulse(uv_timer_t *timer);
-
 void session_ready(struct optclient *client)
 {
     client->state = SESSION_READY;
@@ -227,19 +244,17 @@ void session_ready(struct optclient *client)
     }
     /* Replies are handled by the client's thread, so this is it. */
     backoff_reset(&client->backoff);
-    uv_timer_stop(&client->step);
-    uint64_t pulse_ms = client->daemon.heartbeat_ms < PULSE_MIN_MS
-                            ? PULSE_MIN_MS
-                            : client->daemon.heartbeat_ms;
-    uv_update_time(&client->loop);
-    uv_timer_start(&client->pulse, on_pulse, pulse_ms, pulse_ms);
+    client->step_ns = UINT64_MAX;
+    client->pulse_ms = client->daemon.heartbeat_ms < PULSE_MIN_MS
+                           ? PULSE_MIN_MS
+                           : client->daemon.heartbeat_ms;
+    client->pulse_ns = uv_hrtime() + (uint64_t)client->pulse_ms * NS_PER_MS;
 }
 
 /* The state has lasted as long as it may. */
-static void on_step(uv_timer_t *timer)
+static void on_step(struct optclient *client)
 {
-    struct optclient *client = timer->data;
-    pthread_mutex_lock(&client->lock);
+    client->step_ns = UINT64_MAX;
     switch (client->state) {
     case SESSION_IDLE:
         attempt(client);
@@ -267,7 +282,6 @@ static void on_step(uv_timer_t *timer)
     case SESSION_CLOSED:
         break;
     }
-    tend(client);
 }
 
 /* Once per heartbeat time: say something, and see whether the daemon has.
@@ -277,10 +291,9 @@ static void on_step(uv_timer_t *timer)
  * bytes arrive which were under way at the last pulse is a sign of life too: while a
  * large push goes over a slow network, nothing else may pass.
  */
-static void on_pulse(uv_timer_t *timer)
+static void on_pulse(struct optclient *client)
 {
-    struct optclient *client = timer->data;
-    pthread_mutex_lock(&client->lock);
+    client->pulse_ns = uv_hrtime() + (uint64_t)client->pulse_ms * NS_PER_MS;
     if (client->uplink != NULL && client->state == SESSION_READY) {
         const struct uplink *uplink = client->uplink;
         uint64_t pending = uplink_pending(uplink);
@@ -291,7 +304,7 @@ static void on_pulse(uv_timer_t *timer)
         client->taken_seen = arrived;
         client->pending_seen = pending > 0;
         client->silent_pulses = quiet ? client->silent_pulses + 1 : 0;
-        uint64_t pulse_ms = uv_timer_get_repeat(&client->pulse);
+        uint64_t pulse_ms = client->pulse_ms;
         uint64_t silence_ms = client->silent_pulses * pulse_ms;
         if (silence_ms >= 3 * pulse_ms && silence_ms >= client->daemon.lease_ms) {
             session_break(client, "the daemon has been silent for %" PRIu64 " ms",
@@ -301,7 +314,6 @@ static void on_pulse(uv_timer_t *timer)
         }
         client->active = false;
     }
-    tend(client);
 }
 
 void session_take_in(struct optclient *client)
@@ -340,38 +352,20 @@ void session_watch_later(struct optclient *client)
                    client->sent.first == NULL ? SESSION_CALM_US : SESSION_PATIENCE_US);
 }
 
-static void on_socket(uv_poll_t *poll, int status, int events)
+/* The bell rings. */
+static void on_socket(struct optclient *client)
 {
-    struct optclient *client = poll->data;
-    (void)events;
-    pthread_mutex_lock(&client->lock);
     if (client->state == SESSION_CONNECTING) {
         on_connected(client);
-        tend(client);
-        return;
+    } else {
+        uplink_told(client->uplink);
+        session_take_in(client);
     }
-    if (status < 0) {
-        session_break(client, "%s", uv_strerror(status));
-    }
-    uplink_told(client->uplink);
-    session_take_in(client);
-    tend(client);
 }
 
 /* -------------------------------------------------------------- the client's thread */
 
-static void set_alarm(struct optclient *client)
-{
-    if (client->state == SESSION_CLOSED || client->alarm_ns >= client->alarm_set_ns) {
-        return;
-    }
-    client->alarm_set_ns = client->alarm_ns;
-    uv_update_time(&client->loop);
-    uv_timer_start(&client->alarm, on_alarm, ms_until(client->alarm_ns), 0);
-}
-
-/* What every callback of the loop ends with: do what has become due, and give back the
- * lock. */
+/* What follows everything that has happened: do what has become due. */
 static void tend(struct optclient *client)
 {
     if (client->state == SESSION_RESOLVING) {
@@ -398,24 +392,78 @@ static void tend(struct optclient *client)
             fall_back(client);
         }
     }
-    set_alarm(client);
-    pthread_mutex_unlock(&client->lock);
 }
 
-static void on_wake(uv_async_t *wake)
+/* When something is due by time alone. */
+static uint64_t next_due(const struct optclient *client)
 {
-    struct optclient *client = wake->data;
-    pthread_mutex_lock(&client->lock);
-    tend(client);
+    uint64_t next = client->alarm_ns;
+    next = client->step_ns < next ? client->step_ns : next;
+    return client->pulse_ns < next ? client->pulse_ns : next;
+}
+
+void session_robbed(struct optclient *client)
+{
+    struct opt_error error;
+    opt_fail(&error, OPT_FAILED_PRECONDITION,
+             "this program has closed a descriptor of the client library");
+    session_wake(client);
+    /* What has the number next may be anybody's: it is not touched any more. */
+    client->wake = -1;
+    client->nudge = -1;
+    session_refuse(client, &error);
+}
+
+/* Sleep until something is due. True: the bell rings. */
+static bool rest(struct optclient *client)
+{
+    struct pollfd watched[2] = {
+        { .fd = client->wake, .events = POLLIN },
+        { .fd = client->uplink != NULL ? client->uplink->bell : -1, .events = POLLIN },
+    };
+    uint64_t now = uv_hrtime();
+    uint64_t next = next_due(client);
+    uint64_t ms = next <= now ? 0 : (next - now + NS_PER_MS - 1) / NS_PER_MS;
+    uint64_t most = client->wake < 0 ? DEAF_MS : SESSION_REST_MS;
+    client->sleeps_until_ns = next;
+    int paused = session_pause(client);
+    int due = poll(watched, 2, (int)(ms < most ? ms : most));
+    session_resume(client, paused);
+    eventfd_t wishes;
+    if (due > 0 && (watched[0].revents & POLLIN) != 0) {
+        (void)eventfd_read(client->wake, &wishes);
+    }
+    if (due > 0 && ((watched[0].revents | watched[1].revents) & POLLNVAL) != 0) {
+        session_robbed(client);
+        return false;
+    }
+    return due > 0 && watched[1].revents != 0;
 }
 
 static void *session_thread(void *argument)
 {
     struct optclient *client = argument;
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     attempt(client);
     tend(client);
-    uv_run(&client->loop, UV_RUN_DEFAULT);
+    while (client->state != SESSION_CLOSED) {
+        if (rest(client)) {
+            on_socket(client);
+            tend(client);
+        }
+        uint64_t now = uv_hrtime();
+        if (client->alarm_ns <= now) {
+            on_alarm(client);
+        }
+        if (client->step_ns <= now) {
+            on_step(client);
+        }
+        if (client->pulse_ns <= now) {
+            on_pulse(client);
+        }
+        tend(client);
+    }
+    session_unlock(client);
     return NULL;
 }
 
@@ -428,9 +476,9 @@ static bool start_thread(struct optclient *client)
         return false;
     }
     /* The thread reads client->thread, which pthread_create writes. */
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     bool started = pthread_create(&client->thread, NULL, session_thread, client) == 0;
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;
 }
@@ -439,38 +487,29 @@ enum opt_status session_start(struct optclient *client, struct opt_error *error)
 {
     client->state = SESSION_IDLE;
     client->alarm_ns = UINT64_MAX;
-    client->alarm_set_ns = UINT64_MAX;
+    client->step_ns = UINT64_MAX;
+    client->pulse_ns = UINT64_MAX;
     client->nudge = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (client->nudge < 0) {
-        return opt_fail(error, OPT_UNAVAILABLE, "cannot make an event descriptor: %s",
-                        strerror(errno));
+    client->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (client->nudge < 0 || client->wake < 0) {
+        opt_fail(error, OPT_UNAVAILABLE, "cannot make an event descriptor: %s",
+                 strerror(errno));
+        session_stop(client);
+        return OPT_UNAVAILABLE;
     }
-    int code = uv_loop_init(&client->loop);
-    if (code != 0) {
-        close(client->nudge);
-        return opt_fail(error, OPT_UNAVAILABLE, "cannot make an event loop: %s",
-                        uv_strerror(code));
-    }
-    code = uv_async_init(&client->loop, &client->wake, on_wake);
-    if (code != 0) {
-        uv_loop_close(&client->loop);
-        close(client->nudge);
-        return opt_fail(error, OPT_UNAVAILABLE, "cannot make an event loop: %s",
-                        uv_strerror(code));
-    }
-    uv_timer_init(&client->loop, &client->alarm);
-    uv_timer_init(&client->loop, &client->step);
-    uv_timer_init(&client->loop, &client->pulse);
-    client->wake.data = client;
-    client->alarm.data = client;
-    client->step.data = client;
-    client->pulse.data = client;
     if (start_thread(client)) {
         return OPT_OK;
     }
-    finish_close(client);
-    uv_run(&client->loop, UV_RUN_DEFAULT);
-    uv_loop_close(&client->loop);
-    close(client->nudge);
+    session_stop(client);
     return opt_fail(error, OPT_UNAVAILABLE, "cannot start a thread");
+}
+
+void session_stop(struct optclient *client)
+{
+    if (client->nudge >= 0) {
+        close(client->nudge);
+    }
+    if (client->wake >= 0) {
+        close(client->wake);
+    }
 }

@@ -14,12 +14,12 @@
  * exchange.h sends requests and handles replies. On top are the public functions:
  * optclient.c, opening.c, opened.c, transfer.c, local.c, inquiry.c.
  *
- * One lock guards everything here. The client's thread runs the loop and holds the lock
- * in each of its callbacks; those of the user run on another one (callbacks.h). A
+ * One lock guards everything here. The client's thread holds it whenever it does not
+ * sleep; callbacks of the user run on another one (callbacks.h). A
  * thread that makes a call sends it itself if the connection has nothing else to do,
  * and one that waits takes in replies and sends requests itself (driver.h), which saves
- * two wake-ups; whatever concerns the loop (timers, opening and closing connections) is
- * left to the client's thread by waking it.
+ * two wake-ups; whatever is timed, and opening and closing connections, is left to
+ * the client's thread by waking it.
  */
 #ifndef OPTCLIENT_SESSION_H
 #define OPTCLIENT_SESSION_H
@@ -29,7 +29,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <uv.h>
 
 #include "client/address.h"
 #include "client/backoff.h"
@@ -57,6 +56,9 @@ enum {
     SESSION_ID_BUCKETS = 256,
     /* An attempt to reach one address, and each exchange before READY. */
     SESSION_STEP_MS = 5000,
+    /* Who sleeps looks again after that long: a program may have closed the descriptor
+     * by which to be woken. */
+    SESSION_REST_MS = 1000,
     /* How long after a call's deadline the daemon's own sentence may still arrive. */
     SESSION_LATENESS_MS = 250,
     SESSION_GOODBYE_MS = 1000,
@@ -87,7 +89,8 @@ struct optclient {
     uint64_t session;
     pthread_t thread;
 
-    pthread_mutex_t lock;   /* guards all below */
+    pthread_mutex_t lock;   /* guards all below; session_lock takes it */
+    int cancel_state;       /* of the thread that has it, as it was before */
     pthread_cond_t left;    /* callers has become 0 */
     size_t callers;         /* threads inside waiting functions */
     size_t references;      /* the client, and each asynchronous call */
@@ -111,13 +114,14 @@ struct optclient {
     struct opt_error refusal; /* its status is not OPT_OK: what all calls get */
     bool broken;              /* the client's thread must give up the connection */
     bool closing;             /* optclient_close has been called */
-    uint64_t alarm_ns;        /* when the alarm is due; UINT64_MAX: never */
-    uint64_t alarm_set_ns;    /* what the loop's timer is set to */
+    uint64_t alarm_ns;        /* deadlines of calls: when to look; UINT64_MAX: never */
+    uint64_t sleeps_until_ns; /* the client's thread looks by then */
     uint32_t retry_after_ms;  /* the daemon asked to stay away for so long */
 
     struct optclient_call *driver; /* whose waiter serves the connection, or NULL */
     short driver_events;           /* it waits for these of poll(2); 0: it is awake */
     int nudge;                     /* eventfd that ends its wait */
+    int wake;                      /* the same for the client's thread */
 
     /* The present connection. */
     struct uplink *uplink;
@@ -147,19 +151,36 @@ struct optclient {
     bool greeted_before; /* it is a reconnect */
 
     /* The client's thread only. */
-    uv_loop_t loop;
-    uv_async_t wake;
-    uv_timer_t alarm; /* deadlines of calls */
-    uv_timer_t step;  /* limit of the present state: back-off, attempt, goodbye */
-    uv_timer_t pulse; /* heartbeats */
+    uint64_t step_ns;  /* when the present state is over: back-off, attempt, goodbye */
+    uint64_t pulse_ns; /* when the next heartbeat is due; both UINT64_MAX: never */
+    uint32_t pulse_ms; /* from one to the next */
     struct backoff backoff;
     struct lookup *lookup;
     struct route *found, *trying;
 };
 
+/* The client's lock. Whoever holds it, or waits for a call, cannot be cancelled
+ * (pthread_cancel) until it has given the lock back: the lock would stay taken, and the
+ * call would be left in the queues without its owner. So a cancelled thread leaves a
+ * function of the library by its return, and ends at its next cancellation point. */
+void session_lock(struct optclient *client);
+void session_unlock(struct optclient *client);
+/* Lock held, given back while waiting. The thread cannot be cancelled meanwhile. */
+void session_await(struct optclient *client, pthread_cond_t *condition);
+/* Lock held. The same for other waits: give the lock back, and take it again with what
+ * the first has returned. */
+int session_pause(struct optclient *client);
+void session_resume(struct optclient *client, int paused);
+
+/* Lock held. The program has closed a descriptor that is not its own. */
+void session_robbed(struct optclient *client);
+
 /* Start the thread. The client's settings, address, peer and session are filled in.
  * OPT_UNAVAILABLE with a sentence if there are no resources; then nothing is left. */
 enum opt_status session_start(struct optclient *client, struct opt_error *error);
+
+/* Give back what it was started with. The thread has ended, and nobody will wake it. */
+void session_stop(struct optclient *client);
 
 /* Lock held. Hand a call over: it is sent now or as soon as possible and ends some
  * time.

@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* F_GET_SEALS */
+#define _GNU_SOURCE /* F_GET_SEALS, MADV_DONTFORK */
 #include "client/shared.h"
 
 #include <fcntl.h>
@@ -113,11 +113,22 @@ static bool file_is_good(int file, uint64_t bytes)
            stat.st_size >= 0 && (uint64_t)stat.st_size >= bytes && bytes > 0;
 }
 
+/* MAP_FAILED, or the file's memory. A child after fork does not have it: what the child
+ * wrote would be in its parent's pushes, and what it read would change under it. */
+static void *map_file(int file, size_t bytes, int protection)
+{
+    void *memory = mmap(NULL, bytes, protection, MAP_SHARED | MAP_NORESERVE, file, 0);
+    if (memory != MAP_FAILED && madvise(memory, bytes, MADV_DONTFORK) != 0) {
+        munmap(memory, bytes);
+        return MAP_FAILED;
+    }
+    return memory;
+}
+
 /* Takes the file. What was shared before has been abandoned. */
 static void take_gradients(struct shared *shared, int file)
 {
-    void *memory = mmap(NULL, bytes_of(shared), PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_NORESERVE, file, 0);
+    void *memory = map_file(file, bytes_of(shared), PROT_READ | PROT_WRITE);
     if (memory == MAP_FAILED) {
         close(file);
         return;
@@ -132,7 +143,7 @@ static void take_gradients(struct shared *shared, int file)
 static void take_weights(struct shared *shared, int file, size_t bytes)
 {
     struct mapping *mapping = malloc(sizeof(*mapping));
-    void *base = mmap(NULL, bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, file, 0);
+    void *base = map_file(file, bytes, PROT_READ);
     if (mapping == NULL || base == MAP_FAILED) {
         free(mapping);
         if (base != MAP_FAILED) {
@@ -303,7 +314,7 @@ float *optclient_gradient(struct optclient_model *model, size_t tensor)
     if (entry_check(model->client) != OPTCLIENT_OK) {
         return NULL;
     }
-    pthread_mutex_lock(&model->client->lock);
+    session_lock(model->client);
     if (tensor >= model->tensor_count || model->widths[tensor] > 0) {
         entry_fail(OPT_INVALID_ARGUMENT,
                    "model \"%s\" has no dense tensor %zu to keep a gradient for",
@@ -324,7 +335,7 @@ float *optclient_gradient(struct optclient_model *model, size_t tensor)
             memory = shared->gradients + shared->at[tensor];
         }
     }
-    pthread_mutex_unlock(&model->client->lock);
+    session_unlock(model->client);
     return memory;
 }
 
@@ -572,10 +583,10 @@ enum opt_status shared_check(struct optclient_model *model, struct opt_error *er
 const float *optclient_weights(const struct optclient_model *model, size_t tensor)
 {
     const float *view = NULL;
-    pthread_mutex_lock(&model->client->lock);
+    session_lock(model->client);
     if (model->shared.views != NULL && tensor < model->tensor_count) {
         view = model->shared.views[tensor];
     }
-    pthread_mutex_unlock(&model->client->lock);
+    session_unlock(model->client);
     return view;
 }

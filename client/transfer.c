@@ -172,9 +172,9 @@ static enum optclient_status pull_in_place(struct optclient_call *call,
 {
     struct optclient_model *model = order->model;
     struct opt_error error;
-    pthread_mutex_lock(&model->client->lock);
+    session_lock(model->client);
     enum opt_status status = shared_view_begin(model, &error);
-    pthread_mutex_unlock(&model->client->lock);
+    session_unlock(model->client);
     if (status != OPT_OK) {
         return entry_report(&error);
     }
@@ -188,9 +188,9 @@ static enum optclient_status pull_in_place(struct optclient_call *call,
 static enum optclient_status check_basis(struct optclient_model *model)
 {
     struct opt_error error;
-    pthread_mutex_lock(&model->client->lock);
+    session_lock(model->client);
     enum opt_status status = shared_check(model, &error);
-    pthread_mutex_unlock(&model->client->lock);
+    session_unlock(model->client);
     return status == OPT_OK ? OPTCLIENT_OK : entry_report(&error);
 }
 
@@ -198,9 +198,9 @@ static enum optclient_status check_basis(struct optclient_model *model)
 static void abandon(struct optclient_call *call)
 {
     if (call->in_place) {
-        pthread_mutex_lock(&call->client->lock);
+        session_lock(call->client);
         shared_view_fail(call->model);
-        pthread_mutex_unlock(&call->client->lock);
+        session_unlock(call->client);
     }
 }
 
@@ -308,9 +308,9 @@ static void fill_basis(struct optclient_call *call)
 static enum optclient_status run(struct optclient_call *call,
                                  struct optclient_result *result)
 {
-    pthread_mutex_lock(&call->client->lock);
+    session_lock(call->client);
     fill_basis(call);
-    pthread_mutex_unlock(&call->client->lock);
+    session_unlock(call->client);
     enum optclient_status status = entry_run(call);
     if (status == OPTCLIENT_OK && result != NULL) {
         *result = call->result;
@@ -456,9 +456,9 @@ static enum optclient_status start_order(struct order *order, enum opt_message m
     }
     call->on_done = on_done;
     call->context = context;
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     if (on_done != NULL && !callbacks_start(client)) {
-        pthread_mutex_unlock(&client->lock);
+        session_unlock(client);
         abandon(call);
         call_fini(call);
         free(call);
@@ -468,7 +468,7 @@ static enum optclient_status start_order(struct order *order, enum opt_message m
     *out = call; /* before it can end: its callback may look for it there */
     fill_basis(call);
     session_post(client, call);
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
     return OPTCLIENT_OK;
 }
 
@@ -515,9 +515,9 @@ int optclient_call_done(const struct optclient_call *call)
     if (call->client->process != process_id()) {
         return 1; /* nobody is there who could go on with it, or give back the lock */
     }
-    pthread_mutex_lock(&call->client->lock);
+    session_lock(call->client);
     bool done = call->state >= CALL_ENDED;
-    pthread_mutex_unlock(&call->client->lock);
+    session_unlock(call->client);
     return done;
 }
 
@@ -528,11 +528,11 @@ enum optclient_status optclient_call_wait(struct optclient_call *call,
     if (client->process != process_id()) {
         return entry_check(client);
     }
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     if (call->state < CALL_ENDED) {
         enum optclient_status status = entry_check(client);
         if (status != OPTCLIENT_OK) {
-            pthread_mutex_unlock(&client->lock);
+            session_unlock(client);
             return status;
         }
         entry_wait(call);
@@ -541,7 +541,7 @@ enum optclient_status optclient_call_wait(struct optclient_call *call,
     if (error.status == OPT_OK && result != NULL) {
         *result = call->result;
     }
-    pthread_mutex_unlock(&client->lock);
+    session_unlock(client);
     return entry_report(&error);
 }
 
@@ -551,7 +551,7 @@ void optclient_call_free(struct optclient_call *call)
         return;
     }
     struct optclient *client = call->client;
-    pthread_mutex_lock(&client->lock);
+    session_lock(client);
     if (call->state != CALL_DONE && callbacks_inside(client)) {
         /* In a callback. Its own call goes when the callback is over; for another one
          * this thread cannot wait. */
@@ -559,7 +559,7 @@ void optclient_call_free(struct optclient_call *call)
     } else {
         client->callers++;
         while (call->state != CALL_DONE) {
-            pthread_cond_wait(&call->changed, &client->lock);
+            session_await(client, &call->changed);
         }
         client->callers--;
         if (client->callers == 0 && client->closing) {

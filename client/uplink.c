@@ -120,10 +120,8 @@ static void unhang_bell(struct uplink *uplink)
     }
 }
 
-/* A bell that rings when the socket is writable, watched by the loop. 0 or a libuv
- * error. */
-static int hang_bell(struct uplink *uplink, uv_loop_t *loop, int fd,
-                     uv_poll_cb on_event)
+/* A bell that rings when the socket is writable. False: errno says why. */
+static bool hang_bell(struct uplink *uplink, int fd)
 {
     struct epoll_event writable = { .events = EPOLLOUT }, due = { .events = EPOLLIN };
     uplink->watched = EPOLLOUT;
@@ -132,18 +130,15 @@ static int hang_bell(struct uplink *uplink, uv_loop_t *loop, int fd,
     bool hung = uplink->bell >= 0 && uplink->timer >= 0 &&
                 epoll_ctl(uplink->bell, EPOLL_CTL_ADD, fd, &writable) == 0 &&
                 epoll_ctl(uplink->bell, EPOLL_CTL_ADD, uplink->timer, &due) == 0;
-    int code = hung ? uv_poll_init(loop, &uplink->poll, uplink->bell)
-                    : uv_translate_sys_error(errno);
-    if (code == 0) {
-        uv_poll_start(&uplink->poll, UV_READABLE, on_event);
-    } else {
+    if (!hung) {
+        int code = errno;
         unhang_bell(uplink);
+        errno = code;
     }
-    return code;
+    return hung;
 }
 
-struct uplink *uplink_connect(uv_loop_t *loop, const struct route *route,
-                              uv_poll_cb on_event, struct opt_error *error)
+struct uplink *uplink_connect(const struct route *route, struct opt_error *error)
 {
     struct uplink *uplink = uplink_new();
     if (uplink == NULL) {
@@ -162,10 +157,8 @@ struct uplink *uplink_connect(uv_loop_t *loop, const struct route *route,
         opt_fail(error, OPT_UNAVAILABLE, "connect: %s", strerror(errno));
         goto fail;
     }
-    int code = hang_bell(uplink, loop, fd, on_event);
-    if (code != 0) {
-        opt_fail(error, OPT_UNAVAILABLE, "cannot watch a socket: %s",
-                 uv_strerror(code));
+    if (!hang_bell(uplink, fd)) {
+        opt_fail(error, OPT_UNAVAILABLE, "cannot watch a socket: %s", strerror(errno));
         goto fail;
     }
     uplink->fd = fd;
@@ -224,22 +217,15 @@ void uplink_told(struct uplink *uplink)
     }
 }
 
-static void on_closed(uv_handle_t *handle)
-{
-    /* poll is the first member. */
-    uplink_free((struct uplink *)handle);
-}
-
 void uplink_close(struct uplink *uplink)
 {
     if (uplink == NULL) {
         return;
     }
-    uv_close((uv_handle_t *)&uplink->poll, on_closed);
     unhang_bell(uplink);
     uplink_drop_files(uplink);
     close(uplink->fd);
-    uplink->fd = -1;
+    uplink_free(uplink);
 }
 
 bool uplink_sending(const struct uplink *uplink)

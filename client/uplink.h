@@ -6,9 +6,10 @@
  * other, and then the values of the last frame, which are the caller's or, narrowed,
  * live here too. So many small frames leave in one write.
  *
- * The loop does not watch the socket but an epoll descriptor that watches it: which
- * events wake the loop can be changed from any thread. Opening and closing is for the
- * loop's thread; everything else may be done by any that holds the client's lock.
+ * The client's thread does not watch the socket but an epoll descriptor that watches
+ * it, the bell: which events ring it can be changed from any thread. Opening and
+ * closing is for the client's thread; everything else may be done by any that holds the
+ * client's lock.
  */
 #ifndef OPTCLIENT_UPLINK_H
 #define OPTCLIENT_UPLINK_H
@@ -17,7 +18,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
-#include <uv.h>
 
 #include "common/frame.h"
 #include "common/status.h"
@@ -28,7 +28,6 @@ struct route; /* resolver.h */
 enum { UPLINK_FILES = 4 };
 
 struct uplink {
-    uv_poll_t poll; /* poll.data is the session's */
     int fd;
     int bell;          /* epoll: readable when a watched event of fd is due */
     uint32_t watched;  /* these events, EPOLLIN and EPOLLOUT */
@@ -65,28 +64,26 @@ enum uplink_flow {
     UPLINK_BROKEN   /* the connection is lost */
 };
 
-/* Begin to connect to one address. on_event is called when a watched event is due, from
- * the start EPOLLOUT: it tells when the attempt is over. NULL with a sentence if that
- * fails at once. */
-struct uplink *uplink_connect(uv_loop_t *loop, const struct route *route,
-                              uv_poll_cb on_event, struct opt_error *error);
+/* Begin to connect to one address. The bell rings when a watched event is due, from the
+ * start EPOLLOUT: it tells when the attempt is over. NULL with a sentence if that fails
+ * at once. */
+struct uplink *uplink_connect(const struct route *route, struct opt_error *error);
 
 /* What became of it, once writable: OPT_OK, or OPT_UNAVAILABLE with a sentence. */
 enum opt_status uplink_connected(struct uplink *uplink, struct opt_error *error);
 
-/* Have the loop told of these events of the socket, EPOLLIN, EPOLLOUT or none, and of
+/* Have the bell ring for these events of the socket, EPOLLIN, EPOLLOUT or none, and of
  * its failure, as long as they last. False if that cannot be had. */
 bool uplink_watch(struct uplink *uplink, uint32_t events);
 
-/* Have the loop told in so many microseconds, whatever happens, unless a time that is
+/* Have the bell ring in so many microseconds, whatever happens, unless a time that is
  * not longer has been set already: it stands for both. */
 void uplink_tell_in(struct uplink *uplink, uint32_t us);
 
-/* The loop has been told: the time is no longer set. */
+/* The bell was heard: the time is no longer set. */
 void uplink_told(struct uplink *uplink);
 
-/* Close the socket at once, free the rest when the loop has let go of it. Loop's
- * thread; NULL is allowed. */
+/* Close the socket and free everything. The client's thread; NULL is allowed. */
 void uplink_close(struct uplink *uplink);
 
 /* Whether something is on its way out. */
