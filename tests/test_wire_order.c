@@ -1,5 +1,6 @@
 /* What a plain protobuf library writes has `data` last, whatever its language. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 
 #include "common/frame.h"
 #include "common/wire_parts.h"
@@ -40,4 +41,92 @@ Test(wire_order, a_checksum_of_0_is_not_taken_for_none)
     cr_expect_eq(back.checksum, opt_checksum(0));
     cr_expect_eq(opt_checksum(7), 7);
     opt_arena_fini(&arena);
+}
+
+/* ---------------------------------------------------------------- recorded bytes */
+
+enum { FRAMES = 6, ROOM = 4096 };
+
+/* What came out of a file: each request as we pack it, and its data behind it. */
+struct recorded {
+    size_t frames;
+    size_t copied; /* whose data was not last */
+    size_t size;
+    uint8_t bytes[ROOM];
+};
+
+static void take_request(struct recorded *out, struct opt_frame_reader *reader,
+                         const char *path)
+{
+    size_t size;
+    const uint8_t *header = opt_frame_header(reader, &size);
+    size_t data_size = opt_frame_data_size(reader);
+    struct opt_arena arena;
+    opt_arena_init(&arena, OPT_ARENA_BYTES);
+    struct opt_request request;
+    struct opt_error error;
+    cr_assert_eq(opt_request_read(header, size, data_size, &arena, &request, &error),
+                 OPT_OK, "%s: %s", path, error.text);
+    out->size += opt_request_pack(&request, out->bytes + out->size, ROOM - out->size);
+    cr_assert_leq(out->size + data_size, ROOM);
+    opt_frame_place(reader, data_size > 0 ? out->bytes + out->size : NULL);
+    out->size += data_size;
+    out->copied += opt_frame_copied(reader);
+    out->frames++;
+    opt_arena_fini(&arena);
+}
+
+static void read_recorded(struct recorded *out, const char *name)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "tests/wire_recordings/%s.bin", name);
+    FILE *file = fopen(path, "rb");
+    cr_assert_not_null(file, "%s", path);
+    *out = (struct recorded){ 0 };
+    struct opt_frame_reader *reader = opt_frame_reader_new((struct opt_frame_limits){
+        .frame_bytes = OPT_FRAME_BYTES, .header_bytes = OPT_HEADER_BYTES });
+    for (;;) {
+        enum opt_frame_event event;
+        while ((event = opt_frame_next(reader)) != OPT_FRAME_MORE) {
+            cr_assert_neq(event, OPT_FRAME_BROKEN, "%s", path);
+            if (event == OPT_FRAME_HEADER) {
+                take_request(out, reader, path);
+            }
+        }
+        uint8_t *base;
+        size_t size;
+        opt_frame_space(reader, &base, &size);
+        size_t got = fread(base, 1, size, file);
+        if (got == 0) {
+            break;
+        }
+        opt_frame_received(reader, got);
+    }
+    cr_expect(!opt_frame_pending(reader), "%s", path);
+    opt_frame_reader_free(reader);
+    fclose(file);
+}
+
+Test(wire_order, go_java_cpp_and_python_write_data_last)
+{
+    static struct recorded first, other;
+    static const char *const names[] = { "go", "java", "cpp", "python", "python-pure" };
+    read_recorded(&first, names[0]);
+    cr_assert_eq(first.frames, FRAMES);
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        read_recorded(&other, names[i]);
+        cr_expect_eq(other.copied, 0, "%s", names[i]);
+        cr_assert_eq(other.size, first.size, "%s", names[i]);
+        cr_expect_arr_eq(other.bytes, first.bytes, first.size, "%s", names[i]);
+    }
+}
+
+Test(wire_order, fields_in_any_order_say_the_same)
+{
+    static struct recorded first, other;
+    read_recorded(&first, "go");
+    read_recorded(&other, "go-dynamic");
+    cr_expect_gt(other.copied, 0);
+    cr_assert_eq(other.size, first.size);
+    cr_expect_arr_eq(other.bytes, first.bytes, first.size);
 }

@@ -8,6 +8,7 @@ beside the daemon. Every answer is checked against arithmetic done here, with Py
 own floats rounded to fp32 where the daemon rounds. The last line counts the tests.
 """
 import ctypes
+import glob
 import json
 import math
 import os
@@ -962,6 +963,20 @@ class OtherLanguage(unittest.TestCase):
                 steps[reply.id] = reply.push.step
             self.assertEqual(steps, {id: i + 1 for i, id in enumerate(ids)})
             self.assertEqual(worker.pull()[0], [-100.0] * 4)
+
+    def test_what_plain_libraries_write_is_served(self):
+        """The same conversation, recorded from the libraries of several languages."""
+        for path in sorted(glob.glob('tests/wire_recordings/*.bin')):
+            fresh = Daemon(DAEMON)
+            with self.subTest(path), open(path, 'rb') as file, \
+                    Connection(fresh.port) as peer:
+                peer.socket.sendall(file.read())
+                replies = {reply.id: reply for reply in (peer.receive() for _ in range(6))}
+                self.assertEqual([body_of(replies[id + 1]) for id in range(6)],
+                                 ['hello', 'model', 'push', 'push_pull', 'pull', 'goodbye'])
+                self.assertEqual(replies[3].push.fate, pb.PushReply.APPLIED)
+                self.assertEqual(from_bytes(replies[5].data), [-1.0, -2.0, 4.0, -8.0])
+            self.assertEqual(fresh.stop(), 0)
 
     def test_broken_message_is_answered_and_the_connection_closed(self):
         with Worker('broken') as worker:
