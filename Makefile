@@ -115,8 +115,8 @@ BENCH_KERNEL_OBJECTS := $(KERNEL_SOURCES:%.c=$(BUILD)/%.native.o) $(foreach isa,
 	$(patsubst %.c,$(BUILD)/%.$(isa).o,$(BENCH_KERNEL_SOURCES)))
 COMMON_OBJECTS := $(call object,$(COMMON_SOURCES)) $(KERNEL_OBJECTS) $(PROTO_OBJECTS)
 SERVER_OBJECTS := $(call object,$(filter-out server/main.c,$(SERVER_SOURCES)))
-CTL_SOURCES := client/optctl.c $(wildcard client/ctl_*.c)
-CLIENT_OBJECTS := $(call object,$(filter-out $(CTL_SOURCES),$(CLIENT_SOURCES)))
+CTL_SOURCES := $(wildcard tools/optctl/*.c)
+CLIENT_OBJECTS := $(call object,$(CLIENT_SOURCES))
 
 COMMON_LIBRARY := $(BUILD)/libcommon.a
 SERVER_LIBRARY := $(BUILD)/libserver.a
@@ -253,6 +253,7 @@ $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
 $(BUILD)/tests/test_bench: $(addprefix $(BUILD)/tests/bench/,compare.o report.o page.o clock.o)
 $(BUILD)/tests/end_to_end/test_demo: $(EXAMPLES)/demo_presets.o | $(DAEMON) \
 		$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
+$(BUILD)/tests/end_to_end/test_optctl_line: $(call object,$(filter-out %/main.c,$(CTL_SOURCES)))
 $(BUILD)/tests/end_to_end/test_gallery: $(GALLERY) | $(DAEMON) $(EXAMPLES)/gallery
 
 .PHONY: examples demo-programs
@@ -305,8 +306,8 @@ PARTS := $(call object,$(YAML_SOURCES)) $(SERVER_LIBRARY) $(CLIENT_OBJECTS) \
 define link
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(Q)$(CC) $(OUR_LDFLAGS) $(OPENMP) $(LDFLAGS) -o $@ $^ $(DAEMON_LIBS) $(TEST_LIBS) \
-		$(OUR_LIBS)
+	$(Q)$(CC) $(OUR_LDFLAGS) $(OPENMP) $(LDFLAGS) -o $@ $(filter %.o,$^) \
+		$(filter-out %.o,$^) $(DAEMON_LIBS) $(TEST_LIBS) $(OUR_LIBS)
 endef
 
 $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(call object,$(TEST_SHARED_SOURCES)) $(PARTS)
@@ -459,10 +460,10 @@ sanitize: ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize-thread: ## every test under ThreadSanitizer
 	@$(MAKE) --no-print-directory SANITIZE=thread test
 
-C_FILES = $(shell find client common deploy server tests -name '*.[ch]' | sort)
+C_FILES = $(shell find client common deploy server tests tools -name '*.[ch]' | sort)
 SHELL_FILES = $(shell grep -rlE --exclude='*.[ch]' '^\#!/(usr/)?bin/(env )?(ba)?sh' .ci deploy \
 	tests client | sort)
-MANUALS = $(wildcard server/*.8 client/*.[13] server/*.7)
+MANUALS = $(wildcard tools/optctl/*.1 client/*.3 server/*.7 server/*.8)
 
 .PHONY: lint lint-format lint-cppcheck lint-tidy lint-shell lint-manuals
 lint: ## formatting, static analysis, shell scripts, manuals

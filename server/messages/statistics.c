@@ -1,9 +1,20 @@
 /* statistics — the daemon's counters by name: the engine's, then the loops'. */
 #include "server/engine/inside.h"
+#include "server/engine/model.h"
 #include "server/messages/serve.h"
 #include "server/net/counters.h"
 
 enum { ENGINE_COUNTERS = 32 };
+
+/* As the models are listed: once for each that a worker has joined. */
+static uint64_t registered(const struct engine *engine)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < engine->model_count; i++) {
+        sum += engine->numbered[i]->joined;
+    }
+    return sum;
+}
 
 static size_t read_engine(const struct engine *engine,
                           struct opt_counter out[ENGINE_COUNTERS])
@@ -36,7 +47,8 @@ static size_t read_engine(const struct engine *engine,
         { "hellos_stale", counted->hellos_stale },
         { "deadlines_exceeded", counted->deadlines_exceeded },
         { "models", engine->model_count },
-        { "workers", engine->workers.count },
+        { "workers", registered(engine) },
+        { "workers_known", engine->workers.count },
         { "memory_used", budget_used(&engine->budget) },
         { "memory_limit", engine->budget.limit },
     };

@@ -1,18 +1,18 @@
-/* ctl_spec — specifications from the command line and from files, and in each of their
- * forms; see ctl.h. No daemon is asked.
- */
+/* spec — see spec.h. */
+#include "tools/optctl/spec.h"
+
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/ctl.h"
 #include "common/optim/number.h"
 #include "common/optim/spec_yaml.h"
+#include "tools/optctl/commands.h"
 
-enum opt_status ctl_read_spec(const char *path, struct opt_spec *out,
-                              struct opt_error *error)
+enum opt_status spec_read(const char *path, struct opt_spec *out,
+                          struct opt_error *error)
 {
     static char text[OPT_YAML_BYTES + 1]; /* one more shows that there is too much */
     FILE *file = fopen(path, "r");
@@ -93,7 +93,7 @@ static char *message_text(const struct opt_wire_spec *wire)
 
 /* ---------------------------------------------------------------- all forms */
 
-bool ctl_print_spec(const struct opt_spec *spec, bool json)
+static int answer(const struct ctl *ctl, const struct opt_spec *spec)
 {
     static struct opt_spec_parts parts;
     static char expression[OPT_YAML_BYTES], yaml[OPT_YAML_BYTES];
@@ -102,19 +102,35 @@ bool ctl_print_spec(const struct opt_spec *spec, bool json)
     opt_spec_print_yaml(spec, yaml, sizeof(yaml));
     opt_spec_to_wire(spec, &parts);
     char *message = message_text(&parts.wire);
-    bool well = message != NULL;
-    if (well && json) {
-        well = ctl_print_json(json_pack("{s:s, s:s, s:s}", "expression", expression,
-                                        "yaml", yaml, "message", message));
-    } else if (well) {
-        printf("expression\n\n%s\n\nYAML\n\n%s\n\nmessage\n\n%s\n", expression, yaml,
-               message);
+    if (message == NULL || ctl->json) {
+        json_t *value = message == NULL
+                            ? NULL
+                            : json_pack("{s:s, s:s, s:s}", "expression", expression,
+                                        "yaml", yaml, "message", message);
+        free(message);
+        return ctl_answer(ctl, value);
     }
+    printf("expression\n\n%s\n\nYAML\n\n%s\n\nmessage\n\n%s\n", expression, yaml,
+           message);
     free(message);
-    return well;
+    return ctl_done(ctl);
 }
 
-bool ctl_print_yaml(const char *expression, struct opt_error *error)
+int run_spec(struct ctl *ctl)
+{
+    const char *file = ctl_value(ctl, "file");
+    struct opt_spec spec;
+    struct opt_error error;
+    if (ctl->count != (file == NULL ? 1 : 0)) {
+        return ctl_wrong(ctl, "spec takes an expression, or --file with a YAML file");
+    }
+    enum opt_status status = file != NULL
+                                 ? spec_read(file, &spec, &error)
+                                 : opt_spec_parse(ctl->arguments[0], &spec, &error);
+    return status == OPT_OK ? answer(ctl, &spec) : ctl_refused(ctl, &error);
+}
+
+bool spec_print_yaml(const char *expression, struct opt_error *error)
 {
     static char yaml[OPT_YAML_BYTES];
     struct opt_spec spec;

@@ -1,6 +1,6 @@
-/* ctl_policy — consistency policies on the command line: "bounded,staleness=4,damping";
- * see ctl.h. What is read is what is printed.
- */
+/* policy — see policy.h. */
+#include "tools/optctl/policy.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stddef.h>
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/ctl.h"
+#include "common/optim/number.h"
 
 static const char *const modes[] = { "sync", "async", "bounded", NULL };
 static const char *const losses[] = { "shrink", "wait", "fail", NULL };
@@ -119,8 +119,8 @@ static bool read_item(const char *item, size_t size, struct optclient_policy *ou
     return false;
 }
 
-bool ctl_read_policy(const char *text, struct optclient_policy *out, const char **wrong,
-                     size_t *wrong_size)
+bool policy_read(const char *text, struct optclient_policy *out, const char **wrong,
+                 size_t *wrong_size)
 {
     int mode;
     size_t size = strcspn(text, ",");
@@ -142,7 +142,7 @@ bool ctl_read_policy(const char *text, struct optclient_policy *out, const char 
     return true;
 }
 
-void ctl_print_policy(const struct optclient_policy *policy)
+void policy_print(const struct optclient_policy *policy)
 {
     fputs(modes[policy->mode], stdout);
     for (size_t i = 0; i < FIELDS; i++) {
@@ -160,7 +160,9 @@ void ctl_print_policy(const struct optclient_policy *policy)
             break;
         case NUMBER:
             if (*(const double *)from > 0) {
-                printf(",%s=%g", fields[i].name, *(const double *)from);
+                char number[OPT_NUMBER_TEXT];
+                opt_number_print(*(const double *)from, number);
+                printf(",%s=%s", fields[i].name, number);
             }
             break;
         case LOSS:
@@ -179,7 +181,7 @@ void ctl_print_policy(const struct optclient_policy *policy)
     }
 }
 
-json_t *ctl_json_policy(const struct optclient_policy *policy)
+json_t *policy_json(const struct optclient_policy *policy)
 {
     return json_pack(
         "{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:s}", "mode", modes[policy->mode],
@@ -188,4 +190,27 @@ json_t *ctl_json_policy(const struct optclient_policy *policy)
         "staleness", (json_int_t)policy->staleness, "damping", policy->damping,
         "delay_compensation", policy->delay_compensation, "atomic",
         policy->atomic == OPTCLIENT_ATOMIC_SHARD ? "shard" : "round");
+}
+
+void policy_items(bool first, void (*on_item)(const char *item, void *context),
+                  void *context)
+{
+    char item[64];
+    for (size_t i = 0; first && modes[i] != NULL; i++) {
+        on_item(modes[i], context);
+    }
+    for (size_t i = 0; !first && i < (size_t)FIELDS; i++) {
+        const char *const *words = fields[i].kind == LOSS     ? losses
+                                   : fields[i].kind == ATOMIC ? atomics
+                                                              : NULL;
+        for (size_t k = 0; words != NULL && words[k] != NULL; k++) {
+            snprintf(item, sizeof(item), "%s=%s", fields[i].name, words[k]);
+            on_item(item, context);
+        }
+        if (words == NULL) {
+            snprintf(item, sizeof(item), "%s%s", fields[i].name,
+                     fields[i].kind == FLAG ? "" : "=");
+            on_item(item, context);
+        }
+    }
 }

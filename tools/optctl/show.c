@@ -1,71 +1,13 @@
-/* ctl_print — models and counters as tables for people and as JSON; see ctl.h. */
+/* show — one model for people and as JSON; see commands.c. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#include "client/ctl.h"
+#include "common/optim/number.h"
+#include "tools/optctl/commands.h"
+#include "tools/optctl/policy.h"
+#include "tools/optctl/spec.h"
 
-bool ctl_print_json(json_t *value)
-{
-    char *text = value == NULL ? NULL : json_dumps(value, JSON_INDENT(2));
-    json_decref(value);
-    if (text != NULL) {
-        puts(text);
-    }
-    free(text);
-    return text != NULL;
-}
-
-static json_int_t integer(uint64_t value)
-{
-    return value > INT64_MAX ? INT64_MAX : (json_int_t)value;
-}
-
-/* ---------------------------------------------------------------- lists */
-
-bool ctl_print_models(const struct optclient_model_info *models, size_t count,
-                      bool json)
-{
-    if (json) {
-        json_t *all = json_array();
-        for (size_t i = 0; i < count; i++) {
-            const struct optclient_model_info *m = &models[i];
-            json_array_append_new(
-                all, json_pack("{s:s, s:I, s:I, s:I, s:i, s:s}", "name", m->name,
-                               "step", integer(m->step), "tensors", integer(m->tensors),
-                               "parameters", integer(m->parameters), "workers",
-                               (int)m->workers, "specification", m->specification));
-        }
-        return ctl_print_json(all);
-    }
-    printf("%-24s %12s %8s %14s %7s  %s\n", "MODEL", "STEP", "TENSORS", "PARAMETERS",
-           "WORKERS", "SPECIFICATION");
-    for (size_t i = 0; i < count; i++) {
-        const struct optclient_model_info *m = &models[i];
-        printf("%-24s %12" PRIu64 " %8" PRIu64 " %14" PRIu64 " %7" PRIu32 "  %s\n",
-               m->name, m->step, m->tensors, m->parameters, m->workers,
-               m->specification);
-    }
-    return true;
-}
-
-bool ctl_print_counters(const struct optclient_counter *counters, size_t count,
-                        bool json)
-{
-    json_t *all = json ? json_object() : NULL;
-    for (size_t i = 0; i < count; i++) {
-        if (json) {
-            json_object_set_new(all, counters[i].name,
-                                json_integer(integer(counters[i].value)));
-        } else {
-            printf("%-28s %" PRIu64 "\n", counters[i].name, counters[i].value);
-        }
-    }
-    return json ? ctl_print_json(all) : true;
-}
-
-/* ---------------------------------------------------------------- one model */
+/* ---------------------------------------------------------------- JSON */
 
 static json_t *json_tensors(const struct optclient_description *model)
 {
@@ -74,11 +16,11 @@ static json_t *json_tensors(const struct optclient_description *model)
         const struct optclient_tensor *tensor = &model->tensors[i];
         json_t *shape = json_array();
         for (size_t k = 0; k < tensor->rank; k++) {
-            json_array_append_new(shape, json_integer(integer(tensor->shape[k])));
+            json_array_append_new(shape, ctl_count(tensor->shape[k]));
         }
-        json_array_append_new(all, json_pack("{s:s, s:o, s:I}", "name", tensor->name,
+        json_array_append_new(all, json_pack("{s:s, s:o, s:o}", "name", tensor->name,
                                              "shape", shape, "step",
-                                             integer(model->tensor_steps[i])));
+                                             ctl_count(model->tensor_steps[i])));
     }
     return all;
 }
@@ -88,7 +30,7 @@ static json_t *json_staleness(const struct optclient_worker_info *worker)
     enum { BUCKETS = sizeof(worker->staleness) / sizeof(worker->staleness[0]) };
     json_t *all = json_array();
     for (size_t i = 0; i < BUCKETS; i++) {
-        json_array_append_new(all, json_integer(integer(worker->staleness[i])));
+        json_array_append_new(all, ctl_count(worker->staleness[i]));
     }
     return all;
 }
@@ -101,16 +43,17 @@ static json_t *json_workers(const struct optclient_description *model)
         json_array_append_new(
             all,
             json_pack(
-                "{s:s, s:b, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-                "s:I, s:I, s:f, s:o}",
+                "{s:s, s:b, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+                "s:o, s:o, s:f, s:o}",
                 "name", w->name, "connected", w->connected, "pushed", w->pushed,
                 "resting", w->resting, "away", w->away, "incarnation",
-                integer(w->incarnation), "last_sequence", integer(w->last_sequence),
-                "last_step", integer(w->last_step), "applied", integer(w->applied),
-                "duplicates", integer(w->duplicates), "refused", integer(w->refused),
-                "resends", integer(w->resends), "reconnects", integer(w->reconnects),
-                "dropped", integer(w->dropped), "waits", integer(w->waits), "waited_s",
-                (double)w->waited_us / 1e6, "staleness", json_staleness(w)));
+                ctl_count(w->incarnation), "last_sequence", ctl_count(w->last_sequence),
+                "last_step", ctl_count(w->last_step), "applied", ctl_count(w->applied),
+                "duplicates", ctl_count(w->duplicates), "refused",
+                ctl_count(w->refused), "resends", ctl_count(w->resends), "reconnects",
+                ctl_count(w->reconnects), "dropped", ctl_count(w->dropped), "waits",
+                ctl_count(w->waits), "waited_s", (double)w->waited_us / 1e6,
+                "staleness", json_staleness(w)));
     }
     return all;
 }
@@ -121,7 +64,7 @@ static json_t *json_changes(const struct optclient_description *model)
     for (size_t i = 0; i < model->change_count; i++) {
         const struct optclient_change *c = &model->changes[i];
         json_array_append_new(all,
-                              json_pack("{s:I, s:s, s:s}", "step", integer(c->step),
+                              json_pack("{s:o, s:s, s:s}", "step", ctl_count(c->step),
                                         "before", c->before, "after", c->after));
     }
     return all;
@@ -136,27 +79,29 @@ static json_t *json_slots(const struct optclient_description *model)
     return all;
 }
 
-static bool print_description_json(const struct optclient_description *m)
+static json_t *json_model(const struct optclient_description *m)
 {
-    json_t *all = ctl_json_policy(&m->policy);
+    json_t *all = policy_json(&m->policy);
     json_t *rest = json_pack(
-        "{s:s, s:s, s:b, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:o, s:o, "
+        "{s:s, s:s, s:b, s:o, s:o, s:f, s:o, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o, "
         "s:o}",
         "name", m->name, "specification", m->specification, "ready", m->ready, "step",
-        integer(m->step), "epoch", integer(m->epoch), "lr", m->lr, "parameters",
-        integer(m->parameters), "bytes", integer(m->bytes), "rounds",
-        integer(m->rounds), "rounds_skipped", integer(m->rounds_skipped), "dropped",
-        integer(m->dropped), "mean_staleness", m->mean_staleness, "slots",
+        ctl_count(m->step), "epoch", ctl_count(m->epoch), "lr", m->lr, "parameters",
+        ctl_count(m->parameters), "bytes", ctl_count(m->bytes), "rounds",
+        ctl_count(m->rounds), "rounds_skipped", ctl_count(m->rounds_skipped), "dropped",
+        ctl_count(m->dropped), "mean_staleness", m->mean_staleness, "slots",
         json_slots(m), "tensors", json_tensors(m), "workers", json_workers(m),
         "changes", json_changes(m));
     bool well = all != NULL && rest != NULL && json_object_update(all, rest) == 0;
     json_decref(rest);
     if (!well) {
         json_decref(all);
-        return false;
+        return NULL;
     }
-    return ctl_print_json(all);
+    return all;
 }
+
+/* ---------------------------------------------------------------- people */
 
 static void print_shape(const struct optclient_tensor *tensor)
 {
@@ -206,20 +151,19 @@ static void print_worker(const struct optclient_worker_info *w)
     }
 }
 
-bool ctl_print_description(const struct optclient_description *m, bool json)
+static void print_model(const struct optclient_description *m)
 {
-    if (json) {
-        return print_description_json(m);
-    }
+    char lr[OPT_NUMBER_TEXT];
+    opt_number_print(m->lr, lr);
     printf("model          %s\nspecification  %s\n", m->name, m->specification);
     fputs("policy         ", stdout);
-    ctl_print_policy(&m->policy);
+    policy_print(&m->policy);
     printf("\nstate          %s, step %" PRIu64 ", epoch %" PRIu64 "\n",
            m->ready ? "ready" : "waits for its weights", m->step, m->epoch);
     printf("rounds         %" PRIu64 ", %" PRIu64 " of them skipped; %" PRIu64
            " pushes dropped, mean staleness %.3g\n",
            m->rounds, m->rounds_skipped, m->dropped, m->mean_staleness);
-    printf("next update    lr %g\n", m->lr);
+    printf("next update    lr %s\n", lr);
     printf("size           %" PRIu64 " parameters, %" PRIu64 " bytes\n", m->parameters,
            m->bytes);
     printf("slots         ");
@@ -242,5 +186,35 @@ bool ctl_print_description(const struct optclient_description *m, bool json)
         const struct optclient_worker_info *w = &m->workers[i];
         print_worker(w);
     }
-    return true;
+}
+
+int run_show(struct ctl *ctl)
+{
+    struct optclient_description *model;
+    struct opt_error error;
+    bool yaml = ctl_value(ctl, "yaml") != NULL;
+    if (yaml && ctl->json) {
+        return ctl_wrong(ctl, "--yaml and --json do not go together");
+    }
+    int result = ctl_connect(ctl, "");
+    if (result != EXIT_SUCCESS) {
+        return result;
+    }
+    enum optclient_status status =
+        optclient_describe(ctl->client, ctl->arguments[0], &model);
+    if (status != OPTCLIENT_OK) {
+        return ctl_failed(ctl, status);
+    }
+    if (yaml && !spec_print_yaml(model->specification, &error)) {
+        result = ctl_refused(ctl, &error);
+    } else if (!yaml && ctl->json) {
+        result = ctl_answer(ctl, json_model(model));
+    } else {
+        if (!yaml) {
+            print_model(model);
+        }
+        result = ctl_done(ctl);
+    }
+    optclient_description_free(model);
+    return result;
 }

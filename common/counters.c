@@ -1,0 +1,71 @@
+/* counters — see counters.h. */
+#include "common/counters.h"
+
+#include <string.h>
+
+/* clang-format off */
+static const struct opt_counter_text texts[] = {
+    { "requests", "requests that the engine has taken" },
+    { "errors", "of them, answered with an error" },
+    { "pushes_applied", "pushes that became part of an update" },
+    { "pushes_duplicate", "pushes that came again after they had been settled" },
+    { "pushes_resent", "pushes that came again, settled or not" },
+    { "pushes_stale", "pushes made by a worker before it was taken for dead" },
+    { "pushes_refused", "pushes answered with an error: values, shapes, policy" },
+    { "pushes_skipped", "pushes in rounds that were skipped" },
+    { "pushes_withdrawn", "pushes taken back before they were applied" },
+    { "pushes_dropped", "pushes that came when their round had closed" },
+    { "barriers", "barriers that were passed" },
+    { "pulls", "pulls that were answered" },
+    { "updates", "updates of all models" },
+    { "updates_stalled", "updates that had to wait for memory" },
+    { "mailbox_ns", "nanoseconds that requests waited for the engine" },
+    { "serve_ns", "nanoseconds in which the engine served requests" },
+    { "round_ns", "nanoseconds that whole pushes waited for others of their round" },
+    { "update_ns", "nanoseconds in which updates were computed" },
+    { "parameters_updated", "parameters, once for each update that moved them" },
+    { "rounds_skipped", "rounds without an update: values that are not finite" },
+    { "versions_fresh", "shards written anew because somebody held the old ones" },
+    { "workers_lost", "workers taken for dead, once for each model" },
+    { "workers_reconnected", "connections that went on with a worker's session" },
+    { "hellos_stale", "processes refused because another one has followed them" },
+    { "deadlines_exceeded", "requests that ended at their deadline" },
+    { "models", "models there are now" },
+    { "workers", "workers registered now, once for each model, as in optctl list" },
+    { "workers_known", "names of workers that are connected now or remembered" },
+    { "memory_used", "bytes taken now of what --memory allows" },
+    { "memory_limit", "bytes that --memory allows" },
+    { "connections", "connections open now" },
+    { "connections_opened", "connections accepted and served" },
+    { "connections_refused", "connections told that there are too many" },
+    { "leases_expired", "connections closed because of silence" },
+    { "bytes_received", "bytes that came over sockets" },
+    { "bytes_sent", "bytes that went over sockets" },
+    { "frames_received", "frames that came whole" },
+    { "frames_sent", "frames that went" },
+    { "frames_refused", "frames broken, or refused before the engine saw them" },
+    { "read_pauses", "times that a connection had to wait for room" },
+    { "data_bytes_moved", "bytes of received data copied in user space" },
+    { "data_bytes_shared", "bytes taken and given by place, in shared memory" },
+    { "data_bytes_narrowed", "bytes of sent data converted to a 16-bit type" },
+    { "receive_ns", "nanoseconds from headers to the ends of their frames" },
+    { "send_ns", "nanoseconds from answers to their last bytes written" },
+    { "inflight_bytes", "bytes of requests held now, beyond those reserved" },
+};
+/* clang-format on */
+
+const struct opt_counter_text *opt_counter_texts(size_t *count)
+{
+    *count = sizeof(texts) / sizeof(texts[0]);
+    return texts;
+}
+
+const char *opt_counter_text(const char *name)
+{
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        if (strcmp(texts[i].name, name) == 0) {
+            return texts[i].text;
+        }
+    }
+    return NULL;
+}

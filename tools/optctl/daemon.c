@@ -1,0 +1,77 @@
+/* daemon — the daemon as a whole; see commands.c. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "common/counters.h"
+#include "tools/optctl/commands.h"
+
+static int print_counters(const struct ctl *ctl,
+                          const struct optclient_counter *counters, size_t count)
+{
+    struct table *table = table_new("lrl");
+    for (size_t i = 0; i < count; i++) {
+        const char *text = opt_counter_text(counters[i].name);
+        table_add(table, "%s", counters[i].name);
+        table_add(table, "%" PRIu64, counters[i].value);
+        table_add(table, "%s", text == NULL ? "" : text);
+    }
+    return table_print(ctl, table);
+}
+
+int run_stats(struct ctl *ctl)
+{
+    struct optclient_counter *counters;
+    size_t count;
+    int result = ctl_connect(ctl, "");
+    if (result != EXIT_SUCCESS) {
+        return result;
+    }
+    enum optclient_status status = optclient_statistics(ctl->client, &counters, &count);
+    if (status != OPTCLIENT_OK) {
+        return ctl_failed(ctl, status);
+    }
+    if (ctl->json) {
+        json_t *all = json_object();
+        for (size_t i = 0; i < count; i++) {
+            json_object_set_new(all, counters[i].name, ctl_count(counters[i].value));
+        }
+        result = ctl_answer(ctl, all);
+    } else {
+        result = print_counters(ctl, counters, count);
+    }
+    optclient_statistics_free(counters);
+    return result;
+}
+
+static double now_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Statistics are counted by the engine, so that an engine that stands still is found.
+ */
+int run_ping(struct ctl *ctl)
+{
+    struct optclient_counter *counters;
+    size_t count;
+    int result = ctl_connect(ctl, "");
+    if (result != EXIT_SUCCESS) {
+        return result;
+    }
+    double begin = now_seconds();
+    enum optclient_status status = optclient_statistics(ctl->client, &counters, &count);
+    double seconds = now_seconds() - begin;
+    if (status != OPTCLIENT_OK) {
+        return ctl_failed(ctl, status);
+    }
+    optclient_statistics_free(counters);
+    if (ctl->json) {
+        return ctl_answer(
+            ctl, json_pack("{s:s, s:f}", "server", ctl->server, "seconds", seconds));
+    }
+    printf("%s answered in %.3g ms\n", ctl->server, seconds * 1e3);
+    return ctl_done(ctl);
+}
