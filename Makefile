@@ -348,9 +348,9 @@ test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...:
 test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(SOAK_PROGRAM) $(BUILD)/tables $(MINIMAL) $(PYTHON_PROTO)
 
 .PHONY: tables
-tables: ## write the tables of rules and options into README and manual
+tables: ## write the tables of rules and options into docs/optimizers.md and the manual
 	+@$(submake) $(BUILD)/tables
-	$(BUILD)/tables README.md server/optimd-optimizers.7
+	$(BUILD)/tables docs/optimizers.md server/optimd-optimizers.7
 
 .PHONY: golden
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder

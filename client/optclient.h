@@ -188,7 +188,7 @@ enum optclient_atomic {
 };
 
 /* When pushes become updates. Fields that are 0 mean the default; one that the mode
- * does not know must be 0. README has a table of what each guarantees. */
+ * does not know must be 0. docs/consistency.md has a table of what each guarantees. */
 struct optclient_policy {
     /* SYNC: a round closes when all registered workers have pushed, unless samples or
      * backup say otherwise. ASYNC: every push is an update. BOUNDED: the same, but no

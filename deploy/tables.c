@@ -1,4 +1,4 @@
-/* tables — the registry of rules, options and terms as the tables of README and manual.
+/* tables — the registry of rules, options and terms as the tables of docs/optimizers.md and the manual.
  *
  *     tables [--check] FILE...
  *
