@@ -22,6 +22,7 @@
 #include "server/engine/engine.h"
 #include "server/net/listener.h"
 #include "server/net/loop.h"
+#include "server/notify.h"
 #include "server/patience.h"
 #include "server/settings.h"
 
@@ -313,8 +314,10 @@ static int run(const struct settings *settings)
         return complain(EX_UNAVAILABLE, &error);
     }
     announce(&daemon, connections);
+    notify_manager("READY=1");
     uv_run(&daemon.uv, UV_RUN_DEFAULT);
     opt_log(OPT_LOG_INFO, "stopping", "signal=%d", daemon.signal);
+    notify_manager("STOPPING=1");
     if (settings->port_file[0] != '\0') {
         unlink(settings->port_file);
     }
