@@ -3,12 +3,18 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "common/log_record.h"
 
 static const char *const level_names[] = {
     [OPT_LOG_DEBUG] = "debug",
@@ -52,255 +58,189 @@ void opt_log_set_descriptor(int to)
     atomic_store_explicit(&descriptor, to, memory_order_relaxed);
 }
 
-/* ---------------------------------------------------------------- a record */
+/* ---------------------------------------------------------------- the writer */
 
-enum { TAIL = 8 }; /* kept free for the end of a record that was cut */
+/* Records that wait to be written, one behind the other; the writer takes all of them
+ * at once, and writes from the half that nobody adds to. */
+static struct {
+    pthread_mutex_t lock;    /* guards the rest, but for the half being written */
+    pthread_cond_t filled;   /* or it is to end */
+    pthread_cond_t finished; /* the thread has ended */
+    bool running, ending;
+    uint64_t dropped; /* not told yet */
+    size_t size;      /* bytes that wait */
+    size_t half;      /* which they are in */
+    char *halves[2];  /* OPT_LOG_QUEUE / 2 each */
+} writer = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-struct record {
-    size_t size;
-    bool cut;    /* something did not fit, and nothing more is taken */
-    bool quoted; /* inside quotes */
-    char bytes[OPT_LOG_RECORD];
-};
+enum { HALF = OPT_LOG_QUEUE / 2 };
 
-/* Append all of the bytes or none. */
-static void put(struct record *record, const char *bytes, size_t size)
+/* Write one record; false if it could not be. */
+static bool write_out(const char *bytes, size_t size)
 {
-    if (record->cut || size > sizeof(record->bytes) - TAIL - record->size) {
-        record->cut = true;
-        return;
+    static _Atomic bool torn; /* the line before has no end */
+    int to = atomic_load_explicit(&descriptor, memory_order_relaxed);
+    if (atomic_load(&torn) && write(to, "\n", 1) == 1) {
+        atomic_store(&torn, false);
     }
-    memcpy(record->bytes + record->size, bytes, size);
-    record->size += size;
-}
-
-static void put_text(struct record *record, const char *text)
-{
-    put(record, text, strlen(text));
-}
-
-/* Whether a value is one word as it is. */
-static bool is_plain(const char *value)
-{
-    if (*value == '\0') {
-        return false;
-    }
-    for (; *value != '\0'; value++) {
-        unsigned char c = (unsigned char)*value;
-        if (c <= ' ' || c == '"' || c == '=' || c == '\\' || c == 0x7F) {
+    for (size_t done = 0; done < size;) {
+        ssize_t written = write(to, bytes + done, size - done);
+        if (written > 0) {
+            done += (size_t)written;
+        } else if (written < 0 && errno == EAGAIN) {
+            struct pollfd room = { .fd = to, .events = POLLOUT };
+            (void)poll(&room, 1, -1);
+        } else if (written == 0 || errno != EINTR) {
+            if (done > 0) {
+                atomic_store(&torn, true);
+            }
             return false;
         }
     }
     return true;
 }
 
-static void put_quoted(struct record *record, const char *value)
+/* Tell how many records were dropped; false if that could not be written either. */
+static bool write_dropped(uint64_t count)
 {
-    put(record, "\"", 1);
-    record->quoted = true;
-    for (; *value != '\0'; value++) {
-        unsigned char c = (unsigned char)*value;
-        char escape[8];
-        switch (c) {
-        case '"':
-            put_text(record, "\\\"");
-            break;
-        case '\\':
-            put_text(record, "\\\\");
-            break;
-        case '\n':
-            put_text(record, "\\n");
-            break;
-        case '\r':
-            put_text(record, "\\r");
-            break;
-        case '\t':
-            put_text(record, "\\t");
-            break;
-        default:
-            if (c < ' ' || c == 0x7F) {
-                (void)snprintf(escape, sizeof(escape), "\\x%02X", c);
-                put_text(record, escape);
-            } else {
-                put(record, value, 1);
-            }
-        }
-    }
-    put(record, "\"", 1);
-    record->quoted = record->cut;
+    struct opt_record record;
+    opt_record_begin(&record, OPT_LOG_WARN, "log_dropped");
+    opt_record_number(&record, "records", count);
+    opt_record_end(&record);
+    return write_out(record.bytes, record.size);
 }
 
-static void put_value(struct record *record, const char *value)
+/* Write what was taken, a record at a time. Returns how many could not be. */
+static uint64_t write_all(const char *bytes, size_t size)
 {
-    if (!is_plain(value)) {
-        put_quoted(record, value);
-        return;
+    uint64_t failed = 0;
+    while (size > 0) {
+        const char *end = memchr(bytes, '\n', size);
+        size_t one = (size_t)(end - bytes) + 1;
+        failed += !write_out(bytes, one);
+        bytes += one;
+        size -= one;
     }
-    for (; *value != '\0'; value++) { /* a long value is cut, not left out */
-        put(record, value, 1);
-    }
+    return failed;
 }
 
-static void end_record(struct record *record)
+static void *writer_thread(void *argument)
 {
-    if (record->cut) {
-        /* No half character before the dots. */
-        size_t size = record->size;
-        while (size > 0 && ((unsigned char)record->bytes[size - 1] & 0xC0) == 0x80) {
-            size--;
+    pthread_mutex_lock(&writer.lock);
+    for (;;) {
+        while (writer.size == 0 && !writer.ending) {
+            pthread_cond_wait(&writer.filled, &writer.lock);
         }
-        if (size > 0 && (unsigned char)record->bytes[size - 1] >= 0xC0) {
-            record->size = size - 1;
+        if (writer.size == 0) {
+            break;
         }
-        const char *end = record->quoted ? "...\"" : "...";
-        memcpy(record->bytes + record->size, end, strlen(end));
-        record->size += strlen(end);
+        const char *bytes = writer.halves[writer.half];
+        size_t size = writer.size;
+        uint64_t dropped = writer.dropped;
+        writer.half = 1 - writer.half;
+        writer.size = 0;
+        writer.dropped = 0;
+        pthread_mutex_unlock(&writer.lock);
+        dropped += write_all(bytes, size); /* they came after what was taken */
+        bool told = dropped == 0 || write_dropped(dropped);
+        pthread_mutex_lock(&writer.lock);
+        writer.dropped += told ? 0 : dropped;
     }
-    record->bytes[record->size++] = '\n';
+    writer.running = false;
+    pthread_cond_broadcast(&writer.finished);
+    pthread_mutex_unlock(&writer.lock);
+    return argument;
 }
 
-static void put_time(struct record *record)
+bool opt_log_start(void)
 {
-    struct timespec now;
-    struct tm utc;
-    char text[64];
-    if (clock_gettime(CLOCK_REALTIME, &now) != 0 ||
-        gmtime_r(&now.tv_sec, &utc) == NULL) {
-        put_text(record, "0000-00-00T00:00:00.000000Z");
-        return;
+    pthread_condattr_t monotonic;
+    sigset_t all, before;
+    pthread_t thread;
+    char *halves = malloc(OPT_LOG_QUEUE);
+    if (halves == NULL || pthread_condattr_init(&monotonic) != 0) {
+        free(halves);
+        return false;
     }
-    size_t size = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &utc);
-    (void)snprintf(text + size, sizeof(text) - size, ".%06ldZ", now.tv_nsec / 1000);
-    put_text(record, text);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&writer.filled, NULL);
+    pthread_cond_init(&writer.finished, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    writer.halves[0] = halves;
+    writer.halves[1] = halves + HALF;
+    writer.ending = false;
+    sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_mutex_lock(&writer.lock);
+    bool started = pthread_create(&thread, NULL, writer_thread, NULL) == 0;
+    writer.running = started;
+    pthread_mutex_unlock(&writer.lock);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (started) {
+        pthread_detach(thread);
+    } else {
+        free(halves);
+    }
+    return started;
 }
 
-/* ---------------------------------------------------------------- conversions */
-
-struct arguments {
-    va_list list;
-};
-
-/* Write the argument of one conversion into out. spec is the whole of it, "%.3f". */
-static void convert(struct arguments *arguments, const char *spec, size_t spec_size,
-                    char *out, size_t capacity)
+bool opt_log_stop(unsigned timeout_ms)
 {
-    char modifier = spec_size > 2 ? spec[spec_size - 2] : '\0';
-    bool twice = spec_size > 3 && spec[spec_size - 3] == modifier;
-    char conversion = spec[spec_size - 1];
-    switch (conversion) {
-    case 'd':
-    case 'i': {
-        long long value;
-        if (modifier == 'l') {
-            value = twice ? va_arg(arguments->list, long long)
-                          : va_arg(arguments->list, long);
-        } else if (modifier == 'z') {
-            value = va_arg(arguments->list, ptrdiff_t);
-        } else if (modifier == 'j') {
-            value = va_arg(arguments->list, intmax_t);
-        } else if (modifier == 't') {
-            value = va_arg(arguments->list, ptrdiff_t);
-        } else {
-            value = va_arg(arguments->list, int);
-        }
-        (void)snprintf(out, capacity, "%lld", value);
-        break;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
     }
-    case 'u':
-    case 'x': {
-        unsigned long long value;
-        if (modifier == 'l') {
-            value = twice ? va_arg(arguments->list, unsigned long long)
-                          : va_arg(arguments->list, unsigned long);
-        } else if (modifier == 'z' || modifier == 't') {
-            value = va_arg(arguments->list, size_t);
-        } else if (modifier == 'j') {
-            value = va_arg(arguments->list, uintmax_t);
-        } else {
-            value = va_arg(arguments->list, unsigned);
-        }
-        (void)snprintf(out, capacity, conversion == 'u' ? "%llu" : "%llx", value);
-        break;
+    pthread_mutex_lock(&writer.lock);
+    bool waits = writer.running;
+    if (waits) {
+        writer.ending = true;
+        pthread_cond_signal(&writer.filled);
     }
-    case 'e':
-    case 'f':
-    case 'g': {
-        int precision = 6;
-        if (spec_size > 2 && spec[1] == '.') {
-            precision = 0;
-            for (size_t i = 2; i < spec_size - 1; i++) {
-                precision = precision * 10 + (spec[i] - '0');
-            }
-        }
-        const char *format = conversion == 'e'   ? "%.*e"
-                             : conversion == 'f' ? "%.*f"
-                                                 : "%.*g";
-        (void)snprintf(out, capacity, format, precision,
-                       va_arg(arguments->list, double));
-        break;
+    while (writer.running &&
+           pthread_cond_timedwait(&writer.finished, &writer.lock, &until) == 0) {
     }
-    case 'c':
-        out[0] = (char)va_arg(arguments->list, int);
-        out[1] = '\0';
-        break;
-    default:
-        assert(!"a conversion that log does not know");
-        out[0] = '\0';
+    bool ended = !writer.running;
+    pthread_mutex_unlock(&writer.lock);
+    if (waits && ended) {
+        free(writer.halves[0]);
     }
+    return ended;
 }
 
-/* format's pairs, each argument converted and quoted where necessary. */
-static void put_pairs(struct record *record, const char *format,
-                      struct arguments *arguments)
+/* Hand a record to the writer; false if there is none. */
+static bool enqueue(const struct opt_record *record)
 {
-    while (*format != '\0') {
-        size_t plain = strcspn(format, "%");
-        put(record, format, plain);
-        format += plain;
-        if (*format == '\0') {
-            return;
-        }
-        size_t spec_size = 1 + strcspn(format + 1, "diuxfegsc") + 1;
-        if (format[spec_size - 1] == 's') {
-            const char *value = va_arg(arguments->list, const char *);
-            put_value(record, value == NULL ? "(null)" : value);
-        } else {
-            char value[400]; /* the longest double has 309 digits before its point */
-            convert(arguments, format, spec_size, value, sizeof(value));
-            put_value(record, value);
-        }
-        format += spec_size;
+    pthread_mutex_lock(&writer.lock);
+    bool running = writer.running;
+    if (running && record->size <= HALF - writer.size) {
+        memcpy(writer.halves[writer.half] + writer.size, record->bytes, record->size);
+        writer.size += record->size;
+        pthread_cond_signal(&writer.filled);
+    } else if (running) {
+        writer.dropped++;
     }
+    pthread_mutex_unlock(&writer.lock);
+    return running;
 }
 
 static void write_record(enum opt_log_level level, const char *event,
-                         const char *format, struct arguments *arguments,
+                         const char *format, struct opt_record_arguments *arguments,
                          uint64_t suppressed)
 {
-    struct record record;
-    record.size = 0;
-    record.cut = false;
-    record.quoted = false;
-    put_time(&record);
-    put_text(&record, " ");
-    put_text(&record, opt_log_level_name(level));
-    put_text(&record, " ");
-    put_text(&record, event);
-    if (*format != '\0') {
-        put_text(&record, " ");
-        put_pairs(&record, format, arguments);
-    }
+    struct opt_record record;
+    opt_record_begin(&record, level, event);
+    opt_record_pairs(&record, format, arguments);
     if (suppressed > 0) {
-        char text[48];
-        (void)snprintf(text, sizeof(text), " suppressed=%" PRIu64, suppressed);
-        put_text(&record, text);
+        opt_record_number(&record, "suppressed", suppressed);
     }
-    end_record(&record);
-    int to = atomic_load_explicit(&descriptor, memory_order_relaxed);
-    ssize_t written;
-    do {
-        written = write(to, record.bytes, record.size);
-    } while (written < 0 && errno == EINTR);
+    opt_record_end(&record);
+    if (!enqueue(&record)) {
+        (void)write_out(record.bytes, record.size);
+    }
 }
 
 void opt_log(enum opt_log_level level, const char *event, const char *format, ...)
@@ -308,7 +248,7 @@ void opt_log(enum opt_log_level level, const char *event, const char *format, ..
     if (!opt_log_enabled(level)) {
         return;
     }
-    struct arguments arguments;
+    struct opt_record_arguments arguments;
     va_start(arguments.list, format);
     write_record(level, event, format, &arguments, 0);
     va_end(arguments.list);
@@ -339,7 +279,7 @@ void opt_log_limited(struct opt_log_site *site, enum opt_log_level level,
         atomic_fetch_add(&site->suppressed, 1);
         return;
     }
-    struct arguments arguments;
+    struct opt_record_arguments arguments;
     va_start(arguments.list, format);
     write_record(level, event, format, &arguments,
                  atomic_exchange(&site->suppressed, 0));

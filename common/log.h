@@ -5,8 +5,17 @@
  *
  * Time (UTC), level, event, then key=value pairs. A value with spaces, quotes, equals
  * signs or control characters is quoted, with \" \\ \n \t \r and \xNN, so one event is
- * always exactly one line. A record is one write(2) of at most OPT_LOG_RECORD bytes;
- * nothing is buffered, and a record that cannot be written is dropped. Any thread.
+ * always exactly one line. A record is one write(2) of at most OPT_LOG_RECORD bytes.
+ * Any thread.
+ *
+ * At first each record is written by whoever has it. From opt_log_start on, a thread
+ * writes, and nobody waits for whoever reads the log, or does not: at most
+ * OPT_LOG_QUEUE bytes wait to be written, and what comes when these are full is dropped
+ * and counted
+ *
+ *   2026-11-22T17:23:25.000112Z warn log_dropped records=1207
+ *
+ * as are records that could not be written, on a full disk say.
  */
 #ifndef OPTIMD_COMMON_LOG_H
 #define OPTIMD_COMMON_LOG_H
@@ -19,7 +28,8 @@ enum opt_log_level { OPT_LOG_DEBUG, OPT_LOG_INFO, OPT_LOG_WARN, OPT_LOG_ERROR };
 
 enum {
     OPT_LOG_RECORD = 4096, /* longest line, newline included; longer ones end in ... */
-    OPT_LOG_BURST = 10     /* records per second and call site of opt_log_limited */
+    OPT_LOG_QUEUE = 256 << 10,
+    OPT_LOG_BURST = 10 /* records per second and call site of opt_log_limited */
 };
 
 /* "debug", "info", "warn", "error"; false if the word is none of them. */
@@ -33,6 +43,14 @@ bool opt_log_enabled(enum opt_log_level level);
 
 /* Where records go; standard error at the start. The descriptor stays the caller's. */
 void opt_log_set_descriptor(int descriptor);
+
+/* Have a thread write from now on. False if there is none to be had: nothing changes.
+ */
+bool opt_log_start(void);
+
+/* Wait until everything is written, but no longer than that, and end the thread. False:
+ * something is left, and the thread with it, which goes with the process. */
+bool opt_log_stop(unsigned timeout_ms);
 
 /* Write one record. event is a word such as model_created. format names the pairs, each
  * with one conversion, separated by single spaces, and is checked by the compiler:

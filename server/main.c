@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +17,7 @@
 #include <uv.h>
 
 #include "common/log.h"
+#include "common/standard.h"
 #include "server/data_dir.h"
 #include "server/engine/engine.h"
 #include "server/net/listener.h"
@@ -25,10 +25,12 @@
 #include "server/notify.h"
 #include "server/patience.h"
 #include "server/settings.h"
+#include "server/signals.h"
 
 enum {
     DESCRIPTORS_KEPT = 64, /* for everything but connections */
-    STOP_SECONDS = 10      /* an orderly stop takes no longer */
+    STOP_SECONDS = 10,     /* an orderly stop takes no longer */
+    LOG_MS = 1000          /* and then, who reads the log may take that long */
 };
 
 /* Everything that runs. */
@@ -36,7 +38,7 @@ struct daemon {
     const struct settings *settings;
     int lock; /* of the data directory, -1: none */
     uv_loop_t uv;
-    uv_signal_t terminate, interrupt;
+    struct signals signals;
     int signal; /* that ended it */
     struct listener listeners[ENDPOINTS_MAX];
     size_t listening; /* of them */
@@ -50,51 +52,11 @@ static int complain(int code, const struct opt_error *error)
     return code;
 }
 
-/* -------------------------------------------------------------------- signals */
-
-/* Patience is over: the second signal. Any thread. */
-static void on_second_signal(int number)
+static void on_stop(void *context, int number)
 {
-    _exit(128 + number);
-}
-
-/* The stop takes too long. Any thread. */
-static void on_stop_overdue(int number)
-{
-    (void)number;
-    static const char text[] = "optimd: could not stop in order within 10 seconds\n";
-    ssize_t written = write(STDERR_FILENO, text, sizeof(text) - 1);
-    _exit(written < 0 ? EX_IOERR : EX_SOFTWARE);
-}
-
-static void handle(int number, void (*handler)(int))
-{
-    struct sigaction action = { .sa_handler = handler };
-    sigemptyset(&action.sa_mask);
-    sigaction(number, &action, NULL);
-}
-
-static void on_signal(uv_signal_t *signal, int number)
-{
-    struct daemon *daemon = signal->data;
-    uv_signal_stop(&daemon->terminate);
-    uv_signal_stop(&daemon->interrupt);
-    handle(SIGTERM, on_second_signal);
-    handle(SIGINT, on_second_signal);
-    handle(SIGALRM, on_stop_overdue);
-    alarm(STOP_SECONDS);
+    struct daemon *daemon = context;
     daemon->signal = number;
     uv_stop(&daemon->uv);
-}
-
-static void watch_signals(struct daemon *daemon)
-{
-    uv_signal_init(&daemon->uv, &daemon->terminate);
-    uv_signal_init(&daemon->uv, &daemon->interrupt);
-    daemon->terminate.data = daemon;
-    daemon->interrupt.data = daemon;
-    uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
-    uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
 }
 
 /* ---------------------------------------------------------------------- start */
@@ -237,10 +199,7 @@ static void announce(const struct daemon *daemon, size_t connections)
 
 static void stop_main_loop(struct daemon *daemon)
 {
-    if (daemon->terminate.data != NULL) {
-        uv_close((uv_handle_t *)&daemon->terminate, NULL);
-        uv_close((uv_handle_t *)&daemon->interrupt, NULL);
-    }
+    signals_close(&daemon->signals);
     uv_run(&daemon->uv, UV_RUN_DEFAULT);
     uv_loop_close(&daemon->uv);
 }
@@ -297,22 +256,23 @@ static enum opt_status start(struct daemon *daemon, size_t *connections,
     return status;
 }
 
-static int run(const struct settings *settings)
+static int serve(const struct settings *settings, struct opt_error *error)
 {
-    opt_log_set_level(settings->log_level);
-    handle(SIGPIPE, SIG_IGN);
     struct daemon daemon = { .settings = settings, .lock = -1 };
-    struct opt_error error;
-    if (uv_loop_init(&daemon.uv) != 0) {
-        fputs("optimd: no memory\n", stderr);
+    int code = uv_loop_init(&daemon.uv);
+    if (code != 0) {
+        opt_fail(error, OPT_UNAVAILABLE, "cannot make an event loop: %s",
+                 uv_strerror(code));
         return EX_UNAVAILABLE;
     }
-    watch_signals(&daemon);
+    signals_watch(&daemon.signals, &daemon.uv, STOP_SECONDS, on_stop, &daemon);
     size_t connections = 0;
-    if (start(&daemon, &connections, &error) != OPT_OK) {
+    signals_block();
+    if (start(&daemon, &connections, error) != OPT_OK) {
         stop(&daemon);
-        return complain(EX_UNAVAILABLE, &error);
+        return EX_UNAVAILABLE;
     }
+    signals_unblock();
     announce(&daemon, connections);
     notify_manager("READY=1");
     uv_run(&daemon.uv, UV_RUN_DEFAULT);
@@ -326,11 +286,37 @@ static int run(const struct settings *settings)
     return EX_OK;
 }
 
+static int run(const struct settings *settings)
+{
+    struct opt_error error;
+    opt_log_set_level(settings->log_level);
+    if (!opt_log_start()) {
+        opt_fail(&error, OPT_UNAVAILABLE, "cannot start a thread for the log");
+        return complain(EX_UNAVAILABLE, &error);
+    }
+    int code = serve(settings, &error);
+    (void)opt_log_stop(LOG_MS);
+    return code == EX_OK ? code : complain(code, &error);
+}
+
+/* What was asked for is on standard output, all of it. */
+static int printed(void)
+{
+    if (fflush(stdout) == 0 && ferror(stdout) == 0) {
+        return EX_OK;
+    }
+    fprintf(stderr, "optimd: cannot write to standard output: %s\n", strerror(errno));
+    return EX_IOERR;
+}
+
 int main(int argc, char **argv)
 {
     struct settings settings;
     enum settings_action action = SETTINGS_RUN;
     struct opt_error error;
+    if (!opt_standard_open()) {
+        return EX_OSERR;
+    }
     patience_choose(argv);
     if (settings_read(argc, argv, &settings, &action, &error) != OPT_OK) {
         return complain(action == SETTINGS_MISUSED ? EX_USAGE : EX_CONFIG, &error);
@@ -338,13 +324,13 @@ int main(int argc, char **argv)
     switch (action) {
     case SETTINGS_HELP:
         settings_help(stdout);
-        return EX_OK;
+        return printed();
     case SETTINGS_VERSION:
         puts("optimd " OPTIMD_VERSION);
-        return EX_OK;
+        return printed();
     case SETTINGS_CHECK:
         settings_print(&settings, stdout);
-        return EX_OK;
+        return printed();
     case SETTINGS_RUN:
     case SETTINGS_MISUSED:
         break;

@@ -567,7 +567,8 @@ void settings_help(FILE *out)
     fputs(
         "\nSizes have a unit (64MiB, 1.5GB), times too (30s, 250ms, 5min).\n"
         "Exit status: 0 stopped as asked, 64 wrong usage, 69 something needed cannot\n"
-        "be had, 78 wrong configuration. See optimd(8).\n",
+        "be had, 70 stopped too slowly, 74 standard output failed, 78 wrong\n"
+        "configuration. See optimd(8).\n",
         out);
 }
 

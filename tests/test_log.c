@@ -286,3 +286,80 @@ Test(log, a_closed_descriptor_is_no_disaster)
     rewind(records);
     expect_record("error kept n=2");
 }
+
+/* ---------------------------------------------------------------- the writer */
+
+/* Reads what the pipe has until all its writers are gone: records, and those that are
+ * said to be dropped. */
+static void *read_log(void *pipe)
+{
+    static char line[2 * OPT_LOG_RECORD];
+    unsigned long *count = calloc(1, sizeof(*count));
+    FILE *file = fdopen(*(int *)pipe, "r");
+    cr_assert(file != NULL && count != NULL);
+    while (fgets(line, sizeof(line), file) != NULL) {
+        const char *dropped = strstr(line, " warn log_dropped records=");
+        *count += dropped != NULL ? strtoul(strchr(dropped, '=') + 1, NULL, 10) : 1;
+    }
+    (void)fclose(file);
+    return count;
+}
+
+Test(log, nobody_waits_for_who_does_not_read_it, .timeout = 20)
+{
+    enum { EVENTS = 10000, SHORT_MS = 10, LONG_MS = 10000 };
+    char value[101];
+    int ends[2];
+    pthread_t reader;
+    void *count;
+    memset(value, 'v', 100);
+    value[100] = '\0';
+    cr_assert_eq(pipe(ends), 0);
+    opt_log_set_descriptor(ends[1]);
+    cr_assert(opt_log_start());
+    for (int i = 0; i < EVENTS; i++) {
+        opt_log(OPT_LOG_INFO, "event", "i=%d value=%s", i, value);
+    }
+    cr_expect_not(opt_log_stop(SHORT_MS));
+    /* What is read late is all there, or counted. */
+    cr_assert_eq(pthread_create(&reader, NULL, read_log, &ends[0]), 0);
+    cr_expect(opt_log_stop(LONG_MS));
+    close(ends[1]);
+    pthread_join(reader, &count);
+    cr_expect_eq(*(unsigned long *)count, EVENTS);
+    free(count);
+}
+
+Test(log, everything_is_written_when_it_has_stopped)
+{
+    cr_assert(opt_log_start());
+    for (int i = 0; i < 100; i++) {
+        opt_log(OPT_LOG_INFO, "event", "i=%d", i);
+    }
+    cr_assert(opt_log_stop(10000));
+    opt_log(OPT_LOG_INFO, "event", "i=%d", 100);
+    rewind(records);
+    for (int i = 0; i <= 100; i++) {
+        char expected[40];
+        (void)snprintf(expected, sizeof(expected), "info event i=%d", i);
+        expect_record(expected);
+    }
+    cr_assert_null(next_record());
+}
+
+Test(log, counts_what_a_full_disk_does_not_take)
+{
+    int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+    opt_log_set_descriptor(full);
+    cr_assert(opt_log_start());
+    opt_log(OPT_LOG_INFO, "lost", "%s", "");
+    cr_assert(opt_log_stop(10000));
+    opt_log_set_descriptor(fileno(records));
+    cr_assert(opt_log_start());
+    opt_log(OPT_LOG_INFO, "kept", "n=%d", 1);
+    cr_assert(opt_log_stop(10000));
+    rewind(records);
+    expect_record("info kept n=1");
+    expect_record("warn log_dropped records=1");
+    close(full);
+}

@@ -58,6 +58,13 @@ static void redirect(const char *path, int descriptor)
     close(file);
 }
 
+static void (*prepare_)(void);
+
+void daemon_prepare(void (*prepare)(void))
+{
+    prepare_ = prepare;
+}
+
 void daemon_spawn(struct daemon_process *daemon, const char *const *options)
 {
     char program[PATH_MAX];
@@ -86,6 +93,9 @@ void daemon_spawn(struct daemon_process *daemon, const char *const *options)
         redirect("/dev/null", STDIN_FILENO);
         redirect(daemon->out, STDOUT_FILENO);
         redirect(daemon->log, STDERR_FILENO);
+        if (prepare_ != NULL) {
+            prepare_();
+        }
         execv(program, (char *const *)(uintptr_t)arguments);
         _exit(127);
     }
