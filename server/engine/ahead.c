@@ -9,7 +9,10 @@
 #include "server/engine/team.h"
 #include "server/letter.h"
 
-enum { SHARD_BLOCKS = OPT_SHARD / OPT_BLOCK };
+enum {
+    SHARD_BLOCKS = OPT_SHARD / OPT_BLOCK,
+    AHEAD_ELEMENTS = 1 << 18 /* of a smaller update the answer has all */
+};
 
 /* All frames are here: what the last of them says is what will be pulled. */
 static void ask_again(struct push *push)
@@ -24,7 +27,8 @@ static void ask_again(struct push *push)
 void ahead_begin(struct model *model)
 {
     struct update *update = &model->update;
-    if (opt_update_synchronises(&update->scalars)) {
+    if (update->elements <= AHEAD_ELEMENTS ||
+        opt_update_synchronises(&update->scalars)) {
         return;
     }
     for (size_t i = 0; i < model->shard_count; i++) {

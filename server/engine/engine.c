@@ -157,10 +157,16 @@ struct model *engine_model_named(struct engine *engine, struct letter *letter,
     if (model != NULL) {
         return model;
     }
-    const char *nearest = names_nearest(&engine->models, name);
-    if (nearest == NULL) {
+    size_t steps;
+    const char *nearest = names_nearest(&engine->models, name, &steps);
+    engine_worked(engine, steps);
+    if (engine->model_count == 0) {
         engine_fail(engine, letter, OPT_NOT_FOUND,
                     "there is no model \"%s\", nor any other", name);
+    } else if (nearest == NULL) {
+        engine_fail(engine, letter, OPT_NOT_FOUND,
+                    "there is no model \"%s\", nor one of the %zu with a name like it",
+                    name, engine->model_count);
     } else {
         engine_fail(engine, letter, OPT_NOT_FOUND,
                     "there is no model \"%s\"; the nearest of %zu is \"%s\"", name,

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 #include "common/optim/update.h"
-#include "server/engine/ahead.h"
 #include "server/engine/barrier.h"
 #include "server/engine/closing.h"
 #include "server/engine/inside.h"
@@ -18,9 +17,7 @@
 #include "server/engine/view.h"
 
 enum {
-    AT_ONCE_ELEMENTS = 1 << 18, /* a smaller update is done before the next letter */
-    VISIT_ELEMENTS = OPT_BLOCK, /* and, or a copy, while a loop works for the engine */
-    RETRY_MS = 200              /* told to readers whom the budget does not allow */
+    RETRY_MS = 200 /* told to readers whom the budget does not allow */
 };
 
 static void append(struct letter **first, struct letter **last, struct letter *letter)
@@ -286,7 +283,7 @@ static void list(struct engine *engine, struct model *model)
 
 void flow_pull(struct engine *engine, struct model *model, struct letter *letter)
 {
-    bool at_once = !engine->visited || model->floats <= VISIT_ELEMENTS;
+    bool at_once = !engine->visited || engine_may_do(engine, model->floats);
     if (model->copying_first == NULL && at_once) {
         switch (fill(engine, model, letter)) {
         case VIEW_FILLED:
@@ -341,17 +338,13 @@ void flow_update(struct engine *engine, struct model *model)
 {
     view_outdated(model);
     update_start(engine, model);
-    if (model->update.elements > AT_ONCE_ELEMENTS) {
-        ahead_begin(model);
-    }
     flow_run(engine, model);
 }
 
 void flow_run(struct engine *engine, struct model *model)
 {
     model->activity = MODEL_UPDATING;
-    bool at_once =
-        model->update.elements <= (engine->visited ? VISIT_ELEMENTS : AT_ONCE_ELEMENTS);
+    bool at_once = engine_may_do(engine, update_cost(model));
     while (model->activity == MODEL_UPDATING) {
         if (!at_once || !update_piece(engine, model)) {
             list(engine, model);

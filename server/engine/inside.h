@@ -53,6 +53,8 @@ struct engine_counters {
     uint64_t workers_reconnected; /* connections that went on with a session */
     uint64_t hellos_stale;        /* of processes that another one has followed */
     uint64_t deadlines_exceeded;
+    uint64_t turn_ns_most;   /* the longest turn, */
+    uint64_t turn_cost_most; /* and what the largest has cost (engine_worked) */
 };
 
 struct engine {
@@ -68,6 +70,7 @@ struct engine {
     bool started, stopping;
 
     uint64_t now_ns; /* when this turn of the loop began */
+    uint64_t turn_began_ns, turn_cost; /* of one letter or one piece of work */
     struct alarms alarms;
     struct budget budget;
     struct engine_counters counters;
@@ -104,6 +107,16 @@ struct peer {
     uint64_t settled[PEER_SETTLED]; /* request ids, a ring */
     size_t settled_next;
 };
+
+/* Whether work that somebody's letter causes may be done before the next letter is
+ * looked at. cost is in elements of an update, of which a core does about one in a
+ * nanosecond. What may not is done in pieces (flow_turn): this is the one place that
+ * says how long others may be held up. A loop that works for the engine does less. */
+bool engine_may_do(const struct engine *engine, uint64_t cost);
+/* So much has been done without looking whether somebody else waits, in the same
+ * measure, by each of the threads that shared it. Statistics tell the most of one turn.
+ */
+void engine_worked(struct engine *engine, uint64_t cost);
 
 /* Give a letter back to its loop; silently if its connection is gone. */
 void engine_return(struct engine *engine, struct letter *letter);

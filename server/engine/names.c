@@ -82,48 +82,84 @@ void names_remove(struct names *names, const char *name)
     }
 }
 
-size_t names_distance(const char *a, const char *b)
+/* ---------------------------------------------------------------- nearness */
+
+enum {
+    NEAR = 8,               /* a name that differs in more bytes is not near */
+    NEAR_STEPS = 256 << 10, /* of comparing that one question may cost */
+    CHARACTER_SETS = 32
+};
+
+/* Insertions, deletions and replacements of bytes that make b of a, or NEAR + 1 if they
+ * are more. Only the diagonals that so few can reach are looked at. */
+static size_t distance(const char *a, size_t a_size, const char *b, size_t b_size)
 {
     size_t row[OPT_NAME_MAX + 2];
-    size_t width = strlen(b);
-    if (width > OPT_NAME_MAX) {
-        width = OPT_NAME_MAX;
+    for (size_t j = 0; j <= b_size; j++) {
+        row[j] = j <= NEAR ? j : NEAR + 1;
     }
-    for (size_t j = 0; j <= width; j++) {
-        row[j] = j;
-    }
-    for (size_t i = 1; a[i - 1] != '\0'; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= width; j++) {
+    for (size_t i = 1; i <= a_size; i++) {
+        size_t from = i > NEAR ? i - NEAR : 1;
+        size_t until = i + NEAR < b_size ? i + NEAR : b_size;
+        size_t diagonal = row[from - 1], least = NEAR + 1;
+        row[from - 1] = from == 1 && i <= NEAR ? i : NEAR + 1;
+        for (size_t j = from; j <= until; j++) {
             size_t best = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
             diagonal = row[j];
-            if (row[j] + 1 < best) {
-                best = row[j] + 1;
-            }
-            if (row[j - 1] + 1 < best) {
-                best = row[j - 1] + 1;
-            }
-            row[j] = best;
+            best = row[j] + 1 < best ? row[j] + 1 : best;
+            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+            row[j] = best <= NEAR ? best : NEAR + 1;
+            least = row[j] < least ? row[j] : least;
+        }
+        if (least > NEAR && row[from - 1] > NEAR) {
+            return NEAR + 1;
         }
     }
-    return row[width];
+    return row[b_size];
 }
 
-const char *names_nearest(const struct names *names, const char *name)
+/* Which bytes a name has, folded into bits: names whose sets differ much are far from
+ * each other, which costs a fraction of comparing them. */
+static uint32_t character_set(const char *name, size_t size)
+{
+    uint32_t set = 0;
+    for (size_t i = 0; i < size; i++) {
+        set |= UINT32_C(1) << ((unsigned char)name[i] % CHARACTER_SETS);
+    }
+    return set;
+}
+
+/* Whether the name can be near at all; *steps is how much looking has cost. */
+static bool may_be_near(const char *a, size_t a_size, const char *b, size_t b_size,
+                        size_t *steps)
+{
+    ++*steps;
+    if (a_size > b_size + NEAR || b_size > a_size + NEAR) {
+        return false;
+    }
+    *steps += (a_size + b_size) / 8;
+    uint32_t differ = character_set(a, a_size) ^ character_set(b, b_size);
+    return __builtin_popcount(differ) <= 2 * NEAR;
+}
+
+const char *names_nearest(const struct names *names, const char *name, size_t *steps)
 {
     const char *nearest = NULL;
-    size_t least = SIZE_MAX;
-    for (size_t i = 0; i < names->capacity; i++) {
+    size_t least = NEAR + 1, size = strlen(name);
+    *steps = 0;
+    for (size_t i = 0; i < names->capacity && *steps < NEAR_STEPS; i++) {
         const char *other = names->slots[i].name;
-        if (other == NULL) {
+        size_t other_size = other == NULL ? 0 : strlen(other);
+        if (other == NULL || !may_be_near(name, size, other, other_size, steps)) {
             continue;
         }
-        size_t distance = names_distance(name, other);
+        *steps += size * (2 * NEAR + 1);
+        size_t d = distance(name, size, other, other_size);
         /* Equally near ones: the first in byte order, so that answers do not depend on
          * the table. */
-        if (distance < least || (distance == least && strcmp(other, nearest) < 0)) {
-            least = distance;
+        if (d < least ||
+            (d == least && nearest != NULL && strcmp(other, nearest) < 0)) {
+            least = d;
             nearest = other;
         }
     }

@@ -25,9 +25,9 @@ void *names_find(const struct names *names, const char *name);
  * there is no memory. */
 bool names_add(struct names *names, const char *name, void *thing);
 void names_remove(struct names *names, const char *name);
-/* The name that differs least from this one, or NULL if there is none. */
-const char *names_nearest(const struct names *names, const char *name);
-/* How many insertions, deletions and replacements of bytes make b of a. */
-size_t names_distance(const char *a, const char *b);
+/* The name that differs least from this one, in a few bytes at most, or NULL if none is
+ * so near. What it costs has a bound: of very many long names not all are compared.
+ * *steps: what it has cost, in single comparisons. */
+const char *names_nearest(const struct names *names, const char *name, size_t *steps);
 
 #endif

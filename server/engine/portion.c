@@ -188,10 +188,11 @@ struct deal {
     atomic_bool enough;
 };
 
-static void take_shares(struct deal *deal)
+static void take_shares(struct seat *seat, void *argument)
 {
+    struct deal *deal = argument;
     const struct portion *portion = deal->portion;
-    struct team *team = deal->engine->team;
+    const struct team *team = deal->engine->team;
     while (!atomic_load_explicit(&deal->enough, memory_order_relaxed)) {
         size_t begin =
             atomic_fetch_add_explicit(&deal->next, deal->share, memory_order_relaxed);
@@ -201,7 +202,7 @@ static void take_shares(struct deal *deal)
             break;
         }
         for (size_t i = begin; i < end; i++) {
-            run_one(deal->model, &team->work[i], team_seat(team));
+            run_one(deal->model, &team->work[i], seat);
         }
         if (end >= portion->least && mailbox_filled(&deal->engine->box)) {
             atomic_store_explicit(&deal->enough, true, memory_order_relaxed);
@@ -221,13 +222,8 @@ size_t portion_run(struct engine *engine, struct model *model,
     struct deal deal = {
         .engine = engine, .model = model, .portion = portion, .share = share
     };
-    /* A region of one thread would still wake all that wait at its barriers. */
-    if (team->threads > 1 && portion->elements >= TEAM_ELEMENTS) {
-#pragma omp parallel
-        take_shares(&deal);
-    } else {
-        take_shares(&deal);
-    }
+    engine_worked(engine, portion->at_least / (uint64_t)team_size(team));
+    team_run(team, portion->elements >= TEAM_ELEMENTS, take_shares, &deal);
     size_t dealt = atomic_load_explicit(&deal.next, memory_order_relaxed);
     return dealt < portion->count ? dealt : portion->count;
 }

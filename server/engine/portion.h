@@ -20,7 +20,8 @@ struct work;
 struct portion {
     size_t count;      /* entries of the team's work */
     size_t least;      /* of them, to be done in any case */
-    uint64_t elements; /* in all of them */
+    uint64_t elements; /* in all of them, */
+    uint64_t at_least; /* and in those that are done in any case */
 };
 
 /* Deal the work of the portion to the team; which thread does what changes nothing but

@@ -1,6 +1,7 @@
 /* team — see team.h. */
 #include "server/engine/team.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #ifdef _OPENMP
 #include <omp.h>
@@ -60,6 +61,7 @@ struct team *team_new(int usual, int most)
     if (team == NULL) {
         return NULL;
     }
+    team->owner = uv_thread_self();
     team->usual = usual;
     team->most = most > usual ? most : usual;
     team->work = calloc(TEAM_WORK, sizeof *team->work);
@@ -77,14 +79,7 @@ struct team *team_new(int usual, int most)
 
 void team_gather(struct team *team, bool most)
 {
-    int threads = most ? team->most : team->usual;
-    if (threads == team->threads) {
-        return;
-    }
-    team->threads = threads;
-#ifdef _OPENMP
-    omp_set_num_threads(threads);
-#endif
+    team->threads = most ? team->most : team->usual;
 }
 
 void team_free(struct team *team)
@@ -100,11 +95,58 @@ void team_free(struct team *team)
     free(team);
 }
 
-struct seat *team_seat(const struct team *team)
+int team_size(const struct team *team)
+{
+    uv_thread_t self = uv_thread_self();
+    return uv_thread_equal(&self, &team->owner) ? team->threads : 1;
+}
+
+void team_run(struct team *team, bool together,
+              void (*work)(struct seat *seat, void *argument), void *argument)
 {
 #ifdef _OPENMP
-    return &team->seats[omp_get_thread_num()];
-#else
-    return &team->seats[0];
+    /* A region of one thread would still wake all that wait at its barriers. */
+    if (together && team_size(team) > 1) {
+#pragma omp parallel num_threads(team->threads)
+        work(&team->seats[omp_get_thread_num()], argument);
+        return;
+    }
 #endif
+    (void)together;
+    work(&team->seats[0], argument);
+}
+
+/* Things that the threads take as they go. */
+struct counted {
+    _Atomic size_t next;
+    size_t end, batch;
+    void (*each)(size_t number, void *argument);
+    void *argument;
+};
+
+static void take_counted(struct seat *seat, void *argument)
+{
+    struct counted *counted = argument;
+    (void)seat;
+    for (;;) {
+        size_t begin = atomic_fetch_add_explicit(&counted->next, counted->batch,
+                                                 memory_order_relaxed);
+        if (begin >= counted->end) {
+            return;
+        }
+        size_t rest = counted->end - begin;
+        size_t count = rest < counted->batch ? rest : counted->batch;
+        for (size_t i = 0; i < count; i++) {
+            counted->each(begin + i, counted->argument);
+        }
+    }
+}
+
+void team_each(struct team *team, bool together, size_t begin, size_t end, size_t batch,
+               void (*each)(size_t number, void *argument), void *argument)
+{
+    struct counted counted = {
+        .next = begin, .end = end, .batch = batch, .each = each, .argument = argument
+    };
+    team_run(team, together, take_counted, &counted);
 }

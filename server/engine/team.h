@@ -1,8 +1,8 @@
 /* team — the threads that do updates, and what each of them needs beside the model.
  *
- * There is one team; the OpenMP regions themselves are in portion.c and update.c, and
- * nowhere else in the daemon. Engine thread, but for team_seat, which the threads of
- * the team call.
+ * There is one team, and the daemon's only OpenMP region is in team_run. A loop that
+ * serves letters in the engine's stead (thread.c) has no team: what it runs here, it
+ * runs alone. Whoever has the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_TEAM_H
 #define OPTIMD_SERVER_ENGINE_TEAM_H
@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <uv.h>
 
 #include "common/optim/update.h"
 
@@ -43,6 +45,7 @@ struct team {
     struct seat *seats;   /* one per thread, of the most */
     size_t contributions; /* room in each */
     struct work *work;    /* of the portion */
+    uv_thread_t owner;    /* whose region it is */
 };
 
 /* NULL: no memory. To be called on the thread whose OpenMP regions are the team's. */
@@ -52,7 +55,18 @@ void team_gather(struct team *team, bool most);
 void team_free(struct team *team);
 /* Make room for that many contributions to one block. */
 bool team_reserve(struct team *team, size_t contributions);
-/* The calling thread's. */
-struct seat *team_seat(const struct team *team);
+
+/* How many threads would work for the calling one: 1, unless it is the team's. */
+int team_size(const struct team *team);
+/* Have every thread of the team call work with a seat of its own, and wait for all. If
+ * it is not worth a team, or the calling thread is not the one whose team it is, that
+ * thread calls it alone; so work shares out what is to be done as it goes. */
+void team_run(struct team *team, bool together,
+              void (*work)(struct seat *seat, void *argument), void *argument);
+
+/* The same for things with numbers from begin to end, end excluded, that cost about the
+ * same: they are taken by so many at a time. */
+void team_each(struct team *team, bool together, size_t begin, size_t end, size_t batch,
+               void (*each)(size_t number, void *argument), void *argument);
 
 #endif

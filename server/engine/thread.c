@@ -22,6 +22,42 @@ enum {
     IDLE_NS = 1000000000  /* longest sleep */
 };
 
+enum {
+    AT_ONCE_COST = 1 << 18, /* of work that is done before the next letter */
+    VISIT_COST = 32768      /* and while a loop works for the engine */
+};
+
+bool engine_may_do(const struct engine *engine, uint64_t cost)
+{
+    return cost <= (engine->visited ? VISIT_COST : AT_ONCE_COST);
+}
+
+void engine_worked(struct engine *engine, uint64_t cost)
+{
+    engine->turn_cost += cost;
+}
+
+static void begin_turn(struct engine *engine)
+{
+    engine->turn_began_ns = uv_hrtime();
+    engine->turn_cost = 0;
+}
+
+/* A letter has been served or a piece of work done: others get a look in, and what is
+ * done for them is the next turn. */
+static void end_turn(struct engine *engine)
+{
+    struct engine_counters *counters = &engine->counters;
+    uint64_t now = uv_hrtime(), took = now - engine->turn_began_ns;
+    counters->turn_ns_most =
+        took > counters->turn_ns_most ? took : counters->turn_ns_most;
+    if (engine->turn_cost > counters->turn_cost_most) {
+        counters->turn_cost_most = engine->turn_cost;
+    }
+    engine->turn_began_ns = now;
+    engine->turn_cost = 0;
+}
+
 static void free_dead(struct engine *engine)
 {
     while (engine->dead != NULL) {
@@ -58,7 +94,8 @@ static int serve(struct engine *engine, struct letter *letter)
 {
     int stops = 0;
     bool any = letter != NULL;
-    engine->now_ns = uv_hrtime();
+    begin_turn(engine);
+    engine->now_ns = engine->turn_began_ns;
     while (letter != NULL) {
         struct letter *next = letter->next;
         if (letter->kind == LETTER_STOP) {
@@ -67,10 +104,11 @@ static int serve(struct engine *engine, struct letter *letter)
             engine_receive(engine, letter);
         }
         free_dead(engine);
+        end_turn(engine);
         letter = next;
     }
     if (any) {
-        engine->counters.serve_ns += uv_hrtime() - engine->now_ns;
+        engine->counters.serve_ns += engine->turn_began_ns - engine->now_ns;
     }
     return stops;
 }
@@ -80,6 +118,7 @@ static void conclude(struct engine *engine)
 {
     engine_serve_later(engine);
     free_dead(engine);
+    end_turn(engine);
 }
 
 static void ring_alarms(struct engine *engine)
@@ -87,6 +126,7 @@ static void ring_alarms(struct engine *engine)
     for (struct alarm *alarm;
          (alarm = alarms_due(&engine->alarms, engine->now_ns)) != NULL;) {
         alarm->on_alarm(engine, alarm);
+        end_turn(engine);
     }
 }
 
@@ -119,6 +159,7 @@ static void run(void *argument)
         }
         ring_alarms(engine);
         moved = engine->busy_first == NULL || flow_turn(engine);
+        end_turn(engine);
         engine->counters.updates_stalled += !moved;
         conclude(engine);
         if (engine->stopping && !drained && engine->busy_first == NULL) {

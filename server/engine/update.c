@@ -19,7 +19,10 @@ enum {
     PIECE_LEAST = 1 << 20, /* elements per thread and piece: about a millisecond */
     PIECE_MOST = 16 << 20, /* while nobody has sent a letter */
     PIECE_TENSORS = 8192,  /* prepared at a time, per thread */
-    ROW_ELEMENTS = 64      /* to find a row takes as long as to update so many */
+    PIECE_TENSOR = PIECE_LEAST / PIECE_TENSORS,
+    TEAM_TENSORS = 256, /* fewer are prepared before a second thread is awake */
+    ROW_ELEMENTS = 64,  /* to find a row takes as long as to update so many, */
+    WORK_ELEMENTS = 256 /* and a tensor or block of one, however small, so many */
 };
 
 /* ---------------------------------------------------------------- memory */
@@ -67,9 +70,9 @@ bool update_init(struct model *model)
     update->spans =
         calloc(model->tensor_count + model->shard_count + 1, sizeof *update->spans);
     update->is_touched = calloc(model->tensor_count + 1, sizeof *update->is_touched);
-    update->is_prepared = calloc(model->tensor_count + 1, sizeof *update->is_prepared);
+    update->is_bound = calloc(model->tensor_count + 1, sizeof *update->is_bound);
     if (update->tensors == NULL || update->sums == NULL || update->spans == NULL ||
-        update->is_touched == NULL || update->is_prepared == NULL) {
+        update->is_touched == NULL || update->is_bound == NULL) {
         return false;
     }
     update->scratch_bytes = scratch * sizeof(float);
@@ -106,7 +109,7 @@ void update_fini(struct model *model)
     struct update *update = &model->update;
     memory_free(update->scratch, update->scratch_bytes);
     rows_fini(model);
-    free(update->is_prepared);
+    free(update->is_bound);
     free(update->is_touched);
     free(update->spans);
     free(update->sums);
@@ -192,6 +195,7 @@ static bool open_shard(struct engine *engine, struct model *model, struct shard 
             size_t n = tensor->n < shard->n ? tensor->n : shard->n;
             memcpy(version_values(shard->next) + from,
                    version_values(shard->current) + from, n * sizeof(float));
+            model->update.copied += n;
         }
     }
     return true;
@@ -224,19 +228,33 @@ static size_t index_of(const struct update *update, const struct span *span,
     return goes_backwards(update, span) ? span->end - 1 - block : block - span->first;
 }
 
+/* The first of what an update does with a tensor. */
+static void bind_tensor(struct model *model, size_t number)
+{
+    struct update *update = &model->update;
+    struct tensor *tensor = &model->tensors[number];
+    if (update->is_bound[number] == 0) {
+        update->is_bound[number] = 1;
+        opt_update_bind(&update->tensors[number], &update->scalars, &tensor->options,
+                        &tensor->counters);
+        tensor->changed = model->step + 1;
+    }
+}
+
 /* Choose the next work of the phase, up to the span at place end. False if a shard
  * cannot be written now. */
 static bool choose_work(struct engine *engine, struct model *model, size_t end,
                         struct portion *portion)
 {
     struct update *update = &model->update;
-    uint64_t threads = (uint64_t)engine->team->threads;
+    uint64_t threads = (uint64_t)team_size(engine->team);
     uint64_t least = PIECE_LEAST * threads;
     uint64_t most =
         engine->busy_first == NULL && update->ahead == 0 ? PIECE_MOST * threads : least;
     bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
+    update->copied = 0;
     while (update->cursor < end && portion->count < TEAM_WORK &&
-           portion->elements < most) {
+           portion->elements < most && update->copied < PIECE_LEAST) {
         const struct span span = span_at(model, update->cursor);
         const uint32_t number = span.tensor;
         const struct tensor *tensor = &model->tensors[number];
@@ -244,6 +262,9 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
             update->cursor++;
             update->cursor_block = 0;
             continue;
+        }
+        if (update->phase == UPDATE_LOOKAHEAD) {
+            bind_tensor(model, number);
         }
         size_t block = block_at(update, &span, update->cursor_block);
         struct shard *shard =
@@ -257,14 +278,15 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
                                .place = (uint32_t)update->cursor };
         if (update->phase == UPDATE_STEPS && is_whole(model, number)) {
             work->block = WORK_WHOLE;
-            portion->elements += 2 * tensor->n;
+            portion->elements += WORK_ELEMENTS + 2 * tensor->n;
             update->cursor_block = tensor->blocks;
         } else {
-            portion->elements += portion_block_elements(tensor, block);
+            portion->elements += WORK_ELEMENTS + portion_block_elements(tensor, block);
             update->cursor_block++;
         }
         if (portion->elements <= least) {
             portion->least = portion->count;
+            portion->at_least = portion->elements;
         }
     }
     return true;
@@ -276,6 +298,7 @@ static bool run_piece(struct engine *engine, struct model *model, size_t end)
     struct update *update = &model->update;
     struct portion portion = { 0 };
     bool open = choose_work(engine, model, end, &portion);
+    engine_worked(engine, update->copied);
     size_t done = portion_run(engine, model, &portion);
     if (update->ahead > 0 && update->phase == UPDATE_STEPS) {
         ahead_stepped(engine, model, engine->team->work, done);
@@ -305,17 +328,27 @@ static bool open_row(struct engine *engine, struct model *model, size_t group)
     return true;
 }
 
+static void norm_row(size_t group, void *model)
+{
+    rows_run(model, OPT_PASS_NORM, group);
+}
+
+static void step_row(size_t group, void *model)
+{
+    rows_run(model, OPT_PASS_STEP, group);
+}
+
 /* The same for rows: norms or steps of the next groups, dealt to the team. */
 static bool run_row_piece(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
-    int threads = engine->team->threads;
     bool writes = update->phase == UPDATE_ROWS, open = true;
-    enum opt_pass pass = writes ? OPT_PASS_STEP : OPT_PASS_NORM;
-    uint64_t limit = (uint64_t)PIECE_LEAST * (uint64_t)threads;
+    uint64_t limit = PIECE_LEAST * (uint64_t)team_size(engine->team);
     uint64_t elements = 0;
     size_t begin = update->cursor, end = begin;
-    while (end < update->rows.group_count && elements < limit) {
+    update->copied = 0;
+    while (end < update->rows.group_count && elements < limit &&
+           update->copied < PIECE_LEAST) {
         open = !writes || open_row(engine, model, end);
         if (!open) {
             break;
@@ -324,11 +357,10 @@ static bool run_row_piece(struct engine *engine, struct model *model)
                     rows_width(model, end) * rows_contributions(&update->rows, end);
         end++;
     }
-#pragma omp parallel for schedule(dynamic,                                             \
-                                  64) if (threads > 1 && elements >= TEAM_ELEMENTS)
-    for (size_t i = begin; i < end; i++) {
-        rows_run(model, pass, i);
-    }
+    engine_worked(engine,
+                  update->copied + elements / (uint64_t)team_size(engine->team));
+    team_each(engine->team, elements >= TEAM_ELEMENTS, begin, end, 64,
+              writes ? step_row : norm_row, model);
     update->cursor = end;
     return open || end > begin;
 }
@@ -353,14 +385,6 @@ static bool piece_done(const struct model *model, size_t end)
 
 /* ---------------------------------------------------------------- phases */
 
-static void bind_tensor(struct model *model, size_t number)
-{
-    struct update *update = &model->update;
-    struct tensor *tensor = &model->tensors[number];
-    opt_update_bind(&update->tensors[number], &update->scalars, &tensor->options,
-                    &tensor->counters);
-}
-
 void update_begin(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
@@ -373,14 +397,7 @@ void update_begin(struct engine *engine, struct model *model)
             1 / (1 + (double)push_staleness(update->pushes[0], model->step));
     }
     opt_update_begin(&update->scalars, &model->spec, model->step + 1);
-    memset(update->is_prepared, 0, model->tensor_count);
-    /* A push of a few tensors costs nothing for the others, unless the slow weights of
-     * all of them move. */
-    for (size_t i = 0;
-         opt_update_synchronises(&update->scalars) && i < model->tensor_count; i++) {
-        bind_tensor(model, i);
-        model->tensors[i].changed = model->step + 1;
-    }
+    memset(update->is_bound, 0, model->tensor_count);
     engine->counters.updates++;
 }
 
@@ -398,11 +415,7 @@ void update_batch(struct model *model)
 void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
 {
     struct update *update = &model->update;
-    struct tensor *of = &model->tensors[tensor];
-    if (update->is_prepared[tensor] == 0) {
-        bind_tensor(model, tensor);
-        of->changed = model->step + 1;
-    }
+    const struct tensor *of = &model->tensors[tensor];
     if (of->width == 0) {
         size_t until = end * OPT_BLOCK < of->n ? end * OPT_BLOCK : of->n;
         update->elements += until - first * OPT_BLOCK;
@@ -417,9 +430,9 @@ void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
         (struct span){ .tensor = tensor,
                        .first = (uint32_t)first,
                        .end = (uint32_t)end,
-                       .prepares = update->is_prepared[tensor] == 0 };
+                       .prepares = update->is_bound[tensor] == 0 };
     update->is_touched[tensor] = 1;
-    update->is_prepared[tensor] = 1;
+    bind_tensor(model, tensor);
 }
 
 /* Whether loops have carried no gradients and leave their cores to the team. */
@@ -467,29 +480,39 @@ static bool name_the_same(const struct update *update)
     return true;
 }
 
-/* Add the tensors that the pushes name, in ascending order. Workers usually name the
- * same ones in that order, and then nothing is done for all the others. */
-static void add_tensors(struct model *model)
+/* Mark the tensors that the pushes name, unless all of them name those of the first in
+ * ascending order. Workers usually do, and then nothing is done for all the others. */
+static void mark_tensors(struct update *update)
 {
-    struct update *update = &model->update;
-    if (name_the_same(update)) {
-        const struct push *push = update->pushes[0];
-        for (size_t k = 0; k < push->tensor_count; k++) {
-            uint32_t number = push->tensors[k];
-            update_add(model, number, 0, model->tensors[number].blocks);
-        }
-        return;
-    }
-    for (size_t i = 0; i < update->push_count; i++) {
+    update->in_order = name_the_same(update);
+    for (size_t i = 0; !update->in_order && i < update->push_count; i++) {
         const struct push *push = update->pushes[i];
         for (size_t k = 0; k < push->tensor_count; k++) {
             update->is_touched[push->tensors[k]] = 1;
         }
     }
-    for (size_t i = 0; i < model->tensor_count; i++) {
-        if (update->is_touched[i] != 0) {
-            update_add(model, (uint32_t)i, 0, model->tensors[i].blocks);
+}
+
+/* Add the next of the tensors that the pushes name, in ascending order. The last of
+ * them start the batch. */
+static void add_tensors(struct engine *engine, struct model *model)
+{
+    struct update *update = &model->update;
+    const struct push *first = update->pushes[0];
+    size_t end = update->in_order ? first->tensor_count : model->tensor_count;
+    size_t begin = update->cursor;
+    size_t until = end - begin > PIECE_TENSORS ? begin + PIECE_TENSORS : end;
+    for (; update->cursor < until; update->cursor++) {
+        uint32_t number = update->in_order ? first->tensors[update->cursor]
+                                           : (uint32_t)update->cursor;
+        if (update->in_order || update->is_touched[number] != 0) {
+            update_add(model, number, 0, model->tensors[number].blocks);
         }
+    }
+    engine_worked(engine, (uint64_t)PIECE_TENSOR * (until - begin));
+    if (until == end) {
+        update_batch_start(engine, model, true);
+        ahead_begin(model);
     }
 }
 
@@ -501,8 +524,22 @@ void update_start(struct engine *engine, struct model *model)
     for (size_t i = 0; i < update->push_count; i++) {
         engine->counters.round_ns += uv_hrtime() - update->pushes[i]->complete_ns;
     }
-    add_tensors(model);
-    update_batch_start(engine, model, true);
+    mark_tensors(update);
+    begin_phase(update, UPDATE_ADD, 0);
+    add_tensors(engine, model);
+}
+
+uint64_t update_cost(const struct model *model)
+{
+    const struct update *update = &model->update;
+    if (update->phase == UPDATE_ADD) {
+        return UINT64_MAX; /* not known yet, and much */
+    }
+    uint64_t all = update->last && opt_update_synchronises(&update->scalars)
+                       ? model->floats + WORK_ELEMENTS * (uint64_t)model->tensor_count
+                       : 0;
+    return update->elements + WORK_ELEMENTS * (uint64_t)update->span_count +
+           ROW_ELEMENTS * (uint64_t)update->rows.group_count + all;
 }
 
 /* Where the aggregate is not finite; about there, if its worker has changed it since.
@@ -520,7 +557,7 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
             }
             struct work work = { .tensor = number, .block = (uint32_t)k };
             size_t found =
-                portion_block_overflow(model, &work, team_seat(engine->team));
+                portion_block_overflow(model, &work, &engine->team->seats[0]);
             *tensor = number;
             bool is_there = found < portion_block_elements(of, k);
             *element = k * OPT_BLOCK + (is_there ? found : 0);
@@ -542,21 +579,27 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
     assert(!"a block or row whose sum is not finite");
 }
 
-static enum update_progress end_norms(struct engine *engine, struct model *model,
+/* Hand the sums of the next tensors in. */
+static enum update_progress add_norms(struct engine *engine, struct model *model,
                                       uint32_t *overflow_tensor,
                                       uint64_t *overflow_element)
 {
     struct update *update = &model->update;
-    size_t group = 0;
-    for (size_t i = 0; i < update->span_count; i++) {
-        uint32_t number = update->spans[i].tensor;
+    size_t rest = update->span_count - update->cursor;
+    size_t end = update->cursor + (rest < PIECE_TENSORS ? rest : PIECE_TENSORS);
+    engine_worked(engine, (uint64_t)PIECE_TENSOR * (end - update->cursor));
+    for (; update->cursor < end; update->cursor++) {
+        uint32_t number = update->spans[update->cursor].tensor;
         const struct tensor *tensor = &model->tensors[number];
         if (tensor->width > 0) {
-            rows_add_norm(model, number, &group);
+            rows_add_norm(model, number, &update->norm_group);
             continue;
         }
         opt_update_add_norm(&update->scalars, &update->tensors[number],
                             update->sums + tensor->first_block, tensor->blocks);
+    }
+    if (end < update->span_count) {
+        return UPDATE_MORE;
     }
     opt_update_end_norms(&update->scalars);
     if (!opt_update_finite(&update->scalars)) {
@@ -585,22 +628,11 @@ static void begin_group(struct model *model)
     begin_phase(update, large ? UPDATE_FIRST : UPDATE_STEPS, update->group_begin);
 }
 
-static void prepare_tensors(struct update *update, size_t begin, size_t end)
+static void prepare_tensor(size_t place, void *argument)
 {
-    for (size_t i = begin; i < end; i++) {
-        if (update->spans[i].prepares) {
-            opt_update_tensor(&update->tensors[update->spans[i].tensor]);
-        }
-    }
-}
-
-/* The same by the team, for whom many are worth a region: even one of a single thread
- * makes system calls. */
-static void prepare_together(struct update *update, size_t begin, size_t end)
-{
-#pragma omp parallel for schedule(static)
-    for (size_t i = begin; i < end; i++) {
-        prepare_tensors(update, i, i + 1);
+    struct update *update = argument;
+    if (update->spans[place].prepares) {
+        opt_update_tensor(&update->tensors[update->spans[place].tensor]);
     }
 }
 
@@ -610,15 +642,14 @@ static void prepare(struct engine *engine, struct model *model)
     struct update *update = &model->update;
     size_t begin = update->cursor;
     size_t end = update->span_count;
-    size_t most = PIECE_TENSORS * (size_t)engine->team->threads;
+    size_t most = PIECE_TENSORS * (size_t)team_size(engine->team);
     if (end - begin > most) {
         end = begin + most;
     }
-    if (engine->team->threads > 1 && end - begin >= 256) {
-        prepare_together(update, begin, end);
-    } else {
-        prepare_tensors(update, begin, end);
-    }
+    engine_worked(engine, (uint64_t)PIECE_TENSOR * (end - begin) /
+                              (uint64_t)team_size(engine->team));
+    team_each(engine->team, end - begin >= TEAM_TENSORS, begin, end, TEAM_TENSORS / 8,
+              prepare_tensor, update);
     update->cursor = end;
     if (end < update->span_count) {
         return;
@@ -691,9 +722,17 @@ enum update_progress update_run(struct engine *engine, struct model *model,
                                 uint32_t *tensor, uint64_t *element)
 {
     struct update *update = &model->update;
-    if (update->phase == UPDATE_PREPARE) {
+    switch (update->phase) { /* what goes by tensors */
+    case UPDATE_ADD:
+        add_tensors(engine, model);
+        return UPDATE_MORE;
+    case UPDATE_ADD_NORMS:
+        return add_norms(engine, model, tensor, element);
+    case UPDATE_PREPARE:
         prepare(engine, model);
         return UPDATE_MORE;
+    default:
+        break;
     }
     bool by_rows = update->phase == UPDATE_ROWS || update->phase == UPDATE_ROW_NORMS;
     size_t end = update->phase == UPDATE_LOOKAHEAD ? model->tensor_count
@@ -712,7 +751,9 @@ enum update_progress update_run(struct engine *engine, struct model *model,
         begin_phase(update, UPDATE_ROW_NORMS, 0);
         return UPDATE_MORE;
     case UPDATE_ROW_NORMS:
-        return end_norms(engine, model, tensor, element);
+        begin_phase(update, UPDATE_ADD_NORMS, 0);
+        update->norm_group = 0;
+        return UPDATE_MORE;
     case UPDATE_FIRST:
         end_first(model);
         return UPDATE_MORE;
@@ -722,7 +763,7 @@ enum update_progress update_run(struct engine *engine, struct model *model,
         return end_rows(engine, model);
     case UPDATE_LOOKAHEAD:
         return publish(engine, model);
-    case UPDATE_PREPARE:
+    default:
         break;
     }
     assert(!"an update phase");

@@ -35,8 +35,10 @@ struct push;
 struct shard;
 
 enum update_phase {
+    UPDATE_ADD,
     UPDATE_NORMS,
     UPDATE_ROW_NORMS,
+    UPDATE_ADD_NORMS,
     UPDATE_PREPARE,
     UPDATE_FIRST,
     UPDATE_STEPS,
@@ -60,16 +62,19 @@ struct update {
     size_t scratch_bytes;
     struct span *spans; /* of the batch, ascending */
     size_t span_count;
-    uint8_t *is_touched;  /* per tensor: in the batch */
-    uint8_t *is_prepared; /* per tensor: in this batch or one before */
-    bool last;            /* the batch ends the update */
-    size_t ahead;         /* shards to be given away as they are done (ahead.h) */
-    uint64_t elements;    /* in the batch */
-    double damping;       /* of its gradients; 1: none */
+    uint8_t *is_touched; /* per tensor: in the batch */
+    uint8_t *is_bound;   /* per tensor: in this batch or one before */
+    bool in_order;       /* the pushes name the same tensors, in ascending order */
+    bool last;           /* the batch ends the update */
+    size_t ahead;        /* shards to be given away as they are done (ahead.h) */
+    uint64_t elements;   /* in the batch */
+    double damping;      /* of its gradients; 1: none */
     uint64_t started_ns;
     enum update_phase phase;
     size_t cursor, cursor_block;   /* next span, and block of it */
     size_t group_begin, group_end; /* spans */
+    size_t norm_group;             /* the next group of rows whose norm is added */
+    uint64_t copied;               /* elements, of shards opened for one piece */
     struct rows rows;              /* of sparse tensors; cursor is the next group */
     struct shard *opened;          /* shards that it may write, linked by opened */
     /* the round, borrowed until the update is over */
@@ -93,6 +98,10 @@ void update_fini(struct model *model);
 /* Begin the update of the model's round, of all that its pushes name in one batch. They
  * are in ascending order of worker names and stay as they are until it is over. */
 void update_start(struct engine *engine, struct model *model);
+/* What the batch that has been started takes: elements, and in the same measure what is
+ * to be done besides. A push of one value takes much if it names many tensors, or if
+ * all slow weights move. */
+uint64_t update_cost(const struct model *model);
 
 /* The same by hand: begin the update; then, for each batch, open it, add its spans in
  * ascending order, and start it. Between batches pushes may leave the round. */

@@ -4,7 +4,7 @@
 #include "server/messages/serve.h"
 #include "server/net/counters.h"
 
-enum { ENGINE_COUNTERS = 32 };
+enum { ENGINE_COUNTERS = 48 };
 
 /* As the models are listed: once for each that a worker has joined. */
 static uint64_t registered(const struct engine *engine)
@@ -46,6 +46,8 @@ static size_t read_engine(const struct engine *engine,
         { "workers_reconnected", counted->workers_reconnected },
         { "hellos_stale", counted->hellos_stale },
         { "deadlines_exceeded", counted->deadlines_exceeded },
+        { "turn_ns_most", counted->turn_ns_most },
+        { "turn_cost_most", counted->turn_cost_most },
         { "models", engine->model_count },
         { "workers", registered(engine) },
         { "workers_known", engine->workers.count },
