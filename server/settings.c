@@ -11,6 +11,7 @@
 #include "common/optim/options.h"
 #include "common/quantity.h"
 #include "common/wire.h"
+#include "server/control_group.h"
 #include "server/net/quota.h"
 #include "server/net/socket.h"
 #include "server/settings_file.h"
@@ -236,26 +237,21 @@ static uint64_t at_least(uint64_t value, uint64_t least)
     return value > least ? value : least;
 }
 
-/* What the process may use: all of the machine, or the limit of its control group. */
-static uint64_t machine_memory(void)
+static uint64_t at_most(uint64_t value, uint64_t most)
 {
-    uint64_t memory = uv_get_total_memory();
-    uint64_t limit = uv_get_constrained_memory();
-    if (limit > 0 && limit < memory) {
-        memory = limit;
-    }
-    FILE *file = fopen("/sys/fs/cgroup/memory.max", "re");
-    if (file != NULL) {
-        char text[32] = "";
-        if (fgets(text, sizeof(text), file) != NULL) {
-            text[strcspn(text, "\n")] = '\0';
-            if (opt_quantity_count(text, &limit, NULL) == OPT_OK && limit < memory) {
-                memory = limit;
-            }
-        }
-        fclose(file);
-    }
-    return memory;
+    return value < most ? value : most;
+}
+
+/* What the process may use: all of the machine, or the limit of its control groups. */
+static uint64_t usable_memory(void)
+{
+    return at_most(uv_get_total_memory(), control_group_memory(""));
+}
+
+/* The same for cores; those that it is not held to by its affinity are not counted. */
+static uint64_t usable_cores(void)
+{
+    return at_most(uv_available_parallelism(), control_group_cores(""));
 }
 
 static bool is_given(char *const given[COUNT], const char *name)
@@ -272,7 +268,7 @@ static bool is_given(char *const given[COUNT], const char *name)
 static uint64_t derive(const struct settings *settings, char *const given[COUNT],
                        const char *name)
 {
-    uint64_t cores = uv_available_parallelism();
+    uint64_t cores = usable_cores();
     if (strcmp(name, "shared-threads") == 0) {
         return is_given(given, "threads") ? settings->threads
                                           : at_least(cores, settings->threads);
@@ -284,7 +280,7 @@ static uint64_t derive(const struct settings *settings, char *const given[COUNT]
         return cores >= 8 ? 2 : 1;
     }
     if (strcmp(name, "memory") == 0) {
-        return at_least(machine_memory() / 2, 1 * MIB);
+        return at_least(usable_memory() / 2, 1 * MIB);
     }
     if (strcmp(name, "connection-inflight") == 0) {
         return at_least(64 * MIB, settings->max_frame);
