@@ -39,6 +39,22 @@ static enum opt_status take_lock(const char *path, int lock, struct opt_error *e
     return OPT_OK;
 }
 
+/* The lock is a plain file with no other name. What is somebody else's, by a link of
+ * either kind, is not written to. ELOOP: a symbolic one; EEXIST: anything else. */
+static int open_lock(int directory)
+{
+    int file = openat(directory, "lock",
+                      O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    struct stat status;
+    if (file < 0 || (fstat(file, &status) == 0 && S_ISREG(status.st_mode) &&
+                     status.st_nlink == 1)) {
+        return file;
+    }
+    close(file);
+    errno = EEXIST;
+    return -1;
+}
+
 enum opt_status data_dir_open(const char *path, int *lock, struct opt_error *error)
 {
     if (mkdir(path, 0700) != 0 && errno != EEXIST) {
@@ -50,12 +66,16 @@ enum opt_status data_dir_open(const char *path, int *lock, struct opt_error *err
         return opt_fail(error, OPT_PERMISSION_DENIED,
                         "cannot open data directory %s: %s", path, strerror(errno));
     }
-    int file = openat(directory, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int file = open_lock(directory);
     int code = errno;
     close(directory);
     if (file < 0) {
         return opt_fail(error, OPT_PERMISSION_DENIED,
-                        "cannot write in data directory %s: %s", path, strerror(code));
+                        "cannot write in data directory %s: %s%s", path,
+                        code == ELOOP || code == EEXIST ? "lock: " : "",
+                        code == ELOOP    ? "it is a symbolic link"
+                        : code == EEXIST ? "it is not a file of this daemon's alone"
+                                         : strerror(code));
     }
     enum opt_status status = take_lock(path, file, error);
     if (status != OPT_OK) {

@@ -66,7 +66,7 @@ static const struct setting table[] = {
       "the same where all gradients came through shared memory, and no loop is busy" },
     { "spin", SETTING_COUNT, AT(spin), "0", NULL, 0, 10000, "N",
       "microseconds that a loop goes on looking for bytes before it sleeps" },
-    { "memory", SETTING_BYTES, AT(memory), NULL, "half of what the machine has",
+    { "memory", SETTING_BYTES, AT(memory), NULL, "half of what the machine, or its control groups, give",
       1 * MIB, UINT64_MAX / 4, "SIZE",
       "for weights, optimizer state, gradients of joined workers, shared memory" },
     { "max-models", SETTING_COUNT, AT(max_models), "1024", NULL, 1, 65536, "N",
@@ -230,144 +230,6 @@ static enum opt_status set(struct settings *settings, const struct setting *sett
     return status;
 }
 
-/* ------------------------------------------------------------------- defaults */
-
-static uint64_t at_least(uint64_t value, uint64_t least)
-{
-    return value > least ? value : least;
-}
-
-static uint64_t at_most(uint64_t value, uint64_t most)
-{
-    return value < most ? value : most;
-}
-
-/* What the process may use: all of the machine, or the limit of its control groups. */
-static uint64_t usable_memory(void)
-{
-    return at_most(uv_get_total_memory(), control_group_memory(""));
-}
-
-/* The same for cores; those that it is not held to by its affinity are not counted. */
-static uint64_t usable_cores(void)
-{
-    return at_most(uv_available_parallelism(), control_group_cores(""));
-}
-
-static bool is_given(char *const given[COUNT], const char *name)
-{
-    for (size_t i = 0; i < COUNT; i++) {
-        if (strcmp(table[i].name, name) == 0) {
-            return given[i] != NULL;
-        }
-    }
-    return false;
-}
-
-/* The value of a setting that depends on the machine and on settings before it. */
-static uint64_t derive(const struct settings *settings, char *const given[COUNT],
-                       const char *name)
-{
-    uint64_t cores = usable_cores();
-    if (strcmp(name, "shared-threads") == 0) {
-        return is_given(given, "threads") ? settings->threads
-                                          : at_least(cores, settings->threads);
-    }
-    if (strcmp(name, "threads") == 0) {
-        return cores > settings->loops ? cores - settings->loops : 1;
-    }
-    if (strcmp(name, "loops") == 0) {
-        return cores >= 8 ? 2 : 1;
-    }
-    if (strcmp(name, "memory") == 0) {
-        return at_least(usable_memory() / 2, 1 * MIB);
-    }
-    if (strcmp(name, "connection-inflight") == 0) {
-        return at_least(64 * MIB, settings->max_frame);
-    }
-    return at_least(settings->memory / 4, settings->max_frame);
-}
-
-static enum opt_status fill_defaults(struct settings *settings,
-                                     char *const given[COUNT], struct opt_error *error)
-{
-    for (size_t i = 0; i < COUNT; i++) {
-        if (given[i] == NULL && table[i].standard != NULL) {
-            enum opt_status status = set(settings, &table[i], table[i].standard, error);
-            if (status != OPT_OK) {
-                return status;
-            }
-        }
-    }
-    for (size_t i = 0; i < COUNT; i++) {
-        if (given[i] == NULL && table[i].standard == NULL) {
-            uint64_t value = derive(settings, given, table[i].name);
-            memcpy(field(settings, &table[i]), &value, sizeof(value));
-        }
-    }
-    return OPT_OK;
-}
-
-/* ------------------------------------------------------------------- together */
-
-/* Settings that only make sense in a certain order. */
-static enum opt_status check_order(const struct settings *settings,
-                                   struct opt_error *error)
-{
-    static const struct {
-        size_t less, more;
-    } pairs[] = {
-        { AT(heartbeat), AT(lease) },
-        { AT(max_header), AT(max_frame) },
-        { AT(max_frame), AT(connection_inflight) },
-        { AT(max_frame), AT(inflight) },
-    };
-    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
-        const struct setting *less = NULL;
-        const struct setting *more = NULL;
-        for (size_t k = 0; k < COUNT; k++) {
-            less = table[k].offset == pairs[i].less ? &table[k] : less;
-            more = table[k].offset == pairs[i].more ? &table[k] : more;
-        }
-        uint64_t low = number_of(settings, less);
-        uint64_t high = number_of(settings, more);
-        if (low > high) {
-            char low_text[32];
-            char high_text[32];
-            print_number(less->kind, low, low_text, sizeof(low_text));
-            print_number(more->kind, high, high_text, sizeof(high_text));
-            return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "%s is %s, which is less than %s with its %s; right would "
-                            "be %s or more",
-                            more->name, high_text, less->name, low_text, low_text);
-        }
-    }
-    return OPT_OK;
-}
-
-static enum opt_status check_address(struct settings *settings, struct opt_error *error)
-{
-    struct opt_error cause;
-    if (endpoints_parse(settings->listen, &settings->endpoints, &cause) != OPT_OK) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT, "listen: %s", cause.text);
-    }
-    bool reachable = false;
-    for (size_t i = 0; i < settings->endpoints.count; i++) {
-        const struct endpoint *endpoint = &settings->endpoints.at[i];
-        reachable |= !socket_is_local((const struct sockaddr *)&endpoint->address);
-    }
-    if (!settings->insecure && reachable) {
-        return opt_fail(
-            error, OPT_INVALID_ARGUMENT,
-            "listen: \"%s\" can be reached from other machines, and whoever "
-            "reaches this daemon may read and change every model, since it "
-            "has neither encryption nor passwords; listen on 127.0.0.1, or "
-            "say --insecure if the network itself is closed",
-            settings->listen);
-    }
-    return OPT_OK;
-}
-
 /* --------------------------------------------------------------- command line */
 
 enum { OPTION_CONFIG = 1000, OPTION_CHECK, OPTION_HELP, OPTION_VERSION };
@@ -377,7 +239,8 @@ static void make_options(struct option options[COUNT + 5])
     for (int i = 0; i < COUNT; i++) {
         options[i] = (struct option){
             .name = table[i].name,
-            .has_arg = table[i].kind == SETTING_FLAG ? no_argument : required_argument,
+            .has_arg =
+                table[i].kind == SETTING_FLAG ? optional_argument : required_argument,
             .val = i,
         };
     }
@@ -393,7 +256,7 @@ static void make_options(struct option options[COUNT + 5])
 
 struct command_line {
     const char *config;
-    char *values[COUNT]; /* borrowed from argv, or NULL */
+    const char *values[COUNT]; /* borrowed from argv, or NULL */
     enum settings_action action;
 };
 
@@ -443,8 +306,7 @@ static enum opt_status read_command_line(int argc, char **argv,
         case ':':
             return misuse(line, error, "no value after", argv[before]);
         default:
-            line->values[code] =
-                table[code].kind == SETTING_FLAG ? (char *)(uintptr_t) "true" : optarg;
+            line->values[code] = optarg != NULL ? optarg : "true";
             break;
         }
     }
@@ -456,59 +318,236 @@ static enum opt_status read_command_line(int argc, char **argv,
     return OPT_OK;
 }
 
-static enum opt_status set_from_file(struct settings *settings,
-                                     const struct settings_file *file,
+/* -------------------------------------------------------------------- sources */
+
+/* What was said, and where. */
+struct sources {
+    const struct command_line *line;
+    const struct settings_file *file;
+};
+
+static const char *said(const struct sources *sources, size_t i)
+{
+    const char *value = sources->line->values[i];
+    return value != NULL ? value : sources->file->values[i];
+}
+
+/* Refuse the value of a setting, and say where it stands. */
+static enum opt_status refuse(const struct sources *sources, size_t i,
+                              const char *sentence, struct opt_error *error)
+{
+    if (sources->line->values[i] != NULL) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "--%s: %s", table[i].name,
+                        sentence);
+    }
+    if (sources->file->values[i] != NULL) {
+        return opt_fail(
+            error, OPT_INVALID_ARGUMENT, "%s:%u: %s: %s", sources->file->path,
+            settings_file_line(sources->file, table[i].name), table[i].name, sentence);
+    }
+    return opt_fail(error, OPT_INVALID_ARGUMENT, "%s: %s", table[i].name, sentence);
+}
+
+/* The row of the setting that is kept there. */
+static size_t row_of(size_t offset)
+{
+    size_t i = 0;
+    while (table[i].offset != offset) {
+        i++;
+    }
+    return i;
+}
+
+/* Give the settings what was said. All of the file is checked, also what the command
+ * line says otherwise. */
+static enum opt_status set_all(struct settings *settings, const struct sources *sources,
+                               struct opt_error *error)
+{
+    static const struct command_line nothing = { .action = SETTINGS_RUN };
+    const struct sources file_alone = { &nothing, sources->file };
+    for (size_t i = 0; i < COUNT; i++) {
+        const char *in_file = sources->file->values[i];
+        const char *in_line = sources->line->values[i];
+        struct opt_error cause;
+        if (in_file != NULL && set(settings, &table[i], in_file, &cause) != OPT_OK) {
+            return refuse(&file_alone, i, cause.text, error);
+        }
+        if (in_line != NULL && set(settings, &table[i], in_line, &cause) != OPT_OK) {
+            return refuse(sources, i, cause.text, error);
+        }
+    }
+    return OPT_OK;
+}
+
+/* ------------------------------------------------------------------- defaults */
+
+static uint64_t at_least(uint64_t value, uint64_t least)
+{
+    return value > least ? value : least;
+}
+
+static uint64_t at_most(uint64_t value, uint64_t most)
+{
+    return value < most ? value : most;
+}
+
+/* What the process may use: all of the machine, or the limit of its control groups. */
+static uint64_t usable_memory(void)
+{
+    return at_most(uv_get_total_memory(), control_group_memory(""));
+}
+
+/* The same for cores; those that it is not held to by its affinity are not counted. */
+static uint64_t usable_cores(void)
+{
+    return at_most(uv_available_parallelism(), control_group_cores(""));
+}
+
+/* The value of a setting that depends on the machine and on settings before it. */
+static uint64_t derive(const struct settings *settings, const struct sources *sources,
+                       const char *name)
+{
+    uint64_t cores = usable_cores();
+    if (strcmp(name, "shared-threads") == 0) {
+        return said(sources, row_of(AT(threads))) != NULL
+                   ? settings->threads
+                   : at_least(cores, settings->threads);
+    }
+    if (strcmp(name, "threads") == 0) {
+        return cores > settings->loops ? cores - settings->loops : 1;
+    }
+    if (strcmp(name, "loops") == 0) {
+        return cores >= 8 ? 2 : 1;
+    }
+    if (strcmp(name, "memory") == 0) {
+        return at_least(usable_memory() / 2, 1 * MIB);
+    }
+    if (strcmp(name, "connection-inflight") == 0) {
+        return at_least(64 * MIB, settings->max_frame);
+    }
+    return at_least(settings->memory / 4, settings->max_frame);
+}
+
+static enum opt_status fill_defaults(struct settings *settings,
+                                     const struct sources *sources,
                                      struct opt_error *error)
 {
     for (size_t i = 0; i < COUNT; i++) {
-        struct opt_error cause;
-        if (file->values[i] == NULL ||
-            set(settings, &table[i], file->values[i], &cause) == OPT_OK) {
-            continue;
+        if (said(sources, i) == NULL && table[i].standard != NULL) {
+            enum opt_status status = set(settings, &table[i], table[i].standard, error);
+            if (status != OPT_OK) {
+                return status;
+            }
         }
-        return opt_fail(error, OPT_INVALID_ARGUMENT, "%s:%u: %s: %s", file->path,
-                        settings_file_line(file, table[i].name), table[i].name,
-                        cause.text);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        if (said(sources, i) == NULL && table[i].standard == NULL) {
+            uint64_t value = derive(settings, sources, table[i].name);
+            memcpy(field(settings, &table[i]), &value, sizeof(value));
+        }
     }
     return OPT_OK;
 }
 
-static enum opt_status set_from_options(struct settings *settings,
-                                        const struct command_line *line,
-                                        struct opt_error *error)
+/* ------------------------------------------------------------------- together */
+
+/* Settings that only make sense in a certain order. */
+static enum opt_status check_order(const struct settings *settings,
+                                   const struct sources *sources,
+                                   struct opt_error *error)
 {
-    for (size_t i = 0; i < COUNT; i++) {
-        struct opt_error cause;
-        if (line->values[i] != NULL &&
-            set(settings, &table[i], line->values[i], &cause) != OPT_OK) {
-            return opt_fail(error, OPT_INVALID_ARGUMENT, "--%s: %s", table[i].name,
-                            cause.text);
+    static const struct {
+        size_t less, more;
+    } pairs[] = {
+        { AT(heartbeat), AT(lease) },
+        { AT(max_header), AT(max_frame) },
+        { AT(max_frame), AT(connection_inflight) },
+        { AT(max_frame), AT(inflight) },
+    };
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        size_t more_row = row_of(pairs[i].more);
+        const struct setting *less = &table[row_of(pairs[i].less)];
+        const struct setting *more = &table[more_row];
+        uint64_t low = number_of(settings, less);
+        uint64_t high = number_of(settings, more);
+        if (low > high) {
+            char low_text[32];
+            char high_text[32];
+            print_number(less->kind, low, low_text, sizeof(low_text));
+            print_number(more->kind, high, high_text, sizeof(high_text));
+            struct opt_error cause;
+            /* The one to blame is one that was said. */
+            if (said(sources, more_row) != NULL) {
+                opt_fail(&cause, OPT_INVALID_ARGUMENT,
+                         "%s is less than %s with its %s; right would be %s or more",
+                         high_text, less->name, low_text, low_text);
+                return refuse(sources, more_row, cause.text, error);
+            }
+            opt_fail(&cause, OPT_INVALID_ARGUMENT,
+                     "%s is more than %s with its %s; right would be %s or less",
+                     low_text, more->name, high_text, high_text);
+            return refuse(sources, row_of(pairs[i].less), cause.text, error);
         }
     }
     return OPT_OK;
+}
+
+static enum opt_status check_address(struct settings *settings,
+                                     const struct sources *sources,
+                                     struct opt_error *error)
+{
+    struct opt_error cause;
+    size_t row = row_of(AT(listen));
+    if (endpoints_parse(settings->listen, &settings->endpoints, &cause) != OPT_OK) {
+        return refuse(sources, row, cause.text, error);
+    }
+    bool reachable = false;
+    for (size_t i = 0; i < settings->endpoints.count; i++) {
+        const struct endpoint *endpoint = &settings->endpoints.at[i];
+        reachable |= !socket_is_local((const struct sockaddr *)&endpoint->address);
+    }
+    if (!settings->insecure && reachable) {
+        opt_fail(&cause, OPT_INVALID_ARGUMENT,
+                 "\"%s\" can be reached from other machines, and whoever "
+                 "reaches this daemon may read and change every model, since it "
+                 "has neither encryption nor passwords; listen on 127.0.0.1, or "
+                 "say --insecure if the network itself is closed",
+                 settings->listen);
+        return refuse(sources, row, cause.text, error);
+    }
+    return OPT_OK;
+}
+
+/* The kernel need not have the default. */
+static enum opt_status check_congestion(const struct settings *settings,
+                                        const struct sources *sources,
+                                        struct opt_error *error)
+{
+    size_t row = row_of(AT(congestion));
+    struct opt_error cause;
+    if (said(sources, row) == NULL ||
+        socket_knows_congestion(settings->congestion, &cause)) {
+        return OPT_OK;
+    }
+    return refuse(sources, row, cause.text, error);
 }
 
 /* Put together what file and command line say. */
-static enum opt_status combine(const struct command_line *line,
-                               const struct settings_file *file, struct settings *out,
+static enum opt_status combine(const struct sources *sources, struct settings *out,
                                struct opt_error *error)
 {
-    char *given[COUNT];
-    for (size_t i = 0; i < COUNT; i++) {
-        given[i] = line->values[i] != NULL ? line->values[i] : file->values[i];
-    }
-    enum opt_status status = set_from_file(out, file, error);
+    enum opt_status status = set_all(out, sources, error);
     if (status == OPT_OK) {
-        status = set_from_options(out, line, error);
+        status = fill_defaults(out, sources, error);
     }
     if (status == OPT_OK) {
-        status = fill_defaults(out, given, error);
+        status = check_order(out, sources, error);
     }
     if (status == OPT_OK) {
-        status = check_order(out, error);
+        status = check_address(out, sources, error);
     }
     if (status == OPT_OK) {
-        status = check_address(out, error);
+        status = check_congestion(out, sources, error);
     }
     return status;
 }
@@ -529,7 +568,7 @@ enum opt_status settings_read(int argc, char **argv, struct settings *out,
     if (status != OPT_OK) {
         return status;
     }
-    status = combine(&line, &file, &settings, error);
+    status = combine(&(struct sources){ &line, &file }, &settings, error);
     settings_file_free(&file);
     if (status == OPT_OK) {
         *out = settings;
@@ -552,9 +591,9 @@ void settings_help(FILE *out)
     for (size_t i = 0; i < COUNT; i++) {
         const struct setting *setting = &table[i];
         char left[64];
-        snprintf(left, sizeof(left), "--%s%s%s", setting->name,
-                 setting->argument != NULL ? " " : "",
-                 setting->argument != NULL ? setting->argument : "");
+        bool flag = setting->kind == SETTING_FLAG;
+        snprintf(left, sizeof(left), "--%s%s%s", setting->name, flag ? "" : " ",
+                 flag ? "[=false]" : setting->argument);
         const char *standard =
             setting->standard != NULL ? setting->standard : setting->derived;
         fprintf(out, "  %s\n      %s (default: %s)\n", left, setting->help,

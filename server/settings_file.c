@@ -12,6 +12,7 @@
 /* What libcyaml says about an error: its first line, and the innermost place. */
 struct complaint {
     char text[256];
+    char key[64]; /* "": none */
     unsigned line;
 };
 
@@ -27,6 +28,7 @@ static void on_complaint(cyaml_log_t level, void *context, const char *format,
     if (place != NULL) {
         if (complaint->line == 0) {
             complaint->line = (unsigned)strtoul(place + strlen("(line: "), NULL, 10);
+            (void)sscanf(text, "%*[^']'%63[^']", complaint->key);
         }
     } else if (complaint->text[0] == '\0' && strstr(text, "Backtrace") == NULL) {
         const char *own = strncmp(text, "Load: ", 6) == 0 ? text + 6 : text;
@@ -71,6 +73,9 @@ static enum opt_status explain(const struct settings_file *file,
 {
     static const char unexpected[] = "Unexpected key: ";
     static const char repeated[] = "Mapping field already seen: ";
+    static const char not_one[] = "Expecting STRING, got ";
+    static const char not_mapping[] = "Expecting MAPPING, got ";
+    static const char parser[] = "libyaml: ";
     const char *text = complaint->text;
     if (strncmp(text, unexpected, strlen(unexpected)) == 0) {
         const char *key = text + strlen(unexpected);
@@ -87,10 +92,26 @@ static enum opt_status explain(const struct settings_file *file,
             "%s:%u: %s stands here for the second time; once would be right",
             file->path, last_line(file, key), key);
     }
+    unsigned line = complaint->line > 0 ? complaint->line : 1;
+    if (strncmp(text, not_one, strlen(not_one)) == 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "%s:%u: %s: %s stands here; right would be one value, in which "
+                        "several addresses have commas between them",
+                        file->path, line, complaint->key,
+                        strstr(text, "SEQUENCE") != NULL ? "a list" : "a mapping");
+    }
+    if (strncmp(text, not_mapping, strlen(not_mapping)) == 0) {
+        text = strstr(text, "SEQUENCE") != NULL ? "the file is a list"
+                                                : "the file is a single value";
+    } else if (strncmp(text, parser, strlen(parser)) == 0) {
+        text += strlen(parser);
+    } else if (text[0] == '\0') {
+        text = cyaml_strerror(code);
+    }
     return opt_fail(error, OPT_INVALID_ARGUMENT,
-                    "%s:%u: %s; right would be lines such as \"max-frame: 64MiB\"",
-                    file->path, complaint->line > 0 ? complaint->line : 1,
-                    text[0] != '\0' ? text : cyaml_strerror(code));
+                    "%s:%u: %s%s%s; right would be lines such as \"max-frame: 64MiB\"",
+                    file->path, line, complaint->key,
+                    complaint->key[0] != '\0' ? ": " : "", text);
 }
 
 /* The whole file as text. */
@@ -129,11 +150,13 @@ static enum opt_status read_text(const char *path, char **out, struct opt_error 
     return OPT_OK;
 }
 
-/* A second document would be passed over in silence. */
-static enum opt_status check_single(const struct settings_file *file,
+/* A second document would be passed over in silence. *says: there is more than comments
+ * in the first. */
+static enum opt_status check_single(const struct settings_file *file, bool *says,
                                     struct opt_error *error)
 {
     bool begun = false;
+    *says = false;
     unsigned line = 1;
     for (const char *at = file->text; at != NULL && *at != '\0'; line++) {
         size_t size = strcspn(at, "\n");
@@ -144,7 +167,9 @@ static enum opt_status check_single(const struct settings_file *file,
                             file->path, line);
         }
         size_t blank = strspn(at, " ");
-        begun = begun || mark || (blank < size && at[blank] != '#' && at[blank] != '%');
+        bool content = !mark && blank < size && at[blank] != '#' && at[blank] != '%';
+        begun = begun || mark || content;
+        *says = *says || content;
         at = at[size] == '\n' ? at + size + 1 : NULL;
     }
     return OPT_OK;
@@ -195,12 +220,7 @@ static enum opt_status parse(struct settings_file *file,
     enum opt_status status = OPT_OK;
     if (code != CYAML_OK) {
         status = explain(file, &complaint, code, name, error);
-    } else if (data == NULL) {
-        status = opt_fail(error, OPT_INVALID_ARGUMENT,
-                          "%s:1: says nothing; write a setting such as \"max-frame: "
-                          "64MiB\", or leave out --config",
-                          file->path);
-    } else {
+    } else if (data != NULL) {
         char **loaded = (char **)data;
         for (size_t i = 0; i < file->count; i++) {
             file->values[i] = loaded[i];
@@ -224,11 +244,12 @@ enum opt_status settings_file_read(const char *path, size_t count,
     if (path == NULL) {
         return OPT_OK;
     }
+    bool says = false;
     enum opt_status status = read_text(path, &out->text, error);
     if (status == OPT_OK) {
-        status = check_single(out, error);
+        status = check_single(out, &says, error);
     }
-    if (status == OPT_OK) {
+    if (status == OPT_OK && says) {
         status = parse(out, name, error);
     }
     if (status != OPT_OK) {

@@ -147,21 +147,49 @@ static const struct bad bad_files[] = {
     { "key of other case", "Threads: 4\n", ":1: unknown key", "perhaps threads" },
     { "duplicate", "threads: 4\nloops: 1\nthreads: 5\n", ":3: threads", "second time" },
     { "tab", "threads: 4\n\tloops: 1\n", ":", "tab character" },
-    { "empty", "", ":1: ", "says nothing" },
-    { "only comments", "# threads: 4\n", ":1: ", "says nothing" },
-    { "list", "- threads\n- loops\n", ":1: ", "MAPPING" },
-    { "text", "threads\n", ":1: ", "MAPPING" },
-    { "list as value", "threads: [1, 2]\n", ":1: ", "STRING" },
-    { "mapping as value", "threads: { a: b }\n", ":1: ", "STRING" },
+    { "list", "- threads\n- loops\n", ":1: ", "the file is a list" },
+    { "text", "threads\n", ":1: ", "the file is a single value" },
+    { "list as value", "loops: 1\nlisten: [a, b]\n", ":2: listen: ", "a list stands" },
+    { "mapping as value", "threads: { a: b }\n", ":1: threads: ", "a mapping stands" },
     { "alias", "data-dir: &x a\nport-file: *x\n", ":", "lias" },
     { "open quote", "data-dir: \"a\n", ":1: ", "end of stream" },
     { "two documents", "threads: 4\n---\nthreads: 5\n", ":2: ", "second document" },
     { "not UTF-8", "data-dir: \xC3\x28\n", ":", "UTF-8" },
-    { "no address", "listen: 7070\n", "listen: ", "127.0.0.1:7070" },
-    { "not loopback", "listen: 0.0.0.0:7070\n", "listen: ", "--insecure" },
+    { "no address", "listen: 7070\n", ":1: listen: ", "127.0.0.1:7070" },
+    { "not loopback", "\nlisten: 0.0.0.0:7070\n", ":2: listen: ", "--insecure" },
     { "order", "max-frame: 128MiB\nconnection-inflight: 64MiB\n",
-      "connection-inflight is 64MiB", "128MiB" },
+      ":2: connection-inflight: 64MiB", "128MiB" },
+    { "no congestion control", "\ncongestion: nope\n",
+      ":2: congestion: ", "\"nope\" cannot be had here" },
 };
+
+Test(settings, a_file_may_say_nothing)
+{
+    static const char *const texts[] = { "", "\n", "# threads: 4\n", "---\n# no\n" };
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct settings settings;
+        struct opt_error error;
+        cr_expect_eq(read_text(texts[i], strlen(texts[i]), NULL, &settings, &error),
+                     OPT_OK, "%s", error.text);
+        cr_expect_str_eq(settings.listen, "127.0.0.1:7070");
+    }
+}
+
+Test(settings, of_the_file_are_undone_on_the_command_line_flags_too)
+{
+    static const char text[] = "insecure: true\nno-shared-memory: true\n";
+    struct settings settings;
+    struct opt_error error;
+    const char *const options[] = { "--insecure=false", "--no-shared-memory=false",
+                                    NULL };
+    cr_assert_eq(read_text(text, strlen(text), options, &settings, &error), OPT_OK,
+                 "%s", error.text);
+    cr_expect_not(settings.insecure);
+    cr_expect_not(settings.no_shared_memory);
+    const char *const wrong[] = { "--insecure=no", NULL };
+    cr_assert_neq(read_text(text, strlen(text), wrong, &settings, &error), OPT_OK);
+    cr_expect_not_null(strstr(error.text, "--insecure: \"no\""), "%s", error.text);
+}
 
 Test(settings, wrong_files_are_refused_with_place_and_cause)
 {
@@ -229,10 +257,14 @@ Test(settings, misuse_is_told_from_wrong_values)
 
 Test(settings, addresses_have_a_port)
 {
-    static const char *const good[] = {
-        "127.0.0.1:0", "127.8.9.1:65535",       "[::1]:7070",
-        "localhost:1", "unix:/run/optimd.sock", "127.0.0.1:0,[::1]:0,unix:/tmp/s"
-    };
+    static const char *const good[] = { "127.0.0.1:0",
+                                        "127.8.9.1:65535",
+                                        "[::1]:7070",
+                                        "localhost:1",
+                                        "unix:/run/optimd.sock",
+                                        "127.0.0.1:0,[::1]:0,unix:/tmp/s",
+                                        "127.0.0.1:0,127.0.0.1:0",
+                                        "[::]:7070,0.0.0.0:7070" };
     static const char *const bad[] = { "",
                                        "127.0.0.1",
                                        "127.0.0.1:",
@@ -245,6 +277,8 @@ Test(settings, addresses_have_a_port)
                                        "unix:",
                                        "unix:s",
                                        "127.0.0.1:0,",
+                                       "127.0.0.1:7070,127.0.0.1:7070",
+                                       "unix:/tmp/s,unix:/tmp/s",
                                        ",",
                                        "127.0.0.1:0,,[::1]:0" };
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {

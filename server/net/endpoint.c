@@ -2,6 +2,7 @@
 #include "server/net/endpoint.h"
 
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/un.h>
@@ -79,6 +80,47 @@ static enum opt_status parse_one(const char *text, struct endpoint *out,
     return OPT_OK;
 }
 
+static in_port_t port_of(const struct endpoint *endpoint)
+{
+    struct sockaddr_in four;
+    struct sockaddr_in6 six;
+    switch (endpoint->address.ss_family) {
+    case AF_INET:
+        memcpy(&four, &endpoint->address, sizeof(four));
+        return four.sin_port;
+    case AF_INET6:
+        memcpy(&six, &endpoint->address, sizeof(six));
+        return six.sin6_port;
+    default:
+        return 0;
+    }
+}
+
+/* Two endpoints that cannot both be had: the same, or one part of the other. */
+static bool are_same(const struct endpoint *one, const struct endpoint *other)
+{
+    bool chosen = one->address.ss_family != AF_UNIX && port_of(one) == 0;
+    return !chosen && one->size == other->size &&
+           memcmp(&one->address, &other->address, one->size) == 0;
+}
+
+/* See how a new endpoint goes with those before it; false: it is one of them. */
+static bool fit_in(struct endpoints *endpoints, struct endpoint *one)
+{
+    for (size_t i = 0; i < endpoints->count; i++) {
+        struct endpoint *other = &endpoints->at[i];
+        if (are_same(one, other)) {
+            return false;
+        }
+        bool both = port_of(one) != 0 && port_of(one) == port_of(other);
+        one->six_only |= both && one->address.ss_family == AF_INET6 &&
+                         other->address.ss_family == AF_INET;
+        other->six_only |= both && other->address.ss_family == AF_INET6 &&
+                           one->address.ss_family == AF_INET;
+    }
+    return true;
+}
+
 enum opt_status endpoints_parse(const char *text, struct endpoints *out,
                                 struct opt_error *error)
 {
@@ -97,6 +139,10 @@ enum opt_status endpoints_parse(const char *text, struct endpoints *out,
         memcpy(one, rest, length);
         one[length] = '\0';
         enum opt_status status = parse_one(one, &found.at[found.count], error);
+        if (status == OPT_OK && !fit_in(&found, &found.at[found.count])) {
+            status =
+                opt_fail(error, OPT_INVALID_ARGUMENT, "\"%s\" stands here twice", one);
+        }
         if (status != OPT_OK) {
             return status;
         }

@@ -5,6 +5,7 @@
 #ifndef OPTIMD_SERVER_NET_ENDPOINT_H
 #define OPTIMD_SERVER_NET_ENDPOINT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
 
@@ -15,6 +16,8 @@ enum { ENDPOINTS_MAX = 8 };
 struct endpoint {
     struct sockaddr_storage address;
     socklen_t size;
+    bool
+        six_only; /* an IPv6 one whose port an IPv4 one has as well: each has its own */
 };
 
 struct endpoints {
@@ -23,7 +26,8 @@ struct endpoints {
 };
 
 /* "127.0.0.1:7070", "[::1]:0", "localhost:7070", "unix:/run/optimd.sock", or several of
- * them with commas between; port 0 lets the kernel choose. OPT_INVALID_ARGUMENT with a
+ * them with commas between, none twice; port 0 lets the kernel choose. [::] serves IPv4
+ * too, unless an IPv4 address with its port is listed. OPT_INVALID_ARGUMENT with a
  * sentence. */
 enum opt_status endpoints_parse(const char *text, struct endpoints *out,
                                 struct opt_error *error);

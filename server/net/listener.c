@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -73,6 +74,10 @@ static bool bind_path(struct listener *listener, int fd,
 static bool bind_port(int fd, const struct endpoint *endpoint)
 {
     int yes = 1;
+    if (endpoint->six_only &&
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof(yes)) != 0) {
+        return false;
+    }
     return setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) == 0 &&
            bind(fd, (const struct sockaddr *)&endpoint->address, endpoint->size) == 0;
 }

@@ -260,7 +260,7 @@ void share_lend(struct conn *conn, struct letter *letter)
 bool share_place(const struct letter *letter, const struct piece *piece, uint64_t from,
                  uint64_t *place)
 {
-    return letter->weights != NULL &&
+    return letter->weights != NULL && !piece->unchanged &&
            version_place(piece->version, piece->values + from, letter->weights,
                          place) &&
            *place % OPT_PLACE_ALIGNMENT == 0;

@@ -3,11 +3,13 @@
 #include "server/net/socket.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 enum {
     KEEPALIVE_IDLE_S = 5,
@@ -105,6 +107,33 @@ void socket_prepare(int socket, const struct sockaddr *address, const char *cong
     }
     memcpy(usual, before, sizeof(usual));
     set_congestion(socket, congestion);
+}
+
+bool socket_knows_congestion(const char *name, struct opt_error *error)
+{
+    int probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    probe = probe >= 0 ? probe : socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool known = name[0] == '\0' || probe < 0 ||
+                 setsockopt(probe, IPPROTO_TCP, TCP_CONGESTION, name,
+                            (socklen_t)strlen(name)) == 0;
+    int code = errno;
+    if (probe >= 0) {
+        close(probe);
+    }
+    if (!known) {
+        char list[128] = "";
+        FILE *file = fopen("/proc/sys/net/ipv4/tcp_available_congestion_control", "re");
+        if (file != NULL) {
+            size_t size = fread(list, 1, sizeof(list) - 1, file);
+            list[size] = '\0';
+            list[strcspn(list, "\n")] = '\0';
+            fclose(file);
+        }
+        opt_fail(error, OPT_INVALID_ARGUMENT,
+                 "\"%s\" cannot be had here (%s); there are: %s", name, strerror(code),
+                 list);
+    }
+    return known;
 }
 
 void socket_tune(int socket, const struct sockaddr *peer, uint32_t user_timeout_ms,

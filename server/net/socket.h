@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "common/status.h"
+
 /* Whether only this machine can reach the address. */
 bool socket_is_local(const struct sockaddr *address);
 
@@ -24,6 +26,10 @@ void socket_peer_name(int socket, const struct sockaddr *peer, char *out, size_t
  * which halves what loopback carries whatever comes after. Main thread, before there
  * are loops. */
 void socket_prepare(int socket, const struct sockaddr *address, const char *congestion);
+
+/* Whether the kernel lets this process have that congestion control. False with a
+ * sentence that lists those it has. */
+bool socket_knows_congestion(const char *name, struct opt_error *error);
 
 /* For TCP: no delay, keepalive, user_timeout_ms; for peers on this machine also the
  * congestion control, where the kernel has it ("": leave it), and for others the usual

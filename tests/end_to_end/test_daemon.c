@@ -2,11 +2,13 @@
 #define _GNU_SOURCE /* SIGSTKFLT and others beside POSIX */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -14,7 +16,13 @@
 #include "tests/end_to_end/daemon.h"
 #include "tests/end_to_end/raw.h"
 
-enum { EXIT_USAGE = 64, EXIT_UNAVAILABLE = 69, EXIT_CONFIG = 78, WAIT_MS = 5000 };
+enum {
+    EXIT_USAGE = 64,
+    EXIT_UNAVAILABLE = 69,
+    EXIT_CONFIG = 78,
+    EXIT_NO_NAMESPACE = 125,
+    WAIT_MS = 5000
+};
 
 /* ThreadSanitizer holds signals back while a thread waits for another. */
 #if defined(__SANITIZE_THREAD__)
@@ -85,7 +93,7 @@ Test(daemon, help_manual_and_sample_name_every_setting)
         snprintf(option, sizeof(option), "--%s ", settings_name(i));
         char *flag = strstr(out, option);
         if (flag == NULL) {
-            snprintf(option, sizeof(option), "--%s\n", settings_name(i));
+            snprintf(option, sizeof(option), "--%s[", settings_name(i));
             flag = strstr(out, option);
         }
         cr_expect_not_null(flag, "--help lacks %s", settings_name(i));
@@ -156,7 +164,8 @@ Test(daemon, refuses_wrong_values_before_it_opens_a_port)
     expect((const char *[]){ "--listen", "127.0.0.1", NULL }, EXIT_CONFIG, "listen");
     expect((const char *[]){ "--listen", "127.0.0.1:70000", NULL }, EXIT_CONFIG,
            "70000");
-    expect((const char *[]){ "--heartbeat", "9s", NULL }, EXIT_CONFIG, "lease is 5s");
+    expect((const char *[]){ "--heartbeat", "9s", NULL }, EXIT_CONFIG,
+           "--heartbeat: 9s is more than lease with its 5s");
     expect((const char *[]){ "--config", "/nowhere/optimd.yaml", NULL }, EXIT_CONFIG,
            "/nowhere/optimd.yaml");
 }
@@ -168,6 +177,39 @@ Test(daemon, refuses_addresses_that_others_reach)
     expect((const char *[]){ "--listen", "[::]:0", NULL }, EXIT_CONFIG, "--insecure");
     expect((const char *[]){ "--listen", "192.0.2.1:0", NULL }, EXIT_CONFIG,
            "other machines");
+}
+
+static void leave_network(void)
+{
+    if (unshare(CLONE_NEWNET) != 0) {
+        _exit(EXIT_NO_NAMESPACE);
+    }
+}
+
+/* One port for both families; in a namespace of its own, so that even this test offers
+ * nothing to other machines. */
+Test(daemon, serves_both_families_on_one_port)
+{
+    static const char *const orders[] = { "[::]:7070,0.0.0.0:7070",
+                                          "0.0.0.0:7070,[::]:7070" };
+    pid_t child = fork();
+    int status = 0;
+    if (child == 0) {
+        leave_network();
+        _exit(0);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    if (status != 0) {
+        cr_skip_test("no right to make a network namespace");
+    }
+    daemon_prepare(leave_network);
+    for (int i = 0; i < 2; i++) {
+        struct daemon_process daemon;
+        daemon_start(&daemon,
+                     (const char *[]){ "--insecure", "--listen", orders[i], NULL });
+        cr_expect_eq(daemon.port, 7070);
+        daemon_stop(&daemon);
+    }
 }
 
 /* A loopback address, so that even this test offers nothing to other machines. */
@@ -312,6 +354,35 @@ Test(daemon, keeps_its_data_directory_to_itself)
     char lock[DAEMON_PATH + 32];
     snprintf(lock, sizeof(lock), "%s/lock", directory);
     unlink(lock);
+    rmdir(directory);
+}
+
+/* Links to somebody else's file in place of the lock. */
+Test(daemon, writes_to_no_file_but_its_own_in_the_data_directory)
+{
+    char directory[] = "/tmp/optimd-test-XXXXXX", victim[64], lock[64];
+    cr_assert_not_null(mkdtemp(directory));
+    snprintf(victim, sizeof(victim), "%s/victim", directory);
+    snprintf(lock, sizeof(lock), "%s/lock", directory);
+    FILE *file = fopen(victim, "we");
+    cr_assert_not_null(file);
+    fputs("precious", file);
+    fclose(file);
+    for (int i = 0; i < 3; i++) {
+        const char *words = i == 0 ? "symbolic link" : "lock: it is not a file";
+        int made = i == 0   ? symlink(victim, lock)
+                   : i == 1 ? link(victim, lock)
+                            : mkfifo(lock, 0600);
+        cr_assert_eq(made, 0);
+        expect((const char *[]){ "--listen", "127.0.0.1:0", "--data-dir", directory,
+                                 NULL },
+               EXIT_UNAVAILABLE, words);
+        char *text = read_file(victim);
+        cr_expect_str_eq(text, "precious");
+        free(text);
+        unlink(lock);
+    }
+    unlink(victim);
     rmdir(directory);
 }
 

@@ -459,6 +459,26 @@ Test(shared_hostile, who_never_gives_back_is_sent_the_rest, .timeout = TIMEOUT_S
     end();
 }
 
+/* Nothing is lent for what the peer has already; a sanitizer sees whether an address is
+ * made of it all the same. */
+Test(shared_hostile, weights_that_have_not_changed_have_no_place, .timeout = TIMEOUT_S)
+{
+    begin(NULL);
+    struct peer peer = connect_as("w", "sgd(lr=1)");
+    share(&peer);
+    push_well(&peer);
+    struct opt_request request = pull_of(&peer);
+    request.body.pull.since = 1;
+    struct raw_reply reply = ask(&peer, request, NULL, 0);
+    cr_assert_eq(reply.reply.message, OPT_MESSAGE_PULL);
+    cr_expect_eq(reply.reply.body.pull.unchanged_count, 1u);
+    cr_expect_eq(reply.data_size, 0u);
+    raw_reply_fini(&reply);
+    push_well(&peer);
+    disconnect(&peer);
+    end();
+}
+
 Test(shared_hostile, what_is_lent_stays_until_it_is_given_back, .timeout = TIMEOUT_S)
 {
     begin(NULL);
