@@ -41,7 +41,7 @@ OPT_INLINE float rmsprop_centered_element(const struct opt_scalars *k, float g,
     (void)c;
     *a = k->decay2 * *a + k->gain2 * g * g;
     *b = k->decay2 * *b + k->gain2 * g;
-    return quotient(g, denominator(k, larger(*a - *b * *b, 0.0f)));
+    return quotient(g, denominator(k, larger(held(k, *a) - *b * *b, 0.0f)));
 }
 
 /* b = decay1 b + gain1 d,  u = b, where d is the direction without momentum. */
@@ -71,7 +71,8 @@ OPT_INLINE float adadelta_element(const struct opt_scalars *k, float g, float *a
 {
     (void)c;
     *a = k->decay2 * *a + k->gain2 * g * g;
-    float u = quotient(sqrtf(*b + k->eps_inside), sqrtf(*a + k->eps_inside)) * g;
+    float ratio = quotient(sqrtf(*b + k->eps_inside), sqrtf(*a + k->eps_inside));
+    float u = held(k, ratio) * g;
     *b = k->decay2 * *b + k->gain2 * u * u;
     return u;
 }

@@ -62,13 +62,15 @@ OPT_INLINE float amsgrad_element(const struct opt_scalars *k, float g, float *a,
 }
 
 /* rectified:  u = r (m/c1) / D(v),  from_v = 1
- * otherwise:  u = m/c1,             from_v = 0, eps_inside = 0, eps_outside = 1 */
+ * otherwise:  u = m/c1,             from_v = 0, eps_inside = 0, eps_outside = 1
+ *
+ * v is held before it is used, or an infinite one times from_v = 0 would be NaN. */
 OPT_INLINE float radam_element(const struct opt_scalars *k, float g, float *a, float *b,
                                float *c)
 {
     (void)c;
     moments(k, g, a, b);
-    return quotient(k->from_m * *a, denominator(k, k->from_v * *b));
+    return quotient(k->from_m * *a, denominator(k, k->from_v * held(k, *b)));
 }
 
 /* eta = clip(sqrt(c2)/c1 / (sqrt(x) + eps), low, high),  u = eta m

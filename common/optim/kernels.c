@@ -75,21 +75,26 @@ static void amsbound(const struct opt_slice *s)
     shell_update(s, 3, amsbound_element);
 }
 
-OPT_INLINE void step_run(const struct opt_scalars *scalars, const float *w,
-                         const float *direction, float *w_out, size_t begin, size_t end)
+OPT_INLINE unsigned step_run(const struct opt_scalars *k, const float *w,
+                             const float *direction, float *w_out, size_t begin,
+                             size_t end)
 {
-    const float decoupled = scalars->decoupled, factor = scalars->step;
+    unsigned beyond = 0;
 
-#pragma omp simd
+#pragma omp simd reduction(| : beyond)
     for (size_t i = begin; i < end; i++) {
-        w_out[i] = w[i] - (decoupled * w[i] + factor * direction[i]);
+        float stepped = w[i] - (k->decoupled * w[i] + k->step * direction[i]);
+        beyond |= too_large(k, stepped);
+        w_out[i] = held(k, stepped);
     }
+    return beyond;
 }
 
-static void step(const struct opt_scalars *scalars, const float *w,
+static bool step(const struct opt_scalars *scalars, const float *w,
                  const float *direction, float *w_out, size_t n)
 {
     const struct opt_scalars k = *scalars;
+    unsigned beyond = 0;
 
     for (size_t i = 0; i < n; i += SHELL_RUN) {
         size_t end = n - i < SHELL_RUN ? n : i + SHELL_RUN;
@@ -101,8 +106,9 @@ static void step(const struct opt_scalars *scalars, const float *w,
                 shell_ask(w_out, sizeof *w_out, at);
             }
         }
-        step_run(&k, w, direction, w_out, i, end);
+        beyond |= step_run(&k, w, direction, w_out, i, end);
     }
+    return beyond != 0;
 }
 
 /* Bytes of an element. */

@@ -54,6 +54,7 @@ struct opt_slice {
     size_t n;
     enum opt_load load;
     bool clean; /* what is not finite in the gradient counts as 0 */
+    bool *held; /* set if a value had to be held (shell.h) */
     const void *gradient[2];
     double factor[2];
     const float *w;
@@ -70,8 +71,8 @@ enum { OPT_LANES = 16 };
 struct opt_kernels {
     void (*update[OPT_KERNEL_COUNT])(const struct opt_slice *slice);
 
-    /* w_out = w - (decoupled w + step direction) */
-    void (*step)(const struct opt_scalars *scalars, const float *w,
+    /* w_out = w - (decoupled w + step direction); true if a value had to be held */
+    bool (*step)(const struct opt_scalars *scalars, const float *w,
                  const float *direction, float *w_out, size_t n);
 
     /* sum = factor values, or += if not the first; then out = sum rounded. */

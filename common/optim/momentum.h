@@ -36,7 +36,7 @@ OPT_INLINE float nag_element(const struct opt_scalars *k, float g, float *a, flo
                              float *c)
 {
     (void)b, (void)c;
-    g = g - k->ahead * *a;
+    g = held(k, g - k->ahead * *a);
     *a = k->decay1 * *a + k->gain1 * g;
     return k->from_m * *a + k->from_g * g;
 }

@@ -10,6 +10,11 @@
  *     w' = w - (decoupled w + step u)               decoupled decay, learning rate and
  *                                                   trust ratio
  *
+ * What would leave the range of fp32 (the square of a gradient of 1e20, a sum of the
+ * largest values) is held at the largest value there is: an infinite moment would never
+ * come back, and infinity times 0 is NaN. So finite values make finite ones, unless the
+ * specification says nonfinite=propagate.
+ *
  * What an optimizer does not use is arithmetic that does nothing (times 1, plus 0, a
  * bound of infinity) and never a branch or another pass, so composition costs next to
  * nothing. Included by the kernels only, which are compiled for each instruction set.
@@ -65,6 +70,12 @@ OPT_INLINE float clamp(float x, float bound)
     return x < -bound ? -bound : x;
 }
 
+/* x, or the largest value allowed. */
+OPT_INLINE float held(const struct opt_scalars *k, float x)
+{
+    return clamp(x, k->largest);
+}
+
 OPT_INLINE float finite_or_zero(float x)
 {
     return fabsf(x) <= FLT_MAX ? x : 0.0f;
@@ -100,31 +111,42 @@ OPT_INLINE float shell_gradient(const struct opt_slice *s, enum opt_load load,
     }
 }
 
-/* One element: moves its slots and returns its direction. load, clean, slots and rule
- * are constants wherever this is inlined. Scaled, a gradient that has changed since its
+/* Whether held has changed it, for |= in loops. */
+OPT_INLINE unsigned too_large(const struct opt_scalars *k, float x)
+{
+    return fabsf(x) > k->largest;
+}
+
+/* One element: moves its slots and returns its direction; *beyond: whether something had
+ * to be held. load, clean, slots and rule are constants wherever this is inlined. Scaled, a gradient that has changed since its
  * norm was taken, or a sum that had been found finite, may be infinite too. */
 OPT_INLINE float shell_direction(const struct opt_slice *s, const struct opt_scalars *k,
                                  enum opt_load load, bool clean, int slots,
-                                 opt_element *rule, size_t i)
+                                 opt_element *rule, size_t i, unsigned *beyond)
 {
     float *a = s->slots[0], *b = s->slots[1], *c = s->slots[2];
     float w = s->w[i];
     float scaled = k->scale * shell_gradient(s, load, clean, i);
-    float g = clamp(clean ? finite_or_zero(scaled) : scaled, k->bound) + k->coupled * w;
+    float clipped = clamp(clean ? finite_or_zero(scaled) : scaled, k->bound);
+    float g = held(k, clipped + k->coupled * w);
     float ai = slots > 0 ? a[i] : 0.0f;
     float bi = slots > 1 ? b[i] : 0.0f;
     float ci = slots > 2 ? c[i] : 0.0f;
     float u = rule(k, g, &ai, &bi, &ci) + k->inside * w;
+    *beyond |= too_large(k, u);
     if (slots > 0) {
-        a[i] = ai;
+        a[i] = held(k, ai);
+        *beyond |= too_large(k, ai);
     }
     if (slots > 1) {
-        b[i] = bi;
+        b[i] = held(k, bi);
+        *beyond |= too_large(k, bi);
     }
     if (slots > 2) {
-        c[i] = ci;
+        c[i] = held(k, ci);
+        *beyond |= too_large(k, ci);
     }
-    return u;
+    return held(k, u);
 }
 
 /* Ask for all that the loop around shell_direction touches. */
@@ -149,16 +171,23 @@ OPT_INLINE void shell_ask_all(const struct opt_slice *s, enum opt_load load, int
     }
 }
 
-OPT_INLINE void shell_step_run(const struct opt_slice *s, const struct opt_scalars *k,
-                               enum opt_load load, bool clean, int slots,
-                               opt_element *rule, size_t first, size_t end)
+/* Returns whether anything was held. */
+OPT_INLINE unsigned shell_step_run(const struct opt_slice *s,
+                                   const struct opt_scalars *k, enum opt_load load,
+                                   bool clean, int slots, opt_element *rule,
+                                   size_t first, size_t end)
 {
-#pragma omp simd
+    unsigned beyond = 0;
+
+#pragma omp simd reduction(| : beyond)
     for (size_t i = first; i < end; i++) {
         float w = s->w[i];
-        float u = shell_direction(s, k, load, clean, slots, rule, i);
-        s->w_out[i] = w - (k->decoupled * w + k->step * u);
+        float u = shell_direction(s, k, load, clean, slots, rule, i, &beyond);
+        float stepped = w - (k->decoupled * w + k->step * u);
+        beyond |= too_large(k, stepped);
+        s->w_out[i] = held(k, stepped);
     }
+    return beyond;
 }
 
 /* The slice and the scalars are copied because stores to float arrays might change them
@@ -168,6 +197,7 @@ OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load loa
 {
     const struct opt_slice s = *slice;
     const struct opt_scalars k = *slice->scalars;
+    unsigned beyond = 0;
 
     for (size_t i = 0; i < s.n; i += SHELL_RUN) {
         size_t end = s.n - i < SHELL_RUN ? s.n : i + SHELL_RUN;
@@ -178,27 +208,31 @@ OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load loa
                 shell_ask(s.w_out, sizeof(float), at);
             }
         }
-        shell_step_run(&s, &k, load, clean, slots, rule, i, end);
+        beyond |= shell_step_run(&s, &k, load, clean, slots, rule, i, end);
     }
+    *s.held |= beyond != 0;
 }
 
 /* Directions of count <= OPT_LANES elements from i on, and the squares of them and of
  * the weights in their lanes (norm.c) while they are in registers. */
-OPT_INLINE void shell_lanes(const struct opt_slice *s, const struct opt_scalars *k,
-                            enum opt_load load, bool clean, int slots, bool stored,
-                            opt_element *rule, size_t i, size_t count,
-                            double *restrict directions, double *restrict weights)
+OPT_INLINE unsigned shell_lanes(const struct opt_slice *s, const struct opt_scalars *k,
+                                enum opt_load load, bool clean, int slots, bool stored,
+                                opt_element *rule, size_t i, size_t count,
+                                double *restrict directions, double *restrict weights)
 {
-#pragma omp simd
+    unsigned beyond = 0;
+
+#pragma omp simd reduction(| : beyond)
     for (size_t l = 0; l < count; l++) {
         double w = (double)s->w[i + l];
-        float u = shell_direction(s, k, load, clean, slots, rule, i + l);
+        float u = shell_direction(s, k, load, clean, slots, rule, i + l, &beyond);
         if (stored) {
             s->direction[i + l] = u;
         }
         directions[l] += (double)u * (double)u;
         weights[l] += w * w;
     }
+    return beyond;
 }
 
 OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_load load,
@@ -208,6 +242,7 @@ OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_loa
     const struct opt_slice s = *slice;
     const struct opt_scalars k = *slice->scalars;
     double directions[OPT_LANES], weights[OPT_LANES];
+    unsigned beyond = 0;
     size_t whole = s.n - s.n % OPT_LANES;
     _Static_assert((int)OPT_LANES == SHELL_LINE, "a line is asked for per turn");
 
@@ -217,11 +252,12 @@ OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_loa
     }
     for (size_t i = 0; i < whole; i += OPT_LANES) {
         shell_ask_all(&s, load, slots, i);
-        shell_lanes(&s, &k, load, clean, slots, stored, rule, i, OPT_LANES, directions,
-                    weights);
+        beyond |= shell_lanes(&s, &k, load, clean, slots, stored, rule, i, OPT_LANES,
+                              directions, weights);
     }
-    shell_lanes(&s, &k, load, clean, slots, stored, rule, whole, s.n - whole,
-                directions, weights);
+    beyond |= shell_lanes(&s, &k, load, clean, slots, stored, rule, whole, s.n - whole,
+                          directions, weights);
+    *s.held |= beyond != 0;
     for (size_t l = 0; l < OPT_LANES; l++) {
         s.direction_lanes[l] = directions[l];
         s.weight_lanes[l] = weights[l];

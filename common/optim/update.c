@@ -66,7 +66,10 @@ void opt_update_bind(struct opt_tensor_update *tensor, const struct opt_update *
         .first_pass = of_direction ? OPT_PASS_DIRECTION : OPT_PASS_NORM,
         .kernel = (int)spec->rule->kernel,
         .direction_slot = -1,
-        .scalars = { .scale = 1.0f, .bound = value_bound(&spec->options) },
+        .scalars = { .scale = 1.0f,
+                     .bound = value_bound(&spec->options),
+                     .largest = spec->options.nonfinite == OPT_PROPAGATE ? INFINITY
+                                                                         : FLT_MAX },
     };
 }
 
@@ -277,16 +280,19 @@ static void norm_block(const struct opt_tensor_update *tensor,
 
 /* The rule's loop over elements start to start + n, whose aggregated gradient is either
  * in the contributions themselves or in scratch; lanes: of a DIRECTION pass, or NULL.
+ * True if a value had to be held.
  */
-static void run_rule(const struct opt_tensor_update *tensor,
+static bool run_rule(const struct opt_tensor_update *tensor,
                      const struct opt_block_memory *memory, struct lanes *lanes,
                      const float *scratch, enum opt_load load, size_t start, size_t n)
 {
+    bool held = false;
     struct opt_slice slice = {
         .scalars = &tensor->scalars,
         .n = n,
         .load = scratch != NULL ? OPT_LOAD_FP32 : load,
         .clean = must_clean(tensor, memory),
+        .held = &held,
         .w = memory->w + start,
     };
 
@@ -312,27 +318,28 @@ static void run_rule(const struct opt_tensor_update *tensor,
         slice.direction = tensor->direction_slot < 0 ? memory->direction + start : NULL;
     }
     opt_kernels()->update[tensor->kernel](&slice);
+    return held;
 }
 
 /* The rule's loop over the block, in slices where the gradient must be summed first. */
-static void run_block(const struct opt_tensor_update *tensor,
+static bool run_block(const struct opt_tensor_update *tensor,
                       const struct opt_block_memory *memory, struct lanes *lanes)
 {
-    bool clean = must_clean(tensor, memory);
+    bool clean = must_clean(tensor, memory), held = false;
     float scratch[OPT_SLICE];
     enum opt_load load;
 
     if (opt_aggregate_direct(memory->contributions, memory->contribution_count,
                              &load)) {
-        run_rule(tensor, memory, lanes, NULL, load, 0, memory->n);
-        return;
+        return run_rule(tensor, memory, lanes, NULL, load, 0, memory->n);
     }
     for (size_t start = 0; start < memory->n; start += OPT_SLICE) {
         size_t n = slice_of(memory->n, start);
 
         load_slice(memory, clean, start, scratch, n);
-        run_rule(tensor, memory, lanes, scratch, OPT_LOAD_FP32, start, n);
+        held |= run_rule(tensor, memory, lanes, scratch, OPT_LOAD_FP32, start, n);
     }
+    return held;
 }
 
 static void direction_block(const struct opt_tensor_update *tensor,
@@ -341,26 +348,27 @@ static void direction_block(const struct opt_tensor_update *tensor,
 {
     struct lanes lanes = { { 0 }, { 0 } };
 
-    run_block(tensor, memory, &lanes);
+    sums->held = run_block(tensor, memory, &lanes);
     fold(&lanes, sums);
 }
 
-static void step_block(const struct opt_tensor_update *tensor,
+static bool step_block(const struct opt_tensor_update *tensor,
                        const struct opt_block_memory *memory)
 {
     if (tensor->two_passes && tensor->first_pass == OPT_PASS_DIRECTION) {
         int slot = tensor->direction_slot;
-        opt_kernels()->step(&tensor->scalars, memory->w,
-                            slot < 0 ? memory->direction : memory->slots[slot],
-                            memory->w_out, memory->n);
-        return;
+        return opt_kernels()->step(&tensor->scalars, memory->w,
+                                   slot < 0 ? memory->direction : memory->slots[slot],
+                                   memory->w_out, memory->n);
     }
-    run_block(tensor, memory, NULL);
+    return run_block(tensor, memory, NULL);
 }
 
 void opt_block_run(const struct opt_tensor_update *tensor, enum opt_pass pass,
                    const struct opt_block_memory *memory, struct opt_block_sums *sums)
 {
+    bool held;
+
     assert(memory->n <= OPT_BLOCK);
     switch (pass) {
     case OPT_PASS_NORM:
@@ -370,7 +378,10 @@ void opt_block_run(const struct opt_tensor_update *tensor, enum opt_pass pass,
         direction_block(tensor, memory, sums);
         break;
     case OPT_PASS_STEP:
-        step_block(tensor, memory);
+        held = step_block(tensor, memory);
+        if (sums != NULL) {
+            sums->held = held;
+        }
         break;
     case OPT_PASS_LOOKAHEAD:
         opt_lookahead_block(tensor->update->spec, memory);

@@ -88,6 +88,8 @@ struct opt_block_memory {
 struct opt_block_sums {
     double first;  /* NORM: aggregated gradient. DIRECTION: direction */
     double second; /* weights */
+    bool held;     /* DIRECTION, STEP: a value would have left the range of fp32, and was
+                      held at its largest */
 };
 
 enum opt_pass { OPT_PASS_NORM, OPT_PASS_DIRECTION, OPT_PASS_STEP, OPT_PASS_LOOKAHEAD };
@@ -107,6 +109,7 @@ struct opt_scalars {
     float scale, bound, coupled; /* g' = clamp(scale g, bound) + coupled w */
     float inside;                /* u' = u + inside w */
     float decoupled, step;       /* w' = w - (decoupled w + step u') */
+    float largest;               /* that any of them may be */
 
     float decay1, gain1;           /* first moment: kept, and of the gradient */
     float decay2, gain2;           /* second moment */
@@ -159,8 +162,8 @@ void opt_update_tensor(struct opt_tensor_update *tensor);
 /* After the first of two passes: its blocks' sums, in block order; trust ratio. */
 void opt_update_end_first(struct opt_tensor_update *tensor,
                           const struct opt_block_sums *sums, size_t blocks);
-/* Run one pass on one block. sums is written by NORM and DIRECTION, may be NULL else.
- */
+/* Run one pass on one block. sums is written by NORM and DIRECTION; STEP
+ * writes held, and there it may be NULL. */
 void opt_block_run(const struct opt_tensor_update *tensor, enum opt_pass pass,
                    const struct opt_block_memory *memory, struct opt_block_sums *sums);
 
