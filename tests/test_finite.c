@@ -44,7 +44,7 @@ static const char *const variants[] = {
 };
 
 /* Sizes around which something is left: squares, sums, and the edge itself. */
-static const float sizes[] = { 1e-45f, 1e-20f, 1.0f,    1e18f,  1.8e19f,        1e20f,
+static const float sizes[] = { 1e-45f, 1e-20f, 1.0f,    1e18f, 1.8e19f,        1e20f,
                                1e21f,  1e30f,  1.7e38f, 3e38f, (float)FLT_MAX, 0.0f };
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
@@ -122,7 +122,8 @@ Test(finite, gradients_of_any_size_leave_finite_weights_and_slots_v4)
     train_all(OPT_ISA_V4);
 }
 
-/* Before it rectifies, RAdam is momentum, in which the gradient's square has no part. */
+/* Before it rectifies, RAdam is momentum, in which the gradient's square has no part.
+ */
 Test(finite, radam_moves_by_momentum_before_it_rectifies)
 {
     static const char *const rules[] = { "radam(lr=0.001)",

@@ -58,8 +58,11 @@ static enum opt_status unknown_optimizer(const char *name, struct opt_error *err
     opt_presets(&preset_count);
     opt_profile_rows(&row_count);
     size_t plain = rule_count + preset_count;
-    const char *nearest =
-        opt_nearest(name, strlen(name), plain + row_count, optimizer_name, NULL);
+    const char *nearest = opt_profile_meant(name);
+    if (nearest == NULL) {
+        nearest =
+            opt_nearest(name, strlen(name), plain + row_count, optimizer_name, NULL);
+    }
     if (nearest != NULL) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "unknown optimizer '%.40s': did you mean '%s'?", name, nearest);
@@ -113,10 +116,26 @@ enum opt_status opt_compose_begin(struct opt_composition *composition, const cha
         status = opt_compose_expression(row->expression, composition, error);
     }
     composition->given = 0;
+    composition->profile = row;
     return status;
 }
 
 /* ------------------------------------------------------------------ options */
+
+enum opt_status opt_compose_theirs(const struct opt_composition *composition,
+                                   const char *name, struct opt_error *error)
+{
+    const struct opt_profile_row *row = composition->profile;
+    const struct opt_option *option = opt_option_find(name, strlen(name));
+    const char *here = row == NULL ? NULL : opt_profile_argument(row, name);
+
+    if (here == NULL ||
+        (option != NULL && opt_option_applies(option, composition->spec.rule))) {
+        return OPT_OK;
+    }
+    return opt_fail(error, OPT_INVALID_ARGUMENT, "%s has no option '%.40s': %s",
+                    row->name, name, here);
+}
 
 enum opt_status opt_compose_value(const char *word, struct opt_wire_option *out,
                                   struct opt_error *error)
@@ -163,6 +182,9 @@ enum opt_status opt_compose_option(struct opt_composition *composition,
     size_t size = strlen(value->name);
     const struct opt_option *option = opt_option_find(value->name, size);
 
+    if (opt_compose_theirs(composition, value->name, error) != OPT_OK) {
+        return OPT_INVALID_ARGUMENT;
+    }
     return option != NULL
                ? set(composition, option, value, error)
                : opt_option_unknown(value->name, size, composition->spec.rule, error);

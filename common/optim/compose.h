@@ -14,15 +14,23 @@
 #include "common/optim/options.h"
 #include "common/optim/spec.h"
 
+struct opt_profile_row;
+
 struct opt_composition {
     struct opt_spec spec;
     uint64_t given; /* options, by index, that the user has set */
+    const struct opt_profile_row *profile; /* that it began with, or NULL */
 };
 
 /* Begin with a rule, a preset or a rule of a profile, options at their defaults there.
  */
 enum opt_status opt_compose_begin(struct opt_composition *composition, const char *name,
                                   struct opt_error *error);
+
+/* If it began with a profile's row and the name is that library's word for something
+ * that is written in another way here: *error says how. OPT_OK: it is not. */
+enum opt_status opt_compose_theirs(const struct opt_composition *composition,
+                                   const char *name, struct opt_error *error);
 
 /* Set an option by its name, once. */
 enum opt_status opt_compose_option(struct opt_composition *composition,

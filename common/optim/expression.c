@@ -124,6 +124,10 @@ static enum opt_status take_argument(struct parser *p, char name[WORD_BYTES],
     status = take_word(p, "a name or a value", word);
     if (status == OPT_OK && take(p, '=')) {
         memcpy(name, word, WORD_BYTES);
+        /* A value of theirs need not be one here, such as a pair. */
+        if (opt_compose_theirs(p->composition, name, &error) != OPT_OK) {
+            return located(p, *place, &error);
+        }
         status = take_word(p, "a value", word);
     }
     *value = (struct opt_wire_option){ .name = name };

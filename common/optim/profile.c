@@ -6,11 +6,12 @@
  * compared with anything, has no expression but a reason. Any thread.
  */
 #include <string.h>
+#include <strings.h>
 
 #include "common/optim/rule.h"
 
 static const struct opt_profile profiles[] = {
-    { "torch", "torch.optim 1.13" },
+    { "torch", "torch.optim 1.13; nadam as since 2.0" },
     { "keras", "keras.optimizers 3, commit 3422977a5e" },
     { "optax", "optax, commit 2edbcbe239" },
 };
@@ -79,6 +80,59 @@ static const struct opt_profile_row rows[] = {
 };
 /* clang-format on */
 
+/* Arguments of theirs. row: whose, or a whole profile's if it has no dot; the first
+ * that fits is told. */
+/* clang-format off */
+static const struct argument {
+    const char *row, *name, *here;
+} arguments[] = {
+    { "torch.sgd", "momentum", "torch.momentum(momentum=...) is SGD with momentum" },
+    { "torch.sgd", "nesterov", "torch.nag(momentum=...) is SGD with nesterov" },
+    { "torch.momentum", "nesterov", "torch.nag(momentum=...) is SGD with nesterov" },
+    { "torch", "dampening", "dampening has no counterpart here" },
+    { "torch.adam", "amsgrad", "torch.amsgrad is Adam with amsgrad" },
+    { "torch.adamw", "amsgrad",
+      "torch.amsgrad + decay(0.01, decoupled) is AdamW with amsgrad" },
+    { "torch.nadam", "decoupled_weight_decay",
+      "+ decay(..., decoupled) is NAdam with decoupled_weight_decay" },
+    { "torch.radam", "decoupled_weight_decay",
+      "+ decay(..., decoupled) is RAdam with decoupled_weight_decay" },
+    { "torch", "betas", "the pair betas=(a, b) is beta1=a, beta2=b here" },
+    { "torch", "alpha", "alpha is rho here" },
+    { "torch", "lr_decay", "lr_decay has no counterpart here; schedules are terms, such as "
+                           "+ exponential(1000, gamma=0.9)" },
+    { "torch", "initial_accumulator_value", "it is initial_accumulator here" },
+    { "torch", "maximize", "maximize has no counterpart here: push the negative gradient" },
+    { "torch", "foreach", "how a step is computed is optimd's own business: leave it out" },
+    { "torch", "fused", "how a step is computed is optimd's own business: leave it out" },
+    { "torch", "capturable", "how a step is computed is optimd's own business: leave it out" },
+    { "torch", "differentiable", "how a step is computed is optimd's own business: leave it out" },
+    { "keras.sgd", "momentum", "keras.momentum(momentum=...) is SGD with momentum" },
+    { "keras.sgd", "nesterov", "keras.nag(momentum=...) is SGD with nesterov" },
+    { "keras.momentum", "nesterov", "keras.nag(momentum=...) is SGD with nesterov" },
+    { "keras", "amsgrad", "amsgrad(eps=1e-7, eps_mode=epsilon_hat, bias_correction=true) is "
+                          "Adam with amsgrad" },
+    { "keras", "learning_rate", "learning_rate is lr here" },
+    { "keras", "beta_1", "beta_1 is beta1 here" },
+    { "keras", "beta_2", "beta_2 is beta2 here" },
+    { "keras", "epsilon", "epsilon is eps here" },
+    { "keras", "initial_accumulator_value", "it is initial_accumulator here" },
+    { "keras", "clipnorm", "it is a term here: + clip(tensor_norm, ...)" },
+    { "keras", "global_clipnorm", "it is a term here: + clip(global_norm, ...)" },
+    { "keras", "clipvalue", "it is a term here: + clip(value, ...)" },
+    { "optax.sgd", "momentum", "optax.momentum(momentum=...) is sgd with momentum" },
+    { "optax.sgd", "nesterov", "optax.nag(momentum=...) is sgd with nesterov" },
+    { "optax.momentum", "nesterov", "optax.nag(momentum=...) is sgd with nesterov" },
+    { "optax.adam", "nesterov", "optax.nadam is adam with nesterov" },
+    { "optax", "learning_rate", "learning_rate is lr here" },
+    { "optax", "decay", "decay is rho here" },
+    { "optax", "b1", "b1 is beta1 here" },
+    { "optax", "b2", "b2 is beta2 here" },
+    { "optax", "eps_root", "eps_root is eps with eps_mode=inside_sqrt here" },
+    { "optax", "initial_accumulator_value", "it is initial_accumulator here" },
+};
+/* clang-format on */
+
 const struct opt_profile *opt_profiles(size_t *count)
 {
     *count = sizeof profiles / sizeof profiles[0];
@@ -106,4 +160,41 @@ bool opt_profile_row_of(const struct opt_profile_row *row, const char *profile)
     size_t size = strlen(profile);
 
     return strncmp(row->name, profile, size) == 0 && row->name[size] == '.';
+}
+
+const char *opt_profile_argument(const struct opt_profile_row *row, const char *name)
+{
+    for (size_t i = 0; i < sizeof arguments / sizeof arguments[0]; i++) {
+        const struct argument *argument = &arguments[i];
+        bool of_row = strcmp(argument->row, row->name) == 0 ||
+                      (strchr(argument->row, '.') == NULL &&
+                       opt_profile_row_of(row, argument->row));
+        if (of_row && strcmp(argument->name, name) == 0) {
+            return argument->here;
+        }
+    }
+    return NULL;
+}
+
+/* Whether what stands behind the last dot is what the row, or its library, calls it. */
+static bool is_called(const struct opt_profile_row *row, const char *last)
+{
+    size_t size = strcspn(row->theirs, "(");
+
+    return strcasecmp(strchr(row->name, '.') + 1, last) == 0 ||
+           (row->theirs[size] == '\0' && strcasecmp(row->theirs, last) == 0);
+}
+
+const char *opt_profile_meant(const char *name)
+{
+    const char *last = strrchr(name, '.');
+    size_t profile = strcspn(name, ".");
+
+    for (size_t i = 0; last != NULL && i < sizeof rows / sizeof rows[0]; i++) {
+        if (strncasecmp(rows[i].name, name, profile) == 0 &&
+            rows[i].name[profile] == '.' && is_called(&rows[i], last + 1)) {
+            return rows[i].name;
+        }
+    }
+    return NULL;
 }

@@ -84,6 +84,14 @@ const struct opt_profile_row *opt_profile_rows(size_t *count);
 const struct opt_profile_row *opt_profile_row_find(const char *name); /* or NULL */
 bool opt_profile_row_of(const struct opt_profile_row *row, const char *profile);
 
+/* What that library's users write, and what it is here. */
+/* Of a name with other capitals or a folder's name in it, such as torch.optim.AdamW or
+ * keras.optimizers.SGD: the row's name, or NULL. */
+const char *opt_profile_meant(const char *name);
+/* Of an argument of theirs that the row does not take, such as betas: a sentence part
+ * that says how it is written here, or NULL. */
+const char *opt_profile_argument(const struct opt_profile_row *row, const char *name);
+
 /* Whether s contains lr, judged by the rule. */
 bool opt_rule_includes_lr(const struct opt_spec *spec);
 

@@ -117,9 +117,10 @@ OPT_INLINE unsigned too_large(const struct opt_scalars *k, float x)
     return fabsf(x) > k->largest;
 }
 
-/* One element: moves its slots and returns its direction; *beyond: whether something had
- * to be held. load, clean, slots and rule are constants wherever this is inlined. Scaled, a gradient that has changed since its
- * norm was taken, or a sum that had been found finite, may be infinite too. */
+/* One element: moves its slots and returns its direction; *beyond: whether something
+ * had to be held. load, clean, slots and rule are constants wherever this is inlined.
+ * Scaled, a gradient that has changed since its norm was taken, or a sum that had been
+ * found finite, may be infinite too. */
 OPT_INLINE float shell_direction(const struct opt_slice *s, const struct opt_scalars *k,
                                  enum opt_load load, bool clean, int slots,
                                  opt_element *rule, size_t i, unsigned *beyond)

@@ -88,8 +88,8 @@ struct opt_block_memory {
 struct opt_block_sums {
     double first;  /* NORM: aggregated gradient. DIRECTION: direction */
     double second; /* weights */
-    bool held;     /* DIRECTION, STEP: a value would have left the range of fp32, and was
-                      held at its largest */
+    bool held; /* DIRECTION, STEP: a value would have left the range of fp32, and was
+                  held at its largest */
 };
 
 enum opt_pass { OPT_PASS_NORM, OPT_PASS_DIRECTION, OPT_PASS_STEP, OPT_PASS_LOOKAHEAD };
