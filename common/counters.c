@@ -24,6 +24,8 @@ static const struct opt_counter_text texts[] = {
     { "round_ns", "nanoseconds that whole pushes waited for others of their round" },
     { "update_ns", "nanoseconds in which updates were computed" },
     { "parameters_updated", "parameters, once for each update that moved them" },
+    { "blocks_held", "blocks of 16,384 parameters, once for each update that had to hold a "
+                     "value at the largest that fp32 has" },
     { "rounds_skipped", "rounds without an update: values that are not finite" },
     { "versions_fresh", "shards written anew because somebody held the old ones" },
     { "workers_lost", "workers taken for dead, once for each model" },

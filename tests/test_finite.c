@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "common/optim/rule.h"
+#include "tests/desk.h"
 #include "tests/toy.h"
 
 enum { N = 64, UPDATES = 12, TEXT = 200 };
@@ -165,4 +166,29 @@ Test(finite, nonfinite_propagate_holds_nothing)
     cr_assert(isinf(toy.w[0]) && isnan(toy.w[1]), "%g %g", (double)toy.w[0],
               (double)toy.w[1]);
     toy_fini(&toy);
+}
+
+/* Whoever trains towards infinity can see it. */
+Test(finite, statistics_count_the_blocks_in_which_a_value_was_held)
+{
+    enum { TWO_BLOCKS = 2 * OPT_BLOCK };
+    const struct opt_tensor_entry tensor = { .name = "w",
+                                             .shape = (uint64_t[]){ TWO_BLOCKS },
+                                             .rank = 1 };
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller worker = caller_new(&desk, "a", 1);
+    uint32_t model = model_create(&worker, "m", "adam", (struct opt_consistency){ 0 },
+                                  &tensor, 1, NULL);
+    const float values[] = { 1e15f, 1e25f };
+    for (uint64_t i = 0; i < 2; i++) {
+        cr_assert_eq(statistic(&worker, "blocks_held"), 0);
+        struct letter *push = letter_ask(
+            &worker, push_constant(&worker, model, i + 1, TWO_BLOCKS, values[i]));
+        cr_assert_eq(reply_status(push), OPT_OK, "%s", reply_text(push));
+        desk_free(push);
+    }
+    cr_assert_eq(statistic(&worker, "blocks_held"), 2);
+    caller_gone(&worker, false);
+    desk_close(&desk);
 }

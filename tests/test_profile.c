@@ -301,7 +301,7 @@ static const struct {
     { "optax.lars", "optax.lars is not offered: it multiplies with the learning rate" },
     { "keras.adamw", "+ decay(0.004, decoupled)" },
     { "torch.adagrad(lr_decay=0.1)",
-      "adagrad has no option 'lr_decay': it has lr, eps" },
+      "torch.adagrad has no option 'lr_decay': lr_decay has no counterpart here" },
 };
 
 Test(profile, refuses_what_it_cannot_say_exactly)

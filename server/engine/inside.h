@@ -43,6 +43,7 @@ struct engine_counters {
     uint64_t updates;
     uint64_t rounds_skipped;
     uint64_t parameters_updated;
+    uint64_t blocks_held; /* in which a value would have left fp32's range */
     uint64_t mailbox_ns; /* that requests waited for the engine */
     uint64_t serve_ns;   /* that it served requests, small updates included */
     uint64_t round_ns;   /* that whole pushes waited for the others of their round */

@@ -99,8 +99,10 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
     if (pass != OPT_PASS_LOOKAHEAD && !reads_direction) {
         delay_compensate(model, work, &memory, seat);
     }
-    opt_block_run(scalars, pass, &memory,
-                  &update->sums[tensor->first_block + work->block]);
+    struct opt_block_sums *sums = &update->sums[tensor->first_block + work->block];
+    sums->held = false;
+    opt_block_run(scalars, pass, &memory, sums);
+    update_note_held(update, sums);
 }
 
 /* Both passes of a tensor that is small enough for one thread: nobody waits for

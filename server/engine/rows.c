@@ -193,6 +193,7 @@ void rows_run(struct model *model, enum opt_pass pass, size_t group)
         }
         struct opt_block_sums part = { 0 };
         opt_block_run(&model->update.tensors[of->tensor], pass, &memory, &part);
+        update_note_held(&model->update, &part);
         sums.first += part.first;
         sums.second += part.second;
     }

@@ -686,6 +686,7 @@ static enum update_progress publish(struct engine *engine, struct model *model)
         shard->changed = model->step + 1;
     }
     engine->counters.parameters_updated += model->update.elements;
+    engine->counters.blocks_held += atomic_exchange(&model->update.held, 0);
     engine->counters.update_ns += uv_hrtime() - model->update.started_ns;
     if (!model->update.last) {
         return UPDATE_PARTLY;

@@ -22,6 +22,7 @@
 #ifndef OPTIMD_SERVER_ENGINE_UPDATE_H
 #define OPTIMD_SERVER_ENGINE_UPDATE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,13 +63,14 @@ struct update {
     size_t scratch_bytes;
     struct span *spans; /* of the batch, ascending */
     size_t span_count;
-    uint8_t *is_touched; /* per tensor: in the batch */
-    uint8_t *is_bound;   /* per tensor: in this batch or one before */
-    bool in_order;       /* the pushes name the same tensors, in ascending order */
-    bool last;           /* the batch ends the update */
-    size_t ahead;        /* shards to be given away as they are done (ahead.h) */
-    uint64_t elements;   /* in the batch */
-    double damping;      /* of its gradients; 1: none */
+    uint8_t *is_touched;   /* per tensor: in the batch */
+    uint8_t *is_bound;     /* per tensor: in this batch or one before */
+    bool in_order;         /* the pushes name the same tensors, in ascending order */
+    bool last;             /* the batch ends the update */
+    size_t ahead;          /* shards to be given away as they are done (ahead.h) */
+    uint64_t elements;     /* in the batch */
+    _Atomic uint64_t held; /* blocks in which a value would have left fp32's range */
+    double damping;        /* of its gradients; 1: none */
     uint64_t started_ns;
     enum update_phase phase;
     size_t cursor, cursor_block;   /* next span, and block of it */
@@ -109,6 +111,15 @@ void update_begin(struct engine *engine, struct model *model);
 void update_batch(struct model *model);
 void update_add(struct model *model, uint32_t tensor, size_t first, size_t end);
 void update_batch_start(struct engine *engine, struct model *model, bool last);
+
+/* A block has been run: count it if a value had to be held (any thread of the team). */
+static inline void update_note_held(struct update *update,
+                                    const struct opt_block_sums *sums)
+{
+    if (sums->held) {
+        atomic_fetch_add_explicit(&update->held, 1, memory_order_relaxed);
+    }
+}
 
 enum update_progress {
     UPDATE_MORE,    /* call again */
