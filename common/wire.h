@@ -34,6 +34,7 @@ enum {
     OPT_STALENESS_BUCKETS = 15,  /* 0, 1, 2-3, 4-7, ..., 8192 and more */
     OPT_HEADER_BYTES = 64 << 10, /* default limit of a header part */
     OPT_FRAME_BYTES = 64 << 20,  /* default limit of a frame */
+    OPT_ANSWER_BYTES = 5 << 20,  /* smallest limit that a client may set */
     OPT_ARENA_BYTES = 3 << 20    /* enough to read any message whose header part is
                                     within the default limit */
 };
@@ -148,8 +149,9 @@ struct opt_hello {
     const char *client;
     const char *const *require;
     size_t require_count;
-    uint32_t lease_ms;    /* 0: the daemon's default */
-    uint64_t incarnation; /* granted to the session before; 0: its first hello */
+    uint32_t lease_ms;        /* 0: the daemon's default */
+    uint64_t incarnation;     /* granted to the session before; 0: its first hello */
+    uint64_t max_frame_bytes; /* that the client takes */
 };
 struct opt_create {
     const char *model;
@@ -262,6 +264,8 @@ struct opt_hello_reply {
     uint32_t max_header_bytes;
     uint32_t chunk_bytes;
     uint32_t block_elements;
+    const char *const *features; /* that may be required */
+    size_t feature_count;
     const char *lost; /* if the incarnation is a new one: how it came to that, or "" */
 };
 struct opt_settled {

@@ -36,6 +36,8 @@ static enum opt_status read_hello(const struct context *c,
                                     .max_header_bytes = from->max_header_bytes,
                                     .chunk_bytes = from->chunk_bytes,
                                     .block_elements = from->block_elements,
+                                    .features = (const char *const *)from->features,
+                                    .feature_count = from->n_features,
                                     .lost = from->lost };
     return opt_wire_optional_name(from->server, "HelloReply.server", c->error);
 }
@@ -372,6 +374,8 @@ static void write_hello(struct opt_writer *writer, const void *what)
     message.max_header_bytes = hello->max_header_bytes;
     message.chunk_bytes = hello->chunk_bytes;
     message.block_elements = hello->block_elements;
+    message.features = (char **)(uintptr_t)hello->features;
+    message.n_features = hello->feature_count;
     message.lost = opt_wire_text(hello->lost);
     opt_write_fields(writer, &message.base);
 }

@@ -1,4 +1,5 @@
 /* wire_request — what a client says: a Request that is read. */
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -29,6 +30,19 @@ static enum opt_status read_hello(const struct context *c,
         return opt_fail(c->error, OPT_INVALID_ARGUMENT,
                         "Hello.session is 0; it must be a random number");
     }
+    if (from->incarnation > INT64_MAX) { /* it is counted on from there */
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "Hello.incarnation is %" PRIu64
+                        "; it must be one that HelloReply granted, at most 2^63 - 1",
+                        from->incarnation);
+    }
+    if (from->max_frame_bytes != 0 && from->max_frame_bytes < OPT_ANSWER_BYTES) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "Hello.max_frame_bytes is %" PRIu64
+                        "; it must be at least %d, or 0, which is %d",
+                        from->max_frame_bytes, (int)OPT_ANSWER_BYTES,
+                        (int)OPT_FRAME_BYTES);
+    }
     *to = (struct opt_hello){ .protocol = from->protocol,
                               .worker = from->worker,
                               .session = from->session,
@@ -36,7 +50,10 @@ static enum opt_status read_hello(const struct context *c,
                               .require = (const char *const *)from->require,
                               .require_count = from->n_require,
                               .lease_ms = from->lease_ms,
-                              .incarnation = from->incarnation };
+                              .incarnation = from->incarnation,
+                              .max_frame_bytes = from->max_frame_bytes > 0
+                                                     ? from->max_frame_bytes
+                                                     : OPT_FRAME_BYTES };
     return OPT_OK;
 }
 

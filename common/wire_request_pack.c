@@ -47,6 +47,7 @@ static void write_hello(struct opt_writer *writer, const void *what)
     message.require = (char **)(uintptr_t)hello->require;
     message.lease_ms = hello->lease_ms;
     message.incarnation = hello->incarnation;
+    message.max_frame_bytes = hello->max_frame_bytes;
     opt_write_fields(writer, &message.base);
 }
 

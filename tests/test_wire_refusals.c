@@ -262,6 +262,12 @@ Test(wire, numbers_out_of_range_are_refused)
 
     struct opt_request hello = { .id = 1, .message = OPT_MESSAGE_HELLO };
     expect_refused(&hello, 0, "Hello.session is 0");
+    hello.body.hello.session = 1;
+    hello.body.hello.incarnation = (uint64_t)INT64_MAX + 1;
+    expect_refused(&hello, 0, "Hello.incarnation is 9223372036854775808");
+    hello.body.hello.incarnation = 0;
+    hello.body.hello.max_frame_bytes = OPT_ANSWER_BYTES - 1;
+    expect_refused(&hello, 0, "Hello.max_frame_bytes is 5242879");
 }
 
 static struct opt_request a_create(void)

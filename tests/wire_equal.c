@@ -142,7 +142,8 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
         return x->protocol == y->protocol && same_text(x->worker, y->worker) &&
                x->session == y->session && same_text(x->client, y->client) &&
                same_texts(x->require, x->require_count, y->require, y->require_count) &&
-               x->lease_ms == y->lease_ms && x->incarnation == y->incarnation;
+               x->lease_ms == y->lease_ms && x->incarnation == y->incarnation &&
+               x->max_frame_bytes == y->max_frame_bytes;
     }
     case OPT_MESSAGE_CREATE: {
         const struct opt_create *x = &a->body.create;
@@ -264,7 +265,8 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
                x->max_frame_bytes == y->max_frame_bytes &&
                x->max_header_bytes == y->max_header_bytes &&
                x->chunk_bytes == y->chunk_bytes &&
-               x->block_elements == y->block_elements && same_text(x->lost, y->lost);
+               x->block_elements == y->block_elements && same_text(x->lost, y->lost) &&
+               same_texts(x->features, x->feature_count, y->features, y->feature_count);
     }
     case OPT_MESSAGE_CREATE: {
         const struct opt_model_reply *x = &a->body.model;

@@ -187,7 +187,9 @@ static const char *violation_of_request(const struct opt_request *request,
                 return "a feature";
             }
         }
-        return hello->session != 0 && is_name_or_empty(hello->worker) &&
+        return hello->session != 0 && hello->incarnation <= INT64_MAX &&
+                       hello->max_frame_bytes >= OPT_ANSWER_BYTES &&
+                       is_name_or_empty(hello->worker) &&
                        is_name_or_empty(hello->client)
                    ? NULL
                    : "hello";

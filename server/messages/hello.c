@@ -12,14 +12,18 @@ enum {
     BEATS_PER_LEASE = 3 /* so that one lost heartbeat costs nothing */
 };
 
-/* What a client may ask for in Hello.require. */
-static const char *const features[] = { "bf16", "fp16", "xxh3", "push_pull" };
+/* What a client may ask for in Hello.require; optimd.proto and protocol.md explain
+ * each, at HelloReply.features. */
+static const char *const features[] = { "bf16",   "fp16",    "xxh3",   "push_pull",
+                                        "sparse", "bounded", "shards", "barrier",
+                                        "set",    "since",   "share",  "fate" };
+enum { FEATURES = sizeof features / sizeof *features };
 
 static const char *unknown_feature(const struct opt_hello *hello)
 {
     for (size_t i = 0; i < hello->require_count; i++) {
         bool known = false;
-        for (size_t k = 0; k < sizeof features / sizeof *features; k++) {
+        for (size_t k = 0; k < FEATURES; k++) {
             known = known || strcmp(hello->require[i], features[k]) == 0;
         }
         if (!known) {
@@ -62,6 +66,8 @@ static void answer(struct engine *engine, struct letter *letter)
         .max_header_bytes = (uint32_t)settings->max_header_bytes,
         .chunk_bytes = OPT_CHUNK_BYTES,
         .block_elements = OPT_BLOCK,
+        .features = features,
+        .feature_count = FEATURES,
         .lost = renewed && peer->worker != NULL
                     ? letter_text(letter, peer->worker->lost_why)
                     : "",

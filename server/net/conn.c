@@ -58,6 +58,7 @@ static void on_hello_answered(struct conn *conn, const struct letter *letter)
     }
     const struct opt_hello *hello = &letter->request.body.hello;
     conn->lease_ms = letter->reply.body.hello.lease_ms;
+    conn->answer_bytes = hello->max_frame_bytes;
     conn->is_worker = hello->worker[0] != '\0';
     snprintf(conn->worker, sizeof(conn->worker), "%s", hello->worker);
     opt_log(OPT_LOG_INFO, "hello", "peer=%s worker=%s client=%s incarnation=%" PRIu64,

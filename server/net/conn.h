@@ -62,6 +62,7 @@ struct conn {
     bool refused;       /* was over the limit of connections */
     const char *reason; /* why it ended, for the log */
     char address[CONN_ADDRESS];
+    uint64_t answer_bytes;    /* longest frame that the peer takes */
     char worker[CONN_WORKER]; /* beginning of the identity, for the log */
     struct peer *peer;        /* the engine's; given away with the farewell */
     struct letter *farewell;  /* LETTER_CLOSED; made early so that it cannot fail */

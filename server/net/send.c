@@ -7,6 +7,7 @@
  */
 #include "server/net/send.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -442,10 +443,26 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
     return FRAME_ADDED;
 }
 
-/* An answer of one frame: no data, or a table. */
-static enum outcome add_whole(struct batch *batch, struct letter *letter,
-                              size_t *needed)
+/* A table can be longer than the peer takes. */
+static void limit_table(const struct conn *conn, struct letter *letter)
 {
+    size_t around = (size_t)OPT_HEADER_BYTES; /* more than the rest of such an answer */
+    if (letter->table_size > 0 && letter->table_size + around > conn->answer_bytes) {
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+                    "the answer has a table of %zu bytes; this client takes frames of "
+                    "%" PRIu64 " bytes (Hello.max_frame_bytes)",
+                    letter->table_size, conn->answer_bytes);
+        free(letter->table);
+        letter->table = NULL;
+        letter->table_size = 0;
+    }
+}
+
+/* An answer of one frame: no data, or a table. */
+static enum outcome add_whole(const struct conn *conn, struct batch *batch,
+                              struct letter *letter, size_t *needed)
+{
+    limit_table(conn, letter);
     struct opt_reply reply = letter->reply;
     if (letter->request.has_checksum && letter->table_size > 0) {
         reply.has_checksum = true;
@@ -472,7 +489,7 @@ static enum outcome add_frame(struct conn *conn, struct batch *batch, size_t *ne
     bool last = true;
     enum outcome outcome = pull_of(&letter->reply) != NULL
                                ? add_weights(conn, batch, letter, &last, needed)
-                               : add_whole(batch, letter, needed);
+                               : add_whole(conn, batch, letter, needed);
     if (outcome == FRAME_ADDED && last) {
         /* Before anything of it is written, or it could be given back before. */
         if (!share_keep(conn, letter)) {

@@ -95,6 +95,10 @@ def tearDownModule():
         raise RuntimeError(f'the daemon ended with {status}')
 
 
+def daemon_port():
+    return daemon.port
+
+
 def segments(*elements):
     """One whole tensor after the other."""
     return [pb.Segment(tensor=i, count=n) for i, n in enumerate(elements)]
@@ -103,9 +107,9 @@ def segments(*elements):
 class Worker(Connection):
     """A connection that has said hello and works on one model."""
 
-    def __init__(self, name='python', session=7):
+    def __init__(self, name='python', session=7, **more):
         super().__init__(daemon.port)
-        self.greeting = self.hello(name, session)
+        self.greeting = self.hello(name, session, **more)
         self.sequence = 0
 
     def create(self, model, expression, shapes, weights=None, names=None, sparse=(),

@@ -1,0 +1,304 @@
+#!/usr/bin/python3
+"""What docs/protocol.md and proto/optimd.proto promise, against a real daemon.
+
+    test_protocol.py DAEMON          the last line counts the tests
+    test_protocol.py DAEMON --write  writes the daemon's answers into the document
+
+Every ```client block of the document is sent, in order, over one connection; what comes
+back must be the ```daemon block behind it. A line is bytes in hex, and words behind a #.
+"""
+import os
+import re
+import sys
+import unittest
+
+DAEMON = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else ''
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)),
+                os.path.join(os.path.dirname(DAEMON), 'python')]
+
+import optimd_pb2 as pb  # noqa: E402
+import wire_by_hand as wire  # noqa: E402
+from google.protobuf import text_format  # noqa: E402
+from test_python import (  # noqa: E402, F401 (setUpModule and tearDownModule are used)
+    Daemon, Worker, daemon_port, segments, setUpModule, tearDownModule)
+from wire_by_hand import Connection, body_of, to_bytes  # noqa: E402
+
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, DATA_LOSS = 3, 4, 8, 15
+MIB = 1 << 20
+
+DOCUMENT = 'docs/protocol.md'
+BLOCK = re.compile(r'```(client|daemon)\n(.*?)```\n', re.S)
+
+
+def bytes_of(block):
+    return bytes.fromhex(' '.join(line.split('#')[0] for line in block.splitlines()))
+
+
+def annotated(reply):
+    """A frame as the document prints it: 16 bytes a line, and what they say."""
+    said = text_format.MessageToString(pb.Reply.FromString(reply[4:]))
+    lines = [reply[i:i + 16].hex(' ') for i in range(0, len(reply), 16)]
+    words = [f'# {line}' for line in said.splitlines()]
+    room = max(len(lines), len(words))
+    return ''.join(f'{line:48}{word}'.rstrip() + '\n' for line, word in zip(
+        lines + [''] * (room - len(lines)), words + [''] * (room - len(words))))
+
+
+def without_version(frame):
+    """What may differ between one daemon and the next."""
+    reply = pb.Reply.FromString(frame[4:])
+    if reply.HasField('hello'):
+        reply.hello.server = ''
+    return reply
+
+
+def replay(document):
+    """Yields each printed answer, and the frame that came."""
+    daemon = Daemon(DAEMON)
+    try:
+        with wire.Connection(daemon.port) as peer:
+            for kind, block in BLOCK.findall(document):
+                if kind == 'client':
+                    peer.socket.sendall(bytes_of(block))
+                else:
+                    size = peer.receive_exactly(4)
+                    yield block, size + peer.receive_exactly(
+                        int.from_bytes(size, 'little'))
+    finally:
+        daemon.stop()
+
+
+def read(path):
+    with open(path, encoding='utf-8') as file:
+        return file.read()
+
+
+class Protocol(unittest.TestCase):
+    def test_examples_of_the_document_are_what_is_sent(self):
+        count = 0
+        for block, came in replay(read(DOCUMENT)):
+            self.assertEqual(without_version(bytes_of(block)), without_version(came),
+                             f'{DOCUMENT} has another answer (--write mends it)')
+            count += 1
+        self.assertGreaterEqual(count, 7)
+
+    def test_features_stand_in_the_document_and_the_protocol(self):
+        daemon = Daemon(DAEMON)
+        with wire.Connection(daemon.port) as peer:
+            features = list(peer.hello('w').features)
+        daemon.stop()
+        document = re.findall(r'^\| `(\w+)` \| ([^|]*) \|$',
+                              read(DOCUMENT).split('## Create')[0], re.M)
+        comment = read('proto/optimd.proto').split('// What Hello.require may name:')[1]
+        comment = comment.split('repeated string features')[0]
+        proto = re.findall(r'^  //   (\w+) +(.*)$', comment, re.M)
+        self.assertEqual(features, [name for name, _ in document])
+        self.assertEqual([(name, words.replace('`', '')) for name, words in document],
+                         proto)
+
+
+class Sentences(unittest.TestCase):
+    """What the comments of optimd.proto say and no other test holds them to."""
+
+    def refused(self, code, peer, id, lives):
+        """The next reply is this Error; then the connection lives or is closed."""
+        reply = peer.receive()
+        self.assertEqual((reply.id, reply.error.code), (id, code), reply)
+        if lives:
+            peer.call(heartbeat=pb.Heartbeat())
+        else:
+            with self.assertRaises((EOFError, ConnectionResetError)):
+                peer.receive()
+
+    # ------------------------------------------------------------ hello
+
+    def test_lease_is_at_least_100_ms_and_at_most_an_hour(self):
+        for wanted, granted in (1, 100), (100, 100), (7000, 7000), (10 ** 9, 3600000):
+            with Connection(daemon_port()) as peer:
+                reply = peer.hello('lease', lease_ms=wanted)
+                self.assertEqual(reply.lease_ms, granted)
+                self.assertLessEqual(reply.heartbeat_ms * 3, granted)
+
+    def test_incarnation_that_cannot_be_counted_on_is_refused(self):
+        with Connection(daemon_port()) as peer:
+            for wrong in (1 << 64) - 1, 1 << 63:
+                id = peer.send(hello=pb.Hello(protocol=1, worker='far', session=1,
+                                              incarnation=wrong))
+                reply = peer.receive()
+                self.assertEqual((reply.id, reply.error.code), (id, INVALID_ARGUMENT))
+            far = peer.hello('far', incarnation=(1 << 63) - 1)
+            self.assertEqual(far.incarnation, 1 << 63)
+
+    def test_client_is_not_sent_longer_frames_than_it_takes(self):
+        with Worker('long', session=8) as worker:
+            worker.create('long names', 'sgd(lr=1)', [[1]] * 30000,
+                          names=[f'{"n" * 190}{i}' for i in range(30000)])
+            whole = worker.call(describe=pb.DescribeModel(model='long names'))
+            self.assertGreater(len(whole.data), 5 * MIB)
+        with Connection(daemon_port()) as peer:
+            id = peer.send(hello=pb.Hello(protocol=1, worker='', session=1,
+                                          max_frame_bytes=5 * MIB - 1))
+            self.assertEqual(peer.receive().error.code, INVALID_ARGUMENT)
+            peer.hello('', max_frame_bytes=5 * MIB)
+            id = peer.send(describe=pb.DescribeModel(model='long names'))
+            self.refused(RESOURCE_EXHAUSTED, peer, id, lives=True)
+
+    def test_who_waits_is_silent_too(self):
+        with Worker('waiter', lease_ms=100) as worker:
+            worker.create('waited for', 'sgd(lr=1)', [[4]])
+            worker.send(wait=pb.Wait(model=worker.model, step=5))
+            self.refused(DEADLINE_EXCEEDED, worker, 0, lives=False)
+
+    # ------------------------------------------------------------ frames and errors
+
+    def test_without_an_id_the_connection_is_closed(self):
+        with Worker('nameless') as peer:
+            peer.socket.sendall(wire.frame(wire.bytes_field(22, b'')))
+            self.refused(INVALID_ARGUMENT, peer, 0, lives=False)
+
+    def test_what_is_wrong_inside_has_its_id_and_the_connection_lives(self):
+        bad_text = wire.bytes_field(12, wire.bytes_field(1, b'\xff'))
+        bad_nested = wire.bytes_field(12, b'\x0a\x7f')
+        control = wire.bytes_field(12, wire.bytes_field(1, b'a\nb'))
+        two_bodies = wire.bytes_field(22, b'') + wire.bytes_field(14, b'')
+        twice = wire.bytes_field(11, 2 * wire.bytes_field(3, b''))
+        long_number = wire.bytes_field(19, wire.number_field(1, 1 << 32))
+        with Worker('inside') as peer:
+            for body in bad_text, bad_nested, control, two_bodies, twice, long_number:
+                id = peer.new_id()
+                peer.socket.sendall(wire.frame(wire.number_field(1, id) + body))
+                self.refused(INVALID_ARGUMENT, peer, id, lives=True)
+
+    def test_groups_and_data_that_comes_twice_are_refused(self):
+        data = wire.bytes_field(2047, b'1234')
+        for tail in b'\x9b\x06\x9c\x06', data + data:
+            with Worker('strict') as peer:
+                peer.socket.sendall(wire.frame(
+                    wire.number_field(1, peer.new_id()) + tail + wire.bytes_field(14, b'')))
+                self.refused(INVALID_ARGUMENT, peer, 0, lives=False)
+
+    def test_sum_without_data_only_asks_for_one(self):
+        with Worker('sums') as worker:
+            worker.create('summed', 'sgd(lr=1)', [[4]])
+            for sum_, given in (5, True), (0, False):
+                id = worker.new_id()
+                worker.socket.sendall(wire.frame(pb.Request(
+                    id=id, xxh3=sum_, pull=pb.Pull(model=worker.model)
+                ).SerializeToString()))
+                self.assertEqual(worker.answer(id).xxh3 != 0, given)
+
+    def test_wrong_sum_in_one_of_several_frames_closes_the_connection(self):
+        with Worker('damaged') as worker:
+            worker.create('damaged', 'sgd(lr=1)', [[4]])
+            for last in True, False:
+                id = worker.new_id()
+                worker.socket.sendall(wire.frame(pb.Request(
+                    id=id, xxh3=5, push=worker.push_message(last=last),
+                    data=to_bytes([1.0] * 4)).SerializeToString()))
+                self.refused(DATA_LOSS, worker, id, lives=last)
+
+    # ------------------------------------------------------------ pushes
+
+    def test_each_assign_is_answered(self):
+        table = pb.TensorTable(tensors=[pb.Tensor(name='a', shape=[2]),
+                                        pb.Tensor(name='b', shape=[2])])
+        with Worker('assigner') as worker:
+            worker.model = worker.call(create=pb.CreateModel(
+                model='assigned', specification=pb.Specification(expression='sgd(lr=1)'),
+                initial=pb.CreateModel.ASSIGNED), data=table.SerializeToString()
+            ).model.model
+            for tensor, last in (1, False), (0, False), (0, True):
+                self.assertEqual('assign', body_of(worker.call(
+                    assign=pb.Assign(model=worker.model, last=last,
+                                     segments=[pb.Segment(tensor=tensor, count=2)]),
+                    data=to_bytes([tensor + 1.0, float(last)]))))
+            self.assertEqual(worker.pull()[0], [1.0, 1.0, 2.0, 0.0])
+
+    def test_frames_of_a_push_say_the_same(self):
+        n = 16384
+        for wrong in {'basis': 1}, {'samples': 2}, {'form': pb.Push.SUM}, \
+                {'dtype': pb.BF16}, {'sequence': 9}:
+            with Worker('differs') as worker:
+                worker.create('differs', 'sgd(lr=1)', [[2 * n]])
+                worker.sequence = 100 * (1 + len(str(wrong)))
+                first = worker.push_message(
+                    segments=[pb.Segment(offset=0, count=n)], last=False)
+                id = worker.send(push=first, data=bytes(4 * n))
+                second = pb.Push()
+                second.CopyFrom(first)
+                second.frame = 1
+                second.segments[0].offset = n
+                for field, value in wrong.items():
+                    setattr(second, field, value)
+                size = 2 if second.dtype else 4
+                worker.send(id=id, push=second, data=bytes(size * n))
+                self.assertEqual(worker.receive().error.code, INVALID_ARGUMENT)
+
+    def test_divisor_is_that_of_the_workers_who_name_a_tensor(self):
+        for aggregate, both in ('weighted_mean', 0.25), ('mean', 0.5):
+            model = f'divisor {aggregate}'
+            with Worker('a') as a, Worker('b') as b:
+                for worker in a, b:
+                    worker.create(model, f'sgd(lr=1) + aggregate({aggregate})',
+                                  [[1], [1], [3, 1]], sparse=[2])
+                waiting = a.send(
+                    push=a.push_message(samples=1, segments=segments(1, 1) + [
+                        pb.Segment(tensor=2, rows=[1])]), data=to_bytes([1, 1, 1]))
+                b.call(push=b.push_message(samples=3, segments=segments(1) + [
+                    pb.Segment(tensor=2)]), data=to_bytes([0]))
+                a.answer(waiting)
+                self.assertEqual(a.pull()[0], [-both, -1.0, 0.0, -both, 0.0])
+
+    def test_push_sent_again_while_it_waits_is_answered_once(self):
+        with Worker('a') as a, Worker('b') as b:
+            for worker in a, b:
+                worker.create('echo', 'sgd(lr=1)', [[1]])
+            message = a.push_message()
+            a.send(push=message, data=to_bytes([1]))
+            again = a.send(push=message, data=to_bytes([1]))
+            a.call(heartbeat=pb.Heartbeat())
+            b.push([1])
+            self.assertEqual(a.answer(again).push.fate, pb.PushReply.APPLIED)
+            a.call(heartbeat=pb.Heartbeat())
+            self.assertEqual(a.pull()[0], [-1.0])
+
+    def test_basis_of_the_future_is_the_present(self):
+        for more in {}, {'consistency': pb.Consistency(backup=1)}, \
+                {'consistency': pb.Consistency(mode=pb.Consistency.ASYNC, damping=True)}:
+            with Worker('future') as worker:
+                worker.create(f'future {more}'.replace('\n', ' '), 'sgd(lr=1)', [[1]],
+                              **more)
+                reply = worker.push([1], basis=10 ** 12)
+                self.assertEqual((reply.fate, reply.staleness),
+                                 (pb.PushReply.APPLIED, 0))
+                self.assertEqual(worker.pull()[0], [-1.0])
+
+
+def write():
+    document = read(DOCUMENT)
+    answers = iter([annotated(came) for _, came in replay(document)])
+    with open(DOCUMENT, 'w', encoding='utf-8') as file:
+        file.write(BLOCK.sub(
+            lambda block: block[0] if block[1] == 'client'
+            else f'```daemon\n{next(answers)}```\n', document))
+
+
+def main():
+    if not os.access(DAEMON, os.X_OK):
+        print(f'usage: {sys.argv[0]} DAEMON [--write]', file=sys.stderr)
+        return 64
+    if sys.argv[2:] == ['--write']:
+        write()
+        return 0
+    load = unittest.defaultTestLoader.loadTestsFromTestCase
+    suite = unittest.TestSuite([load(Protocol), load(Sentences)])
+    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(suite)
+    failed = {str(getattr(test, 'test_case', test))
+              for test, _ in result.failures + result.errors}
+    passed = max(result.testsRun - len(failed), 0)
+    print(f'{passed} passed, {len(failed)} failed')
+    return 0 if passed and not failed else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
