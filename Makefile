@@ -356,7 +356,7 @@ tables: ## write the tables of rules and options into docs/optimizers.md and the
 golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	@deploy/deps build run test
 	+@$(submake) $(DAEMON) $(BUILD)/golden
-	$(BUILD)/golden $(GOLDEN)
+	$(BUILD)/golden $(or $(GOLDEN),--every-rule)
 
 .PHONY: soak
 soak: ## workers that are killed and cut off for SECONDS=120; SEED=N: what is random

@@ -1,12 +1,13 @@
 /* golden — run every golden case and say how far each result is from the expected one.
  *
- *     golden [DIR]        default: tests/golden/cases
+ *     golden [--every-rule] [DIR]        default: tests/golden/cases
  *
  * Each case runs in this process with every instruction set that the processor has, and
  * through a live daemon (`optimd` beside this program) with the client library. One
  * line per run: where, the worst error of parameters, state and views as a share of its
  * tolerance, and passed, FAILED or unsupported with the reason. Ends with a count of
- * runs, and with 0 only if nothing failed and something passed.
+ * runs, and with 0 only if nothing failed and something passed. With --every-rule a
+ * rule of the registry that no case has fails too.
  */
 #include <libgen.h>
 #include <limits.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/optim/rule.h"
 #include "common/optim/update.h"
 #include "tests/golden/backend.h"
 #include "tests/golden/live.h"
@@ -252,9 +254,37 @@ static enum opt_status run_case(struct run *run, struct opt_error *error)
     return status;
 }
 
+enum { RULES = 64 };
+
 struct counts {
     size_t passed, failed, unsupported;
+    bool met[RULES]; /* per rule of the registry: a case of it has passed */
 };
+
+static void note_met(struct counts *counts, const struct opt_rule *rule)
+{
+    size_t count;
+    const struct opt_rule *const *rules = opt_rules(&count);
+
+    for (size_t i = 0; i < count && i < RULES; i++) {
+        counts->met[i] = counts->met[i] || rules[i] == rule;
+    }
+}
+
+/* A rule that no case has is checked by nobody. */
+static void judge_rules(struct counts *counts)
+{
+    size_t count;
+    const struct opt_rule *const *rules = opt_rules(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        if (i >= RULES || !counts->met[i]) {
+            printf("%-10s %-32s FAILED (no case of this rule has passed)\n", "registry",
+                   rules[i]->name);
+            counts->failed++;
+        }
+    }
+}
 
 static void judge(const struct golden_backend *backend, const char *where,
                   const char *folder, const char *name, struct counts *counts)
@@ -292,6 +322,9 @@ static void judge(const struct golden_backend *backend, const char *where,
     printf("\n");
     counts->passed += passed ? 1 : 0;
     counts->failed += passed ? 0 : 1;
+    if (passed && golden->kind != GOLDEN_AGGREGATION) {
+        note_met(counts, golden->spec.rule);
+    }
     free(run.values);
     golden_case_free(golden);
 }
@@ -313,14 +346,16 @@ static bool start_daemon(struct opt_error *error)
 
 int main(int argc, char **argv)
 {
-    const char *folder = argc > 1 ? argv[1] : "tests/golden/cases";
-    struct counts counts = { 0, 0, 0 };
+    bool every_rule = argc > 1 && strcmp(argv[1], "--every-rule") == 0;
+    int first = every_rule ? 2 : 1;
+    const char *folder = argc > first ? argv[first] : "tests/golden/cases";
+    struct counts counts = { 0 };
     struct opt_error error;
     char **names;
     size_t count;
 
-    if (argc > 2) {
-        fprintf(stderr, "usage: golden [DIR]\n");
+    if (argc > first + 1) {
+        fprintf(stderr, "usage: golden [--every-rule] [DIR]\n");
         return 64;
     }
     if (golden_list(folder, &names, &count, &error) != OPT_OK) {
@@ -342,6 +377,9 @@ int main(int argc, char **argv)
         judge(&golden_live, "live", folder, names[i], &counts);
     }
     golden_list_free(names, count);
+    if (every_rule) {
+        judge_rules(&counts);
+    }
     if (!live_stop()) {
         printf("the daemon did not end well\n");
         counts.failed++;
