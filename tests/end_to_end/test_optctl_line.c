@@ -411,25 +411,40 @@ Test(optctl_line, completes_what_can_stand_there, .init = operator_start,
     cr_expect_str_eq(operator_out, "", "nobody is there");
 }
 
-/* What bash makes of a line whose cursor is at its end. */
+/* What a shell's function makes of a line whose cursor is at its end. */
+static void shell_completes(const char *shell, const char *script, const char *line)
+{
+    char command[1024], path[64];
+    const char *build = getenv("OPTIMD_BUILD");
+    snprintf(command, sizeof(command), script, build == NULL ? "build" : build, line);
+    operator_write_file(command, path);
+    snprintf(command, sizeof(command), "%s %s", shell, path);
+    FILE *said = popen(command, "r");
+    cr_assert_not_null(said);
+    size_t size = fread(operator_out, 1, sizeof(operator_out) - 1, said);
+    operator_out[size] = '\0';
+    cr_expect_eq(pclose(said), 0);
+    cr_expect_eq(unlink(path), 0);
+}
+
 static void bash_completes(const char *line)
 {
-    char command[1024];
-    const char *build = getenv("OPTIMD_BUILD");
-    snprintf(command, sizeof(command),
-             "PATH=%s:$PATH; compopt() { :; }; . <(optctl completion bash); "
-             "COMP_LINE='%s'; COMP_POINT=${#COMP_LINE}; _optctl; "
-             "printf '%%s\\n' \"${COMPREPLY[@]}\"",
-             build == NULL ? "build" : build, line);
-    char script[64];
-    operator_write_file(command, script);
-    snprintf(command, sizeof(command), "bash %s", script);
-    FILE *shell = popen(command, "r");
-    cr_assert_not_null(shell);
-    size_t size = fread(operator_out, 1, sizeof(operator_out) - 1, shell);
-    operator_out[size] = '\0';
-    cr_expect_eq(pclose(shell), 0);
-    cr_expect_eq(unlink(script), 0);
+    shell_completes("bash",
+                    "PATH=%s:$PATH; compopt() { :; }; . <(optctl completion bash)\n"
+                    "COMP_LINE='%s'; COMP_POINT=${#COMP_LINE}; _optctl\n"
+                    "printf '%%s\\n' \"${COMPREPLY[@]}\"\n",
+                    line);
+}
+
+/* Line by words; zsh's own functions are stood in for. */
+static void zsh_completes(const char *words)
+{
+    shell_completes(
+        "zsh -f",
+        "PATH=%s:$PATH; compdef() { :; }; . <(optctl completion zsh)\n"
+        "_describe() { print -l -- $whole $open; }; _files() { echo FILES; }\n"
+        "words=(%s); CURRENT=${#words}; _optctl\n",
+        words);
 }
 
 Test(optctl_line, completes_in_bash, .init = operator_start, .fini = operator_stop)
@@ -445,10 +460,24 @@ Test(optctl_line, completes_in_bash, .init = operator_start, .fini = operator_st
     cr_expect_str_eq(operator_out, "--yaml\n");
 }
 
-Test(optctl_line, has_a_script_for_zsh_too)
+Test(optctl_line, completes_in_zsh, .init = operator_start, .fini = operator_stop)
 {
-    cr_assert_eq(RUN("completion", "zsh"), 0);
-    cr_expect(strncmp(operator_out, "#compdef optctl\n", 16) == 0, "%s", operator_out);
+    create("digits");
+    zsh_completes("optctl li");
+    cr_expect_str_eq(
+        operator_out,
+        "list:all models with their steps, sizes, workers and specifications\n");
+    zsh_completes("optctl show ''");
+    cr_expect_str_eq(operator_out, "digits:sgd(lr=0.0005)\n");
+    zsh_completes("optctl create m --policy sync,loss=f");
+    cr_expect_str_eq(operator_out, "sync,loss=fail:\n");
+    zsh_completes("optctl spec --file ''");
+    cr_expect_str_eq(operator_out, "FILES\n");
+}
+
+Test(optctl_line, knows_two_shells)
+{
     cr_expect_eq(RUN("completion", "fish"), 64);
+    cr_expect_eq(RUN("completion", "bash", "zsh"), 64);
     cr_expect_eq(RUN("completion"), 64);
 }

@@ -261,7 +261,7 @@ static const char zsh[] =
     "#compdef optctl\n"
     "_optctl()\n"
     "{\n"
-    "    local line\n"
+    "    local line meaning\n"
     "    local -a whole open\n"
     "    while IFS=$'\\t' read -r line meaning; do\n"
     "        case $line in\n"
