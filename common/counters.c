@@ -23,6 +23,8 @@ static const struct opt_counter_text texts[] = {
     { "serve_ns", "nanoseconds in which the engine served requests" },
     { "round_ns", "nanoseconds that whole pushes waited for others of their round" },
     { "update_ns", "nanoseconds in which updates were computed" },
+    { "turn_ns_most", "nanoseconds of the longest turn of the engine so far" },
+    { "turn_cost_most", "the most work that a turn was reckoned to be" },
     { "parameters_updated", "parameters, once for each update that moved them" },
     { "blocks_held", "blocks of 16,384 parameters, once for each update that had to hold a "
                      "value at the largest that fp32 has" },

@@ -103,14 +103,30 @@ Test(optctl_line, has_a_manual_that_names_everything)
     }
 }
 
-/* The commands of its examples work, one after the other. */
+/* The lines that a program of sed finds in a file, run one after the other. */
+static int run_lines(const char *program, const char *file)
+{
+    char command[1024];
+    snprintf(command, sizeof(command),
+             "PATH=${OPTIMD_BUILD-build}:$PATH; lines=$(sed -n '%s' %s) && "
+             "test -n \"$lines\" && printf '%%s\\n' \"$lines\" | sh -eu >/dev/null",
+             program, file);
+    return system(command);
+}
+
 Test(optctl_line, has_examples_that_work, .init = operator_start, .fini = operator_stop)
 {
-    cr_expect_eq(
-        system("PATH=${OPTIMD_BUILD-build}:$PATH; sed -n '/^.Bd -literal/,/^.Ed/p' "
-               "tools/optctl/optctl.1 | sed '/^\\./d; s/\\\\e$/\\\\/' | "
-               "sh -eu >/dev/null"),
-        0);
+    cr_expect_eq(run_lines("/^\\.Bd -literal/,/^\\.Ed/{/^\\./d; s/\\\\e$/\\\\/; p}",
+                           "tools/optctl/optctl.1"),
+                 0);
+}
+
+Test(optctl_line, does_what_the_pages_do_with_it, .init = operator_start,
+     .fini = operator_stop)
+{
+    cr_assert_eq(RUN("create", "mlp", "--spec", "adam", "--tensor", "w:4"), 0, "%s",
+                 operator_out);
+    cr_expect_eq(run_lines("s/^ *\\(optctl .*\\)/\\1/p", "docs/optimizers.md"), 0);
 }
 
 /* The whole line is read with the options of all commands first. */
@@ -352,7 +368,8 @@ Test(optctl_line, explains_every_counter, .init = operator_start, .fini = operat
     json_t *counters = operator_json();
     json_object_foreach(counters, name, value)
     {
-        cr_expect_not_null(opt_counter_text(name), "%s is not explained", name);
+        cr_expect_not_null(opt_counter_text(name),
+                           "%s is not explained in common/counters.c", name);
     }
     for (size_t i = 0; i < count; i++) {
         cr_expect_not_null(json_object_get(counters, texts[i].name), "%s is no counter",
