@@ -115,6 +115,7 @@ static enum opt_status start_engine(struct daemon *daemon, struct opt_error *err
     const struct engine_settings engine = {
         .threads = (int)settings->threads,
         .shared_threads = (int)settings->shared_threads,
+        .other_threads = (int)settings->loops,
         .memory_bytes = (size_t)settings->memory,
         .max_tensors = (size_t)settings->max_tensors,
         .max_models = (size_t)settings->max_models,
@@ -185,10 +186,10 @@ static void announce(const struct daemon *daemon, size_t connections)
                                  i > 0 ? "," : "", daemon->listeners[i].name);
     }
     opt_log(OPT_LOG_INFO, "started",
-            "version=%s address=%s port=%u threads=%" PRIu64 " loops=%" PRIu64
-            " memory=%" PRIu64 " max_connections=%zu data_dir=%s",
-            OPTIMD_VERSION, names, port_of(daemon), settings->threads, settings->loops,
-            settings->memory, connections, settings->data_dir);
+            "version=%s address=%s port=%u threads=%d loops=%" PRIu64 " memory=%" PRIu64
+            " max_connections=%zu data_dir=%s",
+            OPTIMD_VERSION, names, port_of(daemon), engine_threads(daemon->engine),
+            settings->loops, settings->memory, connections, settings->data_dir);
     if (settings->insecure) {
         opt_log(OPT_LOG_WARN, "insecure", "address=%s why=%s", names,
                 "whoever reaches this address may read and change every model");

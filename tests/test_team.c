@@ -45,7 +45,7 @@ static void expect_each_once(struct count *count)
 
 Test(team, works_with_all_its_threads_for_the_one_whose_it_is)
 {
-    struct team *team = team_new(THREADS, THREADS);
+    struct team *team = team_new(THREADS, THREADS, 0);
     struct count count = { .team = team };
     run_all(&count);
     cr_assert_eq(count.calls, team_size(team));
@@ -56,7 +56,7 @@ Test(team, works_with_all_its_threads_for_the_one_whose_it_is)
 
 Test(team, opens_no_region_for_another_thread)
 {
-    struct team *team = team_new(THREADS, THREADS);
+    struct team *team = team_new(THREADS, THREADS, 0);
     struct count count = { .team = team };
     uv_thread_t loop;
     cr_assert_eq(uv_thread_create(&loop, run_all, &count), 0);
@@ -69,9 +69,23 @@ Test(team, opens_no_region_for_another_thread)
 
 Test(team, calls_alone_what_is_not_worth_a_team)
 {
-    struct team *team = team_new(THREADS, THREADS);
+    struct team *team = team_new(THREADS, THREADS, 0);
     struct count count = { .team = team };
     team_run(team, false, work, &count);
     cr_assert_eq(count.calls, 1);
+    team_free(team);
+}
+
+/* The runtime ends threads that a smaller region does without, and starts them anew. */
+Test(team, grows_and_shrinks)
+{
+    struct team *team = team_new(2, THREADS, 1);
+    for (int i = 0; i < 4; i++) {
+        struct count count = { .team = team };
+        team_gather(team, i % 2 == 0);
+        run_all(&count);
+        cr_assert_eq(count.calls, team_size(team));
+        expect_each_once(&count);
+    }
     team_free(team);
 }

@@ -20,6 +20,7 @@ struct engine;
 struct engine_settings {
     int threads;         /* of the OpenMP team, at least 1 */
     int shared_threads;  /* where gradients came through no loop; at least threads */
+    int other_threads;   /* that are started after the engine */
     size_t memory_bytes; /* budget for weights, slots and reserved gradients */
     size_t max_tensors;  /* per model */
     size_t max_models;
@@ -34,6 +35,9 @@ struct engine_settings {
 /* Start the thread. Main thread. */
 enum opt_status engine_start(const struct engine_settings *settings,
                              struct engine **out, struct opt_error *error);
+
+/* Threads that compute updates: those that were wanted, or could be had. */
+int engine_threads(const struct engine *engine);
 
 /* Where loops post, or leave light letters before a visit. */
 struct mailbox *engine_mailbox(struct engine *engine);

@@ -7,7 +7,9 @@
 #include <omp.h>
 #endif
 
+#include "common/log.h"
 #include "server/engine/memory.h"
+#include "server/engine/supply.h"
 
 static void seat_fini(struct seat *seat)
 {
@@ -55,7 +57,51 @@ bool team_reserve(struct team *team, size_t contributions)
     return made;
 }
 
-struct team *team_new(int usual, int most)
+#ifdef _OPENMP
+static void do_nothing(struct seat *seat, void *argument)
+{
+    (void)seat, (void)argument;
+}
+
+static void tell_lowered(int threads, int wanted)
+{
+    static struct opt_log_site site;
+    opt_log_limited(&site, OPT_LOG_WARN, "threads_lowered",
+                    "threads=%d wanted=%d why=%s", threads, wanted,
+                    "no more can be started; see the limits of processes and threads");
+}
+
+/* The runtime would end the process if a thread could not be started, and it ends those
+ * that a smaller region does without. */
+static void start_threads(struct team *team)
+{
+    int missing = team->threads - team->started;
+    int found = missing > 0 ? supply_threads(missing) : missing;
+    if (found < missing) {
+        tell_lowered(team->started + found, team->threads);
+        team->threads = team->started + found;
+    }
+    team->started = team->threads;
+}
+#endif
+
+/* Have no more threads than there are, with so many for others. */
+static void fit(struct team *team, int others)
+{
+#ifdef _OPENMP
+    int wanted = team->most;
+    int found = supply_threads(wanted - 1 + others) - others;
+    if (found < wanted - 1) {
+        team->most = found > 0 ? 1 + found : 1;
+        team->usual = team->usual < team->most ? team->usual : team->most;
+        tell_lowered(team->most, wanted);
+    }
+#else
+    (void)team, (void)others;
+#endif
+}
+
+struct team *team_new(int usual, int most, int others)
 {
     struct team *team = calloc(1, sizeof *team);
     if (team == NULL) {
@@ -64,6 +110,8 @@ struct team *team_new(int usual, int most)
     team->owner = uv_thread_self();
     team->usual = usual;
     team->most = most > usual ? most : usual;
+    team->started = 1;
+    fit(team, others);
     team->work = calloc(TEAM_WORK, sizeof *team->work);
     if (team->work == NULL || !team_reserve(team, 1)) {
         team_free(team);
@@ -72,8 +120,11 @@ struct team *team_new(int usual, int most)
 #ifdef _OPENMP
     /* Of the calling thread's regions only: this is the engine thread. */
     omp_set_dynamic(0);
-#endif
     team_gather(team, false);
+    team_run(team, true, do_nothing, NULL);
+#else
+    team_gather(team, false);
+#endif
     return team;
 }
 
@@ -107,6 +158,7 @@ void team_run(struct team *team, bool together,
 #ifdef _OPENMP
     /* A region of one thread would still wake all that wait at its barriers. */
     if (together && team_size(team) > 1) {
+        start_threads(team);
 #pragma omp parallel num_threads(team->threads)
         work(&team->seats[omp_get_thread_num()], argument);
         return;

@@ -42,14 +42,17 @@ struct seat {
 struct team {
     int threads;          /* that work now */
     int usual, most;      /* while loops carry gradients, and while they have none to */
+    int started;          /* that the OpenMP runtime has, the calling one included */
     struct seat *seats;   /* one per thread, of the most */
     size_t contributions; /* room in each */
     struct work *work;    /* of the portion */
     uv_thread_t owner;    /* whose region it is */
 };
 
-/* NULL: no memory. To be called on the thread whose OpenMP regions are the team's. */
-struct team *team_new(int usual, int most);
+/* NULL: no memory. To be called on the thread whose OpenMP regions are the team's. Its
+ * threads are started; those that cannot be had are done without, which the log tells.
+ * So many others are left to be started by whoever needs them. */
+struct team *team_new(int usual, int most, int others);
 /* Work with the most from now on, or with the usual ones. Between regions. */
 void team_gather(struct team *team, bool most);
 void team_free(struct team *team);

@@ -145,7 +145,8 @@ static void await(struct engine *engine, bool moved)
 static void run(void *argument)
 {
     struct engine *engine = argument;
-    engine->team = team_new(engine->settings.threads, engine->settings.shared_threads);
+    engine->team = team_new(engine->settings.threads, engine->settings.shared_threads,
+                            engine->settings.other_threads);
     bool moved = true, drained = false, end = engine->team == NULL;
     engine->started = !end;
     uv_sem_post(&engine->drained);
@@ -248,6 +249,11 @@ enum opt_status engine_start(const struct engine_settings *settings,
     free_state(engine);
     return opt_fail(error, OPT_UNAVAILABLE, "the engine cannot start: %s",
                     code == 0 ? "no memory" : uv_strerror(code));
+}
+
+int engine_threads(const struct engine *engine)
+{
+    return engine->team->usual;
 }
 
 struct mailbox *engine_mailbox(struct engine *engine)

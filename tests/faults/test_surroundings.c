@@ -5,9 +5,11 @@
 #define _GNU_SOURCE /* F_SETPIPE_SZ */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -16,7 +18,7 @@
 #include "tests/end_to_end/daemon.h"
 #include "tests/end_to_end/raw.h"
 
-enum { WAIT_MS = 15000 };
+enum { EXIT_UNAVAILABLE = 69, WAIT_MS = 15000 };
 
 /* ---------------------------------------------------------------- the log */
 
@@ -75,7 +77,7 @@ static void train(const char *address, size_t elements, unsigned pushes)
     cr_assert_not_null(values);
     values[elements - 1] = 1;
     expect_ok(
-        optclient_create(client, "m", "sgd(lr=1)", NULL, &tensor, 1, NULL, &model));
+        optclient_create(client, address, "sgd(lr=1)", NULL, &tensor, 1, NULL, &model));
     for (unsigned i = 0; i < pushes; i++) {
         expect_ok(optclient_push(model, &all, 1, NULL, NULL));
     }
@@ -115,4 +117,50 @@ Test(surroundings, may_limit_the_size_of_files_below_that_of_a_model)
     snprintf(address, sizeof(address), "unix:%s/socket", daemon.directory);
     train(address, 1 << 20, 2);
     daemon_stop(&daemon);
+}
+
+/* ---------------------------------------------------------------- threads */
+
+static rlim_t processes;
+
+/* As a user who has no other processes; root has no limit. */
+static void limit_threads(void)
+{
+    const struct rlimit limit = { processes, processes };
+    uid_t user = 1000000 + (uid_t)getpid();
+    if (prctl(PR_CAPBSET_DROP, CAP_SYS_RESOURCE) != 0 ||
+        prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN) != 0 ||
+        setrlimit(RLIMIT_NPROC, &limit) != 0 || setresuid(user, 0, 0) != 0) {
+        _exit(126);
+    }
+}
+
+Test(surroundings, may_have_fewer_threads_than_wanted)
+{
+    static const char *const wanted[] = { "--threads", "8",       "--shared-threads",
+                                          "12",        "--loops", "1",
+                                          NULL };
+    struct daemon_process daemon = { .pid = 0 };
+    char address[DAEMON_PATH + 32];
+    if (geteuid() != 0) {
+        cr_skip_test("no right to be somebody else");
+    }
+    daemon_prepare(limit_threads);
+    /* All that it may have, from those without which it cannot be. */
+    for (processes = 4; processes <= 15; processes++) {
+        daemon_start(&daemon, wanted);
+        cr_expect(processes == 15 ||
+                  daemon_logged(&daemon, " threads_lowered ", WAIT_MS));
+        train(daemon.address, 2 << 20, 2);
+        snprintf(address, sizeof(address), "unix:%s/socket", daemon.directory);
+        train(address, 2 << 20, 2);
+        daemon_stop(&daemon);
+    }
+    for (processes = 1; processes < 4; processes++) {
+        daemon_spawn(&daemon, (const char *[]){ "--listen", "127.0.0.1:0", "--loops",
+                                                "1", "--threads", "8", NULL });
+        cr_expect_eq(daemon_wait(&daemon, WAIT_MS), EXIT_UNAVAILABLE, "%lu",
+                     (unsigned long)processes);
+        daemon_remove(&daemon);
+    }
 }
