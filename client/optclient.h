@@ -150,11 +150,16 @@ OPTCLIENT_API struct optclient_options optclient_options_default(void);
 
 /* Connect to "HOST:PORT" ("127.0.0.1:7070", "[::1]:7070", "ps.internal:7070") or to
  * "unix:/PATH" of a daemon on this machine.
- * options may be NULL. Waits for a daemon that does not answer yet until the deadline.
+ * options may be NULL. Waits for a daemon that does not answer yet, or whose name or
+ * socket is not there yet, until the deadline; what time does not change, such as a
+ * socket without permission, fails at once. Of several addresses that a name has, each
+ * but the last has a second at first.
  * OPTCLIENT_INVALID_ARGUMENT (address, worker name), OPTCLIENT_DEADLINE_EXCEEDED (with
  * what the last attempt met), OPTCLIENT_UNIMPLEMENTED (other protocol version),
  * OPTCLIENT_PERMISSION_DENIED, OPTCLIENT_UNAUTHENTICATED (the daemon does not want this
- * client), OPTCLIENT_UNAVAILABLE (no resources). *out is the caller's, to be closed; it
+ * client, or its socket is not to be opened by this process),
+ * OPTCLIENT_FAILED_PRECONDITION (what is at the path can be no socket of a daemon),
+ * OPTCLIENT_UNAVAILABLE (no resources). *out is the caller's, to be closed; it
  * is written only on success, here and everywhere. */
 OPTCLIENT_API enum optclient_status
 optclient_connect(const char *address, const struct optclient_options *options,

@@ -172,6 +172,16 @@ static void fall_back(struct optclient *client)
     }
 }
 
+/* Whether the only address there is refuses in a way that time does not change. Where
+ * there has been a connection, somebody may be changing it. */
+static bool cannot_heal(const struct optclient *client)
+{
+    return !client->greeted_before && client->found != NULL &&
+           client->found->next == NULL && client->uplink == NULL &&
+           client->trouble.status != OPT_UNAVAILABLE &&
+           client->trouble.status != OPT_OK;
+}
+
 /* Try the next of the addresses that were found. */
 static void try_next(struct optclient *client)
 {
@@ -184,9 +194,19 @@ static void try_next(struct optclient *client)
         client->uplink = uplink_connect(route, &client->trouble);
         if (client->uplink != NULL) {
             client->state = SESSION_CONNECTING;
-            limit_step(client, SESSION_STEP_MS);
+            client->step_limit_ms = route->next != NULL && !client->tried_before
+                                        ? SESSION_NEXT_MS
+                                        : SESSION_STEP_MS;
+            limit_step(client, client->step_limit_ms);
             return;
         }
+    }
+    client->tried_before = true;
+    if (cannot_heal(client)) {
+        struct opt_error error;
+        opt_fail(&error, client->trouble.status, "%s cannot be connected to: %s",
+                 client->peer, client->trouble.text);
+        session_refuse(client, &error);
     }
     fall_back(client);
 }
@@ -233,6 +253,7 @@ void session_ready(struct optclient *client)
 {
     client->state = SESSION_READY;
     opt_fail(&client->trouble, OPT_OK, "%s", "");
+    client->tried_before = false;
     client->usage.reconnects += client->greeted_before;
     client->greeted_before = true;
     struct optclient_call *next;
@@ -265,8 +286,8 @@ static void on_step(struct optclient *client)
         fall_back(client);
         break;
     case SESSION_CONNECTING:
-        opt_fail(&client->trouble, OPT_UNAVAILABLE, "connect: no answer for %d ms",
-                 (int)SESSION_STEP_MS);
+        opt_fail(&client->trouble, OPT_UNAVAILABLE,
+                 "connect: no answer for %" PRIu32 " ms", client->step_limit_ms);
         try_next(client);
         break;
     case SESSION_GREETING:

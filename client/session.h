@@ -56,6 +56,10 @@ enum {
     SESSION_ID_BUCKETS = 256,
     /* An attempt to reach one address, and each exchange before READY. */
     SESSION_STEP_MS = 5000,
+    /* The same where the name has more addresses, the first time that they are tried:
+     * one of a machine that is gone, or of a network that leads nowhere, must not use
+     * up a caller's time. */
+    SESSION_NEXT_MS = 1000,
     /* Who sleeps looks again after that long: a program may have closed the descriptor
      * by which to be woken. */
     SESSION_REST_MS = 1000,
@@ -149,11 +153,13 @@ struct optclient {
     uint64_t received_seen, taken_seen; /* bytes, at the last pulse */
     bool pending_seen;   /* bytes were on their way to the daemon, at the last pulse */
     bool greeted_before; /* it is a reconnect */
+    bool tried_before;   /* its addresses, since there was a connection */
 
     /* The client's thread only. */
-    uint64_t step_ns;  /* when the present state is over: back-off, attempt, goodbye */
-    uint64_t pulse_ns; /* when the next heartbeat is due; both UINT64_MAX: never */
-    uint32_t pulse_ms; /* from one to the next */
+    uint64_t step_ns; /* when the present state is over: back-off, attempt, goodbye */
+    uint32_t step_limit_ms; /* of the attempt to reach one address */
+    uint64_t pulse_ns;      /* when the next heartbeat is due; both UINT64_MAX: never */
+    uint32_t pulse_ms;      /* from one to the next */
     struct backoff backoff;
     struct lookup *lookup;
     struct route *found, *trying;

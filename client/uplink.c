@@ -138,6 +138,23 @@ static bool hang_bell(struct uplink *uplink, int fd)
     return hung;
 }
 
+/* OPT_UNAVAILABLE if to try again may help: a daemon that is not there yet makes its
+ * socket, or the folder of it, when it starts. */
+static enum opt_status connect_status(int code)
+{
+    switch (code) {
+    case EACCES:
+        return OPT_PERMISSION_DENIED;
+    case ENOTDIR:
+    case ELOOP:
+    case EPROTOTYPE:
+    case EAFNOSUPPORT:
+        return OPT_FAILED_PRECONDITION;
+    default:
+        return OPT_UNAVAILABLE;
+    }
+}
+
 struct uplink *uplink_connect(const struct route *route, struct opt_error *error)
 {
     struct uplink *uplink = uplink_new();
@@ -154,7 +171,7 @@ struct uplink *uplink_connect(const struct route *route, struct opt_error *error
     }
     tune(fd, address);
     if (connect(fd, address, route->size) != 0 && errno != EINPROGRESS) {
-        opt_fail(error, OPT_UNAVAILABLE, "connect: %s", strerror(errno));
+        opt_fail(error, connect_status(errno), "connect: %s", strerror(errno));
         goto fail;
     }
     if (!hang_bell(uplink, fd)) {

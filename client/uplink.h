@@ -66,7 +66,7 @@ enum uplink_flow {
 
 /* Begin to connect to one address. The bell rings when a watched event is due, from the
  * start EPOLLOUT: it tells when the attempt is over. NULL with a sentence if that fails
- * at once. */
+ * at once, and a status that is not OPT_UNAVAILABLE if it will again. */
 struct uplink *uplink_connect(const struct route *route, struct opt_error *error);
 
 /* What became of it, once writable: OPT_OK, or OPT_UNAVAILABLE with a sentence. */

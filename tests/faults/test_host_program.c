@@ -287,3 +287,22 @@ Test(host_program, has_children_that_do_not_share_memory_with_the_daemon)
     free(weights);
     daemon_stop(&daemon_);
 }
+
+/* ------------------------------------------------------------ what does not heal */
+
+/* A path through a file does not become a folder by waiting; a daemon that is not there
+ * yet comes. */
+Test(host_program, is_told_at_once_what_does_not_heal, .timeout = 20)
+{
+    struct optclient_options options = test_options();
+    struct optclient *client = NULL;
+    options.connect_timeout_ms = 15000;
+    expect_status(optclient_connect("unix:/dev/null/socket", &options, &client),
+                  OPTCLIENT_FAILED_PRECONDITION);
+    cr_expect_not_null(strstr(optclient_error(), "Not a directory"), "%s",
+                       optclient_error());
+    options.connect_timeout_ms = 300;
+    expect_status(
+        optclient_connect("unix:/tmp/optimd-nobody/socket", &options, &client),
+        OPTCLIENT_DEADLINE_EXCEEDED);
+}

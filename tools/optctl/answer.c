@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/optim/number.h"
 #include "tools/optctl/commands.h"
@@ -126,14 +127,24 @@ int ctl_refused(const struct ctl *ctl, const struct opt_error *error)
 
 /* ---------------------------------------------------------------- the daemon */
 
+enum { TOLD_MS = 300 };
+
 int ctl_connect(struct ctl *ctl, const char *worker)
 {
     struct optclient_options options = optclient_options_default();
     options.worker = worker;
-    options.connect_timeout_ms = ctl->timeout_ms;
     options.timeout_ms = ctl->timeout_ms;
+    /* Who sits at a terminal is told soon that there is nobody, and not left to wonder
+     * until the time is over. */
+    bool tells = isatty(STDERR_FILENO) && ctl->timeout_ms > TOLD_MS;
+    options.connect_timeout_ms = tells ? TOLD_MS : ctl->timeout_ms;
     enum optclient_status status =
         optclient_connect(ctl->server, &options, &ctl->client);
+    if (tells && status == OPTCLIENT_DEADLINE_EXCEEDED) {
+        fprintf(stderr, "optctl: %s; trying on\n", optclient_error());
+        options.connect_timeout_ms = ctl->timeout_ms - TOLD_MS;
+        status = optclient_connect(ctl->server, &options, &ctl->client);
+    }
     if (status == OPTCLIENT_INVALID_ARGUMENT) {
         return ctl_wrong(ctl, "%s", optclient_error()); /* no such address can be */
     }

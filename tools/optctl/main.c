@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/standard.h"
 #include "tools/optctl/arguments.h"
 #include "tools/optctl/commands.h"
 #include "tools/optctl/help.h"
@@ -30,6 +31,9 @@ static int run(struct ctl *ctl)
 int main(int argc, char **argv)
 {
     struct ctl ctl;
+    if (!opt_standard_open()) {
+        return EXIT_FAILED;
+    }
     int status = arguments_read(argc, argv, &ctl);
     if (status == EXIT_SUCCESS) {
         status = run(&ctl);
