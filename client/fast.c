@@ -185,6 +185,7 @@ void fast_free(struct fast *fast)
     free(fast->gradients);
     free(fast->offsets);
     free(fast->scratch);
+    opt_spec_fini(&fast->spec);
     free(fast);
 }
 

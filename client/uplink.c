@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "client/resolver.h"
+#include "common/optim/options.h"
 
 enum {
     /* Most pieces that one sendmsg takes (IOV_MAX of Linux). */
@@ -99,7 +100,8 @@ static struct uplink *uplink_new(void)
     uplink->pieces = malloc((1 + OPT_SEGMENTS_MAX) * sizeof(*uplink->pieces));
     uplink->ahead = malloc(OPT_FRAME_AHEAD);
     uplink->reader = opt_frame_reader_new((struct opt_frame_limits){
-        .frame_bytes = OPT_FRAME_BYTES, .header_bytes = OPT_HEADER_BYTES });
+        .frame_bytes = OPT_FRAME_BYTES,
+        .header_bytes = OPT_HEADER_BYTES + OPT_EXPRESSION_BYTES });
     if (uplink->head == NULL || uplink->pieces == NULL || uplink->ahead == NULL ||
         uplink->reader == NULL) {
         uplink_free(uplink);

@@ -109,8 +109,9 @@ static void md_terms(FILE *out)
         choices(&terms[i], text);
         fprintf(out, "%s%s| %s |\n", text, text[0] != '\0' ? " " : "", terms[i].does);
     }
-    fputs("| `tensors(\"PATTERN\", weight_decay, lr_scale, layerwise=none)` | | other "
-          "values for some tensors; the first match wins |\n",
+    fputs("| `tensors(\"PATTERN\", weight_decay, lr_scale, layerwise=none, missing=ok)` "
+          "| | other values for some tensors; the first match wins; a pattern that "
+          "matches nothing is refused unless it says `missing=ok` |\n",
           out);
 }
 

@@ -85,7 +85,7 @@ static const struct setting table[] = {
       "connections at a time; lowered where the limit of open files is" },
     { "max-frame", SETTING_BYTES, AT(max_frame), "64MiB", NULL, 64 * KIB, 1 * GIB, "SIZE",
       "longest frame received" },
-    { "max-header", SETTING_BYTES, AT(max_header), "64KiB", NULL, 4 * KIB, 1 * MIB, "SIZE",
+    { "max-header", SETTING_BYTES, AT(max_header), "512KiB", NULL, 4 * KIB, 1 * MIB, "SIZE",
       "longest part of a frame that is not tensor data" },
     { "max-table", SETTING_BYTES, AT(max_table), "16MiB", NULL, 4 * KIB, 1 * GIB, "SIZE",
       "longest list of tensors received" },

@@ -223,6 +223,8 @@ static const struct {
     { "sgd + tensors(\"x\", lr_scale=-1)", "[0, 1e+30]" },
     { "sgd + tensors(\"x\", lr_scale=1, lr_scale=1)", "given twice" },
     { "sgd + tensors(\"x\", layerwise=update)", "can only be none" },
+    { "sgd + tensors(\"x\", missing=ok)", "sets nothing" },
+    { "sgd + tensors(\"x\", lr_scale=1, missing=no)", "can only be ok" },
     { "sgd + tensors(\"x\", lr_scale=1) + tensors(\"x\", lr_scale=2)",
       "two groups have the pattern" },
     { "sgd(a2345678901234567890123456789012345678901234567890123456789012345=1)",
@@ -282,7 +284,7 @@ Test(spec, refuses_a_text_past_the_limit)
     cr_assert_eq(opt_spec_parse(text, &spec, &error), OPT_OK);
     text[OPT_EXPRESSION_BYTES] = ' ';
     cr_assert_eq(opt_spec_parse(text, &spec, &error), OPT_INVALID_ARGUMENT);
-    cr_assert_not_null(strstr(error.text, "4096"));
+    cr_assert_not_null(strstr(error.text, "262144"));
 }
 
 Test(spec, refuses_groups_that_would_not_fit_an_expression)
@@ -292,7 +294,7 @@ Test(spec, refuses_groups_that_would_not_fit_an_expression)
     char pattern[OPT_NAME_MAX + 1];
 
     cr_assert_eq(opt_spec_init(&spec, "sgd", &error), OPT_OK);
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < OPT_GROUPS_MAX; i++) {
         struct opt_wire_option scale = { .name = "lr_scale", .number = 2 };
         struct opt_wire_group group = { pattern, &scale, 1 };
 
@@ -300,7 +302,8 @@ Test(spec, refuses_groups_that_would_not_fit_an_expression)
         cr_assert_eq(opt_spec_group(&spec, &group, &error), OPT_OK);
     }
     cr_assert_eq(opt_spec_check(&spec, &error), OPT_INVALID_ARGUMENT);
-    cr_assert_not_null(strstr(error.text, "4096"));
+    cr_assert_not_null(strstr(error.text, "262144"));
+    opt_spec_fini(&spec);
 }
 
 Test(spec, prints_like_snprintf)

@@ -165,7 +165,7 @@ Test(spec_yaml, refuses_a_text_past_the_limit)
                  "%s", error.text);
     cr_assert_eq(opt_spec_read_yaml(text, sizeof text, "x", &spec, &error),
                  OPT_INVALID_ARGUMENT);
-    cr_assert_not_null(strstr(error.text, "16384"));
+    cr_assert_not_null(strstr(error.text, "1048576"));
 }
 
 /* ---------------------------------------------------------------- three forms */

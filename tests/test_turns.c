@@ -97,3 +97,97 @@ Test(turns, are_short_when_a_push_has_very_many_small_tensors)
         desk_close(&desk);
     }
 }
+
+/* So many tensors whose names nearly match all of so many patterns. */
+static struct letter *create_nearly_matching(const struct caller *caller,
+                                             size_t tensors, int groups)
+{
+    enum { ALIKE = 100, TEXT = 16384 };
+    struct opt_tensor_entry *entries = calloc(tensors, sizeof *entries);
+    char(*names)[ALIKE + 8] = calloc(tensors, sizeof *names);
+    char *spec = malloc(TEXT);
+    cr_assert(entries != NULL && names != NULL && spec != NULL);
+    for (size_t i = 0; i < tensors; i++) {
+        memset(names[i], 'a', ALIKE);
+        snprintf(names[i] + ALIKE, 8, "%06zu", i);
+        entries[i] = (struct opt_tensor_entry){ .name = names[i], .elements = 1 };
+    }
+    size_t used = (size_t)snprintf(spec, TEXT, "sgd");
+    for (int i = 0; i < groups; i++) {
+        used += (size_t)snprintf(spec + used, TEXT - used,
+                                 " + tensors(\"*%.48sb%d*\", lr_scale=2, missing=ok)",
+                                 names[0], i);
+    }
+    struct letter *letter = letter_ask(
+        caller, create_letter(caller, "m", spec, alone, entries, tensors, false, true));
+    free(entries);
+    free(names);
+    free(spec);
+    return letter;
+}
+
+Test(turns, are_short_while_names_are_compared_with_patterns)
+{
+    enum { TENSORS = 20000, GROUPS = 40 };
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1);
+    struct letter *letter = create_nearly_matching(&a, TENSORS, GROUPS);
+    cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+    desk_free(letter);
+    expect_short_turns(&a, "create");
+    static const char *const changes[] = {
+        "lr=0.5", "tensors(\"*aab*bb\", lr_scale=3, missing=ok)"
+    };
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        struct letter *set = letter_start(&a, OPT_MESSAGE_SET);
+        set->request.body.set = (struct opt_set){ .model = "m", .change = changes[i] };
+        set = letter_ask(&a, set);
+        cr_assert_eq(reply_status(set), OPT_OK, "%s", reply_text(set));
+        desk_free(set);
+        expect_short_turns(&a, changes[i]);
+    }
+    caller_gone(&a, false);
+    desk_close(&desk);
+}
+
+/* What comes for a model in the making waits, and finds it, or nothing. */
+Test(turns, of_a_model_in_the_making_let_others_in_but_not_to_it)
+{
+    enum { TENSORS = 20000, GROUPS = 40 };
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    for (int round = 0; round < 2; round++) {
+        struct opt_tensor_entry *entries = calloc(TENSORS, sizeof *entries);
+        char(*names)[16] = calloc(TENSORS, sizeof *names);
+        cr_assert(entries != NULL && names != NULL);
+        for (size_t i = 0; i < TENSORS; i++) {
+            snprintf(names[i], sizeof names[i], "ab%06zu", i);
+            entries[i] = (struct opt_tensor_entry){ .name = names[i], .elements = 1 };
+        }
+        static const char *const specs[] = {
+            "sgd + tensors(\"*a*a*b\", lr_scale=2)", /* is refused */
+            "sgd + tensors(\"*a*a*b\", lr_scale=2, missing=ok)"
+        };
+        struct letter *create =
+            create_letter(&a, "m", specs[round], alone, entries, TENSORS, false, true);
+        struct letter *open = letter_start(&b, OPT_MESSAGE_OPEN);
+        open->request.body.open = (struct opt_open){ .model = "m" };
+        letter_send(&a, create);
+        letter_send(&b, open);
+        create = letter_await(&desk, create);
+        open = letter_await(&desk, open);
+        cr_expect_eq(reply_status(create), round == 0 ? OPT_INVALID_ARGUMENT : OPT_OK,
+                     "%s", reply_text(create));
+        cr_expect_eq(reply_status(open), round == 0 ? OPT_NOT_FOUND : OPT_OK, "%s",
+                     reply_text(open));
+        desk_free(create);
+        desk_free(open);
+        free(entries);
+        free(names);
+    }
+    caller_gone(&a, false);
+    caller_gone(&b, false);
+    desk_close(&desk);
+}

@@ -220,6 +220,12 @@ static void put_group(struct printer *p, const struct opt_group *group)
         put(p, p->mark->assign);
         put(p, "none");
     }
+    if (group->may_miss) {
+        put(p, p->mark->comma);
+        put(p, "missing");
+        put(p, p->mark->assign);
+        put(p, "ok");
+    }
     put(p, p->mark->end_group);
 }
 

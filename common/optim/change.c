@@ -5,13 +5,14 @@
 #include <string.h>
 
 #include "common/optim/compose.h"
+#include "common/optim/groups.h"
 #include "common/optim/options.h"
 #include "common/optim/update.h"
 
 enum opt_status opt_change_read(const struct opt_rule *rule, const struct opt_set *set,
                                 struct opt_change *out, struct opt_error *error)
 {
-    struct opt_composition composition;
+    struct opt_composition composition = { .given = 0 };
     enum opt_status status = opt_compose_begin(&composition, rule->name, error);
 
     if (status == OPT_OK && set->change[0] != '\0') {
@@ -26,34 +27,36 @@ enum opt_status opt_change_read(const struct opt_rule *rule, const struct opt_se
     if (status == OPT_OK) {
         out->values = composition.spec;
         out->given = composition.given;
+    } else {
+        opt_spec_fini(&composition.spec);
     }
     return status;
 }
 
 /* ------------------------------------------------------------------ applying */
 
-/* Add what is given for a pattern to its group, or make one at the given place. */
-static enum opt_status merge_group(struct opt_spec *spec, const struct opt_group *from,
-                                   size_t *place, struct opt_error *error)
+void opt_change_fini(struct opt_change *change)
 {
-    struct opt_group *to = NULL;
+    opt_spec_fini(&change->values);
+}
 
-    for (size_t i = 0; i < spec->group_count && to == NULL; i++) {
-        if (strcmp(spec->groups[i].pattern, from->pattern) == 0) {
-            to = &spec->groups[i];
-        }
+/* Append a group as it is. */
+static enum opt_status append(struct opt_spec *spec, const struct opt_group *from,
+                              struct opt_error *error)
+{
+    struct opt_group *to;
+    enum opt_status status = opt_group_add(spec, from->pattern, &to, error);
+    if (status == OPT_OK) {
+        struct opt_group copy = *from;
+        copy.pattern = to->pattern;
+        *to = copy;
     }
-    if (to == NULL) {
-        enum opt_status status = opt_group_add(spec, from->pattern, &to, error);
-        if (status != OPT_OK) {
-            return status;
-        }
-        to = &spec->groups[*place];
-        memmove(to + 1, to, (spec->group_count - 1 - *place) * sizeof *to);
-        *to = *from;
-        ++*place;
-        return OPT_OK;
-    }
+    return status;
+}
+
+/* Put what is given for a pattern over what it has. */
+static void overlay(struct opt_group *to, const struct opt_group *from)
+{
     if (from->has_weight_decay) {
         to->has_weight_decay = true;
         to->weight_decay = from->weight_decay;
@@ -63,32 +66,65 @@ static enum opt_status merge_group(struct opt_spec *spec, const struct opt_group
         to->lr_scale = from->lr_scale;
     }
     to->layerwise_none |= from->layerwise_none;
-    return OPT_OK;
+    to->may_miss |= from->may_miss;
+}
+
+/* The groups of a specification and of a change of it: new patterns first, then those
+ * that were there, with what is given for them. */
+static enum opt_status merge_groups(const struct opt_spec *has,
+                                    const struct opt_spec *given, struct opt_spec *out,
+                                    struct opt_error *error)
+{
+    enum opt_status status = OPT_OK;
+
+    out->groups = NULL;
+    out->group_count = 0;
+    for (size_t i = 0; status == OPT_OK && i < given->group_count; i++) {
+        if (opt_group_find(has, given->groups[i].pattern) == NULL) {
+            status = append(out, &given->groups[i], error);
+        }
+    }
+    for (size_t i = 0; status == OPT_OK && i < has->group_count; i++) {
+        const struct opt_group *over = opt_group_find(given, has->groups[i].pattern);
+        status = append(out, &has->groups[i], error);
+        if (status == OPT_OK && over != NULL) {
+            overlay(&out->groups[out->group_count - 1], over);
+        }
+    }
+    if (status != OPT_OK) {
+        opt_spec_fini(out);
+    }
+    return status;
 }
 
 enum opt_status opt_change_apply(const struct opt_change *change, struct opt_spec *spec,
                                  struct opt_error *error)
 {
-    struct opt_spec result = *spec;
+    struct opt_spec result;
     enum opt_status status = OPT_OK;
-    size_t count, place = 0;
+    size_t count;
     const struct opt_option *table = opt_options_table(&count);
 
+    opt_spec_share(&result, spec);
     for (size_t i = 0; i < count; i++) {
         if ((change->given >> i & 1u) != 0) {
             opt_option_put(&table[i], &result.options,
                            opt_option_get(&table[i], &change->values.options));
         }
     }
-    for (size_t i = 0; status == OPT_OK && i < change->values.group_count; i++) {
-        status = merge_group(&result, &change->values.groups[i], &place, error);
+    if (change->values.group_count > 0) {
+        opt_spec_fini(&result);
+        status = merge_groups(spec, &change->values, &result, error);
     }
     opt_compose_drop_inactive(&result, change->given);
     if (status == OPT_OK) {
         status = opt_spec_check(&result, error);
     }
     if (status == OPT_OK) {
+        opt_spec_fini(spec);
         *spec = result;
+    } else {
+        opt_spec_fini(&result);
     }
     return status;
 }

@@ -18,11 +18,13 @@ struct opt_change {
     uint64_t given;         /* options, by index */
 };
 
-/* Read a change from a message; SetOptions in optimd.proto says what may be in it. Its
- * model and step are not looked at. OPT_INVALID_ARGUMENT with a sentence, as
- * opt_spec_parse. */
+/* Read a change from a message, to be given up with opt_change_fini; SetOptions in
+ * optimd.proto says what may be in it. Its model and step are not looked at.
+ * OPT_INVALID_ARGUMENT with a sentence, as opt_spec_parse. */
 enum opt_status opt_change_read(const struct opt_rule *rule, const struct opt_set *set,
                                 struct opt_change *out, struct opt_error *error);
+
+void opt_change_fini(struct opt_change *change);
 
 /* Apply it. Options that lose their effect go back to their defaults unless they were
  * given. OPT_INVALID_ARGUMENT if the result is no valid specification; then spec is as

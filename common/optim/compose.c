@@ -431,12 +431,17 @@ void opt_compose_drop_inactive(struct opt_spec *spec, uint64_t given)
 }
 
 enum opt_status opt_compose_end(struct opt_composition *composition,
-                                struct opt_spec *out, struct opt_error *error)
+                                enum opt_status status, struct opt_spec *out,
+                                struct opt_error *error)
 {
-    opt_compose_drop_inactive(&composition->spec, composition->given);
-    enum opt_status status = opt_spec_check(&composition->spec, error);
+    if (status == OPT_OK) {
+        opt_compose_drop_inactive(&composition->spec, composition->given);
+        status = opt_spec_check(&composition->spec, error);
+    }
     if (status == OPT_OK) {
         *out = composition->spec;
+    } else {
+        opt_spec_fini(&composition->spec);
     }
     return status;
 }

@@ -55,9 +55,12 @@ enum opt_status opt_compose_term(struct opt_composition *composition,
                                  struct opt_error *error);
 
 /* Options that others leave without effect, and that the user has not given, go back to
- * their defaults; then all is checked. *out is written on success. */
+ * their defaults; then all is checked. *out is written on success; else the composition
+ * gives up what it has. status is how reading has ended: unless it is OPT_OK, that is
+ * returned. */
 enum opt_status opt_compose_end(struct opt_composition *composition,
-                                struct opt_spec *out, struct opt_error *error);
+                                enum opt_status status, struct opt_spec *out,
+                                struct opt_error *error);
 
 /* The first half of that. */
 void opt_compose_drop_inactive(struct opt_spec *spec, uint64_t given);

@@ -362,10 +362,10 @@ enum opt_status opt_compose_expression(const char *text,
 enum opt_status opt_spec_parse(const char *text, struct opt_spec *out,
                                struct opt_error *error)
 {
-    struct opt_composition composition;
+    struct opt_composition composition = { .given = 0 };
     enum opt_status status = opt_compose_expression(text, &composition, error);
 
-    return status == OPT_OK ? opt_compose_end(&composition, out, error) : status;
+    return opt_compose_end(&composition, status, out, error);
 }
 
 /* ------------------------------------------------------------------ changes */

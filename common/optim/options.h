@@ -85,19 +85,20 @@ struct opt_term {
 };
 const struct opt_term *opt_terms(size_t *count);
 
-enum { OPT_EXPRESSION_BYTES = 4096 };
+enum { OPT_EXPRESSION_BYTES = 256 << 10 };
 
 /* Set an option to a value that is already a number; checks availability and range. */
 enum opt_status opt_option_set(struct opt_spec *spec, const struct opt_option *option,
                                const struct opt_wire_option *value,
                                struct opt_error *error);
 
-/* Set one option of a group: weight_decay, lr_scale or layerwise=none, once each. */
+/* Set one option of a group: weight_decay, lr_scale, layerwise=none or missing=ok, once
+ * each. */
 enum opt_status opt_group_set(struct opt_group *group,
                               const struct opt_wire_option *value,
                               struct opt_error *error);
 
-/* Append an empty group. */
+/* Append an empty group to a specification whose groups are its own. */
 enum opt_status opt_group_add(struct opt_spec *spec, const char *pattern,
                               struct opt_group **out, struct opt_error *error);
 

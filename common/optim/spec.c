@@ -213,33 +213,6 @@ enum opt_status opt_spec_set(struct opt_spec *spec,
 
 /* ------------------------------------------------------------------ groups */
 
-enum opt_status opt_group_add(struct opt_spec *spec, const char *pattern,
-                              struct opt_group **out, struct opt_error *error)
-{
-    size_t size = strlen(pattern);
-    enum opt_status status = opt_name_check(pattern, size, "tensor pattern", error);
-
-    if (status != OPT_OK) {
-        return status;
-    }
-    if (spec->group_count == OPT_GROUPS_MAX) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT, "more than %d groups of tensors",
-                        (int)OPT_GROUPS_MAX);
-    }
-    for (size_t i = 0; i < spec->group_count; i++) {
-        if (strcmp(spec->groups[i].pattern, pattern) == 0) {
-            return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "two groups have the pattern \"%.100s\"; give its options "
-                            "together",
-                            pattern);
-        }
-    }
-    *out = &spec->groups[spec->group_count++];
-    memset(*out, 0, sizeof **out);
-    memcpy((*out)->pattern, pattern, size);
-    return OPT_OK;
-}
-
 static enum opt_status set_group_number(const char *name, bool *has, double *place,
                                         const struct opt_wire_option *value,
                                         struct opt_error *error)
@@ -258,9 +231,27 @@ static enum opt_status set_group_number(const char *name, bool *has, double *pla
     return OPT_OK;
 }
 
+/* An option that can only be one word. */
+static enum opt_status set_group_word(const char *name, const char *word, bool *place,
+                                      const struct opt_wire_option *value,
+                                      struct opt_error *error)
+{
+    if (*place) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "%s is given twice for one group",
+                        name);
+    }
+    if (value->kind != OPT_VALUE_WORD || strcmp(value->word, word) != 0) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "%s of a group can only be %s",
+                        name, word);
+    }
+    *place = true;
+    return OPT_OK;
+}
+
 static const char *group_option(size_t i, const void *unused)
 {
-    static const char *const names[] = { "weight_decay", "lr_scale", "layerwise" };
+    static const char *const names[] = { "weight_decay", "lr_scale", "layerwise",
+                                         "missing" };
 
     (void)unused;
     return names[i];
@@ -281,21 +272,15 @@ enum opt_status opt_group_set(struct opt_group *group,
                                 error);
     }
     if (strcmp(name, "layerwise") == 0) {
-        if (group->layerwise_none) {
-            return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "layerwise is given twice for one group");
-        }
-        if (value->kind != OPT_VALUE_WORD || strcmp(value->word, "none") != 0) {
-            return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "layerwise of a group can only be none");
-        }
-        group->layerwise_none = true;
-        return OPT_OK;
+        return set_group_word(name, "none", &group->layerwise_none, value, error);
     }
-    const char *nearest = opt_nearest(name, strlen(name), 3, group_option, NULL);
+    if (strcmp(name, "missing") == 0) {
+        return set_group_word(name, "ok", &group->may_miss, value, error);
+    }
+    const char *nearest = opt_nearest(name, strlen(name), 4, group_option, NULL);
     return opt_fail(error, OPT_INVALID_ARGUMENT,
                     "a group of tensors has no option '%.40s': it has weight_decay, "
-                    "lr_scale and layerwise%s%s%s",
+                    "lr_scale, layerwise and missing%s%s%s",
                     name, nearest != NULL ? "; did you mean '" : "",
                     nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
 }
@@ -391,10 +376,9 @@ enum opt_status opt_spec_check(const struct opt_spec *spec, struct opt_error *er
 }
 
 enum opt_status opt_spec_check_sparse(const struct opt_spec *spec, const char *tensor,
-                                      size_t rank, struct opt_error *error)
+                                      const struct opt_tensor_options *options,
+                                      struct opt_error *error)
 {
-    struct opt_tensor_options options;
-
     if (!spec->rule->lazy) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "tensor \"%.100s\" is sparse, but rule %s must move all rows "
@@ -408,8 +392,7 @@ enum opt_status opt_spec_check_sparse(const struct opt_spec *spec, const char *t
             "at a time; sparse tensors need lookahead_k=0",
             tensor, spec->options.lookahead_k);
     }
-    opt_tensor_options_resolve(spec, tensor, rank, &options);
-    if (options.layerwise) {
+    if (options->layerwise) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "tensor \"%.100s\" is sparse, but layerwise needs the norm of "
                         "all its rows; give tensors(\"%.100s\", layerwise=none)",

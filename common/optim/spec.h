@@ -79,22 +79,33 @@ struct opt_options {
 
 /* What a tensor may have of its own. */
 struct opt_group {
-    char pattern[OPT_NAME_MAX + 1]; /* * and ?, first match wins */
+    char *pattern; /* * and ?, first match wins */
+    uint64_t hash; /* of it */
     bool has_weight_decay, has_lr_scale, layerwise_none;
+    bool may_miss; /* no tensor need match */
     double weight_decay, lr_scale;
 };
 
-enum { OPT_GROUPS_MAX = 64 };
+enum { OPT_GROUPS_MAX = 1024 };
 
+/* A plain copy borrows the groups of the original. */
 struct opt_spec {
     const struct opt_rule *rule;
     struct opt_options options;
-    struct opt_group groups[OPT_GROUPS_MAX];
+    struct opt_group *groups; /* counted references; NULL if there are none */
     size_t group_count;
 };
 
-/* From an expression. OPT_INVALID_ARGUMENT with a sentence that names the word or
- * value, the position, and the nearest valid name or the range. */
+/* A copy with a reference of its own. */
+void opt_spec_share(struct opt_spec *to, const struct opt_spec *from);
+/* Give up the reference. A specification without groups has nothing to give up. */
+void opt_spec_fini(struct opt_spec *spec);
+/* Bytes of memory that its groups take. */
+size_t opt_spec_bytes(const struct opt_spec *spec);
+
+/* From an expression; *out is the caller's to give up. OPT_INVALID_ARGUMENT with a
+ * sentence that names the word or value, the position, and the nearest valid name or
+ * the range. */
 enum opt_status opt_spec_parse(const char *text, struct opt_spec *out,
                                struct opt_error *error);
 
@@ -108,10 +119,12 @@ size_t opt_spec_print(const struct opt_spec *spec, char *out, size_t capacity);
 /* The same as YAML, which spec_yaml.h reads, without a line's end after the last line.
  */
 size_t opt_spec_print_yaml(const struct opt_spec *spec, char *out, size_t capacity);
-enum { OPT_YAML_BYTES = 16384 }; /* that a YAML text may have; none is printed longer */
+enum {
+    OPT_YAML_BYTES = 1 << 20
+}; /* that a YAML text may have; none is printed longer */
 
 /* The same as a message's parts, in storage of its own; names borrowed from spec. */
-enum { OPT_GROUP_OPTIONS = 3 };
+enum { OPT_GROUP_OPTIONS = 4 };
 struct opt_spec_parts {
     struct opt_wire_spec wire;
     struct opt_wire_option options[OPT_OPTIONS_MAX];
@@ -135,9 +148,11 @@ enum opt_status opt_spec_group(struct opt_spec *spec, const struct opt_wire_grou
                                struct opt_error *error);
 /* What can only be judged when all options are known. */
 enum opt_status opt_spec_check(const struct opt_spec *spec, struct opt_error *error);
-/* Whether a sparse tensor of that name and rank can be updated row by row. */
+/* Whether a sparse tensor with these options (update.h) can be updated row by row. */
+struct opt_tensor_options;
 enum opt_status opt_spec_check_sparse(const struct opt_spec *spec, const char *tensor,
-                                      size_t rank, struct opt_error *error);
+                                      const struct opt_tensor_options *options,
+                                      struct opt_error *error);
 
 /* Names of the state arrays in the order in which updates take them: the rule's, then
  * slow_param and slow_momentum if Lookahead wants them. Returns the count, at most

@@ -19,13 +19,16 @@ enum opt_status opt_spec_from_wire(const struct opt_wire_spec *wire,
         return opt_spec_parse(wire->expression, out, error);
     }
     status = opt_compose_begin(&composition, wire->rule, error);
+    if (status != OPT_OK) {
+        return status;
+    }
     for (size_t i = 0; status == OPT_OK && i < wire->option_count; i++) {
         status = opt_compose_option(&composition, &wire->options[i], error);
     }
     for (size_t i = 0; status == OPT_OK && i < wire->group_count; i++) {
         status = opt_spec_group(&composition.spec, &wire->groups[i], error);
     }
-    return status == OPT_OK ? opt_compose_end(&composition, out, error) : status;
+    return opt_compose_end(&composition, status, out, error);
 }
 
 static struct opt_wire_option wire_option(const struct opt_option *option, double value)
@@ -62,6 +65,11 @@ static void add_group(const struct opt_group *group, struct opt_spec_parts *part
         options[count++] = (struct opt_wire_option){ .name = "layerwise",
                                                      .kind = OPT_VALUE_WORD,
                                                      .word = "none" };
+    }
+    if (group->may_miss) {
+        options[count++] = (struct opt_wire_option){ .name = "missing",
+                                                     .kind = OPT_VALUE_WORD,
+                                                     .word = "ok" };
     }
     parts->groups[parts->wire.group_count++] =
         (struct opt_wire_group){ group->pattern, options, count };

@@ -334,9 +334,10 @@ static enum opt_status read_document(struct reader *r, struct opt_spec *out)
             status = read_entry(r, key, node);
         }
     }
-    if (status == OPT_OK && opt_compose_end(&r->composition, out, &error) != OPT_OK) {
-        status = opt_fail(r->error, OPT_INVALID_ARGUMENT, "%.100s: %.400s", r->name,
-                          error.text);
+    enum opt_status read = status;
+    status = opt_compose_end(&r->composition, read, out, &error);
+    if (read == OPT_OK && status != OPT_OK) {
+        opt_fail(r->error, status, "%.100s: %.400s", r->name, error.text);
     }
     return status;
 }

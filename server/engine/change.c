@@ -5,62 +5,101 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/optim/groups.h"
+#include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/update.h"
 
-static void change_free(struct change *change)
+enum {
+    CHANGE_PIECE = 1 << 18, /* steps of matching at a time */
+    CHANGE_BYTE_COST = 16   /* to read, merge, check and print a byte of text */
+};
+
+/* What its texts and groups take of the budget. */
+static size_t bytes_of(const struct change *change)
 {
-    if (change != NULL) {
-        free(change->before);
-        free(change->after);
-        free(change);
-    }
+    return strlen(change->before) + strlen(change->after) + 2 +
+           opt_spec_bytes(&change->what.values);
 }
 
-void change_free_all(struct model *model)
+static void change_free(struct engine *engine, struct change *change)
+{
+    budget_give(&engine->budget, bytes_of(change));
+    grouping_unref(engine, change->grouping);
+    opt_change_fini(&change->what);
+    free(change->before);
+    free(change->after);
+    free(change);
+}
+
+void change_free_all(struct engine *engine, struct model *model)
 {
     for (size_t i = 0; i < model->changes.count; i++) {
-        change_free(model->changes.list[i]);
+        change_free(engine, model->changes.list[i]);
     }
+    model->changes.count = 0;
 }
 
 /* ---------------------------------------------------------------- stating */
 
-/* What the model will be from one change to the next, if a new one is put in. */
-struct course {
-    size_t place;               /* of the new one in the list */
-    char *texts[CHANGES_MAX];   /* after the new one, and after each that follows */
-    size_t count;               /* of texts */
-    struct opt_spec spec, next; /* at present and after one more change */
+/* What the model will be from one change on. */
+struct leg {
+    char *text;
+    struct grouping *grouping; /* a reference */
 };
 
-static void course_fini(struct course *course)
+/* A change on its way into the list: what the model will be with it and, anew, after
+ * each of those that follow it. All of that is known before anything changes. */
+struct course {
+    struct errand errand;
+    void (*answer)(struct engine *engine, struct letter *letter,
+                   const struct stated *stated);
+    struct opt_change what;
+    uint64_t first; /* update with it */
+    size_t place;   /* of the new one in the list */
+    const char *before;
+    struct grouping *grouping; /* before the leg in hand, borrowed */
+    struct opt_spec spec;      /* the same */
+    struct leg legs[CHANGES_COMING + 1];
+    size_t count;         /* of legs that are over */
+    bool begun;           /* the leg in hand: */
+    struct opt_spec next; /* after it */
+    char *text;
+    struct grouping *made; /* NULL: no tensor comes into another group */
+    struct opt_matching matching;
+    bool matched;
+    size_t checked; /* tensors */
+    enum opt_status status;
+    struct opt_error error;
+};
+
+static void course_free(struct engine *engine, struct course *course)
 {
     for (size_t i = 0; i < course->count; i++) {
-        free(course->texts[i]);
+        free(course->legs[i].text);
+        grouping_unref(engine, course->legs[i].grouping);
     }
+    grouping_unref(engine, course->made);
+    free(course->text);
+    opt_change_fini(&course->what);
+    opt_spec_fini(&course->spec);
+    opt_spec_fini(&course->next);
+    free(course);
 }
 
-/* One change further. */
-static enum opt_status advance(struct engine *engine, struct model *model,
-                               struct course *course, const struct opt_change *what,
-                               struct opt_error *error)
+/* One change further: all but the tensors. */
+static enum opt_status begin_leg(struct engine *engine, struct model *model,
+                                 struct course *course, const struct opt_change *what,
+                                 struct opt_error *error)
 {
-    course->next = course->spec;
+    opt_spec_share(&course->next, &course->spec);
     enum opt_status status = opt_change_apply(what, &course->next, error);
     if (status == OPT_OK) {
         status = opt_change_fits(&course->spec, &course->next, error);
     }
     if (status == OPT_OK && stream_is_policy(model)) {
         status = stream_check(&course->next, error);
-    }
-    for (size_t i = 0; status == OPT_OK && i < model->tensor_count; i++) {
-        const struct tensor *tensor = &model->tensors[i];
-        if (tensor->width > 0) {
-            status =
-                opt_spec_check_sparse(&course->next, tensor->name, tensor->rank, error);
-        }
     }
     if (status == OPT_OK && !update_reserve(engine, model, &course->next)) {
         status = opt_fail(error, OPT_RESOURCE_EXHAUSTED,
@@ -71,89 +110,134 @@ static enum opt_status advance(struct engine *engine, struct model *model,
     if (status != OPT_OK) {
         return status;
     }
-    char *text = model_print_spec(&course->next);
-    if (text == NULL) {
+    bool moves = course->next.group_count != course->spec.group_count;
+    course->text = model_print_spec(&course->next);
+    course->made = moves ? grouping_new(engine, model->tensor_count) : NULL;
+    if (course->text == NULL || (moves && course->made == NULL)) {
         return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for a change");
     }
-    course->texts[course->count++] = text;
-    course->spec = course->next;
+    if (moves) {
+        opt_matching_begin(&course->matching, &course->next, &model->named,
+                           course->made->of);
+    }
+    course->matched = !moves;
+    course->checked = 0;
+    course->begun = true;
+    engine_worked(engine, (strlen(course->text) + 1) * CHANGE_BYTE_COST);
     return OPT_OK;
 }
 
-/* The changes that were stated for later must still be possible. */
-static enum opt_status follow(struct engine *engine, struct model *model,
-                              struct course *course, struct opt_error *error)
+/* Some tensors further. */
+static enum opt_status go_on_leg(struct engine *engine, struct model *model,
+                                 struct course *course, struct opt_error *error)
 {
-    for (size_t i = course->place; i < model->changes.count; i++) {
-        const struct change *later = model->changes.list[i];
-        struct opt_error reason;
-        enum opt_status status = advance(engine, model, course, &later->what, &reason);
-        if (status != OPT_OK) {
-            return opt_fail(error, status,
-                            "the change that was stated for update %" PRIu64
-                            " could not follow: %.400s",
-                            later->step, reason.text);
+    enum opt_status status = OPT_OK;
+    uint64_t steps;
+    if (!course->matched) {
+        status = opt_matching_go_on(&course->matching, CHANGE_PIECE, &course->matched,
+                                    &steps, error);
+        engine_worked(engine, steps);
+        return status;
+    }
+    const struct grouping *grouping =
+        course->made != NULL ? course->made : course->grouping;
+    return model_check_sparse(engine, model, &course->next, grouping, &course->checked,
+                              error);
+}
+
+static void end_leg(struct course *course)
+{
+    struct leg *leg = &course->legs[course->count++];
+    *leg = (struct leg){ .text = course->text,
+                         .grouping = course->made != NULL
+                                         ? course->made
+                                         : grouping_ref(course->grouping) };
+    course->text = NULL;
+    course->made = NULL;
+    course->grouping = leg->grouping;
+    opt_spec_fini(&course->spec);
+    course->spec = course->next;
+    course->next = (struct opt_spec){ .rule = course->spec.rule };
+    course->begun = false;
+}
+
+/* Copies of the texts before the changes that follow: those after the one in front.
+ * False, and nothing changed, without memory. */
+static bool copy_before(const struct course *course, char *texts[CHANGES_COMING + 1])
+{
+    for (size_t i = 0; i < course->count; i++) {
+        const char *text = i == 0 ? course->before : course->legs[i - 1].text;
+        texts[i] = strdup(text);
+        if (texts[i] == NULL) {
+            while (i > 0) {
+                free(texts[--i]);
+            }
+            return false;
         }
     }
-    return OPT_OK;
+    return true;
 }
 
-/* Put the change into the list; the texts of the course become the list's. */
-static void insert(struct model *model, struct course *course, struct change *change,
-                   char *before)
+static size_t bytes_more(const struct model *model, const struct course *course,
+                         char *const texts[CHANGES_COMING + 1])
+{
+    size_t bytes = opt_spec_bytes(&course->what.values);
+    for (size_t i = 0; i < course->count; i++) {
+        bytes += strlen(texts[i]) + strlen(course->legs[i].text) + 2;
+    }
+    for (size_t i = 1; i < course->count; i++) {
+        const struct change *later = model->changes.list[course->place + i - 1];
+        size_t had = strlen(later->before) + strlen(later->after) + 2;
+        bytes = bytes > had ? bytes - had : 0;
+    }
+    return bytes;
+}
+
+/* Put the change into the list; what the course knows becomes the list's. */
+static void insert(struct engine *engine, struct model *model, struct course *course,
+                   struct change *change, char *texts[CHANGES_COMING + 1])
 {
     struct changes *changes = &model->changes;
     memmove(changes->list + course->place + 1, changes->list + course->place,
             (changes->count - course->place) * sizeof(struct change *));
     changes->list[course->place] = change;
     changes->count++;
-    change->before = before;
+    change->step = course->first;
+    change->what = course->what;
+    course->what = (struct opt_change){ .given = 0 };
     for (size_t i = 0; i < course->count; i++) {
         struct change *one = changes->list[course->place + i];
+        free(one->before);
         free(one->after);
-        one->after = course->texts[i];
+        grouping_unref(engine, one->grouping);
+        one->before = texts[i];
+        one->after = course->legs[i].text;
+        one->grouping = course->legs[i].grouping;
     }
     course->count = 0;
 }
 
-/* Texts before the changes that follow a new one: copies of those after the one in
- * front. False, and nothing changed, without memory. */
-static bool renew_before(struct model *model, const struct course *course)
+static enum opt_status record(struct engine *engine, struct model *model,
+                              struct course *course, struct opt_error *error)
 {
-    char *texts[CHANGES_MAX];
-    size_t count = 0;
-    bool all = true;
-    for (size_t i = 0; all && i + 1 < course->count; i++) {
-        texts[i] = strdup(course->texts[i]);
-        all = texts[i] != NULL;
-        count += all;
-    }
-    for (size_t i = 0; i < count; i++) {
-        struct change *later = model->changes.list[course->place + i];
-        if (all) {
-            free(later->before);
-            later->before = texts[i];
-        } else {
-            free(texts[i]);
-        }
-    }
-    return all;
-}
-
-static enum opt_status record(struct model *model, struct course *course,
-                              const struct opt_change *what, uint64_t step,
-                              const char *before, struct opt_error *error)
-{
+    char *texts[CHANGES_COMING + 1];
     struct change *change = calloc(1, sizeof *change);
-    char *copy = strdup(before);
-    if (change == NULL || copy == NULL || !renew_before(model, course)) {
+    if (change == NULL || !copy_before(course, texts)) {
         free(change);
-        free(copy);
         return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for a change");
     }
-    change->step = step;
-    change->what = *what;
-    insert(model, course, change, copy);
+    size_t more = bytes_more(model, course, texts);
+    if (!budget_take(&engine->budget, more)) {
+        for (size_t i = 0; i < course->count; i++) {
+            free(texts[i]);
+        }
+        free(change);
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                        "the texts of the change take %zu bytes, but %zu of the %zu "
+                        "that --memory allows are left",
+                        more, budget_left(&engine->budget), engine->budget.limit);
+    }
+    insert(engine, model, course, change, texts);
     return OPT_OK;
 }
 
@@ -167,6 +251,16 @@ static enum opt_status check_step(const struct model *model, uint64_t step,
                         " already; a change can take effect from update %" PRIu64 " on",
                         model->name, step, model->step + 1);
     }
+    size_t bytes = 0;
+    for (size_t i = model->changes.done; i < model->changes.count; i++) {
+        bytes += bytes_of(model->changes.list[i]);
+    }
+    if (bytes > CHANGES_COMING_BYTES) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                        "the changes of model \"%.100s\" that have been stated and not "
+                        "yet taken effect take %zu bytes; there cannot be more",
+                        model->name, bytes);
+    }
     if (model->changes.count - model->changes.done == CHANGES_COMING) {
         return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
                         "%d changes of model \"%.100s\" have been stated and not yet "
@@ -176,76 +270,137 @@ static enum opt_status check_step(const struct model *model, uint64_t step,
     return OPT_OK;
 }
 
-enum opt_status change_state(struct engine *engine, struct model *model,
-                             const struct opt_set *set, uint64_t *step,
-                             const char **text, struct opt_error *error)
+/* The next piece of a course. The changes that were stated for later must still be
+ * possible. */
+static bool go_on(struct engine *engine, struct model *model, struct errand *errand)
 {
+    struct course *course = (struct course *)(void *)errand;
     const struct changes *changes = &model->changes;
-    struct opt_change what;
-    struct course course = { .place = changes->done, .spec = model->spec };
-    const char *before = model->canonical;
-    uint64_t first = set->at_step == 0 ? model->step + 1 : set->at_step;
-    enum opt_status status = opt_change_read(model->spec.rule, set, &what, error);
+    size_t later = course->place + course->count - 1; /* if it is not the new one */
+    bool own = course->count == 0;
+    struct opt_error error;
+    if (course->begun) {
+        course->status = go_on_leg(engine, model, course, &error);
+    } else {
+        course->status =
+            begin_leg(engine, model, course,
+                      own ? &course->what : &changes->list[later]->what, &error);
+    }
+    if (course->status != OPT_OK && own) {
+        course->error = error;
+    } else if (course->status != OPT_OK) {
+        opt_fail(&course->error, course->status,
+                 "the change that was stated for update %" PRIu64
+                 " could not follow: %.400s",
+                 changes->list[later]->step, error.text);
+    }
+    if (course->status != OPT_OK || !course->matched ||
+        course->checked < model->tensor_count) {
+        return course->status != OPT_OK;
+    }
+    end_leg(course);
+    if (own && strcmp(course->before, course->legs[0].text) != 0) {
+        course->status = check_step(model, course->first, &course->error);
+    }
+    return course->status != OPT_OK ||
+           strcmp(course->before, course->legs[0].text) == 0 ||
+           course->place + course->count > changes->count;
+}
+
+static void end(struct engine *engine, struct model *model, struct errand *errand)
+{
+    struct course *course = (struct course *)(void *)errand;
+    struct letter *letter = errand->letter;
+    bool same =
+        course->status == OPT_OK && strcmp(course->before, course->legs[0].text) == 0;
+    if (course->status == OPT_OK && !same) {
+        course->status = record(engine, model, course, &course->error);
+    }
+    if (course->status != OPT_OK) {
+        engine_fail(engine, letter, course->status, "%s", course->error.text);
+    } else {
+        struct stated stated = {
+            .step = course->first,
+            .text = same ? course->before : model->changes.list[course->place]->after
+        };
+        course->answer(engine, letter, &stated);
+        change_due(engine, model);
+    }
+    course_free(engine, course);
+}
+
+void change_state(struct engine *engine, struct model *model, struct letter *letter,
+                  void (*answer)(struct engine *engine, struct letter *letter,
+                                 const struct stated *stated))
+{
+    const struct opt_set *set = &letter->request.body.set;
+    const struct changes *changes = &model->changes;
+    struct opt_error error;
+    struct course *course = calloc(1, sizeof *course);
+    enum opt_status status =
+        course == NULL
+            ? opt_fail(&error, OPT_RESOURCE_EXHAUSTED, "no memory for a change")
+            : opt_change_read(model->spec.rule, set, &course->what, &error);
     if (status != OPT_OK) {
-        return status;
+        free(course);
+        engine_fail(engine, letter, status, "%s", error.text);
+        return;
     }
-    while (course.place < changes->count &&
-           changes->list[course.place]->step <= first) {
-        const struct change *earlier = changes->list[course.place++];
-        opt_change_apply(&earlier->what, &course.spec, NULL);
-        before = earlier->after;
+    course->errand = (struct errand){ .go_on = go_on, .end = end, .letter = letter };
+    course->answer = answer;
+    course->first = set->at_step == 0 ? model->step + 1 : set->at_step;
+    course->place = changes->done;
+    course->before = model->canonical;
+    course->grouping = model->grouping;
+    opt_spec_share(&course->spec, &model->spec);
+    while (course->place < changes->count &&
+           changes->list[course->place]->step <= course->first) {
+        const struct change *earlier = changes->list[course->place++];
+        opt_change_apply(&earlier->what, &course->spec, NULL);
+        course->before = earlier->after;
+        course->grouping = earlier->grouping;
     }
-    status = advance(engine, model, &course, &what, error);
-    if (status == OPT_OK && strcmp(before, course.texts[0]) == 0) {
-        *step = first;
-        *text = before;
-        course_fini(&course);
-        return OPT_OK;
-    }
-    if (status == OPT_OK) {
-        status = check_step(model, first, error);
-    }
-    if (status == OPT_OK) {
-        status = follow(engine, model, &course, error);
-    }
-    if (status == OPT_OK) {
-        status = record(model, &course, &what, first, before, error);
-    }
-    course_fini(&course);
-    if (status == OPT_OK) {
-        *step = first;
-        *text = changes->list[course.place]->after;
-        change_due(model);
-    }
-    return status;
+    engine_worked(engine, (strlen(set->change) + 1) * CHANGE_BYTE_COST);
+    flow_errand(engine, model, &course->errand);
 }
 
 /* ---------------------------------------------------------------- taking effect */
 
-static void take_effect(struct model *model, const struct change *change)
+static void take_effect(struct engine *engine, struct model *model,
+                        const struct change *change)
 {
     uint64_t epoch = model_epoch(model);
     opt_change_apply(&change->what, &model->spec, NULL);
     model->canonical = change->after;
     model->epochs_before = epoch;
     model->epochs_from = opt_lookahead_epochs(&model->spec, model->step);
-    for (size_t i = 0; i < model->tensor_count; i++) {
-        struct tensor *tensor = &model->tensors[i];
-        opt_tensor_options_resolve(&model->spec, tensor->name, tensor->rank,
-                                   &tensor->options);
-    }
+    struct grouping *before = model->grouping;
+    model->grouping = grouping_ref(change->grouping);
+    grouping_unref(engine, before);
     model_outdate_training_view(model);
     model->changed = model->step + 1; /* the view of this step is another one too */
 }
 
-void change_due(struct model *model)
+/* Whether the oldest record goes: there are too many, or their texts are too long. The
+ * last one stays, whose text is in force. */
+static bool is_to_go(const struct changes *changes)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < changes->done; i++) {
+        bytes += bytes_of(changes->list[i]);
+    }
+    return changes->done > CHANGES_KEPT ||
+           (changes->done > 1 && bytes > CHANGES_KEPT_BYTES);
+}
+
+void change_due(struct engine *engine, struct model *model)
 {
     struct changes *changes = &model->changes;
     while (changes->done < changes->count &&
            changes->list[changes->done]->step <= model->step + 1) {
-        take_effect(model, changes->list[changes->done++]);
-        if (changes->done > CHANGES_KEPT) {
-            change_free(changes->list[0]);
+        take_effect(engine, model, changes->list[changes->done++]);
+        while (is_to_go(changes)) {
+            change_free(engine, changes->list[0]);
             changes->done--;
             changes->count--;
             memmove(changes->list, changes->list + 1,

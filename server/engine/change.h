@@ -17,16 +17,22 @@
 struct engine;
 struct model;
 
+struct grouping;
+struct letter;
+
 enum {
-    CHANGES_KEPT = 64,   /* records of those that have taken effect */
-    CHANGES_COMING = 64, /* that have not */
+    CHANGES_KEPT = 64,              /* records of those that have taken effect */
+    CHANGES_KEPT_BYTES = 1 << 20,   /* of their texts */
+    CHANGES_COMING = 64,            /* that have not */
+    CHANGES_COMING_BYTES = 4 << 20, /* of theirs, after which there are no more */
     CHANGES_MAX = CHANGES_KEPT + CHANGES_COMING
 };
 
 struct change {
     uint64_t step; /* number of the first update with it */
     struct opt_change what;
-    char *before, *after; /* canonical specifications */
+    char *before, *after;      /* canonical specifications */
+    struct grouping *grouping; /* of the tensors from then on; a reference */
 };
 
 /* A model's, in the order in which they take effect. */
@@ -36,17 +42,23 @@ struct changes {
     size_t done; /* so many of them, from the first, have taken effect */
 };
 
-/* State a change of a model that is idle. *step is the number of the first update with
- * it, *text the specification from then on, borrowed from the model until its next
- * change. OPT_INVALID_ARGUMENT, OPT_FAILED_PRECONDITION, OPT_RESOURCE_EXHAUSTED; then
- * nothing has changed. */
-enum opt_status change_state(struct engine *engine, struct model *model,
-                             const struct opt_set *set, uint64_t *step,
-                             const char **text, struct opt_error *error);
+/* A change that is in the list. */
+struct stated {
+    uint64_t step;    /* the first update with it */
+    const char *text; /* the specification from then on; borrowed for the call */
+};
+
+/* State the change that a set asks for, of a model that is idle; in pieces, if the
+ * tensors come into other groups. Then answer is called, or the letter failed with
+ * OPT_INVALID_ARGUMENT, OPT_FAILED_PRECONDITION or OPT_RESOURCE_EXHAUSTED, and nothing
+ * has changed. */
+void change_state(struct engine *engine, struct model *model, struct letter *letter,
+                  void (*answer)(struct engine *engine, struct letter *letter,
+                                 const struct stated *stated));
 
 /* An update is over: what was stated for the next one takes effect. */
-void change_due(struct model *model);
+void change_due(struct engine *engine, struct model *model);
 
-void change_free_all(struct model *model);
+void change_free_all(struct engine *engine, struct model *model);
 
 #endif

@@ -304,6 +304,35 @@ void flow_pull(struct engine *engine, struct model *model, struct letter *letter
     list(engine, model);
 }
 
+/* ---------------------------------------------------------------- errands */
+
+static bool errand_piece(struct engine *engine, struct model *model)
+{
+    struct errand *errand = model->errand;
+    if (!errand->go_on(engine, model, errand)) {
+        return false;
+    }
+    model->activity = MODEL_IDLE;
+    model->errand = NULL;
+    errand->letter->peer->queued--;
+    errand->end(engine, model, errand);
+    return true;
+}
+
+void flow_errand(struct engine *engine, struct model *model, struct errand *errand)
+{
+    model->activity = MODEL_ON_ERRAND;
+    model->errand = errand;
+    errand->letter->peer->queued++; /* its end comes after the errand's */
+    while (!errand_piece(engine, model)) {
+        if (!engine_may_do(engine, engine->turn_cost)) {
+            list(engine, model);
+            return;
+        }
+    }
+    flow_settle(engine, model);
+}
+
 /* ---------------------------------------------------------------- work */
 
 /* The batch came to its end, one way or the other. */
@@ -315,7 +344,7 @@ static void end_update(struct engine *engine, struct model *model,
         stream_applied(engine, model);
     } else if (progress == UPDATE_DONE) {
         model->advanced = true;
-        change_due(model);
+        change_due(engine, model);
         round_applied(engine, model);
     } else {
         round_overflowed(engine, model, tensor, element);
@@ -383,8 +412,13 @@ bool flow_turn(struct engine *engine)
     struct model *model = engine->busy_first;
     engine->busy_first = model->next_busy;
     model->listed = false;
-    bool moved = model->activity == MODEL_UPDATING ? update_piece(engine, model)
-                                                   : copy_piece(engine, model);
+    bool moved = true;
+    if (model->activity == MODEL_ON_ERRAND) {
+        errand_piece(engine, model);
+    } else {
+        moved = model->activity == MODEL_UPDATING ? update_piece(engine, model)
+                                                  : copy_piece(engine, model);
+    }
     if (model->activity != MODEL_IDLE) {
         list(engine, model);
     } else {

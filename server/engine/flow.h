@@ -32,6 +32,19 @@ void flow_closed(struct engine *engine, const struct peer *peer);
  * is complete but for them: at once, or after a copy. */
 void flow_pull(struct engine *engine, struct model *model, struct letter *letter);
 
+/* What a letter asks for and takes several pieces; the model is not idle meanwhile.
+ * Embedded by who knows how it goes on. */
+struct errand {
+    /* Do the next piece, of about a quarter of a millisecond; true if that was the
+     * last. */
+    bool (*go_on)(struct engine *engine, struct model *model, struct errand *errand);
+    /* The model is idle again: answer the letter, and free what there is. */
+    void (*end)(struct engine *engine, struct model *model, struct errand *errand);
+    struct letter *letter;
+};
+/* Begin with an errand for an idle model; and end it, if that takes little. */
+void flow_errand(struct engine *engine, struct model *model, struct errand *errand);
+
 /* The round's update begins. */
 void flow_update(struct engine *engine, struct model *model);
 /* A batch of it that has been started is to be run. */

@@ -70,7 +70,9 @@ static bool bytes_beside(const struct opt_spec *spec, const struct layout *layou
     size_t slots, tables, shards;
     return size_multiply(layout->floats, sizeof(float), &slots) &&
            size_multiply(slots, opt_spec_slots(spec, names), &slots) &&
-           size_multiply(tensors, sizeof(struct tensor), &tables) &&
+           size_multiply(tensors, sizeof(struct tensor) + sizeof(uint32_t), &tables) &&
+           size_add(tables, opt_spec_bytes(spec) + 2 * opt_spec_print(spec, NULL, 0),
+                    &tables) &&
            size_multiply(layout->shards, sizeof(struct shard), &shards) &&
            size_add(tables, shards, &tables) &&
            size_add(tables,
@@ -111,6 +113,13 @@ static enum opt_status check_budget(struct engine *engine,
     return OPT_OK;
 }
 
+static const char *name_of(const void *of, size_t i, size_t *size)
+{
+    const struct model *model = of;
+    *size = model->names_at[i + 1] - model->names_at[i] - 1;
+    return model->tensor_names + model->names_at[i];
+}
+
 static bool copy_tensors(struct model *model, const struct model_plan *plan)
 {
     size_t text = 1, dimensions = 1;
@@ -122,8 +131,9 @@ static bool copy_tensors(struct model *model, const struct model_plan *plan)
     model->tensors = aligned_alloc(_Alignof(struct tensor), size);
     model->tensor_names = malloc(text);
     model->shapes = malloc(dimensions * sizeof *model->shapes);
+    model->names_at = malloc((plan->tensor_count + 1) * sizeof *model->names_at);
     if (model->tensors == NULL || model->tensor_names == NULL ||
-        model->shapes == NULL) {
+        model->names_at == NULL || model->shapes == NULL) {
         return false;
     }
     memset(model->tensors, 0, size);
@@ -136,6 +146,7 @@ static bool copy_tensors(struct model *model, const struct model_plan *plan)
         size_t bytes = strlen(entry->name) + 1;
         memcpy(name, entry->name, bytes);
         tensor->name = name;
+        model->names_at[i] = (uint32_t)(name - model->tensor_names);
         name += bytes;
         tensor->rank = entry->rank;
         if (entry->rank > 0) { /* a scalar has no shape to copy */
@@ -154,10 +165,11 @@ static bool copy_tensors(struct model *model, const struct model_plan *plan)
         tensor->blocks = layout.blocks - tensor->first_block;
         tensor->shard = layout.first_shard;
         tensor->counters.mu_product = 1;
-        opt_tensor_options_resolve(&model->spec, tensor->name, tensor->rank,
-                                   &tensor->options);
         model->parameters += entry->elements;
     }
+    model->names_at[plan->tensor_count] = (uint32_t)(name - model->tensor_names);
+    model->named =
+        (struct opt_named){ .name = name_of, .of = model, .count = plan->tensor_count };
     model->tensor_count = plan->tensor_count;
     model->blocks = layout.blocks;
     model->floats = layout.floats;
@@ -205,15 +217,55 @@ static bool make_slots(struct model *model)
             return false;
         }
         model->slots[i] = slot;
+    }
+    return true;
+}
+
+void model_fill_slots(struct engine *engine, struct model *model, size_t *filled)
+{
+    enum { FILLED = 1 << 18 };
+    size_t rest = model->floats - *filled, n = rest < FILLED ? rest : FILLED;
+    size_t slots = 0;
+    for (size_t i = 0; i < model->slot_count; i++) {
         bool copies = false;
         float start = opt_spec_slot_start(&model->spec, i, &copies);
         if (start != 0 && !copies) {
-            for (size_t k = 0; k < model->floats; k++) {
-                slot[k] = start;
+            slots++;
+            for (size_t k = 0; k < n; k++) {
+                model->slots[i][*filled + k] = start;
             }
         }
     }
-    return true;
+    *filled += slots > 0 ? n : rest;
+    engine_worked(engine, slots * n);
+}
+
+void model_tensor_options(const struct model *model, size_t tensor,
+                          struct opt_tensor_options *out)
+{
+    opt_group_options(&model->spec, model->grouping->of[tensor],
+                      model->tensors[tensor].rank, out);
+}
+
+enum opt_status model_check_sparse(struct engine *engine, const struct model *model,
+                                   const struct opt_spec *spec,
+                                   const struct grouping *grouping, size_t *checked,
+                                   struct opt_error *error)
+{
+    enum { CHECKED = 16384, COST = 16 };
+    enum opt_status status = OPT_OK;
+    size_t rest = model->tensor_count - *checked;
+    size_t end = *checked + (rest < CHECKED ? rest : CHECKED);
+    engine_worked(engine, COST * (uint64_t)(end - *checked));
+    for (; status == OPT_OK && *checked < end; ++*checked) {
+        const struct tensor *tensor = &model->tensors[*checked];
+        struct opt_tensor_options options;
+        if (tensor->width > 0) {
+            opt_group_options(spec, grouping->of[*checked], tensor->rank, &options);
+            status = opt_spec_check_sparse(spec, tensor->name, &options, error);
+        }
+    }
+    return status;
 }
 
 char *model_print_spec(const struct opt_spec *spec)
@@ -244,15 +296,16 @@ enum opt_status model_new(struct engine *engine, const struct model_plan *plan,
         goto fail;
     }
     model->reserved = beside;
-    model->spec = *plan->spec;
+    opt_spec_share(&model->spec, plan->spec);
     model->consistency = plan->consistency;
     model->name = strdup(plan->name);
     model->created = model_print_spec(plan->spec);
     model->canonical = model->created;
     model->pool = version_pool_new(&engine->budget);
     if (model->name == NULL || model->created == NULL || model->pool == NULL ||
-        !copy_tensors(model, plan) || !make_shards(model) || !make_slots(model) ||
-        !update_init(model)) {
+        !copy_tensors(model, plan) ||
+        (model->grouping = grouping_new(engine, model->tensor_count)) == NULL ||
+        !make_shards(model) || !make_slots(model) || !update_init(model)) {
         goto fail;
     }
     *out = model;
@@ -305,7 +358,10 @@ void model_free(struct engine *engine, struct model *model)
     free(model->tensors);
     free(model->tensor_names);
     free(model->shapes);
-    change_free_all(model);
+    change_free_all(engine, model);
+    grouping_unref(engine, model->grouping);
+    opt_spec_fini(&model->spec);
+    free(model->names_at);
     free(model->created);
     free(model->name);
     free(model);

@@ -20,16 +20,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/optim/groups.h"
 #include "common/optim/spec.h"
 #include "common/optim/update.h"
 #include "common/wire.h"
 #include "server/engine/alarm.h"
 #include "server/engine/change.h"
+#include "server/engine/grouping.h"
 #include "server/engine/losses.h"
 #include "server/engine/stream.h"
 #include "server/engine/update.h"
 
 struct engine;
+struct errand;
 struct letter;
 struct member;
 struct peer;
@@ -47,7 +50,7 @@ struct tensor {
     size_t blocks;         /* none if sparse: those of an update are named by row */
     size_t shard; /* its first; a tensor of more than OPT_SHARD elements has others */
     uint64_t changed; /* number of the last update that could write any of it */
-    struct opt_tensor_options options;
+    struct opt_tensor_options options; /* of the last update that it was in */
     struct opt_tensor_counters counters;
     const char *name;
     size_t rank;
@@ -100,8 +103,11 @@ struct model {
 
     struct tensor *tensors;
     size_t tensor_count;
-    char *tensor_names; /* their memory, */
-    uint64_t *shapes;   /* and that of their shapes */
+    char *tensor_names;        /* their memory, */
+    uint32_t *names_at;        /* where each begins there, and the end, */
+    uint64_t *shapes;          /* and the memory of their shapes */
+    struct opt_named named;    /* the names for who compares them with patterns */
+    struct grouping *grouping; /* the tensors' groups in the specification */
     size_t blocks;
     size_t floats; /* of the flat range */
     uint64_t parameters;
@@ -144,9 +150,11 @@ struct model {
     struct push *spare_pushes;
     size_t rows_held; /* of sparse tensors, in all pushes that are here */
 
-    enum { MODEL_IDLE, MODEL_UPDATING, MODEL_COPYING } activity;
-    bool listed;                                 /* among the engine's busy models */
-    struct model *next_busy;                     /* there */
+    enum { MODEL_IDLE, MODEL_UPDATING, MODEL_COPYING, MODEL_ON_ERRAND } activity;
+    struct errand *errand;   /* the one that it is on (flow.h) */
+    bool making;             /* which is to make it: nobody else knows it yet */
+    bool listed;             /* among the engine's busy models */
+    struct model *next_busy; /* there */
     struct letter *queue_first, *queue_last;     /* came while it was not idle */
     struct letter *copying_first, *copying_last; /* pulls of computed views */
     struct waiting *waiting_first, *waiting_last;
@@ -176,6 +184,19 @@ void model_free(struct engine *engine, struct model *model);
  * ("its tensor 3 is ..., not ..."); false if there is none. */
 bool model_differs(const struct model *model, const struct model_plan *plan, char *text,
                    size_t capacity);
+
+/* What a tensor has of its own according to the specification in force. */
+void model_tensor_options(const struct model *model, size_t tensor,
+                          struct opt_tensor_options *out);
+/* Whether the next of the sparse tensors, from *checked on, can be updated row by row
+ * with that specification; all can if there is no error and *checked is their count. */
+enum opt_status model_check_sparse(struct engine *engine, const struct model *model,
+                                   const struct opt_spec *spec,
+                                   const struct grouping *grouping, size_t *checked,
+                                   struct opt_error *error);
+/* Give slots the values that they begin with, from element *filled on, some at a time;
+ * all have them once that is the model's floats. */
+void model_fill_slots(struct engine *engine, struct model *model, size_t *filled);
 
 /* A specification's text, to be freed; NULL without memory. */
 char *model_print_spec(const struct opt_spec *spec);

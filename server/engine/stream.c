@@ -54,9 +54,11 @@ void stream_changed(struct model *model)
  * norms the update needs. */
 static size_t unit_shards(const struct model *model, size_t shard)
 {
-    const struct tensor *tensor = &model->tensors[model->shards[shard].first_tensor];
-    bool whole =
-        tensor->options.layerwise || model->spec.options.clip == OPT_CLIP_TENSOR_NORM;
+    size_t first = model->shards[shard].first_tensor;
+    const struct tensor *tensor = &model->tensors[first];
+    struct opt_tensor_options options;
+    model_tensor_options(model, first, &options);
+    bool whole = options.layerwise || model->spec.options.clip == OPT_CLIP_TENSOR_NORM;
     return whole && tensor->n > OPT_SHARD ? (tensor->n + OPT_SHARD - 1) / OPT_SHARD : 1;
 }
 

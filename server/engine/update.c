@@ -235,6 +235,7 @@ static void bind_tensor(struct model *model, size_t number)
     struct tensor *tensor = &model->tensors[number];
     if (update->is_bound[number] == 0) {
         update->is_bound[number] = 1;
+        model_tensor_options(model, number, &tensor->options);
         opt_update_bind(&update->tensors[number], &update->scalars, &tensor->options,
                         &tensor->counters);
         tensor->changed = model->step + 1;

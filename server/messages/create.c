@@ -1,4 +1,6 @@
 /* create — a new model, or the one that is there with the same definition. */
+#include <stdlib.h>
+
 #include "server/engine/consistency.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
@@ -31,15 +33,6 @@ static enum opt_status read_plan(const struct engine *engine,
                         "model \"%s\" has no tensors; it must have at least one",
                         create->model);
     }
-    for (size_t i = 0; status == OPT_OK && i < count; i++) {
-        if (tensors[i].sparse) {
-            status =
-                opt_spec_check_sparse(spec, tensors[i].name, tensors[i].rank, error);
-        }
-    }
-    if (status != OPT_OK) {
-        return status;
-    }
     status = consistency_check(&create->consistency, spec, tensors, count, error);
     if (status != OPT_OK) {
         return status;
@@ -67,10 +60,63 @@ static void open_same(struct engine *engine, struct letter *letter, struct model
     serve_model_reply(engine, letter, model, letter->request.body.create.join, false);
 }
 
+/* A model in the making. It has its name already, so that whoever asks for it waits. */
+struct making {
+    struct errand errand;
+    struct opt_matching matching;
+    bool matched;
+    size_t checked, filled; /* tensors, elements of slots */
+    enum opt_status status;
+    struct opt_error error;
+};
+
+static bool go_on(struct engine *engine, struct model *model, struct errand *errand)
+{
+    enum { PIECE = 1 << 18 };
+    struct making *making = (struct making *)(void *)errand;
+    if (!making->matched) {
+        uint64_t steps;
+        making->status = opt_matching_go_on(&making->matching, PIECE, &making->matched,
+                                            &steps, &making->error);
+        engine_worked(engine, steps);
+    } else if (making->checked < model->tensor_count) {
+        making->status =
+            model_check_sparse(engine, model, &model->spec, model->grouping,
+                               &making->checked, &making->error);
+    } else {
+        model_fill_slots(engine, model, &making->filled);
+    }
+    return making->status != OPT_OK ||
+           (making->matched && making->checked == model->tensor_count &&
+            making->filled == model->floats);
+}
+
+static void end(struct engine *engine, struct model *model, struct errand *errand)
+{
+    struct making *making = (struct making *)(void *)errand;
+    struct letter *letter = errand->letter;
+    const struct opt_create *create = &letter->request.body.create;
+    model->making = false;
+    if (making->status != OPT_OK) {
+        engine_fail(engine, letter, making->status, "%s", making->error.text);
+        flow_delete(engine, model, "the model could not be created");
+        free(making);
+        return;
+    }
+    if (create->assigned && !letter->peer->closed) {
+        model->creator = letter->peer;
+    } else if (!create->assigned) {
+        model_ready(model);
+    }
+    if (!serve_model_reply(engine, letter, model, create->join, true)) {
+        flow_delete(engine, model, "the model could not be created");
+    }
+    free(making);
+}
+
 static void make_new(struct engine *engine, struct letter *letter,
                      const struct model_plan *plan)
 {
-    const struct opt_create *create = &letter->request.body.create;
     if (engine->model_count >= engine->settings.max_models) {
         engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
                     "there are %zu models already, as many as the daemon may have",
@@ -84,19 +130,18 @@ static void make_new(struct engine *engine, struct letter *letter,
         engine_fail(engine, letter, status, "%s", error.text);
         return;
     }
-    if (!engine_add_model(engine, model)) {
+    struct making *making = calloc(1, sizeof *making);
+    if (making == NULL || !engine_add_model(engine, model)) {
         model_free(engine, model);
+        free(making);
         engine_fail(engine, letter, OPT_UNAVAILABLE, "no memory for another model");
         return;
     }
-    if (create->assigned) {
-        model->creator = letter->peer;
-    } else {
-        model_ready(model);
-    }
-    if (!serve_model_reply(engine, letter, model, create->join, true)) {
-        flow_delete(engine, model, "the model could not be created");
-    }
+    making->errand = (struct errand){ .go_on = go_on, .end = end, .letter = letter };
+    opt_matching_begin(&making->matching, &model->spec, &model->named,
+                       model->grouping->of);
+    model->making = true;
+    flow_errand(engine, model, &making->errand);
 }
 
 void serve_create(struct engine *engine, struct letter *letter)
@@ -113,7 +158,7 @@ void serve_create(struct engine *engine, struct letter *letter)
         return;
     }
     struct opt_arena arena;
-    struct opt_spec spec;
+    struct opt_spec spec = { .rule = NULL };
     struct model_plan plan;
     struct opt_error error;
     opt_arena_init(&arena, opt_table_budget(letter->data_size));
@@ -125,5 +170,6 @@ void serve_create(struct engine *engine, struct letter *letter)
     } else {
         make_new(engine, letter, &plan);
     }
+    opt_spec_fini(&spec);
     opt_arena_fini(&arena);
 }

@@ -25,8 +25,11 @@ static bool make_table(const struct engine *engine, struct letter *letter)
     if (models == NULL) {
         return false;
     }
-    for (size_t i = 0; i < count; i++) {
-        models[i] = serve_summary(engine->numbered[i]);
+    count = 0;
+    for (size_t i = 0; i < engine->model_count; i++) {
+        if (!engine->numbered[i]->making) {
+            models[count++] = serve_summary(engine->numbered[i]);
+        }
     }
     size_t size = opt_model_table_pack(models, count, NULL, 0);
     letter->table = malloc(size + 1);

@@ -5,6 +5,15 @@
 #include "server/engine/model.h"
 #include "server/messages/serve.h"
 
+static void answer(struct engine *engine, struct letter *letter,
+                   const struct stated *stated)
+{
+    engine_reply(letter, OPT_MESSAGE_SET)->body.set =
+        (struct opt_set_reply){ .step = stated->step,
+                                .specification = letter_text(letter, stated->text) };
+    engine_return(engine, letter);
+}
+
 void serve_set(struct engine *engine, struct letter *letter)
 {
     const struct opt_set *set = &letter->request.body.set;
@@ -16,16 +25,5 @@ void serve_set(struct engine *engine, struct letter *letter)
         flow_wait(engine, model, letter, model->step + 1);
         return;
     }
-    uint64_t step;
-    const char *text;
-    struct opt_error error;
-    enum opt_status status = change_state(engine, model, set, &step, &text, &error);
-    if (status != OPT_OK) {
-        engine_fail(engine, letter, status, "%s", error.text);
-        return;
-    }
-    engine_reply(letter, OPT_MESSAGE_SET)->body.set =
-        (struct opt_set_reply){ .step = step,
-                                .specification = letter_text(letter, text) };
-    engine_return(engine, letter);
+    change_state(engine, model, letter, answer);
 }

@@ -331,7 +331,7 @@ class OtherLanguage(unittest.TestCase):
 
     def test_message_that_optctl_prints_is_the_specification(self):
         expression = ('torch.rmsprop(momentum=0.9, centered=true) + warmup(5) + '
-                      'tensors("a\\"b*", lr_scale=2, layerwise=none)')
+                      'tensors("a\\"b*", lr_scale=2, layerwise=none, missing=ok)')
         optctl = os.path.join(os.path.dirname(DAEMON), 'optctl')
         forms = json.loads(subprocess.run([optctl, '--json', 'spec', expression],
                                           check=True, capture_output=True).stdout)

@@ -106,6 +106,7 @@ static int read_specification(struct ctl *ctl, struct creation *creation)
         return ctl_refused(ctl, &error);
     }
     opt_spec_print(&spec, creation->from_file, sizeof(creation->from_file));
+    opt_spec_fini(&spec);
     creation->specification = creation->from_file;
     return EXIT_SUCCESS;
 }
@@ -174,7 +175,7 @@ static int ask(struct ctl *ctl, const struct creation *creation)
 
 int run_create(struct ctl *ctl)
 {
-    struct creation creation = { 0 };
+    static struct creation creation;
     int status = read_specification(ctl, &creation);
     if (status == EXIT_SUCCESS) {
         status = read_policy(ctl, &creation.policy);

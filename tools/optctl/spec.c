@@ -127,7 +127,12 @@ int run_spec(struct ctl *ctl)
     enum opt_status status = file != NULL
                                  ? spec_read(file, &spec, &error)
                                  : opt_spec_parse(ctl->arguments[0], &spec, &error);
-    return status == OPT_OK ? answer(ctl, &spec) : ctl_refused(ctl, &error);
+    if (status != OPT_OK) {
+        return ctl_refused(ctl, &error);
+    }
+    int code = answer(ctl, &spec);
+    opt_spec_fini(&spec);
+    return code;
 }
 
 bool spec_print_yaml(const char *expression, struct opt_error *error)
@@ -139,6 +144,7 @@ bool spec_print_yaml(const char *expression, struct opt_error *error)
         return false;
     }
     opt_spec_print_yaml(&spec, yaml, sizeof(yaml));
+    opt_spec_fini(&spec);
     puts(yaml);
     return true;
 }
