@@ -80,7 +80,8 @@ static const struct opt_option table[] = {
     { "eps",              NUMBER, AT(eps),               0,       FROM_ZERO,  NULL,            true,  NULL, 0,
       "keeps the denominator away from 0" },
     { "eps_mode",         WORD,   AT(eps_mode),          0,       ANY,        eps_modes,       true,  NULL, 0,
-      "where eps is added" },
+      "where eps is added: to the square, to its root, or to the root before its bias is corrected; for adamax "
+      "nowhere (zero_safe: eps has no effect), to |g| in the maximum, or to the maximum" },
     { "bias_correction",  FLAG,   AT(bias_correction),   0,       ANY,        flags,           true,  NULL, 0,
       "divide the moments by 1 - beta^t" },
     { "max_of",           WORD,   AT(max_of),            0,       ANY,        max_ofs,         true,  NULL, 0,
