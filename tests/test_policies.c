@@ -716,6 +716,31 @@ Test(rest, keeps_a_worker_registered_that_no_round_waits_for)
     desk_close(&desk);
 }
 
+/* In an asynchronous model nobody is waited for, so nobody can be to blame. */
+Test(async, blames_nobody_for_updates_that_have_not_come)
+{
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct opt_consistency policy = { .mode = OPT_ASYNC };
+    uint32_t model = model_create(&a, "m", summing, policy, &four, 1, NULL);
+    model_join(&b, "m");
+    expect_applied(&desk, push_sent(&b, model, 1, 0, 1), 1);
+    struct letter *pull = pull_letter(&a, model, OPT_VIEW_TRAIN, "");
+    pull->request.body.pull.min_step = 3;
+    pull->request.timeout_ms = 50;
+    pull = letter_ask(&a, pull);
+    cr_expect_eq(reply_status(pull), OPT_DEADLINE_EXCEEDED);
+    cr_expect(strstr(reply_text(pull),
+                     "has had 1 updates, not 3: each push is an update "
+                     "and none is waiting; 2 workers have joined"),
+              "%s", reply_text(pull));
+    desk_free(pull);
+    caller_gone(&a, false);
+    caller_gone(&b, false);
+    desk_close(&desk);
+}
+
 Test(rest, is_for_workers_that_have_joined)
 {
     struct desk desk;

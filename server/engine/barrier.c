@@ -27,7 +27,7 @@ static void print_missing(const struct model *model, char *text, size_t capacity
                                    missing, model->joined);
     for (size_t i = 0; i < model->member_count && used < capacity; i++) {
         const struct member *member = model->members[i];
-        if (!member->joined || member->arrival.here) {
+        if (!member->joined || member->arrival.letter != NULL) {
             continue;
         }
         if (named == NAMES_SHOWN) {
@@ -46,9 +46,8 @@ static struct letter *go(struct engine *engine, struct member *member)
 {
     struct arrival *arrival = &member->arrival;
     struct letter *letter = arrival->letter;
-    member->model->arrived -= arrival->here;
+    member->model->arrived -= letter != NULL;
     alarm_cancel(&engine->alarms, &arrival->deadline);
-    arrival->here = false;
     arrival->letter = NULL;
     return letter;
 }
@@ -86,11 +85,12 @@ void barrier_closed(struct engine *engine, const struct peer *peer)
     for (size_t i = 0; i < engine->model_count; i++) {
         struct model *model = engine->numbered[i];
         for (size_t k = 0; model->arrived > 0 && k < model->member_count; k++) {
-            struct arrival *arrival = &model->members[k]->arrival;
-            if (arrival->letter != NULL && arrival->letter->peer == peer) {
-                alarm_cancel(&engine->alarms, &arrival->deadline);
-                engine_silence(engine, arrival->letter);
-                arrival->letter = NULL;
+            struct member *member = model->members[k];
+            if (member->arrival.letter != NULL &&
+                member->arrival.letter->peer == peer) {
+                barrier_withdraw(engine, member, OPT_UNAVAILABLE,
+                                 "the connection of the worker was lost, or followed "
+                                 "by another one, while it waited at the barrier");
             }
         }
     }
@@ -115,7 +115,7 @@ static enum opt_status check(const struct member *member, uint64_t sequence,
                              struct opt_error *error)
 {
     const struct arrival *arrival = &member->arrival;
-    if (arrival->here && arrival->sequence != sequence) {
+    if (arrival->letter != NULL && arrival->sequence != sequence) {
         return opt_fail(
             error, OPT_FAILED_PRECONDITION,
             "worker \"%s\" waits at barrier %" PRIu64 " of model \"%s\"; it "
@@ -150,17 +150,14 @@ void barrier_arrive(struct engine *engine, struct model *model, struct letter *l
         engine_fail(engine, letter, error.status, "%s", error.text);
         return;
     }
-    struct letter *before = go(engine, member);
-    if (before != NULL) {
-        engine_silence(engine, before); /* asked again on another connection */
-    }
+    barrier_withdraw(engine, member, OPT_ABORTED,
+                     "the same barrier was asked for again by a later request");
     if (!alarm_set(&engine->alarms, &arrival->deadline, engine_deadline(engine, letter),
                    on_deadline)) {
         engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
                     "no memory to let a request wait");
         return;
     }
-    arrival->here = true;
     arrival->letter = letter;
     arrival->sequence = sequence;
     model->arrived++;
@@ -175,13 +172,13 @@ bool barrier_try(struct engine *engine, struct model *model)
     /* All are let go before anybody is answered. */
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
-        if (member->arrival.here) {
+        if (member->arrival.letter != NULL) {
             member->arrival.passed = member->arrival.sequence;
         }
     }
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
-        struct letter *letter = member->arrival.here ? go(engine, member) : NULL;
+        struct letter *letter = go(engine, member);
         if (letter != NULL) {
             answer(engine, model, member, letter);
         }

@@ -26,10 +26,11 @@ struct member;
 struct model;
 struct peer;
 
-/* A member at the barrier. */
+/* A member at the barrier, or not: it is there as long as a request of it waits on a
+ * connection that lives. Who has lost the connection may have given up meanwhile, so it
+ * comes again by asking again. */
 struct arrival {
-    bool here;
-    struct letter *letter; /* to be answered; NULL: its connection is gone */
+    struct letter *letter; /* to be answered; NULL: it is not here */
     struct alarm deadline; /* of the letter */
     uint64_t session;      /* whose sequences these are */
     uint64_t sequence;     /* that is waited for */
@@ -47,7 +48,8 @@ void barrier_withdraw(struct engine *engine, struct member *member,
 /* The same for all. */
 void barrier_refuse(struct engine *engine, struct model *model, enum opt_status status,
                     const char *why);
-/* The letters of a connection that is gone are given back; their workers stay here. */
+/* The connection is gone, or its worker goes on with another one: who waits there by
+ * it is not here any more. */
 void barrier_closed(struct engine *engine, const struct peer *peer);
 
 #endif

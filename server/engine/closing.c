@@ -122,9 +122,9 @@ static bool is_missing(const struct model *model, const struct member *member)
 
 static const char *state_of(const struct member *member)
 {
-    return member->away           ? " (not connected)"
-           : member->arrival.here ? " (at the barrier)"
-                                  : "";
+    return member->away                     ? " (not connected)"
+           : member->arrival.letter != NULL ? " (at the barrier)"
+                                            : "";
 }
 
 /* The names of those that are missing: ": "a", "b", and 3 more". */
@@ -165,6 +165,12 @@ void closing_missing(const struct model *model, char *text, size_t capacity)
         snprintf(text, capacity,
                  "the pushes of %zu workers cover %" PRIu64 " of %" PRIu64 " samples",
                  model->present, samples_here(model), policy->samples);
+        return;
+    }
+    if (policy->mode == OPT_ASYNC) {
+        snprintf(text, capacity,
+                 "each push is an update and none is waiting; %zu workers have joined",
+                 model->joined);
         return;
     }
     print_names(model, names, sizeof names);

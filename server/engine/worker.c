@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/engine/barrier.h"
 #include "server/engine/frames.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -147,6 +148,9 @@ enum opt_status worker_hello(struct engine *engine, struct peer *peer,
         return error->status;
     }
     bool same = worker->session == hello->session;
+    if (same && worker->peer != NULL) {
+        barrier_closed(engine, worker->peer);
+    }
     worker_detach(engine, worker, same);
     if (same && !worker->lost) {
         worker->reconnects++;
