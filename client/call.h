@@ -63,6 +63,7 @@ struct optclient_call {
     uint64_t sequence;      /* push: 0 until it is sent */
     uint64_t incarnation;   /* push: of the worker, when it was asked */
     uint64_t not_before_ns; /* LATER: when to try again */
+    uint64_t held;          /* bytes that its frames hold at the daemon */
     bool begun;             /* a frame of it is out, or on its way */
     bool asked;             /* its last frame may have reached the daemon, which has
                                not refused it */

@@ -58,6 +58,8 @@ void exchange_forget(struct optclient *client, struct optclient_call *call)
     if (call->id != 0) {
         exchange_id_remove(client, call);
     }
+    client->inflight -= call->held;
+    call->held = 0;
     if (client->out_call == call) {
         client->out_call = NULL;
         if (!uplink_release(client->uplink)) {
@@ -79,6 +81,7 @@ void exchange_reset(struct optclient *client)
     client->in_call = NULL;
     client->connection++;
     client->released_count = 0;
+    client->inflight = 0;
     client->hello_id = 0;
     client->heartbeat_id = 0;
     client->heartbeat_due = false;
@@ -106,6 +109,7 @@ void exchange_reset(struct optclient *client)
         call->state = CALL_QUEUED;
         call->resent = call->resent || call->begun;
         call->begun = false;
+        call->held = 0;
         call->inquired = false;
         call->placed = false; /* and is sent from the caller's memory */
         call->lent = false;

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 #include <uv.h>
+#include <xxhash.h>
 
 #include "client/exchange.h"
 #include "client/opened.h"
@@ -123,19 +123,14 @@ static void on_restored(struct optclient *client, struct optclient_model *model,
         session_break(client, "the daemon answered open with %s",
                       opt_message_name(reply->message));
         return;
-    } else if (found->tensors != model->tensor_count ||
-               strcmp(found->specification, model->specification) != 0) {
+    } else if (found->identity != model->identity) {
         session_fail_model(model, OPT_NOT_FOUND,
                            "model \"%s\" is gone after the connection was lost; "
                            "another one has its name: %s, %" PRIu64 " tensors",
                            model->name, found->specification, found->tensors);
-    } else if (found->step < model->step) {
-        session_fail_model(model, OPT_NOT_FOUND,
-                           "model \"%s\" is gone after the connection was lost; one "
-                           "with its name has had %" PRIu64 " updates, it had %" PRIu64,
-                           model->name, found->step, model->step);
     } else {
         model->number = found->model;
+        client->daemon.inflight_bytes = found->inflight_bytes;
         model->step = found->step;
         model->known_after = found->step;
         recover_pushes(client, model, found);
@@ -286,8 +281,10 @@ static void keep_reply(struct optclient *client, struct optclient_call *call)
         const struct opt_model_reply *reply = &call->reply.body.model;
         call->model->stage = OPENED_MAKING;
         call->model->number = reply->model;
+        call->model->identity = reply->identity;
         call->model->step = reply->step;
         call->model->last_sequence = reply->last_sequence;
+        client->daemon.inflight_bytes = reply->inflight_bytes;
     }
     session_end(client, call, OPT_OK);
 }
@@ -491,9 +488,9 @@ static void on_own_reply(struct optclient *client, const struct opt_reply *reply
         if (error) {
             on_connection_error(client, &reply->body.error,
                                 reply->body.error.status == OPT_FAILED_PRECONDITION);
-        } else {
+        } else if (reply->message != OPT_MESSAGE_HEARTBEAT) {
             session_break(client, "the daemon sent a reply without an id");
-        }
+        } /* else it lives, and reads nothing for now, for want of room */
     } else if (reply->id == client->hello_id) {
         on_hello(client, reply);
     } else if (reply->id == client->heartbeat_id) {

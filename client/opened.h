@@ -44,6 +44,7 @@ struct optclient_model {
 
     enum opened_stage stage;
     uint32_t number;        /* to the daemon */
+    uint64_t identity;      /* of the model itself, whatever connection it is seen on */
     bool joined;            /* opened to take part in rounds */
     bool closing;           /* by optclient_model_close */
     bool abandoned;         /* and that is over: to be freed with the end of leave */

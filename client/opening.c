@@ -372,7 +372,7 @@ static enum optclient_status take_description(struct optclient_model *model,
         status = entry_fail(OPT_INTERNAL,
                             "the daemon's description of \"%s\" cannot be read: %s",
                             model->name, error.text);
-    } else if (description.summary.model != model->number) {
+    } else if (description.summary.identity != model->identity) {
         status = entry_fail(
             OPT_ABORTED, "model \"%s\" was deleted and made anew while it was opened",
             model->name);

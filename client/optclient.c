@@ -4,11 +4,9 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -17,8 +15,12 @@
 #include "client/opened.h"
 #include "client/process.h"
 #include "client/session.h"
+#include "common/random.h"
 
-enum { SPIN_MOST_US = 10000 };
+enum {
+    SPIN_MOST_US = 10000,
+    RANDOM_UNUSED = 16 /* bits: 48 are enough for a name, and shorter */
+};
 
 struct optclient_options optclient_options_default(void)
 {
@@ -28,17 +30,23 @@ struct optclient_options optclient_options_default(void)
                                        .backoff_max_ms = 5000 };
 }
 
-/* A name that no other client has: host, process and a count. */
-static void name_worker(char out[OPT_NAME_MAX + 1])
+/* A name that no other client has. Host and process tell people who it is; they do not
+ * suffice, since containers may share a host's name and each have a process 1. The
+ * random part does. */
+static bool name_worker(char out[OPT_NAME_MAX + 1])
 {
-    static atomic_uint count;
+    uint64_t random;
     char host[HOST_NAME_MAX + 1] = "";
     if (gethostname(host, sizeof(host)) != 0 || host[0] == '\0') {
         memcpy(host, "worker", sizeof("worker"));
     }
     host[HOST_NAME_MAX] = '\0';
-    snprintf(out, OPT_NAME_MAX + 1, "%s-%ld-%u", host, (long)getpid(),
-             atomic_fetch_add(&count, 1) + 1);
+    if (!opt_random_identity(&random)) {
+        return false;
+    }
+    snprintf(out, OPT_NAME_MAX + 1, "%s-%ld-%012" PRIx64, host, (long)getpid(),
+             random >> RANDOM_UNUSED);
+    return true;
 }
 
 static enum opt_status read_options(const struct optclient_options *options,
@@ -70,8 +78,9 @@ static enum opt_status read_options(const struct optclient_options *options,
     out->checksum = options->checksum != 0;
     out->shares_memory = options->no_shared_memory == 0;
     if (options->worker == NULL) {
-        name_worker(out->worker);
-        return OPT_OK;
+        return name_worker(out->worker) ? OPT_OK
+                                        : opt_fail(error, OPT_UNAVAILABLE,
+                                                   "no randomness for a worker's name");
     }
     size_t length = strlen(options->worker);
     enum opt_status status =
@@ -81,16 +90,6 @@ static enum opt_status read_options(const struct optclient_options *options,
         memcpy(out->worker, options->worker, length + 1);
     }
     return status;
-}
-
-static bool random_session(uint64_t *out)
-{
-    do {
-        if (getrandom(out, sizeof(*out), 0) != (ssize_t)sizeof(*out)) {
-            return false;
-        }
-    } while (*out == 0);
-    return true;
 }
 
 /* Everything that needs no thread. */
@@ -111,7 +110,8 @@ static struct optclient *client_new(const struct optclient_options *options,
     client->cut.places = malloc(OPT_SEGMENTS_MAX * sizeof(*client->cut.places));
     client->hash = XXH3_createState();
     if (client->cut.segments == NULL || client->cut.places == NULL ||
-        client->hash == NULL || !random_session(&client->session) || !process_begin()) {
+        client->hash == NULL || !opt_random_identity(&client->session) ||
+        !process_begin()) {
         opt_fail(error, OPT_UNAVAILABLE, "no memory or no randomness for a client");
         free(client->cut.segments);
         free(client->cut.places);

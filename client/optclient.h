@@ -123,7 +123,7 @@ struct optclient_call;  /* an asynchronous call */
 
 /* Fields that are 0 mean the defaults, given last. */
 struct optclient_options {
-    const char *worker; /* identity, 1-255 bytes of UTF-8; NULL: host-pid-number. "": an
+    const char *worker; /* identity, 1-255 bytes of UTF-8; NULL: host-pid-random. "": an
                            observer, who can pull but not push */
     uint32_t timeout_ms;         /* of each call unless it says otherwise; 30,000 */
     uint32_t connect_timeout_ms; /* of optclient_connect, which waits for a daemon that

@@ -12,6 +12,8 @@ enum {
     SEND_AT_ONCE = 8 << 20,   /* bytes, before others have their turn at the lock */
     PLACED_AT_ONCE = 1 << 20, /* bytes copied to shared memory, before the daemon is
                                  told of them */
+    FRAME_COST = 64 << 10,    /* bytes that a request takes at the daemon beside its
+                                 data, at most */
 };
 
 static void tell_released(const struct optclient *client, struct opt_request *request)
@@ -358,6 +360,8 @@ static void begin_frame(struct optclient *client, struct optclient_call *call)
         return;
     }
     client->released_count = 0;
+    call->held += data_size + FRAME_COST;
+    client->inflight += data_size + FRAME_COST;
     if (values) {
         add_values(client, narrowed, data_size);
     } else if (data_size > 0) {
@@ -389,6 +393,24 @@ static bool begin_share(struct optclient *client)
     return false;
 }
 
+/* Whether the daemon has room for the next frame of a call. If it had none it would
+ * read nothing more, and heartbeats would lie behind the frame; so it waits here, and
+ * they go past it. Who holds nothing else there goes on in any case: no answer would
+ * make room. */
+static bool has_room(const struct optclient *client)
+{
+    const struct optclient_call *call = client->queue.first;
+    uint64_t limit = client->daemon.inflight_bytes;
+    if (limit == 0 || client->inflight == call->held) {
+        return true;
+    }
+    uint64_t used = client->inflight + FRAME_COST;
+    uint64_t room = used < limit ? limit - used : 0;
+    return has_values(call_message(call)) ? room >= client->daemon.chunk_bytes ||
+                                                cutter_fits(&call->cutter, (size_t)room)
+                                          : room >= call->table_size;
+}
+
 /* Begin the next frame, whatever it is. False: there is nothing to send. */
 static bool begin_next(struct optclient *client)
 {
@@ -408,7 +430,7 @@ static bool begin_next(struct optclient *client)
     if (client->share_due && begin_share(client)) {
         return true;
     }
-    if (client->queue.first != NULL) {
+    if (client->queue.first != NULL && has_room(client)) {
         begin_frame(client, client->queue.first);
         return true;
     }
@@ -480,5 +502,6 @@ bool exchange_has_more(const struct optclient *client)
 {
     return uplink_sending(client->uplink) ||
            (client->state == SESSION_READY &&
-            (client->queue.first != NULL || client->goodbye_due || client->share_due));
+            ((client->queue.first != NULL && has_room(client)) || client->goodbye_due ||
+             client->share_due));
 }

@@ -130,6 +130,7 @@ struct optclient {
     /* The present connection. */
     struct uplink *uplink;
     struct opt_hello_reply daemon;   /* strings not kept */
+    uint64_t inflight;               /* bytes that calls hold at the daemon */
     struct optclient_call *out_call; /* whose frame is going out, or NULL */
     bool out_last;                   /* and it is its last */
     struct optclient_call *in_call;  /* whose data is coming in, or NULL */

@@ -267,6 +267,7 @@ struct opt_hello_reply {
     const char *const *features; /* that may be required */
     size_t feature_count;
     const char *lost; /* if the incarnation is a new one: how it came to that, or "" */
+    uint64_t inflight_bytes;
 };
 struct opt_settled {
     uint64_t sequence;
@@ -287,6 +288,8 @@ struct opt_model_reply {
     const struct opt_settled *settled;
     size_t settled_count;
     uint64_t lost_step;
+    uint64_t identity;
+    uint64_t inflight_bytes;
 };
 /* Workers that were lost since the asker was last told, oldest first. */
 struct opt_lost {
@@ -376,6 +379,7 @@ struct opt_model_entry {
     uint64_t parameters;
     uint32_t workers;
     const char *specification;
+    uint64_t identity;
 };
 struct opt_worker_entry {
     const char *name;

@@ -38,7 +38,8 @@ static enum opt_status read_hello(const struct context *c,
                                     .block_elements = from->block_elements,
                                     .features = (const char *const *)from->features,
                                     .feature_count = from->n_features,
-                                    .lost = from->lost };
+                                    .lost = from->lost,
+                                    .inflight_bytes = from->inflight_bytes };
     return opt_wire_optional_name(from->server, "HelloReply.server", c->error);
 }
 
@@ -84,7 +85,9 @@ static enum opt_status read_model(const struct context *c,
                                     .parameters = from->parameters,
                                     .workers = from->workers,
                                     .specification = from->specification,
-                                    .lost_step = from->lost_step };
+                                    .lost_step = from->lost_step,
+                                    .identity = from->identity,
+                                    .inflight_bytes = from->inflight_bytes };
     return read_settled(c, from, to);
 }
 
@@ -295,9 +298,10 @@ enum opt_status opt_reply_read(const uint8_t *header, size_t size, size_t data_s
                         "a reply's body is field %u, which this version does not know",
                         seen.unknown_body);
     }
-    if (from->id == 0 && seen.body != OPT_MESSAGE_ERROR) {
+    if (from->id == 0 && seen.body != OPT_MESSAGE_ERROR &&
+        seen.body != OPT_MESSAGE_HEARTBEAT) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "a reply has the id 0; only an error may");
+                        "a reply has the id 0; only an error or a heartbeat may");
     }
     struct opt_reply reply = { .id = from->id,
                                .has_checksum = from->xxh3 != 0,
@@ -377,6 +381,7 @@ static void write_hello(struct opt_writer *writer, const void *what)
     message.features = (char **)(uintptr_t)hello->features;
     message.n_features = hello->feature_count;
     message.lost = opt_wire_text(hello->lost);
+    message.inflight_bytes = hello->inflight_bytes;
     opt_write_fields(writer, &message.base);
 }
 
@@ -410,6 +415,8 @@ static void write_model(struct opt_writer *writer, const void *what)
     }
     Optimd__V1__ModelReply tail = OPTIMD__V1__MODEL_REPLY__INIT;
     tail.lost_step = model->lost_step;
+    tail.identity = model->identity;
+    tail.inflight_bytes = model->inflight_bytes;
     opt_write_fields(writer, &tail.base);
 }
 

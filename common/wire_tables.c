@@ -331,7 +331,8 @@ static enum opt_status read_model(const struct context *c,
                                     .step = from->step,
                                     .tensors = from->tensors,
                                     .parameters = from->parameters,
-                                    .workers = from->workers };
+                                    .workers = from->workers,
+                                    .identity = from->identity };
     status = copy_text(c->arena, from->name, &to->name, c->error);
     if (status == OPT_OK) {
         status = copy_text(c->arena, from->specification, &to->specification, c->error);
@@ -374,6 +375,7 @@ static void write_model(struct opt_writer *writer, const void *what)
     message.parameters = model->parameters;
     message.workers = model->workers;
     message.specification = opt_wire_text(model->specification);
+    message.identity = model->identity;
     opt_write_fields(writer, &message.base);
 }
 

@@ -125,6 +125,7 @@ static enum opt_status start_engine(struct daemon *daemon, struct opt_error *err
         .timeout_limit_ms = (uint32_t)settings->timeout_limit,
         .max_frame_bytes = (size_t)settings->max_frame,
         .max_header_bytes = (size_t)settings->max_header,
+        .connection_bytes = (size_t)settings->connection_inflight,
     };
     return engine_start(&engine, &daemon->engine, error);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "common/log.h"
 #include "server/messages/messages.h"
 
 enum { ARENA = 8 << 20 };
@@ -25,6 +26,7 @@ struct engine_settings desk_settings(void)
         .timeout_limit_ms = 20000,
         .max_frame_bytes = OPT_FRAME_BYTES,
         .max_header_bytes = OPT_HEADER_BYTES,
+        .connection_bytes = 16 << 20,
     };
 }
 
@@ -32,6 +34,7 @@ void desk_open(struct desk *desk, struct engine_settings settings)
 {
     struct opt_error error;
     *desk = (struct desk){ 0 };
+    opt_log_set_level(OPT_LOG_ERROR); /* what is tried here is not news */
     cr_assert(mailbox_init(&desk->box) == 0);
     enum opt_status status = engine_start(&settings, &desk->engine, &error);
     cr_assert(status == OPT_OK, "%s", error.text);
@@ -151,7 +154,7 @@ struct letter *caller_greet(const struct caller *caller, struct opt_hello hello)
 
 struct caller caller_new(struct desk *desk, const char *name, uint64_t session)
 {
-    struct caller caller = { .desk = desk, .peer = peer_new() };
+    struct caller caller = { .desk = desk, .peer = peer_new("desk") };
     cr_assert(caller.peer != NULL);
     if (name != NULL) {
         struct letter *hello = caller_greet(

@@ -34,6 +34,7 @@ struct fake_model {
     float **values;
     uint64_t step;
     bool ready;
+    uint64_t identity;
     struct fake_conn *creator;
     struct fake_worker workers[WORKERS];
 };
@@ -62,6 +63,7 @@ struct fake_server {
     bool stopping;
     struct fake_conn *conns[CONNS];
     unsigned connections, frames, pushes, heartbeats;
+    uint64_t made; /* models: each has the number as its identity */
     struct fake_model models[MODELS];
 };
 
@@ -233,6 +235,7 @@ static struct fake_model *model_create(struct fake_server *server,
         abort();
     }
     snprintf(model->name, sizeof(model->name), "%s", create->model);
+    model->identity = ++server->made;
     snprintf(model->specification, sizeof(model->specification), "%.255s",
              create->specification.expression);
     model->values = calloc(model->count, sizeof(*model->values));
@@ -281,6 +284,7 @@ static void reply_model(struct fake_conn *conn, const struct opt_request *reques
         .parameters = parameters,
         .workers = 1,
         .specification = model->specification,
+        .identity = model->identity,
         .settled = settled,
         .settled_count = request->message == OPT_MESSAGE_OPEN
                              ? report_settled(&request->body.open, model, last, settled)
@@ -312,7 +316,8 @@ static void serve_describe(struct fake_conn *conn, const struct opt_request *req
                      .model = (uint32_t)(model - conn->server->models),
                      .step = model->step,
                      .tensors = model->count,
-                     .specification = model->specification },
+                     .specification = model->specification,
+                     .identity = model->identity },
         .consistency = { .min_workers = 1 },
         .ready = model->ready,
         .tensors = model->tensors,

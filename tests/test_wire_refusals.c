@@ -575,7 +575,7 @@ static void expect_reply_refused(const struct opt_reply *reply, size_t data_size
 Test(wire, bad_replies_are_refused)
 {
     struct opt_reply reply = { .id = 0, .message = OPT_MESSAGE_LEAVE };
-    expect_reply_refused(&reply, 0, "id 0; only an error may");
+    expect_reply_refused(&reply, 0, "id 0; only an error or a heartbeat may");
     reply = (struct opt_reply){ .id = 1, .message = OPT_MESSAGE_LEAVE };
     expect_reply_refused(&reply, 8, "leave has 8 bytes of data; it must have none");
     reply = (struct opt_reply){ .id = 1, .message = OPT_MESSAGE_NONE };

@@ -266,7 +266,9 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
                x->max_header_bytes == y->max_header_bytes &&
                x->chunk_bytes == y->chunk_bytes &&
                x->block_elements == y->block_elements && same_text(x->lost, y->lost) &&
-               same_texts(x->features, x->feature_count, y->features, y->feature_count);
+               same_texts(x->features, x->feature_count, y->features,
+                          y->feature_count) &&
+               x->inflight_bytes == y->inflight_bytes;
     }
     case OPT_MESSAGE_CREATE: {
         const struct opt_model_reply *x = &a->body.model;
@@ -276,6 +278,7 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
                x->last_sequence == y->last_sequence && x->tensors == y->tensors &&
                x->parameters == y->parameters && x->workers == y->workers &&
                same_text(x->specification, y->specification) &&
+               x->identity == y->identity && x->inflight_bytes == y->inflight_bytes &&
                x->lost_step == y->lost_step && same_settled(x, y);
     }
     case OPT_MESSAGE_PUSH:
@@ -330,7 +333,8 @@ static bool same_model(const struct opt_model_entry *a, const struct opt_model_e
 {
     return same_text(a->name, b->name) && a->model == b->model && a->step == b->step &&
            a->tensors == b->tensors && a->parameters == b->parameters &&
-           a->workers == b->workers && same_text(a->specification, b->specification);
+           a->workers == b->workers && same_text(a->specification, b->specification) &&
+           a->identity == b->identity;
 }
 
 static bool same_worker(const struct opt_worker_entry *a,

@@ -290,7 +290,8 @@ static const char *violation_of_push_reply(const struct opt_push_reply *push)
 static const char *violation_of_reply(const struct opt_reply *reply, size_t data_size)
 {
     const char *why = NULL;
-    if (reply->id == 0 && reply->message != OPT_MESSAGE_ERROR) {
+    if (reply->id == 0 && reply->message != OPT_MESSAGE_ERROR &&
+        reply->message != OPT_MESSAGE_HEARTBEAT) {
         return "id 0";
     }
     bool data = false;

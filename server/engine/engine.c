@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/engine/events.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -16,9 +17,13 @@
 
 /* ---------------------------------------------------------------- peers */
 
-struct peer *peer_new(void)
+struct peer *peer_new(const char *address)
 {
-    return calloc(1, sizeof(struct peer));
+    struct peer *peer = calloc(1, sizeof(*peer));
+    if (peer != NULL) {
+        snprintf(peer->address, sizeof(peer->address), "%s", address);
+    }
+    return peer;
 }
 
 /* A push is answered once. If that happens before its last frame has come, the rest is
@@ -81,6 +86,7 @@ static void fail(struct engine *engine, struct letter *letter, uint32_t retry_af
     letter_fail(letter, status, "%s", text);
     letter->reply.body.error.retry_after_ms = retry_after_ms;
     engine->counters.errors++;
+    event_request_failed(letter);
     engine_return(engine, letter);
 }
 

@@ -30,6 +30,7 @@ struct engine_settings {
     uint32_t timeout_limit_ms; /* longest a request may wait */
     size_t max_frame_bytes;    /* told to clients */
     size_t max_header_bytes;   /* told to clients */
+    size_t connection_bytes;   /* in flight without a worker's share; told to clients */
 };
 
 /* Start the thread. Main thread. */
@@ -47,10 +48,10 @@ struct mailbox *engine_mailbox(struct engine *engine);
  * longer than a loop may be held up, the engine's thread does it soon. Loop threads. */
 void engine_visit(struct engine *engine);
 
-/* Memory for the engine's side of a connection. Any thread. NULL: no memory. It is
- * given to the engine with the connection's letters and freed by it at LETTER_CLOSED.
- */
-struct peer *peer_new(void);
+/* Memory for the engine's side of a connection from that address, which stands in the
+ * log. Any thread. NULL: no memory. It is given to the engine with the connection's
+ * letters and freed by it at LETTER_CLOSED. */
+struct peer *peer_new(const char *address);
 
 /* Finish what is in progress and answer everything that waits with UNAVAILABLE, as
  * from then on everything that comes. Main thread; loops must still run, since answers

@@ -44,9 +44,9 @@ struct engine_counters {
     uint64_t rounds_skipped;
     uint64_t parameters_updated;
     uint64_t blocks_held; /* in which a value would have left fp32's range */
-    uint64_t mailbox_ns; /* that requests waited for the engine */
-    uint64_t serve_ns;   /* that it served requests, small updates included */
-    uint64_t round_ns;   /* that whole pushes waited for the others of their round */
+    uint64_t mailbox_ns;  /* that requests waited for the engine */
+    uint64_t serve_ns;    /* that it served requests, small updates included */
+    uint64_t round_ns;    /* that whole pushes waited for the others of their round */
     uint64_t update_ns;
     uint64_t versions_fresh;
     uint64_t updates_stalled;
@@ -70,7 +70,7 @@ struct engine {
     struct letter stop; /* asks for that; sent again, it ends the thread */
     bool started, stopping;
 
-    uint64_t now_ns; /* when this turn of the loop began */
+    uint64_t now_ns;                   /* when this turn of the loop began */
     uint64_t turn_began_ns, turn_cost; /* of one letter or one piece of work */
     struct alarms alarms;
     struct budget budget;
@@ -91,6 +91,7 @@ struct engine {
 };
 
 enum {
+    PEER_ADDRESS = 64, /* bytes of one, at most */
     PEER_SETTLED = 64 /* pushes remembered that were answered before their last frame */
 };
 
@@ -101,10 +102,11 @@ struct peer {
     bool observer;         /* has no identity */
     struct worker *worker; /* whom it speaks for; NULL: observer, or replaced */
     uint64_t incarnation;
-    bool continued; /* replaced by a new connection of the same session */
-    char name[OPT_NAME_MAX + 1];
-    size_t letters;                 /* of it in the engine's hands */
-    size_t queued;                  /* of those in queues of busy models */
+    bool continued;              /* replaced by a new connection of the same session */
+    char name[OPT_NAME_MAX + 1]; /* of the worker, "": none */
+    char address[PEER_ADDRESS];  /* for the log */
+    size_t letters;              /* of it in the engine's hands */
+    size_t queued;               /* of those in queues of busy models */
     uint64_t settled[PEER_SETTLED]; /* request ids, a ring */
     size_t settled_next;
 };

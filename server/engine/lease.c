@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "server/engine/closing.h"
+#include "server/engine/events.h"
 #include "server/engine/flow.h"
 #include "server/engine/frames.h"
 #include "server/engine/inside.h"
@@ -237,10 +238,14 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
         member->told = model->losses.count;
         member->resting = false;
     }
+    bool joins = !member->joined;
     alarm_cancel(&engine->alarms, &member->alarm);
     member->joined = true;
     member->away = false;
     round_recount(model);
+    if (joins) {
+        event_worker_joined(member);
+    }
     return OPT_OK;
 }
 
@@ -276,6 +281,12 @@ size_t lease_allowance(const struct peer *peer)
         }
     }
     return allowance;
+}
+
+uint64_t lease_inflight(const struct engine *engine, const struct letter *letter)
+{
+    size_t ordinary = engine->settings.connection_bytes;
+    return letter->allowance > ordinary ? letter->allowance : ordinary;
 }
 
 bool lease_in_use(const struct peer *peer)
@@ -335,6 +346,7 @@ void lease_leave(struct engine *engine, struct member *member)
     barrier_withdraw(engine, member, OPT_ABORTED,
                      "the worker has left the model while it waited at the barrier");
     leave_rounds(engine, member);
+    event_worker_left(member);
     flow_settle(engine, model);
 }
 
@@ -351,6 +363,7 @@ static void fail_round(struct engine *engine, struct model *model, const char *n
     snprintf(why, sizeof why,
              "the round of step %" PRIu64 " failed: worker \"%s\" was lost",
              model->step + 1, name);
+    event_round_failed(model, why);
     stream_fail(engine, model, why);
     for (size_t i = 0; i < model->member_count; i++) {
         withdraw(engine, model->members[i], 0, why);
@@ -382,6 +395,7 @@ void lease_lost(struct engine *engine, struct member *member)
     }
     if (!member->lost) {
         engine->counters.workers_lost++;
+        event_worker_lost(member);
         losses_note(model, member->worker->name);
     }
     barrier_withdraw(engine, member, OPT_ABORTED,
@@ -452,6 +466,7 @@ void lease_closed(struct engine *engine, struct peer *peer, bool expired,
     for (size_t i = engine->model_count; i-- > 0;) {
         struct model *model = engine->numbered[i];
         if (model->creator == peer) {
+            event_model_deleted(model, peer, "its creator vanished");
             flow_delete(engine, model,
                         "whoever created the model vanished before its weights were "
                         "assigned; create it again");

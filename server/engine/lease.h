@@ -83,6 +83,9 @@ uint64_t lease_last_sequence(const struct member *member);
 /* Bytes of data that the peer's connection may have in flight for the models its worker
  * has joined. */
 size_t lease_allowance(const struct peer *peer);
+
+/* What the peer is told of it: bytes that its requests may have in flight. */
+uint64_t lease_inflight(const struct engine *engine, const struct letter *letter);
 /* Whether a batch of an update is reading what the peer's worker is still sending. */
 bool lease_in_use(const struct peer *peer);
 /* Rest: rounds do not wait for it until its next push. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/random.h"
 #include "server/engine/consistency.h"
 #include "server/engine/inside.h"
 #include "server/engine/published.h"
@@ -302,8 +303,8 @@ enum opt_status model_new(struct engine *engine, const struct model_plan *plan,
     model->created = model_print_spec(plan->spec);
     model->canonical = model->created;
     model->pool = version_pool_new(&engine->budget);
-    if (model->name == NULL || model->created == NULL || model->pool == NULL ||
-        !copy_tensors(model, plan) ||
+    if (!opt_random_identity(&model->identity) || model->name == NULL ||
+        model->created == NULL || model->pool == NULL || !copy_tensors(model, plan) ||
         (model->grouping = grouping_new(engine, model->tensor_count)) == NULL ||
         !make_shards(model) || !make_slots(model) || !update_init(model)) {
         goto fail;

@@ -94,7 +94,8 @@ struct waiting {
 
 struct model {
     char *name;
-    uint32_t number;
+    uint32_t number;   /* while this daemon lives */
+    uint64_t identity; /* of its own, unlike its name and its specification */
     struct opt_spec spec;
     const char *canonical; /* the specification's text, of created or of a change */
     char *created;         /* what it was when the model was created */

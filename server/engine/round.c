@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "server/engine/closing.h"
+#include "server/engine/events.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -290,6 +291,7 @@ void round_applied(struct engine *engine, struct model *model)
 
 static void skip(struct engine *engine, struct model *model)
 {
+    event_round_failed(model, "a gradient is not finite, so it was skipped");
     model->rounds_skipped++;
     engine->counters.rounds_skipped++;
     resolve(engine, model, OPT_FATE_SKIPPED);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "server/engine/consistency.h"
+#include "server/engine/events.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -108,6 +109,7 @@ static void end(struct engine *engine, struct model *model, struct errand *erran
     } else if (!create->assigned) {
         model_ready(model);
     }
+    event_model_created(model, letter->peer);
     if (!serve_model_reply(engine, letter, model, create->join, true)) {
         flow_delete(engine, model, "the model could not be created");
     }

@@ -1,4 +1,5 @@
 /* delete — a model and its state go. */
+#include "server/engine/events.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -38,6 +39,7 @@ void serve_delete(struct engine *engine, struct letter *letter)
                     "model \"%s\" is being created by another connection", model->name);
         return;
     }
+    event_model_deleted(model, letter->peer, "asked for");
     flow_delete(engine, model, "the model was deleted");
     engine_reply(letter, OPT_MESSAGE_DELETE);
     engine_return(engine, letter);

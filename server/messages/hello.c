@@ -56,6 +56,9 @@ static void answer(struct engine *engine, struct letter *letter)
     if (beat_ms > lease_ms / BEATS_PER_LEASE) {
         beat_ms = lease_ms / BEATS_PER_LEASE;
     }
+    if (peer->worker != NULL && peer->worker->members != NULL) {
+        letter->allowance = lease_allowance(peer);
+    }
     engine_reply(letter, OPT_MESSAGE_HELLO)->body.hello = (struct opt_hello_reply){
         .protocol = OPT_PROTOCOL,
         .server = "optimd " OPTIMD_VERSION,
@@ -71,10 +74,8 @@ static void answer(struct engine *engine, struct letter *letter)
         .lost = renewed && peer->worker != NULL
                     ? letter_text(letter, peer->worker->lost_why)
                     : "",
+        .inflight_bytes = lease_inflight(engine, letter),
     };
-    if (peer->worker != NULL && peer->worker->members != NULL) {
-        letter->allowance = lease_allowance(peer);
-    }
     engine_return(engine, letter);
 }
 

@@ -15,6 +15,7 @@ struct opt_model_entry serve_summary(const struct model *model)
         .parameters = model->parameters,
         .workers = (uint32_t)model->joined,
         .specification = model->canonical,
+        .identity = model->identity,
     };
 }
 

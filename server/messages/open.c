@@ -48,6 +48,8 @@ bool serve_model_reply(struct engine *engine, struct letter *letter,
         .parameters = model->parameters,
         .workers = (uint32_t)model->joined,
         .specification = letter_text(letter, model->canonical),
+        .identity = model->identity,
+        .inflight_bytes = lease_inflight(engine, letter),
     };
     if (member != NULL) {
         reply.last_sequence = lease_last_sequence(member);

@@ -1,5 +1,6 @@
 /* set — options of a model that runs get other values. */
 #include "server/engine/change.h"
+#include "server/engine/events.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
@@ -8,6 +9,8 @@
 static void answer(struct engine *engine, struct letter *letter,
                    const struct stated *stated)
 {
+    event_options_set(letter->request.body.set.model, letter->peer, stated->step,
+                      stated->text);
     engine_reply(letter, OPT_MESSAGE_SET)->body.set =
         (struct opt_set_reply){ .step = stated->step,
                                 .specification = letter_text(letter, stated->text) };

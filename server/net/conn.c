@@ -33,6 +33,13 @@ static uint64_t now_of(const struct conn *conn)
     return uv_now(&conn->loop->uv);
 }
 
+/* Workers' coming and going is news; observers ask something and go, health checks do
+ * not even ask, and both do so every few seconds. */
+static enum opt_log_level level_of(const struct conn *conn)
+{
+    return conn->is_worker ? OPT_LOG_INFO : OPT_LOG_DEBUG;
+}
+
 /* ------------------------------------------------------------------- letters */
 
 void conn_release(struct conn *conn, struct letter *letter)
@@ -59,11 +66,13 @@ static void on_hello_answered(struct conn *conn, const struct letter *letter)
     const struct opt_hello *hello = &letter->request.body.hello;
     conn->lease_ms = letter->reply.body.hello.lease_ms;
     conn->answer_bytes = hello->max_frame_bytes;
+    conn->beat_ms = letter->reply.body.hello.heartbeat_ms;
     conn->is_worker = hello->worker[0] != '\0';
     snprintf(conn->worker, sizeof(conn->worker), "%s", hello->worker);
-    opt_log(OPT_LOG_INFO, "hello", "peer=%s worker=%s client=%s incarnation=%" PRIu64,
-            conn->address, hello->worker, hello->client,
-            letter->reply.body.hello.incarnation);
+    static struct opt_log_site site;
+    opt_log_limited(&site, level_of(conn), "hello",
+                    "peer=%s worker=%s client=%s incarnation=%" PRIu64, conn->address,
+                    hello->worker, hello->client, letter->reply.body.hello.incarnation);
 }
 
 void conn_returned(struct conn *conn, struct letter *letter)
@@ -135,9 +144,10 @@ static void on_closed(uv_handle_t *handle)
     } else {
         atomic_fetch_sub(&loop->all->connections, 1);
         counter_subtract(COUNTER_CONNECTIONS, 1);
-        opt_log(OPT_LOG_INFO, "connection_closed",
-                "peer=%s worker=%s why=%s frames=%" PRIu64, conn->address, conn->worker,
-                conn->reason, conn->frames);
+        static struct opt_log_site site;
+        opt_log_limited(&site, level_of(conn), "connection_closed",
+                        "peer=%s worker=%s why=%s frames=%" PRIu64, conn->address,
+                        conn->worker, conn->reason, conn->frames);
     }
     loop_ready(loop, conn);
     loop_settle(loop);
@@ -352,6 +362,19 @@ static void check_frame(struct conn *conn, uint64_t now)
     }
 }
 
+static void check_lease(struct conn *conn, uint64_t now)
+{
+    uint64_t silent = now - conn->heard_ms;
+    if (conn->lease_ms > 0 && silent > conn->lease_ms) {
+        counter_add(COUNTER_LEASES_EXPIRED, 1);
+        bid_farewell(conn, true, silent);
+        conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "lease expired",
+                    "silent for %" PRIu64 " ms; the lease of worker %s is %" PRIu32
+                    " ms, send heartbeats",
+                    silent, conn->worker, conn->lease_ms);
+    }
+}
+
 static void check_silence(struct conn *conn, uint64_t now)
 {
     uint64_t silent = now - conn->heard_ms;
@@ -362,19 +385,63 @@ static void check_silence(struct conn *conn, uint64_t now)
                         "no hello within %" PRIu32 " ms", allowed);
         }
     } else if (conn->is_worker) {
-        if (conn->lease_ms > 0 && silent > conn->lease_ms) {
-            counter_add(COUNTER_LEASES_EXPIRED, 1);
-            bid_farewell(conn, true, silent);
-            conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "lease expired",
-                        "silent for %" PRIu64 " ms; the lease of worker %s is %" PRIu32
-                        " ms, send heartbeats",
-                        silent, conn->worker, conn->lease_ms);
-        }
+        check_lease(conn, now);
     } else if (conn->letters == 0 && silent > limits_of(conn)->idle_ms) {
         conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "idle",
                     "nothing asked for %" PRIu64
                     " ms; an observer may be silent for %" PRIu32 " ms",
                     silent, limits_of(conn)->idle_ms);
+    }
+}
+
+/* Tell a peer that is held back that the daemon lives. */
+static void beat(struct conn *conn, uint64_t now)
+{
+    static struct opt_log_site site;
+    if (conn->beaten_ms < conn->paused_ms) {
+        opt_log_limited(&site, OPT_LOG_INFO, "connection_held_back",
+                        "peer=%s worker=%s bytes=%zu requests=%zu why=%s",
+                        conn->address, conn->worker, conn->bytes, conn->letters,
+                        conn->pause == PAUSE_BUDGET ? "inflight"
+                                                    : "connection-inflight");
+    }
+    struct letter *letter = loop_letter(conn->loop, conn, OPT_ERROR_TEXT);
+    if (letter != NULL) {
+        conn->beaten_ms = now;
+        conn->letters++;
+        letter->reply.message = OPT_MESSAGE_HEARTBEAT;
+        send_answer(conn, letter);
+    }
+}
+
+/* A connection that the daemon does not read from, for want of room, cannot be judged
+ * by what it says: its heartbeats lie behind a push, and so does the end of a process
+ * that was killed, because its kernel still has to deliver the push before it. So the
+ * daemon speaks, as often as a worker should. To the peer that says that the daemon
+ * lives. And it finds out about the peer: the kernel answers it with a reset if the
+ * process is gone (RFC 1122, 4.2.2.13), and with an acknowledgement, the sign of life
+ * that stands in for those that are not read, if it is not. A machine that is gone
+ * answers nothing, and its lease ends as ever. A process that is stopped, but not dead,
+ * is found when there is room again; clients that keep within inflight_bytes never get
+ * here. */
+static void watch_held_back(struct conn *conn, uint64_t now)
+{
+    uv_os_fd_t socket;
+    if (uv_fileno(&conn->handle.any, &socket) != 0 || socket_has_ended(socket)) {
+        conn_close(conn, "closed by peer");
+        return;
+    }
+    uint64_t silent = socket_silence_ms(socket);
+    if (silent < now - conn->heard_ms) {
+        conn->heard_ms = now - silent;
+    }
+    if (conn->is_worker) {
+        check_lease(conn, now);
+    }
+    if (conn->state == CONN_OPEN && conn->beat_ms > 0 && send_is_idle(conn) &&
+        now - conn->paused_ms >= conn->beat_ms &&
+        now - conn->beaten_ms >= conn->beat_ms) {
+        beat(conn, now);
     }
 }
 
@@ -410,8 +477,11 @@ void conn_tick(struct conn *conn, uint64_t now_ms)
 {
     switch (conn->state) {
     case CONN_OPEN:
-        if (conn->pause != PAUSE_NONE) {
+        if (conn->loop->stops == 0 && conn->pause != PAUSE_NONE) {
             check_room(conn, now_ms);
+            if (conn->state == CONN_OPEN) {
+                watch_held_back(conn, now_ms);
+            }
         } else if (conn->loop->stops == 0) {
             check_frame(conn, now_ms);
             if (conn->state == CONN_OPEN) {
@@ -461,7 +531,7 @@ static bool equip(struct conn *conn)
     if (farewell == NULL) {
         return false;
     }
-    conn->peer = peer_new();
+    conn->peer = peer_new(conn->address);
     if (conn->peer == NULL) {
         letter_free(farewell);
         return false;

@@ -104,10 +104,12 @@ struct conn {
     /* who it is, and since when (ms of the loop's clock) */
     bool said_hello;
     bool is_worker;
-    uint32_t lease_ms; /* 0 until hello has been answered */
-    uint64_t since_ms; /* connected; later: entered the state it is in */
-    uint64_t heard_ms; /* last byte received, or taken by the peer */
-    uint64_t frame_ms; /* begin of the frame that is being received */
+    uint32_t lease_ms;  /* 0 until hello has been answered, */
+    uint32_t beat_ms;   /* as the time between heartbeats */
+    uint64_t beaten_ms; /* when it was last told that it is held back */
+    uint64_t since_ms;  /* connected; later: entered the state it is in */
+    uint64_t heard_ms;  /* last byte received, or taken by the peer */
+    uint64_t frame_ms;  /* begin of the frame that is being received */
     uint64_t frame_bytes;
     uint64_t written_ms;  /* last progress of writing */
     size_t written_queue; /* what was left to write then */

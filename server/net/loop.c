@@ -80,11 +80,13 @@ static struct conn *longest_without_room(const struct loop *loop)
     return longest;
 }
 
-/* There may be room in the common budget again: first come, first served. */
+/* There may be room in the common budget again: first come, first served. A loop that
+ * stops reads nothing more, so nobody takes room: who waits for it is answered with all
+ * the others. */
 static void share_out_room(struct loop *loop)
 {
     loop->short_of_room = false;
-    while (!loop->short_of_room) {
+    while (!loop->short_of_room && loop->stops == 0) {
         struct conn *conn = longest_without_room(loop);
         if (conn == NULL) {
             return;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
@@ -37,6 +38,26 @@ bool socket_is_local(const struct sockaddr *address)
                 six.sin6_addr.s6_addr[12] == 127);
     }
     return address->sa_family == AF_UNIX;
+}
+
+bool socket_has_ended(int socket)
+{
+    struct pollfd watched = { .fd = socket, .events = POLLRDHUP };
+    return poll(&watched, 1, 0) > 0 &&
+           (watched.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+uint64_t socket_silence_ms(int socket)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof(info);
+    memset(&info, 0, sizeof(info));
+    if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+        return 0;
+    }
+    return info.tcpi_last_ack_recv < info.tcpi_last_data_recv
+               ? info.tcpi_last_ack_recv
+               : info.tcpi_last_data_recv;
 }
 
 void socket_name(const struct sockaddr *address, char *out, size_t size)

@@ -12,6 +12,14 @@
 /* Whether only this machine can reach the address. */
 bool socket_is_local(const struct sockaddr *address);
 
+/* Of a connection that is not read from: whether its peer has closed it, or is gone. */
+bool socket_has_ended(int socket);
+
+/* For how many milliseconds the peer's machine has confirmed nothing and sent nothing;
+ * 0 where that is not known, as of a peer on this machine's Unix sockets. Something
+ * must be sent from time to time, or an idle peer looks silent. */
+uint64_t socket_silence_ms(int socket);
+
 /* "127.0.0.1:7070", "[::1]:7070", "unix:/run/optimd.sock"; the empty text for another
  * family. */
 void socket_name(const struct sockaddr *address, char *out, size_t size);

@@ -5,8 +5,10 @@
  * Gradients are whole numbers, applied by sgd with learning rate 1 and summed, so that
  * the weights tell which pushes took effect.
  */
+#define _GNU_SOURCE /* unshare */
 #include <criterion/criterion.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -74,6 +76,126 @@ static void await_counter(struct optclient *client, const char *name, uint64_t v
     while (test_counter(client, name) < value) {
         cr_assert_lt(test_now_ms(), limit, "%s is not %lu", name, (unsigned long)value);
     }
+}
+
+/* ---------------------------------------------------------------- names */
+
+/* Process 1 of a namespace of its own, as in a container that has the host's name. It
+ * lets the library choose its worker's name, and pushes when all are there. */
+static int first_process(const struct daemon_process *daemon, int there, int go)
+{
+    struct optclient_options options = test_options();
+    const uint64_t elements = ELEMENTS;
+    const struct optclient_tensor tensor = { .name = "w",
+                                             .shape = &elements,
+                                             .rank = 1 };
+    const struct optclient_policy policy = { .mode = OPTCLIENT_ASYNC };
+    float gradient[ELEMENTS];
+    struct optclient_values values = { .values = gradient };
+    struct optclient_model *model;
+    char byte = getpid() == 1;
+    fill(gradient, 1);
+    struct optclient *client = test_connect(daemon->address, &options);
+    require(optclient_create(client, "m", specification, &policy, &tensor, 1, NULL,
+                             &model) == OPTCLIENT_OK);
+    require(write(there, &byte, 1) == 1 && read(go, &byte, 1) == 1);
+    return optclient_push(model, &values, 1, NULL, NULL) == OPTCLIENT_OK ? 0 : 1;
+}
+
+Test(incarnations, processes_of_one_number_on_one_host_have_names_of_their_own,
+     .timeout = 60)
+{
+    struct daemon_process daemon;
+    int there[2], go[2], status;
+    pid_t children[2];
+    char bytes[2] = { 0 };
+    daemon_start(&daemon, NULL);
+    cr_assert(pipe(there) == 0 && pipe(go) == 0);
+    for (int i = 0; i < 2; i++) {
+        children[i] = fork();
+        if (children[i] == 0) {
+            /* Where it is not allowed, they are told apart by their numbers. */
+            (void)unshare(CLONE_NEWPID);
+            pid_t first = fork();
+            if (first == 0) {
+                _exit(first_process(&daemon, there[1], go[0]));
+            }
+            waitpid(first, &status, 0);
+            _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 3);
+        }
+        cr_assert_eq(read(there[0], &bytes[i], 1), 1);
+    }
+    cr_assert_eq(write(go[1], bytes, 2), 2);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(waitpid(children[i], &status, 0), children[i]);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+                  "worker %d was replaced by the other", i);
+    }
+    for (int i = 0; i < 2; i++) {
+        close(there[i]);
+        close(go[i]);
+    }
+    daemon_stop(&daemon);
+}
+
+/* ---------------------------------------------------------------- which model it is */
+
+Test(incarnations, a_worker_keeps_its_model_over_a_change_of_options, .timeout = 60)
+{
+    struct daemon_process daemon;
+    daemon_start(&daemon, NULL);
+    struct proxy *proxy = proxy_start(daemon.port);
+    float gradient[ELEMENTS];
+    struct optclient_values values = { .values = gradient };
+    fill(gradient, 1);
+    struct optclient *worker = connect_to(proxy_address(proxy), "w");
+    struct optclient_model *model = join(worker, ELEMENTS, 1);
+    expect_ok(optclient_push(model, &values, 1, NULL, NULL));
+    struct optclient *person = connect_directly(&daemon, "");
+    expect_ok(optclient_set(person, "m", "lr=2", 0, NULL));
+    proxy_cut_after(proxy, 1, 0);
+    expect_ok(optclient_push(model, &values, 1, NULL, NULL));
+    cr_assert_eq(proxy_cuts(proxy), 1);
+    expect_sum(model, 3);
+    /* And after it was taken for dead; it can be opened by its own text or the new one.
+     */
+    struct optclient *new = connect_directly(&daemon, "w");
+    expect_sum(join(new, ELEMENTS, 1), 3);
+    optclient_close(new);
+    optclient_close(worker);
+    optclient_close(person);
+    proxy_stop(proxy);
+    daemon_stop(&daemon);
+}
+
+/* Same name, same definition, same number of updates, other weights. */
+Test(incarnations, a_model_made_anew_is_not_taken_for_the_one_before, .timeout = 60)
+{
+    struct daemon_process daemon;
+    daemon_start(&daemon, NULL);
+    struct proxy *proxy = proxy_start(daemon.port);
+    float gradient[ELEMENTS];
+    struct optclient_values values = { .values = gradient };
+    fill(gradient, 1);
+    struct optclient *worker = connect_directly(&daemon, "w");
+    struct optclient_model *model = join(worker, ELEMENTS, 1), *watched;
+    expect_ok(optclient_push(model, &values, 1, NULL, NULL));
+    struct optclient *watcher = connect_to(proxy_address(proxy), "");
+    expect_ok(optclient_open(watcher, "m", 0, &watched));
+    expect_sum(watched, 1);
+    expect_ok(optclient_delete(worker, "m"));
+    optclient_model_close(model);
+    fill(gradient, 5);
+    model = join(worker, ELEMENTS, 1);
+    expect_ok(optclient_push(model, &values, 1, NULL, NULL));
+    proxy_cut_after(proxy, 1, 0);
+    expect_status(optclient_pull(watched, &values, 1, NULL, NULL), OPTCLIENT_NOT_FOUND);
+    cr_assert_not_null(strstr(optclient_error(), "another one has its name"), "%s",
+                       optclient_error());
+    optclient_close(watcher);
+    optclient_close(worker);
+    proxy_stop(proxy);
+    daemon_stop(&daemon);
 }
 
 /* ---------------------------------------------------------------- replaced */

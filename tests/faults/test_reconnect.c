@@ -341,6 +341,7 @@ static enum fake_action says_what_became_of_three(struct fake_conn *conn,
                                                    .last_sequence = 2,
                                                    .tensors = 2,
                                                    .specification = "sgd(lr=1)",
+                                                   .identity = 1, /* the first made */
                                                    .settled = settled,
                                                    .settled_count = 2 } };
         fake_reply(conn, &reply, NULL, 0);
@@ -475,13 +476,14 @@ Test(reconnect, does_not_take_another_model_of_the_same_name_for_its_own)
     struct optclient_model *model = test_create(client, "m", &shapes);
     struct optclient_values *values = values_new(&shapes);
     expect_ok(optclient_push(model, values, 2, NULL, NULL));
-    /* The same definition, but without the update that this client has seen. */
+    /* The same definition, and as many updates as this client has seen. */
     expect_ok(optclient_delete(other, "m"));
-    test_create(other, "m", &shapes);
+    struct optclient_model *another = test_create(other, "m", &shapes);
+    expect_ok(optclient_push(another, values, 2, NULL, NULL));
     fake_server_cut(server);
     cr_assert(fake_server_wait_connections(server, 4));
     expect_status(optclient_push(model, values, 2, NULL, NULL), OPTCLIENT_NOT_FOUND);
-    expect_words("updates");
+    expect_words("another one has its name");
     optclient_close(client);
     optclient_close(other);
     fake_server_stop(server);

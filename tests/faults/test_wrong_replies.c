@@ -301,8 +301,8 @@ Test(wrong_replies, that_break_the_stream_cost_a_connection_and_nothing_else)
     static const uint8_t stranger[] = {
         6, 0, 0, 0, 0x08, 0xE7, 0x07, 0xB2, 0x01, 0x00
     };
-    /* id absent, body heartbeat. */
-    static const uint8_t nameless[] = { 3, 0, 0, 0, 0xB2, 0x01, 0x00 };
+    /* id absent, body leave (field 21). */
+    static const uint8_t nameless[] = { 3, 0, 0, 0, 0xAA, 0x01, 0x00 };
     const struct garbage garbages[] = { { too_long, sizeof(too_long) },
                                         { empty, sizeof(empty) },
                                         { noise, sizeof(noise) },
@@ -316,6 +316,28 @@ Test(wrong_replies, that_break_the_stream_cost_a_connection_and_nothing_else)
         cr_assert_eq(fake_server_connections(scene.server), 2, "garbage %zu", i);
         scene_close(&scene);
     }
+}
+
+/* The only answer that needs no question: the daemon reads nothing for now, but lives.
+ */
+static enum fake_action say_alive(struct fake_conn *conn,
+                                  const struct opt_request *request,
+                                  const uint8_t *data, size_t data_size, void *context)
+{
+    static const uint8_t alive[] = { 3, 0, 0, 0, 0xB2, 0x01, 0x00 };
+    (void)data, (void)data_size, (void)context;
+    if (request->message == OPT_MESSAGE_PUSH) {
+        fake_send(conn, alive, sizeof(alive));
+    }
+    return FAKE_SERVE;
+}
+
+Test(wrong_replies, are_not_those_that_say_that_the_daemon_lives)
+{
+    struct scene scene = scene_open(say_alive, NULL, NULL);
+    expect_ok(push(&scene));
+    cr_assert_eq(fake_server_connections(scene.server), 1);
+    scene_close(&scene);
 }
 
 static enum fake_action answer_twice(struct fake_conn *conn,
