@@ -33,11 +33,12 @@ static uint64_t now_of(const struct conn *conn)
     return uv_now(&conn->loop->uv);
 }
 
-/* Workers' coming and going is news; observers ask something and go, health checks do
- * not even ask, and both do so every few seconds. */
-static enum opt_log_level level_of(const struct conn *conn)
+/* Workers' coming and going is news, and so is whom the daemon sends away; observers
+ * ask something and go, health checks do not even ask, and both do so every few
+ * seconds. */
+static enum opt_log_level level_of(const struct conn *conn, bool news)
 {
-    return conn->is_worker ? OPT_LOG_INFO : OPT_LOG_DEBUG;
+    return conn->is_worker || news ? OPT_LOG_INFO : OPT_LOG_DEBUG;
 }
 
 /* ------------------------------------------------------------------- letters */
@@ -70,7 +71,7 @@ static void on_hello_answered(struct conn *conn, const struct letter *letter)
     conn->is_worker = hello->worker[0] != '\0';
     snprintf(conn->worker, sizeof(conn->worker), "%s", hello->worker);
     static struct opt_log_site site;
-    opt_log_limited(&site, level_of(conn), "hello",
+    opt_log_limited(&site, level_of(conn, false), "hello",
                     "peer=%s worker=%s client=%s incarnation=%" PRIu64, conn->address,
                     hello->worker, hello->client, letter->reply.body.hello.incarnation);
 }
@@ -103,6 +104,7 @@ void conn_returned(struct conn *conn, struct letter *letter)
     }
     share_note(conn, letter);
     bool hang_up = letter->hang_up;
+    conn->left = conn->left || hang_up;
     send_answer(conn, letter);
     if (hang_up) {
         conn_end(conn, "goodbye");
@@ -145,7 +147,7 @@ static void on_closed(uv_handle_t *handle)
         atomic_fetch_sub(&loop->all->connections, 1);
         counter_subtract(COUNTER_CONNECTIONS, 1);
         static struct opt_log_site site;
-        opt_log_limited(&site, level_of(conn), "connection_closed",
+        opt_log_limited(&site, level_of(conn, !conn->left), "connection_closed",
                         "peer=%s worker=%s why=%s frames=%" PRIu64, conn->address,
                         conn->worker, conn->reason, conn->frames);
     }
@@ -303,6 +305,7 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer)
     struct conn *conn = stream->data;
     struct loop *loop = conn->loop;
     if (size < 0) {
+        conn->left = true;
         conn_close(conn, size == UV_EOF ? "closed by peer" : uv_err_name((int)size));
     } else if (size > 0 && conn->state == CONN_OPEN) {
         receive(conn, (size_t)size);

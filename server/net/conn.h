@@ -60,6 +60,7 @@ struct conn {
     enum conn_state state;
     bool closed;        /* the handle is */
     bool refused;       /* was over the limit of connections */
+    bool left;          /* the peer went by itself */
     const char *reason; /* why it ended, for the log */
     char address[CONN_ADDRESS];
     uint64_t answer_bytes;    /* longest frame that the peer takes */

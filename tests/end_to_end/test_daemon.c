@@ -410,7 +410,7 @@ Test(daemon, tells_the_connection_that_is_one_too_many)
     int first = raw_connect(daemon.port);
     raw_hello(first, "");
     int second = raw_connect(daemon.port);
-    raw_hello(second, "");
+    raw_hello(second, "w");
     int third = raw_connect(daemon.port);
     raw_expect_error(third, 0, OPT_RESOURCE_EXHAUSTED, "2 connections");
     cr_expect(raw_closed(third, WAIT_MS));

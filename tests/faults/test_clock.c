@@ -127,7 +127,7 @@ static void expect_stamp(const struct clock_test *test, int offset_s)
     struct optclient_options options = test_options();
     char address[32];
     snprintf(address, sizeof(address), "127.0.0.1:%u", (unsigned)test->daemon.port);
-    options.worker = "";
+    options.worker = "passing";
     time_t then = time(NULL) + offset_s;
     struct tm utc;
     gmtime_r(&then, &utc);
