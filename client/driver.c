@@ -63,9 +63,10 @@ static void doze(struct optclient_call *call)
 {
     struct optclient *client = call->client;
     short events = exchange_has_more(client) ? POLLIN | POLLOUT : POLLIN;
-    struct pollfd watched[2] = { { .fd = client->uplink->fd, .events = events },
+    struct pollfd watched[2] = { { .fd = client->uplink->transport.fd,
+                                   .events = events },
                                  { .fd = client->nudge, .events = POLLIN } };
-    int ms = ms_left(call);
+    int ms = uplink_holds(client->uplink) ? 0 : ms_left(call);
     client->driver_events = events;
     int paused = session_pause(client);
     int due = look(client, watched, ms);

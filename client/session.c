@@ -446,6 +446,10 @@ static bool rest(struct optclient *client)
     uint64_t next = next_due(client);
     uint64_t ms = next <= now ? 0 : (next - now + NS_PER_MS - 1) / NS_PER_MS;
     uint64_t most = client->wake < 0 ? DEAF_MS : SESSION_REST_MS;
+    const struct uplink *uplink = client->uplink;
+    bool holds =
+        uplink != NULL && (uplink->watched & EPOLLIN) != 0 && uplink_holds(uplink);
+    most = holds ? 0 : most;
     client->sleeps_until_ns = next;
     int paused = session_pause(client);
     int due = poll(watched, 2, (int)(ms < most ? ms : most));
@@ -458,7 +462,7 @@ static bool rest(struct optclient *client)
         session_robbed(client);
         return false;
     }
-    return due > 0 && watched[1].revents != 0;
+    return holds || (due > 0 && watched[1].revents != 0);
 }
 
 static void *session_thread(void *argument)

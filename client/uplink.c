@@ -1,79 +1,21 @@
-#define _GNU_SOURCE /* POLLRDHUP */
 #include "client/uplink.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <linux/sockios.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "client/resolver.h"
-#include "common/optim/options.h"
-
 enum {
-    /* Most pieces that one sendmsg takes (IOV_MAX of Linux). */
-    PIECES_AT_ONCE = 1024,
     HEAD_CAPACITY = 64 << 10,
     /* What is left of it when no other frame is begun: most need less. */
     HEAD_SPARE = UPLINK_COPY_BYTES + (4 << 10),
     /* Read at most that much before others have their turn at the lock. */
     READ_BYTES = 1 << 20,
     NOWHERE_BYTES = 64 << 10,
-    /* A daemon whose machine is gone is found dead after as much silence. */
-    USER_TIMEOUT_MS = 10000,
-    KEEPALIVE_IDLE_S = 5,
-    KEEPALIVE_INTERVAL_S = 2,
-    KEEPALIVE_COUNT = 3,
     ALIGNMENT = 64
 };
-
-static bool is_loopback(const struct sockaddr *address)
-{
-    if (address->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const void *)address;
-        return ntohl(in->sin_addr.s_addr) >> 24 == 127;
-    }
-    if (address->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const void *)address;
-        return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-    }
-    return false;
-}
-
-static void set(int fd, int level, int option, int value)
-{
-    (void)setsockopt(fd, level, option, &value, sizeof(value));
-}
-
-/* Improvements only: where they are not to be had, the connection works without. */
-static void tune(int fd, const struct sockaddr *address)
-{
-    if (address->sa_family == AF_UNIX) {
-        return;
-    }
-    set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
-    set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT);
-    set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS);
-    if (is_loopback(address)) {
-        /* A pacing algorithm such as bbr, often the system's default, halves the
-         * throughput where there is no network to be careful with. */
-        static const char algorithm[] = "cubic";
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, algorithm,
-                         sizeof(algorithm) - 1);
-    }
-}
 
 static void uplink_free(struct uplink *uplink)
 {
@@ -92,7 +34,7 @@ static struct uplink *uplink_new(void)
     if (uplink == NULL) {
         return NULL;
     }
-    uplink->fd = -1;
+    uplink->transport.fd = -1;
     uplink->bell = -1;
     uplink->timer = -1;
     uplink->head_capacity = HEAD_CAPACITY;
@@ -100,8 +42,7 @@ static struct uplink *uplink_new(void)
     uplink->pieces = malloc((1 + OPT_SEGMENTS_MAX) * sizeof(*uplink->pieces));
     uplink->ahead = malloc(OPT_FRAME_AHEAD);
     uplink->reader = opt_frame_reader_new((struct opt_frame_limits){
-        .frame_bytes = OPT_FRAME_BYTES,
-        .header_bytes = OPT_HEADER_BYTES + OPT_EXPRESSION_BYTES });
+        .frame_bytes = OPT_FRAME_BYTES, .header_bytes = OPT_HEADER_BYTES });
     if (uplink->head == NULL || uplink->pieces == NULL || uplink->ahead == NULL ||
         uplink->reader == NULL) {
         uplink_free(uplink);
@@ -140,23 +81,6 @@ static bool hang_bell(struct uplink *uplink, int fd)
     return hung;
 }
 
-/* OPT_UNAVAILABLE if to try again may help: a daemon that is not there yet makes its
- * socket, or the folder of it, when it starts. */
-static enum opt_status connect_status(int code)
-{
-    switch (code) {
-    case EACCES:
-        return OPT_PERMISSION_DENIED;
-    case ENOTDIR:
-    case ELOOP:
-    case EPROTOTYPE:
-    case EAFNOSUPPORT:
-        return OPT_FAILED_PRECONDITION;
-    default:
-        return OPT_UNAVAILABLE;
-    }
-}
-
 struct uplink *uplink_connect(const struct route *route, struct opt_error *error)
 {
     struct uplink *uplink = uplink_new();
@@ -164,42 +88,23 @@ struct uplink *uplink_connect(const struct route *route, struct opt_error *error
         opt_fail(error, OPT_UNAVAILABLE, "no memory for a connection");
         return NULL;
     }
-    const struct sockaddr *address = (const struct sockaddr *)&route->address;
-    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        opt_fail(error, OPT_UNAVAILABLE, "cannot make a socket: %s", strerror(errno));
+    struct transport *transport = &uplink->transport;
+    if (transport_connect(transport, route, error) != OPT_OK) {
         uplink_free(uplink);
         return NULL;
     }
-    tune(fd, address);
-    if (connect(fd, address, route->size) != 0 && errno != EINPROGRESS) {
-        opt_fail(error, connect_status(errno), "connect: %s", strerror(errno));
-        goto fail;
-    }
-    if (!hang_bell(uplink, fd)) {
+    if (!hang_bell(uplink, transport->fd)) {
         opt_fail(error, OPT_UNAVAILABLE, "cannot watch a socket: %s", strerror(errno));
-        goto fail;
+        transport->kind->close(transport);
+        uplink_free(uplink);
+        return NULL;
     }
-    uplink->fd = fd;
     return uplink;
-
-fail:
-    close(fd);
-    uplink_free(uplink);
-    return NULL;
 }
 
 enum opt_status uplink_connected(struct uplink *uplink, struct opt_error *error)
 {
-    int code = 0;
-    socklen_t size = sizeof(code);
-    if (getsockopt(uplink->fd, SOL_SOCKET, SO_ERROR, &code, &size) != 0) {
-        code = errno;
-    }
-    if (code != 0) {
-        return opt_fail(error, OPT_UNAVAILABLE, "connect: %s", strerror(code));
-    }
-    return OPT_OK;
+    return uplink->transport.kind->connected(&uplink->transport, error);
 }
 
 bool uplink_watch(struct uplink *uplink, uint32_t events)
@@ -209,7 +114,7 @@ bool uplink_watch(struct uplink *uplink, uint32_t events)
     }
     uplink->watched = events;
     struct epoll_event event = { .events = events };
-    return epoll_ctl(uplink->bell, EPOLL_CTL_MOD, uplink->fd, &event) == 0;
+    return epoll_ctl(uplink->bell, EPOLL_CTL_MOD, uplink->transport.fd, &event) == 0;
 }
 
 void uplink_tell_in(struct uplink *uplink, uint32_t us)
@@ -242,8 +147,7 @@ void uplink_close(struct uplink *uplink)
         return;
     }
     unhang_bell(uplink);
-    uplink_drop_files(uplink);
-    close(uplink->fd);
+    uplink->transport.kind->close(&uplink->transport);
     uplink_free(uplink);
 }
 
@@ -266,11 +170,7 @@ bool uplink_joins(const struct uplink *uplink)
 
 uint64_t uplink_pending(const struct uplink *uplink)
 {
-    int pending = 0;
-    if (ioctl(uplink->fd, SIOCOUTQ, &pending) != 0 || pending < 0) {
-        return 0;
-    }
-    return (uint64_t)pending;
+    return uplink->transport.kind->pending(&uplink->transport);
 }
 
 /* Room for size more bytes in the head, behind what is used of it. */
@@ -384,13 +284,11 @@ static void advance(struct uplink *uplink, size_t sent)
 
 enum uplink_flow uplink_flush(struct uplink *uplink, struct opt_error *error)
 {
+    struct transport *transport = &uplink->transport;
     while (uplink_sending(uplink)) {
-        size_t pieces = uplink->piece_count - uplink->piece_sent;
-        struct msghdr message = {
-            .msg_iov = &uplink->pieces[uplink->piece_sent],
-            .msg_iovlen = pieces < PIECES_AT_ONCE ? pieces : PIECES_AT_ONCE,
-        };
-        ssize_t sent = sendmsg(uplink->fd, &message, MSG_NOSIGNAL);
+        ssize_t sent =
+            transport->kind->write(transport, &uplink->pieces[uplink->piece_sent],
+                                   uplink->piece_count - uplink->piece_sent);
         if (sent >= 0) {
             advance(uplink, (size_t)sent);
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
@@ -433,22 +331,17 @@ bool uplink_release(struct uplink *uplink)
 
 bool uplink_alive(const struct uplink *uplink)
 {
-    struct pollfd watched = { .fd = uplink->fd, .events = POLLRDHUP };
-    /* What the caller has read in shared memory was read before this looks. */
-    atomic_thread_fence(memory_order_acquire);
-    return poll(&watched, 1, 0) >= 0 &&
-           (watched.revents & (POLLRDHUP | POLLHUP | POLLERR)) == 0;
+    return uplink->transport.kind->alive(&uplink->transport);
+}
+
+bool uplink_holds(const struct uplink *uplink)
+{
+    return uplink->transport.kind->holds(&uplink->transport);
 }
 
 int uplink_take_file(struct uplink *uplink)
 {
-    if (uplink->file_count == 0) {
-        return -1;
-    }
-    int file = uplink->files[0];
-    uplink->file_count--;
-    memmove(uplink->files, uplink->files + 1, uplink->file_count * sizeof(file));
-    return file;
+    return transport_take_file(&uplink->transport);
 }
 
 void uplink_drop_files(struct uplink *uplink)
@@ -456,48 +349,6 @@ void uplink_drop_files(struct uplink *uplink)
     for (int file; (file = uplink_take_file(uplink)) >= 0;) {
         close(file);
     }
-}
-
-/* Keep the descriptors that came with a message; those that are too many are closed. */
-static void keep_files(struct uplink *uplink, struct msghdr *message)
-{
-    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part != NULL;
-         part = CMSG_NXTHDR(message, part)) {
-        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) {
-            continue;
-        }
-        size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
-            int file;
-            memcpy(&file, CMSG_DATA(part) + i * sizeof(file), sizeof(file));
-            if (uplink->file_count < UPLINK_FILES) {
-                uplink->files[uplink->file_count++] = file;
-            } else {
-                close(file);
-            }
-        }
-    }
-}
-
-static ssize_t receive(struct uplink *uplink, uint8_t *base, size_t size)
-{
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(UPLINK_FILES * sizeof(int))];
-    } control;
-    struct iovec part = { .iov_base = base, .iov_len = size };
-    struct msghdr message = { .msg_iov = &part,
-                              .msg_iovlen = 1,
-                              .msg_control = control.bytes,
-                              .msg_controllen = sizeof(control.bytes) };
-    ssize_t received;
-    do {
-        received = recvmsg(uplink->fd, &message, MSG_CMSG_CLOEXEC);
-    } while (received < 0 && errno == EINTR);
-    if (received > 0 && message.msg_controllen > 0) {
-        keep_files(uplink, &message);
-    }
-    return received;
 }
 
 enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error)
@@ -516,11 +367,12 @@ enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error)
         size = size < NOWHERE_BYTES ? size : NOWHERE_BYTES;
     }
     size = size < READ_BYTES ? size : READ_BYTES;
-    ssize_t received = receive(uplink, base, size);
+    struct transport *transport = &uplink->transport;
+    ssize_t received = transport->kind->read(transport, base, size);
     if (received > 0) {
         opt_frame_received(uplink->reader, (size_t)received);
         uplink->bytes_received += (uint64_t)received;
-        uplink->drained = (size_t)received < size;
+        uplink->drained = (size_t)received < size && !transport->kind->holds(transport);
         return UPLINK_DONE;
     }
     if (received == 0) {

@@ -1,5 +1,5 @@
-/* uplink — one connection to the daemon: a socket, the frames on their way out, the
- * reader of frames coming in.
+/* uplink — one connection to the daemon: what carries its bytes (transport.h), the
+ * frames on their way out, the reader of frames coming in.
  *
  * Bytes only; what they mean is the session's business. What is going out is a list of
  * pieces of memory: header parts and short values, which live here one behind the
@@ -19,17 +19,16 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "client/transport.h"
 #include "common/frame.h"
 #include "common/status.h"
 #include "common/wire.h"
 
 struct route; /* resolver.h */
 
-enum { UPLINK_FILES = 4 };
-
 struct uplink {
-    int fd;
-    int bell;          /* epoll: readable when a watched event of fd is due */
+    struct transport transport;
+    int bell;          /* epoll: readable when a watched event of it is due */
     uint32_t watched;  /* these events, EPOLLIN and EPOLLOUT */
     int timer;         /* timerfd that rings the bell as well */
     uint32_t timed_us; /* it is set to so many, or has rung; 0: neither */
@@ -45,12 +44,10 @@ struct uplink {
     size_t values_capacity;
 
     /* the frame coming in */
-    bool skipping;           /* its data's place is gone: read it and throw it away */
-    uint8_t *nowhere;        /* to here */
-    uint8_t *ahead;          /* lent to the reader, for several short frames */
-    bool drained;            /* the last read got all there was */
-    int files[UPLINK_FILES]; /* that have come with it, over a Unix socket, */
-    size_t file_count;       /* oldest first */
+    bool skipping;    /* its data's place is gone: read it and throw it away */
+    uint8_t *nowhere; /* to here */
+    uint8_t *ahead;   /* lent to the reader, for several short frames */
+    bool drained;     /* the last read got all there was */
 
     uint64_t bytes_sent;
     uint64_t bytes_received;
@@ -125,6 +122,9 @@ bool uplink_release(struct uplink *uplink);
 
 /* Whether the connection has not ended, as far as can be seen here. */
 bool uplink_alive(const struct uplink *uplink);
+
+/* Whether bytes can be read although the socket does not tell of them. */
+bool uplink_holds(const struct uplink *uplink);
 
 /* The oldest descriptor that has come and has not been taken, now the caller's; -1:
  * there is none. */
