@@ -94,6 +94,13 @@ CLIENT_SOURCES := $(wildcard client/*.c)
 TEST_FOLDERS := tests tests/end_to_end tests/faults
 TEST_SOURCES := $(wildcard $(TEST_FOLDERS:=/test_*.c))
 TEST_SHARED_SOURCES := $(filter-out $(TEST_SOURCES),$(wildcard $(TEST_FOLDERS:=/*.c)))
+# One program has a world of its own in place of the system's threads, clock and sockets.
+FATES_SOURCES := $(wildcard tests/fates/*.c)
+FATES_WRAPS := letter_data clock_gettime getrandom poll read close ioctl socket connect \
+	getsockopt setsockopt getpeername sendmsg recvmsg epoll_create1 epoll_ctl eventfd \
+	eventfd_read eventfd_write timerfd_create timerfd_settime pthread_create \
+	pthread_join pthread_self pthread_mutex_lock pthread_cond_wait \
+	pthread_cond_timedwait pthread_cond_signal pthread_cond_broadcast
 # A bench_*.c is a program too, and so is a fuzz_*.c; golden.c is one with its helpers.
 BENCH_SOURCES := $(wildcard tests/bench/bench_*.c)
 BENCH_KERNEL_SOURCES := tests/bench/hand_fused.c
@@ -126,6 +133,8 @@ CLIENT_LINKS := $(BUILD)/liboptclient.so.$(ABI) $(BUILD)/liboptclient.so
 DAEMON := $(BUILD)/optimd
 CTL := $(BUILD)/optctl
 TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TEST_SOURCES))
+# (ThreadSanitizer knows no threads but the system's.)
+FATES_PROGRAM := $(if $(findstring thread,$(SANITIZE)),,$(BUILD)/tests/fates/test_fates)
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
 FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 GOLDEN_PROGRAM := $(if $(GOLDEN_SOURCES),$(BUILD)/golden)
@@ -312,6 +321,9 @@ endef
 
 $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(call object,$(TEST_SHARED_SOURCES)) $(PARTS)
 	$(link)
+$(BUILD)/tests/fates/test_fates: private OUR_LDFLAGS += $(FATES_WRAPS:%=-Wl,--wrap=%)
+$(BUILD)/tests/fates/test_fates: $(call object,$(FATES_SOURCES)) $(PARTS)
+	$(link)
 $(BUILD)/golden: $(call object,$(GOLDEN_SOURCES)) $(PARTS)
 	$(link)
 $(SOAK_PROGRAM): $(call object,$(SOAK_SOURCES)) $(PARTS)
@@ -345,7 +357,7 @@ test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...:
 	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
 
 .PHONY: test-programs
-test-programs: all $(TEST_PROGRAMS) $(GOLDEN_PROGRAM) $(SOAK_PROGRAM) $(BUILD)/tables $(MINIMAL) $(PYTHON_PROTO)
+test-programs: all $(TEST_PROGRAMS) $(FATES_PROGRAM) $(GOLDEN_PROGRAM) $(SOAK_PROGRAM) $(BUILD)/tables $(MINIMAL) $(PYTHON_PROTO)
 
 .PHONY: tables
 tables: ## write the tables of rules and options into docs/optimizers.md and the manual
