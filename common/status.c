@@ -34,17 +34,9 @@ const char *opt_status_name(enum opt_status status)
     return names[status];
 }
 
-enum opt_status opt_fail(struct opt_error *error, enum opt_status status,
-                         const char *format, ...)
+static void write_text(struct opt_error *error, const char *format, va_list arguments)
 {
-    if (error == NULL) {
-        return status;
-    }
-    error->status = status;
-    va_list arguments;
-    va_start(arguments, format);
     int length = vsnprintf(error->text, sizeof(error->text), format, arguments);
-    va_end(arguments);
     if (length < 0) {
         error->text[0] = '\0';
     } else if ((size_t)length >= sizeof(error->text)) {
@@ -54,6 +46,40 @@ enum opt_status opt_fail(struct opt_error *error, enum opt_status status,
             end--;
         }
         memcpy(error->text + end, "...", sizeof("..."));
+    }
+}
+
+static void set(struct opt_error *error, enum opt_status status, enum opt_detail detail)
+{
+    error->status = status;
+    error->detail = detail;
+    error->fate = OPT_FATE_UNKNOWN;
+    error->shards_applied = 0;
+    error->shards = 0;
+}
+
+enum opt_status opt_fail(struct opt_error *error, enum opt_status status,
+                         const char *format, ...)
+{
+    if (error != NULL) {
+        va_list arguments;
+        va_start(arguments, format);
+        write_text(error, format, arguments);
+        va_end(arguments);
+        set(error, status, OPT_DETAIL_NONE);
+    }
+    return status;
+}
+
+enum opt_status opt_fail_as(struct opt_error *error, enum opt_status status,
+                            enum opt_detail detail, const char *format, ...)
+{
+    if (error != NULL) {
+        va_list arguments;
+        va_start(arguments, format);
+        write_text(error, format, arguments);
+        va_end(arguments);
+        set(error, status, detail);
     }
     return status;
 }

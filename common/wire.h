@@ -89,14 +89,6 @@ enum opt_mode { OPT_SYNC = 0, OPT_ASYNC = 1, OPT_BOUNDED = 2 };
 enum opt_loss { OPT_LOSS_SHRINK = 0, OPT_LOSS_WAIT = 1, OPT_LOSS_FAIL = 2 };
 enum opt_atomic { OPT_ATOMIC_DEFAULT = 0, OPT_ATOMIC_ROUND = 1, OPT_ATOMIC_SHARD = 2 };
 enum opt_form { OPT_FORM_MEAN = 0, OPT_FORM_SUM = 1 };
-enum opt_fate {
-    OPT_FATE_UNKNOWN = 0,
-    OPT_FATE_APPLIED = 1,
-    OPT_FATE_DUPLICATE = 2,
-    OPT_FATE_DROPPED = 3,
-    OPT_FATE_SKIPPED = 4,
-    OPT_FATE_REFUSED = 5 /* only of a settled push: it was answered with an error */
-};
 
 struct opt_segment {
     uint32_t tensor; /* position in the model */
@@ -253,6 +245,9 @@ struct opt_error_reply {
     enum opt_status status;
     const char *text;
     uint32_t retry_after_ms;
+    enum opt_fate fate; /* of a push */
+    uint64_t shards_applied, shards;
+    enum opt_detail detail;
 };
 struct opt_hello_reply {
     uint32_t protocol;
@@ -273,7 +268,8 @@ struct opt_settled {
     uint64_t sequence;
     enum opt_fate fate;
     uint64_t step;
-    enum opt_status status; /* REFUSED: of the error */
+    enum opt_status status;  /* REFUSED, IN_PART: of the error */
+    uint64_t shards_applied; /* IN_PART */
 };
 struct opt_model_reply {
     uint32_t model;

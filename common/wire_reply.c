@@ -15,12 +15,18 @@ struct context {
 
 static void read_error(const Optimd__V1__Error *from, struct opt_error_reply *to)
 {
-    /* A code that this version does not know is an error all the same. */
+    /* What this version does not know is an error all the same. */
     bool known = from->code > OPT_OK && from->code < OPT_STATUS_COUNT;
-    *to = (struct opt_error_reply){ .status = known ? (enum opt_status)from->code
-                                                    : OPT_UNKNOWN,
-                                    .text = from->message,
-                                    .retry_after_ms = from->retry_after_ms };
+    unsigned detail = (unsigned)from->detail, fate = (unsigned)from->fate;
+    *to = (struct opt_error_reply){
+        .status = known ? (enum opt_status)from->code : OPT_UNKNOWN,
+        .text = from->message,
+        .retry_after_ms = from->retry_after_ms,
+        .fate = fate < OPT_FATE_COUNT ? (enum opt_fate)fate : OPT_FATE_UNKNOWN,
+        .shards_applied = from->shards_applied,
+        .shards = from->shards,
+        .detail = detail < OPT_DETAIL_COUNT ? (enum opt_detail)detail : OPT_DETAIL_NONE,
+    };
 }
 
 static enum opt_status read_hello(const struct context *c,
@@ -54,7 +60,7 @@ static enum opt_status read_settled(const struct context *c,
     }
     for (size_t i = 0; i < from->n_settled; i++) {
         const Optimd__V1__Settled *one = from->settled[i];
-        enum opt_status status = opt_wire_enum((int)one->fate, OPT_FATE_REFUSED + 1,
+        enum opt_status status = opt_wire_enum((int)one->fate, OPT_FATE_IN_PART + 1,
                                                "Settled.fate", c->error);
         if (status != OPT_OK) {
             return status;
@@ -65,6 +71,7 @@ static enum opt_status read_settled(const struct context *c,
             .step = one->step,
             .status =
                 one->code < OPT_STATUS_COUNT ? (enum opt_status)one->code : OPT_UNKNOWN,
+            .shards_applied = one->shards_applied,
         };
     }
     to->settled = settled;
@@ -362,6 +369,10 @@ static void write_error(struct opt_writer *writer, const void *what)
     message.code = (uint32_t)error->status;
     message.message = sentence(error->text, room);
     message.retry_after_ms = error->retry_after_ms;
+    message.fate = (Optimd__V1__PushReply__Fate)error->fate;
+    message.shards_applied = error->shards_applied;
+    message.shards = error->shards;
+    message.detail = (Optimd__V1__Error__Detail)error->detail;
     opt_write_fields(writer, &message.base);
 }
 
@@ -393,6 +404,7 @@ static void write_settled(struct opt_writer *writer, const void *what)
     message.fate = (Optimd__V1__PushReply__Fate)settled->fate;
     message.step = settled->step;
     message.code = (uint32_t)settled->status;
+    message.shards_applied = settled->shards_applied;
     opt_write_fields(writer, &message.base);
 }
 

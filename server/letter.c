@@ -175,6 +175,27 @@ const char *letter_text(struct letter *letter, const char *text)
     return copy == NULL ? "" : memcpy(copy, text, size);
 }
 
+void letter_refuse(struct letter *letter, const struct opt_error *error)
+{
+    const char *text = letter_text(letter, error->text);
+    if (text[0] == '\0') {
+        /* Without memory the code alone is worth more than no answer. */
+        text = opt_status_name(error->status);
+    }
+    bool untold = letter_push(letter) != NULL && error->fate == OPT_FATE_UNKNOWN;
+    letter->silent = false;
+    letter->reply = (struct opt_reply){
+        .id = letter->request.id,
+        .message = OPT_MESSAGE_ERROR,
+        .body.error = { .status = error->status,
+                        .text = text,
+                        .fate = untold ? OPT_FATE_NOT_TAKEN : error->fate,
+                        .shards_applied = error->shards_applied,
+                        .shards = error->shards,
+                        .detail = error->detail },
+    };
+}
+
 void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)
 {
     char sentence[2 * OPT_ERROR_TEXT];
@@ -184,17 +205,7 @@ void letter_fail(struct letter *letter, enum opt_status status, const char *form
     va_end(arguments);
     struct opt_error error;
     opt_fail(&error, status, "%s", length > 0 ? sentence : "");
-    const char *text = letter_text(letter, error.text);
-    if (text[0] == '\0') {
-        /* Without memory the code alone is worth more than no answer. */
-        text = opt_status_name(status);
-    }
-    letter->silent = false;
-    letter->reply = (struct opt_reply){
-        .id = letter->request.id,
-        .message = OPT_MESSAGE_ERROR,
-        .body.error = { .status = status, .text = text },
-    };
+    letter_refuse(letter, &error);
 }
 
 void letter_return(struct letter *letter)

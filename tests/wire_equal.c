@@ -254,7 +254,9 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
         const struct opt_error_reply *x = &a->body.error;
         const struct opt_error_reply *y = &b->body.error;
         return x->status == y->status && same_text(x->text, y->text) &&
-               x->retry_after_ms == y->retry_after_ms;
+               x->retry_after_ms == y->retry_after_ms && x->fate == y->fate &&
+               x->shards_applied == y->shards_applied && x->shards == y->shards &&
+               x->detail == y->detail;
     }
     case OPT_MESSAGE_HELLO: {
         const struct opt_hello_reply *x = &a->body.hello;

@@ -147,7 +147,7 @@ void barrier_arrive(struct engine *engine, struct model *model, struct letter *l
         return;
     }
     if (check(member, sequence, &error) != OPT_OK) {
-        engine_fail(engine, letter, error.status, "%s", error.text);
+        engine_refuse(engine, letter, &error);
         return;
     }
     barrier_withdraw(engine, member, OPT_ABORTED,

@@ -77,17 +77,32 @@ void engine_silence(struct engine *engine, struct letter *letter)
     engine_return(engine, letter);
 }
 
-static void fail(struct engine *engine, struct letter *letter, uint32_t retry_after_ms,
-                 enum opt_status status, const char *format, va_list arguments)
+static void refuse(struct engine *engine, struct letter *letter,
+                   uint32_t retry_after_ms, const struct opt_error *error)
 {
-    char text[OPT_ERROR_TEXT];
-    vsnprintf(text, sizeof text, format, arguments);
     letter_drop_pieces(letter);
-    letter_fail(letter, status, "%s", text);
+    letter_refuse(letter, error);
     letter->reply.body.error.retry_after_ms = retry_after_ms;
     engine->counters.errors++;
     event_request_failed(letter);
     engine_return(engine, letter);
+}
+
+void engine_refuse(struct engine *engine, struct letter *letter,
+                   const struct opt_error *error)
+{
+    refuse(engine, letter, 0, error);
+}
+
+static void fail(struct engine *engine, struct letter *letter, uint32_t retry_after_ms,
+                 enum opt_status status, enum opt_detail detail, const char *format,
+                 va_list arguments)
+{
+    char text[OPT_ERROR_TEXT];
+    struct opt_error error;
+    vsnprintf(text, sizeof text, format, arguments);
+    opt_fail_as(&error, status, detail, "%s", text);
+    refuse(engine, letter, retry_after_ms, &error);
 }
 
 void engine_fail(struct engine *engine, struct letter *letter, enum opt_status status,
@@ -95,7 +110,17 @@ void engine_fail(struct engine *engine, struct letter *letter, enum opt_status s
 {
     va_list arguments;
     va_start(arguments, format);
-    fail(engine, letter, 0, status, format, arguments);
+    fail(engine, letter, 0, status, OPT_DETAIL_NONE, format, arguments);
+    va_end(arguments);
+}
+
+void engine_fail_as(struct engine *engine, struct letter *letter,
+                    enum opt_status status, enum opt_detail detail, const char *format,
+                    ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fail(engine, letter, 0, status, detail, format, arguments);
     va_end(arguments);
 }
 
@@ -105,7 +130,7 @@ void engine_fail_retry(struct engine *engine, struct letter *letter,
 {
     va_list arguments;
     va_start(arguments, format);
-    fail(engine, letter, retry_after_ms, status, format, arguments);
+    fail(engine, letter, retry_after_ms, status, OPT_DETAIL_NONE, format, arguments);
     va_end(arguments);
 }
 
@@ -220,7 +245,8 @@ static bool admit(struct engine *engine, struct letter *letter,
     const struct peer *peer = letter->peer;
     const char *name = opt_message_name(letter->request.message);
     if (engine->stopping) {
-        engine_fail(engine, letter, OPT_UNAVAILABLE, "the daemon is stopping");
+        engine_fail_as(engine, letter, OPT_UNAVAILABLE, OPT_DETAIL_STOPPING,
+                       "the daemon is stopping");
         return false;
     }
     if (row == NULL) {
@@ -235,13 +261,14 @@ static bool admit(struct engine *engine, struct letter *letter,
         return false;
     }
     if (peer->greeted && !peer->observer && peer->worker == NULL) {
-        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
-                    peer->continued
-                        ? "worker \"%s\" (incarnation %" PRIu64
-                          ") goes on over another connection"
-                        : "worker \"%s\" was taken over by another process, so "
-                          "incarnation %" PRIu64 " is stale",
-                    peer->name, peer->incarnation);
+        engine_fail_as(engine, letter, OPT_FAILED_PRECONDITION,
+                       peer->continued ? OPT_DETAIL_CONTINUED : OPT_DETAIL_TAKEN_OVER,
+                       peer->continued
+                           ? "worker \"%s\" (incarnation %" PRIu64
+                             ") goes on over another connection"
+                           : "worker \"%s\" was taken over by another process, so "
+                             "incarnation %" PRIu64 " is stale",
+                       peer->name, peer->incarnation);
         return false;
     }
     if (row->needs_worker && peer->observer) {

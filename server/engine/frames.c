@@ -23,7 +23,7 @@ static void refuse_frame(struct engine *engine, struct member *member,
         member->refused++;
     }
     engine->counters.pushes_refused++;
-    engine_fail(engine, letter, error->status, "%s", error->text);
+    engine_refuse(engine, letter, error);
 }
 
 void frames_drop(struct engine *engine, struct member *member)
@@ -132,7 +132,7 @@ static void finish_echo(struct engine *engine, struct model *model,
         break;
     }
     round_unpin(model, letter);
-    engine_fail(engine, letter, error.status, "%s", error.text);
+    engine_refuse(engine, letter, &error);
 }
 
 /* The last frame is here. */

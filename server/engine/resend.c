@@ -60,16 +60,17 @@ static enum resend stale(const struct member *member, const struct opt_push *hea
 {
     const struct worker *worker = member->worker;
     if (worker->lost_why[0] == '\0') {
-        opt_fail(error, OPT_ABORTED,
-                 "stale incarnation %" PRIu64 ": worker \"%s\" is in incarnation "
-                 "%" PRIu64 "; pull the weights and push again",
-                 head->incarnation, worker->name, worker->incarnation);
+        opt_fail_as(error, OPT_ABORTED, OPT_DETAIL_STALE_INCARNATION,
+                    "stale incarnation %" PRIu64 ": worker \"%s\" is in incarnation "
+                    "%" PRIu64 "; pull the weights and push again",
+                    head->incarnation, worker->name, worker->incarnation);
     } else {
-        opt_fail(error, OPT_ABORTED,
-                 "stale incarnation %" PRIu64
-                 ": worker \"%s\" was taken for dead at step %" PRIu64
-                 " %s; pull the weights and push again",
-                 head->incarnation, worker->name, member->lost_step, worker->lost_why);
+        opt_fail_as(error, OPT_ABORTED, OPT_DETAIL_TAKEN_FOR_DEAD,
+                    "stale incarnation %" PRIu64
+                    ": worker \"%s\" was taken for dead at step %" PRIu64
+                    " %s; pull the weights and push again",
+                    head->incarnation, worker->name, member->lost_step,
+                    worker->lost_why);
     }
     return RESEND_STALE;
 }

@@ -152,7 +152,7 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
     push_recycle(engine, push);
     engine->counters.pushes_withdrawn++;
     if (answer != NULL) {
-        engine_fail(engine, answer, error.status, "%s", error.text);
+        engine_refuse(engine, answer, &error);
     }
 }
 

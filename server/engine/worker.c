@@ -100,12 +100,12 @@ static enum opt_status check_incarnation(const struct worker *worker,
         hello->incarnation > worker->incarnation) {
         return OPT_OK;
     }
-    return opt_fail(error, OPT_FAILED_PRECONDITION,
-                    "stale incarnation %" PRIu64
-                    ": worker \"%.100s\" is in incarnation "
-                    "%" PRIu64 ", that of another process; end one of the two, or give "
-                    "it a name of its own",
-                    hello->incarnation, worker->name, worker->incarnation);
+    return opt_fail_as(
+        error, OPT_FAILED_PRECONDITION, OPT_DETAIL_TAKEN_OVER,
+        "stale incarnation %" PRIu64 ": worker \"%.100s\" is in incarnation "
+        "%" PRIu64 ", that of another process; end one of the two, or give "
+        "it a name of its own",
+        hello->incarnation, worker->name, worker->incarnation);
 }
 
 /* What the life before has left in queues will not be part of any round, but of one

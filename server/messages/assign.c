@@ -62,7 +62,7 @@ void serve_assign(struct engine *engine, struct letter *letter)
     struct opt_error error;
     enum opt_status status = check(model, letter, &segments, &error);
     if (status != OPT_OK) {
-        engine_fail(engine, letter, status, "%s", error.text);
+        engine_refuse(engine, letter, &error);
         return;
     }
     const uint8_t *values = letter->data;

@@ -129,7 +129,7 @@ static void make_new(struct engine *engine, struct letter *letter,
     struct model *model;
     enum opt_status status = model_new(engine, plan, &model, &error);
     if (status != OPT_OK) {
-        engine_fail(engine, letter, status, "%s", error.text);
+        engine_refuse(engine, letter, &error);
         return;
     }
     struct making *making = calloc(1, sizeof *making);
@@ -166,7 +166,7 @@ void serve_create(struct engine *engine, struct letter *letter)
     opt_arena_init(&arena, opt_table_budget(letter->data_size));
     enum opt_status status = read_plan(engine, letter, &arena, &spec, &plan, &error);
     if (status != OPT_OK) {
-        engine_fail(engine, letter, status, "%s", error.text);
+        engine_refuse(engine, letter, &error);
     } else if (model != NULL) {
         open_same(engine, letter, model, &plan);
     } else {

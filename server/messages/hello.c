@@ -107,7 +107,7 @@ void serve_hello(struct engine *engine, struct letter *letter)
         struct opt_error error;
         enum opt_status status = worker_hello(engine, peer, hello, &error);
         if (status != OPT_OK) {
-            engine_fail(engine, letter, status, "%s", error.text);
+            engine_refuse(engine, letter, &error);
             return;
         }
     }

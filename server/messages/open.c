@@ -33,7 +33,7 @@ bool serve_model_reply(struct engine *engine, struct letter *letter,
         struct opt_error error;
         enum opt_status status = lease_join(engine, model, letter->peer, &error);
         if (status != OPT_OK) {
-            engine_fail(engine, letter, status, "%s", error.text);
+            engine_refuse(engine, letter, &error);
             return false;
         }
         letter->allowance = lease_allowance(peer);

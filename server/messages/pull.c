@@ -15,7 +15,7 @@ void serve_pull(struct engine *engine, struct letter *letter)
     struct opt_error error;
     enum opt_status status = view_plan(engine, model, letter, pull, false, &error);
     if (status != OPT_OK) {
-        engine_fail(engine, letter, status, "%s", error.text);
+        engine_refuse(engine, letter, &error);
     } else if (pull->min_step > model->step) {
         flow_wait(engine, model, letter, pull->min_step);
     } else {

@@ -31,7 +31,7 @@ void serve_share(struct engine *engine, struct letter *letter)
         return;
     }
     if (status != OPT_OK) {
-        engine_fail(engine, letter, status, "%s", error.text);
+        engine_refuse(engine, letter, &error);
         return;
     }
     offers[LETTER_WEIGHTS] = region_ref(version_pool_region(model->pool));
