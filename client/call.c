@@ -50,6 +50,12 @@ const char *call_name(const struct optclient_call *call)
                : opt_message_name(call->request.message);
 }
 
+bool call_has_push(const struct optclient_call *call)
+{
+    return call->request.message == OPT_MESSAGE_PUSH ||
+           call->request.message == OPT_MESSAGE_PUSH_PULL;
+}
+
 bool call_pushes(const struct optclient_call *call)
 {
     return call_message(call) == OPT_MESSAGE_PUSH ||

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "client/cutter.h"
+#include "client/fate.h"
 #include "client/optclient.h"
 #include "client/sink.h"
 #include "common/status.h"
@@ -60,15 +61,11 @@ struct optclient_call {
     /* How far it is. */
     uint64_t id;            /* of its request on the present connection; 0: none */
     uint64_t first_id;      /* assign: of its first frame; each has an id of its own */
-    uint64_t sequence;      /* push: 0 until it is sent */
-    uint64_t incarnation;   /* push: of the worker, when it was asked */
+    struct fate fate;       /* push: what becomes of it */
     uint64_t not_before_ns; /* LATER: when to try again */
     uint64_t held;          /* bytes that its frames hold at the daemon */
     bool begun;             /* a frame of it is out, or on its way */
-    bool asked;             /* its last frame may have reached the daemon, which has
-                               not refused it */
     bool resent;            /* not for the first time */
-    bool inquired;          /* push: the daemon is asked what became of it */
     bool placed;            /* push: some of it was given by place and not answered */
     bool in_place;          /* pull: into the model's own memory */
     bool lent;              /* pull: some of the weights were given by place */
@@ -103,6 +100,9 @@ enum opt_message call_message(const struct optclient_call *call);
 /* "push", "pull", ...: how a sentence speaks of it. */
 const char *call_name(const struct optclient_call *call);
 
+/* Whether a push has been asked for, whatever has become of it; whether it is still to
+ * be sent; and whether weights are to come. */
+bool call_has_push(const struct optclient_call *call);
 bool call_pushes(const struct optclient_call *call);
 bool call_pulls(const struct optclient_call *call);
 

@@ -12,6 +12,7 @@
 #include "client/session.h"
 
 static _Thread_local char sentence[OPT_ERROR_TEXT];
+static _Thread_local enum opt_detail detail;
 
 const char *optclient_error(void)
 {
@@ -26,6 +27,11 @@ uint32_t optclient_version(void)
 const char *optclient_version_text(void)
 {
     return OPTIMD_VERSION;
+}
+
+enum optclient_detail optclient_detail(void)
+{
+    return (enum optclient_detail)detail;
 }
 
 const char *optclient_status_name(enum optclient_status status)
@@ -60,6 +66,7 @@ enum optclient_status entry_report(const struct opt_error *error)
 {
     if (error->text[0] != '\0') {
         memcpy(sentence, error->text, sizeof(sentence));
+        detail = error->detail;
     }
     return (enum optclient_status)error->status;
 }

@@ -91,6 +91,10 @@ void exchange_reset(struct optclient *client)
         model->restore_id = OPENED_NOT_RESTORED;
         shared_reset(model);
     }
+    for (struct optclient_call *call = client->later.first; call != NULL;
+         call = call->next) {
+        fate_cut(&call->fate);
+    }
     /* What was sent goes before what was not, in the order in which it was sent. */
     struct call_list rest = client->queue;
     client->queue = client->sent;
@@ -110,7 +114,7 @@ void exchange_reset(struct optclient *client)
         call->resent = call->resent || call->begun;
         call->begun = false;
         call->held = 0;
-        call->inquired = false;
+        fate_cut(&call->fate);
         call->placed = false; /* and is sent from the caller's memory */
         call->lent = false;
         call->id = 0;

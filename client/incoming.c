@@ -64,7 +64,8 @@ static void on_connection_error(struct optclient *client,
     client->retry_after_ms = reply->retry_after_ms;
     if (final) {
         struct opt_error error;
-        opt_fail(&error, reply->status, "%s: %s", client->peer, reply->text);
+        opt_fail_as(&error, reply->status, reply->detail, "%s: %s", client->peer,
+                    reply->text);
         session_refuse(client, &error);
     } else {
         session_break(client, "the daemon says %s: %s", opt_status_name(reply->status),
@@ -142,7 +143,8 @@ static void on_restored(struct optclient *client, struct optclient_model *model,
     exchange_restored(client);
 }
 
-/* Ask again, later, as if for the first time: nothing of it has taken effect. */
+/* Ask again, later. What became of a push so far goes with it: it has the same number
+ * unless the daemon has settled that. */
 static void ask_later(struct optclient *client, struct optclient_call *call,
                       uint32_t wait_ms)
 {
@@ -150,11 +152,42 @@ static void ask_later(struct optclient *client, struct optclient_call *call,
     call_unlink(call);
     call->state = CALL_LATER;
     call->begun = false;
-    call->asked = false;
-    call->sequence = 0;
+    fate_resend(&call->fate);
     call->not_before_ns = uv_hrtime() + (uint64_t)wait_ms * NS_PER_MS;
     call_append(&client->later, call);
     session_alarm(client, call->not_before_ns);
+}
+
+/* Whether a request that was refused so may be granted later. *wait_ms: when. */
+static bool may_heal(const struct optclient *client, const struct optclient_call *call,
+                     const struct opt_error_reply *reply, uint32_t *wait_ms)
+{
+    enum opt_status status = reply->status;
+    uint32_t left_ms = call_ms_left(call);
+    if (call->request.message == OPT_MESSAGE_ASSIGN || !fate_may_resend(&call->fate)) {
+        return false;
+    }
+    if (status == OPT_DEADLINE_EXCEEDED || reply->detail == OPT_DETAIL_OUT_OF_ORDER) {
+        /* The daemon's limit is shorter than this call's; or, while a copy of the push
+         * was lost, a later one has passed it. */
+        *wait_ms = 0;
+        return left_ms >= RETRY_WORTH_MS;
+    }
+    *wait_ms = reply->retry_after_ms > client->backoff.min_ms ? reply->retry_after_ms
+                                                              : client->backoff.min_ms;
+    bool busy = status == OPT_UNAVAILABLE ||
+                (status == OPT_RESOURCE_EXHAUSTED && reply->retry_after_ms > 0);
+    /* Or what was sent came damaged. */
+    return (busy || status == OPT_DATA_LOSS) && *wait_ms < left_ms;
+}
+
+static void end_refused(struct optclient *client, struct optclient_call *call,
+                        const struct opt_error_reply *reply)
+{
+    bool untold = call_has_push(call) && fate_is_open(&call->fate);
+    opt_fail_as(&call->error, reply->status, reply->detail, "%s%s", reply->text,
+                untold ? fate_words(&call->fate) : "");
+    session_end(client, call, reply->status);
 }
 
 static void on_error(struct optclient *client, struct optclient_call *call,
@@ -162,7 +195,6 @@ static void on_error(struct optclient *client, struct optclient_call *call,
 {
     enum opt_message message = call->request.message;
     enum opt_status status = reply->status;
-    opt_fail(&call->error, status, "%s", reply->text);
     call->placed = false;
     if (status == OPT_FAILED_PRECONDITION) {
         /* Is it this call, or has another process taken this worker's name? Only in the
@@ -174,22 +206,16 @@ static void on_error(struct optclient *client, struct optclient_call *call,
         session_end(client, call, OPT_OK);
         return;
     }
-    uint32_t left_ms = call_ms_left(call);
-    uint32_t wait_ms = reply->retry_after_ms > client->backoff.min_ms
-                           ? reply->retry_after_ms
-                           : client->backoff.min_ms;
-    bool busy = status == OPT_UNAVAILABLE ||
-                (status == OPT_RESOURCE_EXHAUSTED && reply->retry_after_ms > 0);
-    if (message == OPT_MESSAGE_ASSIGN) {
-        session_end(client, call, status);
-    } else if ((busy || status == OPT_DATA_LOSS) && wait_ms < left_ms) {
-        ask_later(client, call, wait_ms); /* or what was sent came damaged */
-    } else if (status == OPT_DEADLINE_EXCEEDED && left_ms >= RETRY_WORTH_MS) {
-        /* The daemon's limit is shorter than this call's. */
-        ask_later(client, call, 0);
+    if (call_pushes(call)) {
+        fate_refuse(&call->fate, reply);
+        call->pushed = call->fate.settled == OPT_FATE_APPLIED;
+    }
+    uint32_t wait_ms;
+    if (may_heal(client, call, reply, &wait_ms)) {
+        opt_fail_as(&call->error, status, reply->detail, "%s", reply->text);
+        ask_later(client, call, wait_ms);
     } else {
-        call->asked = false; /* and refused: a push has not taken effect */
-        session_end(client, call, status);
+        end_refused(client, call, reply);
     }
 }
 
@@ -205,6 +231,7 @@ static void take_push(struct optclient_call *call, const struct opt_push_reply *
 {
     call->placed = false; /* the daemon has no more use for it */
     take_lost(call, &reply->lost);
+    fate_answer(&call->fate, reply->fate);
     call->result.fate = (enum optclient_fate)reply->fate;
     call->result.step = reply->step;
     call->result.staleness = reply->staleness;
@@ -224,11 +251,9 @@ static void see_step(struct optclient_model *model, uint64_t step)
 static void fail_reply(struct optclient *client, struct optclient_call *call,
                        enum opt_status status, const char *what)
 {
-    bool pushed = call->request.message == OPT_MESSAGE_PUSH ||
-                  call->request.message == OPT_MESSAGE_PUSH_PULL;
     struct opt_error error;
     opt_fail(&error, status, "%s: %s%s", call_name(call), what,
-             pushed ? "; whether the push was applied is not known" : "");
+             call_has_push(call) ? fate_words(&call->fate) : "");
     call->error = error;
     session_end(client, call, status);
 }

@@ -22,6 +22,10 @@ void session_end(struct optclient *client, struct optclient_call *call,
         shared_view_fail(call->model);
     }
     call->error.status = status;
+    if (status != OPT_OK && call_has_push(call)) {
+        fate_result(&call->fate, &call->result);
+        call->result.detail = (enum optclient_detail)call->error.detail;
+    }
     call->state = call->on_done == NULL ? CALL_DONE : CALL_ENDED;
     if (status == OPT_OK) {
         client->usage.pushes += call->result.fate != OPTCLIENT_UNKNOWN_FATE;
@@ -43,16 +47,14 @@ void session_end(struct optclient *client, struct optclient_call *call,
     }
 }
 
-/* What is known of a push whose answer has not come; "" for a call without one. */
+/* What is known of a push, as the end of a sentence; "" for a call without one. */
 static const char *fate_of(const struct optclient_call *call)
 {
-    if (call->request.message != OPT_MESSAGE_PUSH &&
-        call->request.message != OPT_MESSAGE_PUSH_PULL) {
+    if (!call_has_push(call)) {
         return "";
     }
-    return call->pushed  ? "; the push was applied, the weights have not come"
-           : call->asked ? "; whether the push was applied is not known"
-                         : "; the push was not applied";
+    return call->pushed ? "; the push was applied, the weights have not come"
+                        : fate_words(&call->fate);
 }
 
 static void end_list(struct optclient *client, struct call_list *list,
@@ -62,7 +64,8 @@ static void end_list(struct optclient *client, struct call_list *list,
     for (struct optclient_call *call = list->first; call != NULL; call = next) {
         next = call->next;
         if (model == NULL || call->model == model) {
-            opt_fail(&call->error, error->status, "%s%s", error->text, fate_of(call));
+            opt_fail_as(&call->error, error->status, error->detail, "%s%s", error->text,
+                        fate_of(call));
             session_end(client, call, error->status);
         }
     }
@@ -204,7 +207,9 @@ void session_post(struct optclient *client, struct optclient_call *call)
         session_end(client, call, call->error.status);
         return;
     }
-    call->incarnation = client->incarnation;
+    if (call->fate.number == 0) { /* else it is taken up again */
+        call->fate.incarnation = client->incarnation;
+    }
     session_alarm(client, call->deadline_ns);
     if (call->not_before_ns != 0) {
         call->state = CALL_LATER;

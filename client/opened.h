@@ -50,6 +50,7 @@ struct optclient_model {
     bool abandoned;         /* and that is over: to be freed with the end of leave */
     struct opt_error loss;  /* why calls on it fail, if the daemon has lost it */
     uint64_t restore_id;    /* of the request that opens it again on this connection */
+    bool by_shards;         /* its rounds are applied shard by shard */
     uint64_t last_sequence; /* given to a push, or settled before */
     uint64_t step;          /* highest seen */
     uint64_t pulled_step;   /* of the last completed pull */

@@ -335,6 +335,9 @@ enum optclient_status optclient_create(struct optclient *client, const char *nam
         .deadline_ns = uv_hrtime() + (uint64_t)client->settings.timeout_ms * NS_PER_MS,
     };
     creation.model = opened_new(client, name, true);
+    if (creation.model != NULL) {
+        creation.model->by_shards = creation.policy.atomic == OPTCLIENT_ATOMIC_SHARD;
+    }
     creation.table = pack_table(tensors, count, &creation.table_size);
     if (initial != NULL) {
         creation.initial = initial_values(initial, count);
@@ -378,6 +381,7 @@ static enum optclient_status take_description(struct optclient_model *model,
             model->name);
     } else {
         size_t count = description.tensor_count;
+        model->by_shards = description.consistency.atomic == OPT_ATOMIC_SHARD;
         tensors = malloc((count + 1) * sizeof(*tensors));
         for (size_t i = 0; tensors != NULL && i < count; i++) {
             tensors[i] =

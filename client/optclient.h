@@ -18,12 +18,13 @@
  * Every function may be called from any thread, never prints, exits or aborts, takes no
  * signals, and waits no longer than its deadline (half a second more at worst).
  * Failures are a code, the same numbers as gRPC's, and one sentence (optclient_error).
- * An error from a push means that it was not applied, unless its sentence says that
- * this is not known: the gradient had reached the daemon, but the call, the connection,
- * the model or the client ended before the answer came, or the answer made no sense, or
- * (OPTCLIENT_ABORTED) the connection was made again so late that the daemon does not
- * remember this worker. In a model whose policy is OPTCLIENT_ATOMIC_SHARD, shards of a
- * push that failed may have been applied; the sentence says how many.
+ * What is true of a push that fails stands in its result: it was not applied
+ * (OPTCLIENT_NOT_APPLIED), or in part (OPTCLIENT_APPLIED_IN_PART, only in a model whose
+ * policy is OPTCLIENT_ATOMIC_SHARD), or that is not known (OPTCLIENT_NOT_KNOWN): the
+ * gradient had reached the daemon, but the call, the connection, the model or the
+ * client ended before the answer came, or the answer made no sense, or the daemon does
+ * not remember this worker any more. The sentence says the same. Until then the library
+ * asks the daemon again, and never sends a push in a way that it could count twice.
  *
  * A client keeps one connection and one background thread (one more for callbacks, if
  * there are any), which reconnects by itself
@@ -334,8 +335,41 @@ enum optclient_fate {
     OPTCLIENT_DUPLICATE = 2, /* had been applied before the connection broke, as part of
                                 the update that made `step`; `staleness` is not known */
     OPTCLIENT_DROPPED = 3,   /* not used; optclient_error() says why */
-    OPTCLIENT_SKIPPED = 4    /* its round was skipped: non-finite values */
+    OPTCLIENT_SKIPPED = 4,   /* its round was skipped: non-finite values */
+    /* Only with an error: */
+    OPTCLIENT_NOT_APPLIED = 5,     /* nothing of it was applied, and nothing will be */
+    OPTCLIENT_APPLIED_IN_PART = 6, /* OPTCLIENT_ATOMIC_SHARD: some of its shards were,
+                                      and stay so: not to be repeated as it is */
+    OPTCLIENT_NOT_KNOWN = 8 /* it may have been applied, may yet be, or not at all */
 };
+
+/* Why a call has failed, where a program may want to act on it. More will be added. */
+enum optclient_detail {
+    OPTCLIENT_DETAIL_NONE = 0,
+    OPTCLIENT_STALE_INCARNATION =
+        1,                        /* it belongs to a life of this worker that is over */
+    OPTCLIENT_TAKEN_FOR_DEAD = 2, /* that life ended because the daemon heard nothing */
+    OPTCLIENT_TAKEN_OVER = 3,     /* another process has taken the worker's name */
+    OPTCLIENT_CONTINUED = 4,      /* the worker goes on over another connection */
+    OPTCLIENT_NOT_JOINED = 5,     /* the worker is not registered with the model */
+    OPTCLIENT_LEFT = 6,           /* the worker has left the model meanwhile */
+    OPTCLIENT_WORKER_LOST = 7,    /* another worker was lost: policy FAIL */
+    OPTCLIENT_OUT_OF_ORDER = 8,   /* the push's number was passed over */
+    OPTCLIENT_TOO_OLD = 9,        /* the push's number is not remembered any more */
+    OPTCLIENT_REFUSED_BEFORE = 10, /* the push was refused when it came first */
+    OPTCLIENT_MODEL_GONE = 11,     /* deleted, or not the same any more */
+    OPTCLIENT_STOPPING = 12,       /* the daemon is stopping */
+    OPTCLIENT_NOT_FINITE = 13,     /* NaN or infinity */
+    OPTCLIENT_NO_PEER = 14         /* others have not come: to a round, a barrier */
+};
+/* The reason of the calling thread's last failed optclient call, beside
+ * optclient_error.
+ */
+OPTCLIENT_API enum optclient_detail optclient_detail(void);
+
+/* What came of a call. Of a push, or a push_pull, it is written also if that fails:
+ * fate, shards and detail then say whether it was applied. A push_pull that fails with
+ * OPTCLIENT_APPLIED or OPTCLIENT_DUPLICATE has only not brought the weights. */
 struct optclient_result {
     enum optclient_fate fate; /* pushes */
     uint64_t step;            /* updates of the model after the call */
@@ -343,9 +377,12 @@ struct optclient_result {
     uint64_t epoch;           /* Lookahead sync epochs so far */
     uint64_t lost; /* pushes, waits, barriers: workers whose loss the answer told of,
                       for optclient_lost */
-    uint64_t unchanged;   /* pulls: values that did not come, because what was in the
-                             caller's memory still holds (since) */
-    uint64_t reserved[6]; /* 0 */
+    uint64_t unchanged;      /* pulls: values that did not come, because what was in the
+                                caller's memory still holds (since) */
+    uint64_t shards_applied; /* APPLIED_IN_PART: how many of the shards that the push */
+    uint64_t shards;         /* has, and how many these are; 0: that is not known */
+    enum optclient_detail detail; /* pushes that fail: why */
+    uint64_t reserved[3];         /* 0 */
 };
 
 enum optclient_form { OPTCLIENT_MEAN = 0, OPTCLIENT_SUM = 1 };

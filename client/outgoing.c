@@ -58,9 +58,9 @@ static size_t list_unanswered(struct optclient *client,
     size_t count = 0;
     for (struct optclient_call *call = client->queue.first;
          call != NULL && count < OPT_UNANSWERED_MAX; call = call->next) {
-        if (call->model == model && call_pushes(call) && call->asked) {
-            call->inquired = true;
-            sequences[count++] = call->sequence;
+        if (call->model == model && call_pushes(call) && fate_is_open(&call->fate)) {
+            call->fate.inquired = true;
+            sequences[count++] = call->fate.number;
         }
     }
     return count;
@@ -106,9 +106,7 @@ static bool begin_call(struct optclient *client, struct optclient_call *call)
     exchange_id_insert(client, call);
     cutter_rewind(&call->cutter);
     if (call_pushes(call)) {
-        if (call->sequence == 0) {
-            call->sequence = ++call->model->last_sequence;
-        }
+        fate_begin(&call->fate, &call->model->last_sequence);
         client->usage.resends += call->resent;
     }
     if (call->in_place) {
@@ -180,8 +178,8 @@ static size_t fill_request(struct optclient *client, struct optclient_call *call
     case OPT_MESSAGE_PUSH_PULL: {
         struct opt_push *push = call_push_of(request);
         push->model = call->model->number;
-        push->sequence = call->sequence;
-        push->incarnation = call->incarnation;
+        push->sequence = call->fate.number;
+        push->incarnation = call->fate.incarnation;
         push->frame = call->cutter.frame;
         data_size = cut_frame(client, call);
         push->segments = client->cut.segments;
@@ -371,7 +369,7 @@ static void begin_frame(struct optclient *client, struct optclient_call *call)
     client->out_last = !has_values(request.message) || cutter_done(&call->cutter);
     client->active = true;
     if (client->out_last) {
-        call->asked = true;
+        fate_send_last(&call->fate);
     }
 }
 

@@ -1,10 +1,11 @@
 /* recovery — what becomes of pushes whose answers were lost with a connection.
  *
  * When a model is opened again on the next connection, the daemon says what became of
- * the pushes it was asked about. What is settled ends; what is not is sent again. If
- * the worker was taken for dead meanwhile, it has a new incarnation and its former
- * pushes are stale: those that were not applied end with OPT_ABORTED. Called by the
- * exchange with the client's lock held.
+ * the pushes it was asked about: they are settled, or wait, or are not there. What is
+ * settled ends; what is not is sent again. If the worker was taken for dead meanwhile,
+ * it has a new incarnation and its former pushes are stale: those that are not there
+ * end with OPT_ABORTED. What follows for their numbers is decided by fate.h. Called by
+ * the exchange with the client's lock held.
  */
 #ifndef OPTCLIENT_RECOVERY_H
 #define OPTCLIENT_RECOVERY_H

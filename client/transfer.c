@@ -140,6 +140,7 @@ static void fill_push(struct optclient_call *call, const struct order *order,
     push->form = (enum opt_form)options->form;
     push->dtype = call->client->settings.push_dtype;
     push->basis = options->basis;
+    call->fate.by_shards = order->model->by_shards;
     cutter_init(&call->cutter, order->gradients, order->gradient_count,
                 order->model->elements, order->model->widths, push->dtype);
 }
@@ -312,7 +313,7 @@ static enum optclient_status run(struct optclient_call *call,
     fill_basis(call);
     session_unlock(call->client);
     enum optclient_status status = entry_run(call);
-    if (status == OPTCLIENT_OK && result != NULL) {
+    if (result != NULL && (status == OPTCLIENT_OK || call_has_push(call))) {
         *result = call->result;
     }
     return status;
@@ -330,6 +331,8 @@ static enum optclient_status run_order(struct order *order, enum opt_message mes
     status = fill(&call, order, message);
     if (status == OPTCLIENT_OK) {
         status = run(&call, result);
+    } else if (result != NULL && message != OPT_MESSAGE_PULL) {
+        *result = (struct optclient_result){ .fate = OPTCLIENT_NOT_APPLIED };
     }
     call_fini(&call);
     return status;
@@ -387,15 +390,16 @@ enum optclient_status transfer_push_pull(struct optclient_model *model,
     call.on_heap = false;
     status = fill(&call, &order, OPT_MESSAGE_PUSH_PULL);
     if (status == OPTCLIENT_OK) {
-        /* The number by which the daemon knows a push that it has had. */
-        call.sequence = progress->sequence;
-        call.asked = call.sequence != 0;
-        call.resent = call.asked;
+        call.fate = progress->fate;
+        fate_cut(&call.fate); /* its answer is awaited no more */
+        fate_resend(&call.fate);
+        call.fate.by_shards = model->by_shards;
+        call.resent = call.fate.number != 0;
         call.pushed = progress->settled;
         call.result = progress->result;
         status = run(&call, result);
-        progress->sequence = call.asked ? call.sequence : 0;
-        progress->settled = call.pushed || call.result.fate != OPTCLIENT_UNKNOWN_FATE;
+        progress->fate = call.fate;
+        progress->settled = call.pushed || fate_is_done(&call.fate);
         progress->result = call.result;
     }
     call_fini(&call);
@@ -538,7 +542,7 @@ enum optclient_status optclient_call_wait(struct optclient_call *call,
         entry_wait(call);
     }
     struct opt_error error = call->error;
-    if (error.status == OPT_OK && result != NULL) {
+    if (result != NULL && (error.status == OPT_OK || call_has_push(call))) {
         *result = call->result;
     }
     session_unlock(client);

@@ -8,12 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "client/fate.h"
 #include "client/optclient.h"
 
 /* How far a push_pull has come that has failed. All zeros: not begun. */
 struct transfer_progress {
-    uint64_t sequence; /* not 0: of the push, which the daemon may have applied */
-    bool settled;      /* the push's fate is known; only the weights have not come */
+    struct fate fate; /* of the push */
+    bool settled;     /* the push's fate is known; only the weights have not come */
     struct optclient_result result; /* settled: the push's part of it */
 };
 

@@ -286,6 +286,9 @@ struct opt_model_reply {
     uint64_t lost_step;
     uint64_t identity;
     uint64_t inflight_bytes;
+    const uint64_t *waiting; /* sequences */
+    size_t waiting_count;
+    uint64_t remembered_since; /* incarnation */
 };
 /* Workers that were lost since the asker was last told, oldest first. */
 struct opt_lost {

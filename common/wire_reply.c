@@ -94,7 +94,10 @@ static enum opt_status read_model(const struct context *c,
                                     .specification = from->specification,
                                     .lost_step = from->lost_step,
                                     .identity = from->identity,
-                                    .inflight_bytes = from->inflight_bytes };
+                                    .inflight_bytes = from->inflight_bytes,
+                                    .waiting = from->waiting,
+                                    .waiting_count = from->n_waiting,
+                                    .remembered_since = from->remembered_since };
     return read_settled(c, from, to);
 }
 
@@ -429,6 +432,9 @@ static void write_model(struct opt_writer *writer, const void *what)
     tail.lost_step = model->lost_step;
     tail.identity = model->identity;
     tail.inflight_bytes = model->inflight_bytes;
+    tail.waiting = (uint64_t *)(uintptr_t)model->waiting;
+    tail.n_waiting = model->waiting_count;
+    tail.remembered_since = model->remembered_since;
     opt_write_fields(writer, &tail.base);
 }
 

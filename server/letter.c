@@ -182,7 +182,8 @@ void letter_refuse(struct letter *letter, const struct opt_error *error)
         /* Without memory the code alone is worth more than no answer. */
         text = opt_status_name(error->status);
     }
-    bool untold = letter_push(letter) != NULL && error->fate == OPT_FATE_UNKNOWN;
+    const struct opt_push *push = letter_push(letter);
+    bool untold = push != NULL && push->frame == 0 && error->fate == OPT_FATE_UNKNOWN;
     letter->silent = false;
     letter->reply = (struct opt_reply){
         .id = letter->request.id,

@@ -130,8 +130,8 @@ bool letter_pieces(struct letter *letter, size_t count);
 /* Give the pieces up: the answer is another one. */
 void letter_drop_pieces(struct letter *letter);
 
-/* Set the answer to an error (its sentence is copied into the arena). Of a push whose
- * fate the error does not tell, this copy was not taken. */
+/* Set the answer to an error (its sentence is copied into the arena). Of the
+ * first frame of a push whose fate the error does not tell, this copy was not taken. */
 void letter_refuse(struct letter *letter, const struct opt_error *error);
 /* The same, of a status and a sentence. */
 void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)

@@ -468,10 +468,10 @@ Test(stream, waits_for_a_lost_worker_until_the_deadlines)
     struct two two;
     two_open(&two, OPT_LOSS_WAIT, "sgd(lr=1)");
     two.frames_a[0] = make_part(&two.from_a, 0, 2, false);
-    two.frames_a[0]->request.timeout_ms = 200;
+    two.frames_a[0]->request.timeout_ms = 1000;
     letter_send(&two.a, two.frames_a[0]);
     two.frames_b[0] = make_part(&two.from_b, 0, 4, false);
-    two.frames_b[0]->request.timeout_ms = 1000;
+    two.frames_b[0]->request.timeout_ms = 2000;
     letter_send(&two.b, two.frames_b[0]);
     gone(&two, &two.b, true);
     struct letter *last = send_parts(&two.from_a, 1, 2, two.frames_a);
@@ -752,4 +752,88 @@ Test(stream, is_refused_where_the_whole_gradient_is_needed_first)
     desk_free(again);
     caller_gone(&a, false);
     desk_close(&desk);
+}
+
+/* ---------------------------------------------------------------- what is told */
+
+/* All of a's push was applied, only the round is not over. */
+Test(stream, tells_of_a_push_all_of_whose_shards_count_that_it_was_applied)
+{
+    struct two two;
+    two_open(&two, OPT_LOSS_FAIL, "sgd(lr=1)");
+    for (size_t i = 0; i + 1 < PARTS; i++) {
+        two.frames_b[i] = send_part(&two.from_b, i, 4, false);
+    }
+    struct pushing *from_a = &two.from_a;
+    two.frames_a[0] = send_part(from_a, 0, 2, false);
+    two.frames_a[1] = send_part(from_a, 1, 2, false);
+    two.frames_a[2] = send_part(from_a, 2, 2, false);
+    struct letter *last = send_part(from_a, 3, 2, true); /* without the last tensor */
+    cr_assert(!letter_is_back(&two.desk, last));
+    gone(&two, &two.b, true);
+    last = letter_await(&two.desk, last);
+    cr_assert_eq(last->reply.message, OPT_MESSAGE_PUSH, "%s", reply_text(last));
+    cr_assert_eq(last->reply.body.push.fate, OPT_FATE_APPLIED);
+    cr_assert_eq(last->reply.body.push.step, 1);
+    desk_free(last);
+    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -3, -3, 0 });
+    two_close(&two, true, false);
+}
+
+/* Taken for dead with its push in an open round, and back before that is over: the push
+ * stands, and its second copy is answered with what becomes of it. */
+Test(stream, answers_a_push_of_a_life_that_is_over_with_what_becomes_of_it)
+{
+    struct two two;
+    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
+    two_begin(&two);
+    struct letter *last = send_parts(&two.from_a, 2, 2, two.frames_a);
+    cr_assert(!letter_is_back(&two.desk, last));
+    gone(&two, &two.a, true);
+    two.a = caller_new(&two.desk, "a", 1);
+    const uint64_t asked[] = { 1 };
+    struct letter *opened = letter_start(&two.a, OPT_MESSAGE_OPEN);
+    opened->request.body.open = (struct opt_open){
+        .model = "m", .join = true, .unanswered = asked, .unanswered_count = 1
+    };
+    opened = letter_ask(&two.a, opened);
+    cr_assert_eq(opened->reply.body.model.settled_count, 0);
+    cr_assert_eq(opened->reply.body.model.waiting_count, 1);
+    desk_free(opened);
+    two.from_a = pushing_new(&two.a, two.model, 1);
+    struct letter *again[PARTS] = { 0 };
+    struct letter *answer = send_parts(&two.from_a, 0, 2, again);
+    struct letter *last_b = send_parts(&two.from_b, 2, 4, two.frames_b);
+    expect_applied(&two.desk, answer, 1);
+    expect_applied(&two.desk, last_b, 1);
+    take_back(&two.desk, again);
+    desk_free(letter_await(&two.desk, last));
+    expect_weights(&two.b, two.model, 1, (float[PARTS]){ -3, -3, -3, -3, -3 });
+    two_close(&two, true, true);
+}
+
+/* Half of its push was applied when the worker was lost: the number is used up, and who
+ * asks is told how many shards count. */
+Test(stream, reports_how_many_shards_of_a_lost_push_count)
+{
+    struct two two;
+    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
+    two_begin(&two);
+    gone(&two, &two.b, true);
+    struct letter *last = send_parts(&two.from_a, 2, 2, two.frames_a);
+    expect_applied(&two.desk, last, 1);
+    two.b = caller_new(&two.desk, "b", 2);
+    take_back(&two.desk, two.frames_b);
+    const uint64_t asked[] = { 1 };
+    struct letter *opened = letter_start(&two.b, OPT_MESSAGE_OPEN);
+    opened->request.body.open = (struct opt_open){
+        .model = "m", .join = true, .unanswered = asked, .unanswered_count = 1
+    };
+    opened = letter_ask(&two.b, opened);
+    const struct opt_model_reply *reply = &opened->reply.body.model;
+    cr_assert_eq(reply->settled_count, 1);
+    cr_assert_eq(reply->settled[0].fate, OPT_FATE_IN_PART);
+    cr_assert_eq(reply->settled[0].shards_applied, 2);
+    desk_free(opened);
+    two_close(&two, true, true);
 }

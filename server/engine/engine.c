@@ -9,6 +9,7 @@
 
 #include "server/engine/events.h"
 #include "server/engine/flow.h"
+#include "server/engine/frames.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
@@ -80,12 +81,17 @@ void engine_silence(struct engine *engine, struct letter *letter)
 static void refuse(struct engine *engine, struct letter *letter,
                    uint32_t retry_after_ms, const struct opt_error *error)
 {
+    struct opt_error told = *error;
+    struct model *rest = frames_refused(engine, letter, &told);
     letter_drop_pieces(letter);
-    letter_refuse(letter, error);
+    letter_refuse(letter, &told);
     letter->reply.body.error.retry_after_ms = retry_after_ms;
     engine->counters.errors++;
     event_request_failed(letter);
     engine_return(engine, letter);
+    if (rest != NULL) {
+        flow_settle(engine, rest);
+    }
 }
 
 void engine_refuse(struct engine *engine, struct letter *letter,

@@ -443,15 +443,17 @@ void flow_refuse(struct engine *engine, struct model *model, enum opt_status sta
         engine_fail(engine, letter, status, "%s", why);
         waiting = next;
     }
+    enum opt_detail detail =
+        status == OPT_UNAVAILABLE ? OPT_DETAIL_STOPPING : OPT_DETAIL_MODEL_GONE;
     barrier_refuse(engine, model, status, why);
-    stream_close(engine, model, why);
+    stream_close(engine, model, detail, why);
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
         if (member->gathering != NULL) {
-            round_withdraw(engine, member->gathering, status, why);
+            round_withdraw(engine, member->gathering, status, detail, why);
         }
         while (member->last != NULL) {
-            round_withdraw(engine, member->last, status, why);
+            round_withdraw(engine, member->last, status, detail, why);
         }
     }
 }

@@ -4,13 +4,13 @@
 #include <inttypes.h>
 
 #include "server/engine/closing.h"
+#include "server/engine/fate.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
 #include "server/engine/part.h"
 #include "server/engine/push.h"
-#include "server/engine/resend.h"
 #include "server/engine/round.h"
 #include "server/engine/view.h"
 #include "server/engine/worker.h"
@@ -26,14 +26,59 @@ static void refuse_frame(struct engine *engine, struct member *member,
     engine_refuse(engine, letter, error);
 }
 
+static bool is_part_of(const struct push *push, const struct letter *letter)
+{
+    return push != NULL && push->peer == letter->peer &&
+           push->request_id == letter->request.id;
+}
+
 void frames_drop(struct engine *engine, struct member *member)
 {
     struct push *push = member->gathering;
-    if (push != NULL) {
-        stream_withdraw(push);
-        member->gathering = NULL;
-        push_recycle(engine, push);
+    if (push == NULL) {
+        return;
     }
+    if (stream_has(push)) { /* else it has left nothing, and may come again */
+        struct opt_error error;
+        opt_fail(&error, OPT_ABORTED, "it was not finished");
+        fate_settle(push, OPT_FATE_REFUSED, &error);
+    }
+    member->gathering = NULL;
+    push_recycle(engine, push);
+}
+
+void frames_end(struct engine *engine, struct member *member)
+{
+    struct push *push = member->gathering;
+    if (push != NULL && stream_is_using(push)) {
+        push->over = true;
+        push->peer = NULL;
+    } else {
+        frames_drop(engine, member);
+    }
+}
+
+struct model *frames_refused(struct engine *engine, const struct letter *letter,
+                             struct opt_error *error)
+{
+    const struct worker *worker = letter->peer->worker;
+    if (letter_push(letter) == NULL || worker == NULL) {
+        return NULL;
+    }
+    struct member *member = worker->members;
+    while (member != NULL && !is_part_of(member->gathering, letter)) {
+        member = member->next_of_worker;
+    }
+    if (member == NULL) {
+        return NULL;
+    }
+    if (stream_is_using(member->gathering)) {
+        error->fate = OPT_FATE_IN_PART; /* it will be known how many */
+    } else {
+        fate_settle(member->gathering, OPT_FATE_REFUSED, error);
+    }
+    frames_end(engine, member);
+    return stream_is_open(member->model) ? member->model : NULL;
 }
 
 void frames_cut_off(struct engine *engine, struct member *member)
@@ -57,17 +102,10 @@ static void end_rest(struct model *model, struct member *member)
     }
 }
 
-/* What the first frame of a new push must satisfy before anything is kept. */
-static enum opt_status check_first(const struct model *model,
-                                   const struct member *member,
-                                   const struct opt_push *head, struct opt_error *error)
+/* Whether the worker may have one more push waiting. */
+static enum opt_status check_room(const struct model *model,
+                                  const struct member *member, struct opt_error *error)
 {
-    if (member->last != NULL && head->sequence <= member->last->head.sequence) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "sequence %" PRIu64 " follows %" PRIu64
-                        ", which is still waiting; sequences must ascend",
-                        head->sequence, member->last->head.sequence);
-    }
     size_t most = round_pushes(model);
     if (member->waiting < most) {
         return OPT_OK;
@@ -91,7 +129,7 @@ static enum opt_status check_first(const struct model *model,
 static void move_answer(struct engine *engine, struct model *model,
                         struct member *member, struct letter *letter, uint64_t sequence)
 {
-    struct push *first = resend_waiting(member, sequence);
+    struct push *first = fate_waiting(member, sequence);
     struct letter *old = first->answer;
     round_unpin(model, old);
     first->answer = letter;
@@ -113,22 +151,22 @@ static void finish_echo(struct engine *engine, struct model *model,
 {
     struct opt_push_reply reply;
     struct opt_error error;
-    switch (resend_find(member, head, &reply, &error)) {
-    case RESEND_WAITING:
+    switch (fate_meet(member, head, &reply, &error)) {
+    case FATE_WAITING:
         move_answer(engine, model, member, letter, head->sequence);
         return;
-    case RESEND_SETTLED:
+    case FATE_SETTLED:
         round_answer(engine, model, letter, reply);
         return;
-    case RESEND_NEW:
-        opt_fail(&error, OPT_ABORTED,
+    case FATE_NEW: /* it was forgotten meanwhile: as if this copy had not come */
+        opt_fail(&error, OPT_UNAVAILABLE,
                  "the push of sequence %" PRIu64
                  " was given up while it was sent again; send it once more",
                  head->sequence);
         break;
-    case RESEND_REFUSED:
-    case RESEND_UNKNOWN:
-    case RESEND_STALE:
+    case FATE_REFUSED:
+    case FATE_LATE:
+    case FATE_STALE:
         break;
     }
     round_unpin(model, letter);
@@ -157,7 +195,7 @@ static struct push *begin(struct engine *engine, struct model *model,
                           const struct opt_push *head, const struct opt_pull *pull,
                           bool echo, struct opt_error *error)
 {
-    if (!echo && check_first(model, member, head, error) != OPT_OK) {
+    if (!echo && check_room(model, member, error) != OPT_OK) {
         return NULL;
     }
     struct push *push = push_new(model);
@@ -212,9 +250,7 @@ static struct push *push_of(struct engine *engine, struct model *model,
                             bool echo, struct opt_error *error)
 {
     struct push *push = member->gathering;
-    bool same = push != NULL && push->peer == letter->peer &&
-                push->request_id == letter->request.id;
-    if (same) {
+    if (is_part_of(push, letter)) {
         return push_continues(push, head, error) == OPT_OK ? push : NULL;
     }
     if (head->frame != 0) {
@@ -233,27 +269,6 @@ static struct push *push_of(struct engine *engine, struct model *model,
         return NULL;
     }
     return begin(engine, model, member, letter, head, pull, echo, error);
-}
-
-/* The frame cannot be used: answer the push, forget what had come of it. */
-static void fail_push(struct engine *engine, struct member *member,
-                      struct letter *letter, const struct opt_error *error)
-{
-    struct push *push = member->gathering;
-    struct opt_error told = *error;
-    if (push != NULL && push->peer == letter->peer &&
-        push->request_id == letter->request.id) {
-        if (stream_tell(push, &told)) {
-            stream_withdraw(push);
-        } else if (!push->echo) {
-            lease_note(member, push->head.sequence, OPT_FATE_REFUSED, error->status);
-        }
-        frames_drop(engine, member);
-    }
-    refuse_frame(engine, member, letter, &told);
-    if (member != NULL && stream_is_open(member->model)) {
-        flow_settle(engine, member->model); /* the others go on */
-    }
 }
 
 /* Check and pin what the push_pull will pull, while it can still be refused. */
@@ -280,21 +295,20 @@ static bool meet_again(struct engine *engine, struct model *model,
 {
     struct opt_push_reply reply;
     struct opt_error error;
-    enum resend resend = resend_find(member, head, &reply, &error);
-    bool again = resend == RESEND_WAITING || resend == RESEND_SETTLED ||
-                 resend == RESEND_REFUSED;
-    bool settled = again && resend != RESEND_WAITING;
+    enum fate_meeting met = fate_meet(member, head, &reply, &error);
+    bool again = met == FATE_WAITING || met == FATE_SETTLED || met == FATE_REFUSED;
+    bool settled = again && met != FATE_WAITING;
     member->resends += again;
     member->duplicates += settled;
     engine->counters.pushes_resent += again;
     engine->counters.pushes_duplicate += settled;
-    engine->counters.pushes_stale += resend == RESEND_STALE;
-    if (resend == RESEND_SETTLED && letter->request.message == OPT_MESSAGE_PUSH) {
+    engine->counters.pushes_stale += met == FATE_STALE;
+    if (met == FATE_SETTLED && letter->request.message == OPT_MESSAGE_PUSH) {
         round_answer(engine, model, letter, reply);
         return true;
     }
-    *echo = resend == RESEND_WAITING || resend == RESEND_SETTLED;
-    if (*echo || resend == RESEND_NEW) {
+    *echo = met == FATE_WAITING || met == FATE_SETTLED;
+    if (*echo || met == FATE_NEW) {
         return false;
     }
     refuse_frame(engine, member, letter, &error);
@@ -308,8 +322,8 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
     struct peer *peer = letter->peer;
     struct member *member = lease_member(model, peer);
     if (member == NULL || !member->joined) {
-        opt_fail(
-            &error, OPT_FAILED_PRECONDITION,
+        opt_fail_as(
+            &error, OPT_FAILED_PRECONDITION, OPT_DETAIL_NOT_JOINED,
             "worker \"%s\" has not joined model \"%s\"; create or open it with join "
             "before pushing",
             peer->name, model->name);
@@ -327,7 +341,7 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
         push_take(engine, push, letter, head, &used, &error) != OPT_OK ||
         (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||
         (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {
-        fail_push(engine, member, letter, &error);
+        refuse_frame(engine, member, letter, &error);
         return;
     }
     push->frame_count++;

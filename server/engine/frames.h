@@ -1,8 +1,8 @@
 /* frames — the frames of a push as they come, until it is complete.
  *
- * Each is checked before it is kept; one that is wrong answers the whole push, of which
- * nothing stays. A push that was settled before, or that waits already, is recognised
- * by its sequence: the second copy's data is not used. Engine thread.
+ * Each is checked before it is kept; one that is wrong, whoever finds that, answers the
+ * whole push, of which nothing stays. What a copy means that comes again is known by
+ * fate.h; if the first one waits or was settled, its data is not used. Engine thread.
  */
 #ifndef OPTIMD_SERVER_ENGINE_FRAMES_H
 #define OPTIMD_SERVER_ENGINE_FRAMES_H
@@ -23,6 +23,14 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
 /* The frames of an unfinished push are dropped without an answer; one that a round is
  * being made of is taken out of it. */
 void frames_drop(struct engine *engine, struct member *member);
+/* The same, but the model may be busy: its life is over, nothing of it may follow. */
+void frames_end(struct engine *engine, struct member *member);
+/* A letter is going to be answered with this error. If it is a frame of a push that is
+ * not finished, that ends the push, whatever was wrong: the error gets its fate.
+ * Returns the model whose open round goes on without it, to be settled (flow.h), or
+ * NULL. */
+struct model *frames_refused(struct engine *engine, const struct letter *letter,
+                             struct opt_error *error);
 /* The connection of an unfinished push is gone: it is dropped, but one that a round is
  * being made of waits to be sent again. */
 void frames_cut_off(struct engine *engine, struct member *member);

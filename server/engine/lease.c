@@ -93,6 +93,7 @@ static struct member *member_new(struct engine *engine, struct model *model,
     }
     member->model = model;
     member->worker = worker;
+    member->since = worker->incarnation;
     member->next_of_worker = worker->members;
     worker->members = member;
     size_t place = place_of(model, worker->name);
@@ -249,27 +250,6 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
     return OPT_OK;
 }
 
-void lease_note(struct member *member, uint64_t sequence, enum opt_fate fate,
-                enum opt_status status)
-{
-    if (status == OPT_RESOURCE_EXHAUSTED || status == OPT_FAILED_PRECONDITION ||
-        status == OPT_UNAVAILABLE) {
-        return; /* it says nothing about the push, which may come again */
-    }
-    window_settle(&member->window, &(struct opt_settled){ .sequence = sequence,
-                                                          .fate = fate,
-                                                          .step = member->model->step,
-                                                          .status = status });
-}
-
-uint64_t lease_last_sequence(const struct member *member)
-{
-    if (member->last != NULL && member->last->session != member->worker->session) {
-        return member->last->head.sequence;
-    }
-    return member->window.last;
-}
-
 size_t lease_allowance(const struct peer *peer)
 {
     size_t allowance = ALLOWANCE_BASE;
@@ -325,10 +305,10 @@ static void leave_rounds(struct engine *engine, struct member *member)
 
 /* Withdraw complete pushes from the end of the queue until keep are left. */
 static void withdraw(struct engine *engine, struct member *member, size_t keep,
-                     const char *why)
+                     enum opt_detail detail, const char *why)
 {
     while (member->waiting > keep) {
-        round_withdraw(engine, member->last, OPT_ABORTED, why);
+        round_withdraw(engine, member->last, OPT_ABORTED, detail, why);
     }
 }
 
@@ -340,9 +320,9 @@ void lease_leave(struct engine *engine, struct member *member)
     }
     const char *why = "the worker has left the model before the push was applied";
     if (member->gathering != NULL) {
-        round_withdraw(engine, member->gathering, OPT_ABORTED, why);
+        round_withdraw(engine, member->gathering, OPT_ABORTED, OPT_DETAIL_LEFT, why);
     }
-    withdraw(engine, member, 0, why);
+    withdraw(engine, member, 0, OPT_DETAIL_LEFT, why);
     barrier_withdraw(engine, member, OPT_ABORTED,
                      "the worker has left the model while it waited at the barrier");
     leave_rounds(engine, member);
@@ -364,9 +344,9 @@ static void fail_round(struct engine *engine, struct model *model, const char *n
              "the round of step %" PRIu64 " failed: worker \"%s\" was lost",
              model->step + 1, name);
     event_round_failed(model, why);
-    stream_fail(engine, model, why);
+    stream_fail(engine, model, OPT_DETAIL_WORKER_LOST, why);
     for (size_t i = 0; i < model->member_count; i++) {
-        withdraw(engine, model->members[i], 0, why);
+        withdraw(engine, model->members[i], 0, OPT_DETAIL_WORKER_LOST, why);
     }
     snprintf(why, sizeof why,
              "the barrier of model \"%.100s\" failed: worker \"%s\" was lost",
@@ -406,7 +386,7 @@ void lease_lost(struct engine *engine, struct member *member)
         return;
     }
     /* Complete pushes of the open round stay and count; later ones do not. */
-    withdraw(engine, member, round_reserved(model),
+    withdraw(engine, member, round_reserved(model), OPT_DETAIL_TAKEN_FOR_DEAD,
              "the worker was lost before the push was applied");
     if (model->consistency.loss == OPT_LOSS_FAIL) {
         fail_round(engine, model, member->worker->name);

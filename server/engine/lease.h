@@ -64,7 +64,9 @@ struct member {
     struct conduct conduct;
     struct arrival arrival; /* at the barrier */
     struct recall recall;
-    struct window window; /* what became of its last pushes */
+    uint64_t since;       /* the worker's incarnation when it became a member: of pushes
+                             made under an earlier one nothing is known */
+    struct window window; /* what became of its last pushes since then */
 };
 
 /* The member that the peer is in this model, or NULL. */
@@ -73,13 +75,6 @@ struct member *lease_member(const struct model *model, const struct peer *peer);
  * may send does not fit the budget. */
 enum opt_status lease_join(struct engine *engine, struct model *model,
                            struct peer *peer, struct opt_error *error);
-/* A push is settled: note what became of it. status: of the error, if it was refused;
- * one that has nothing to do with the push is not noted, and it may come again. */
-void lease_note(struct member *member, uint64_t sequence, enum opt_fate fate,
-                enum opt_status status);
-/* The highest sequence a client must not use again: that of the last push that is
- * settled, and of pushes that an earlier incarnation has left in the queue. */
-uint64_t lease_last_sequence(const struct member *member);
 /* Bytes of data that the peer's connection may have in flight for the models its worker
  * has joined. */
 size_t lease_allowance(const struct peer *peer);

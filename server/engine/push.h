@@ -50,7 +50,8 @@ struct push {
     bool echo;         /* sent again while the first copy waits: data is not used */
     bool skip;         /* not finite: its round will be skipped */
     bool again;        /* resumed: what comes may have come before */
-    bool overdue;      /* its deadline has passed while its data was in use */
+    bool overdue;      /* its deadline has passed while its data was in use, */
+    bool over;         /* or it has ended, and been answered */
     uint32_t *tensors; /* that it names, in the order of their first segments */
     size_t tensor_count;
     uint32_t *covered; /* per tensor of the model: blocks that are there; of a

@@ -7,6 +7,7 @@
 
 #include "server/engine/closing.h"
 #include "server/engine/events.h"
+#include "server/engine/fate.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -126,17 +127,34 @@ void round_recount(struct model *model)
     }
 }
 
+/* All shards of a push that goes before its round is over had been applied. A push is
+ * told so; of a push_pull only the fate is there, and no weights. */
+static void answer_applied(struct engine *engine, struct member *member,
+                           struct letter *answer, const struct opt_error *error,
+                           uint64_t staleness)
+{
+    struct model *model = member->model;
+    member->applied++;
+    engine->counters.pushes_applied++;
+    if (answer->request.message != OPT_MESSAGE_PUSH) {
+        engine_refuse(engine, answer, error);
+        return;
+    }
+    round_answer(engine, model, answer,
+                 (struct opt_push_reply){ .fate = OPT_FATE_APPLIED,
+                                          .step = model->step + 1,
+                                          .staleness = staleness,
+                                          .reason = "" });
+}
+
 void round_withdraw(struct engine *engine, struct push *push, enum opt_status status,
-                    const char *text)
+                    enum opt_detail detail, const char *text)
 {
     struct member *member = push->member;
     struct letter *answer = push->answer;
     struct opt_error error;
-    opt_fail(&error, status, "%s", text);
-    if (stream_tell(push, &error)) {
-        error.status = OPT_ABORTED; /* a part of it counts: not to be asked again */
-        stream_withdraw(push);
-    }
+    opt_fail_as(&error, status, detail, "%s", text);
+    fate_settle(push, OPT_FATE_REFUSED, &error);
     if (member->gathering == push) {
         /* The first frame answers; the others are swallowed as they come. */
         member->gathering = NULL;
@@ -146,12 +164,13 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
         unqueue(push);
         round_unpin(push->model, answer);
     }
-    if (!push->echo) {
-        lease_note(member, push->head.sequence, OPT_FATE_REFUSED, status);
-    }
+    bool applied = error.fate == OPT_FATE_APPLIED && !push->echo;
+    uint64_t staleness = push_staleness(push, push->model->step);
     push_recycle(engine, push);
-    engine->counters.pushes_withdrawn++;
-    if (answer != NULL) {
+    engine->counters.pushes_withdrawn += !applied;
+    if (answer != NULL && applied) {
+        answer_applied(engine, member, answer, &error, staleness);
+    } else if (answer != NULL) {
         engine_refuse(engine, answer, &error);
     }
 }
@@ -169,7 +188,7 @@ void round_expire(struct engine *engine, struct push *push)
         closing_explain(model, push, text, sizeof text);
     }
     engine->counters.deadlines_exceeded++;
-    round_withdraw(engine, push, OPT_DEADLINE_EXCEEDED, text);
+    round_withdraw(engine, push, OPT_DEADLINE_EXCEEDED, OPT_DETAIL_NO_PEER, text);
 }
 
 static void on_push_deadline(struct engine *engine, struct alarm *alarm)
@@ -201,7 +220,7 @@ static void drop(struct engine *engine, struct push *push)
     struct letter *answer = push->answer;
     char reason[64];
     snprintf(reason, sizeof reason, "round %" PRIu64 " closed", push->head.basis + 1);
-    lease_note(member, push->head.sequence, OPT_FATE_DROPPED, OPT_OK);
+    fate_settle(push, OPT_FATE_DROPPED, NULL);
     member->conduct.dropped++;
     model->dropped++;
     engine->counters.pushes_dropped++;
@@ -263,7 +282,7 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
         struct opt_push_reply reply = { .fate = fate,
                                         .step = model->step,
                                         .reason = "" };
-        lease_note(member, push->head.sequence, fate, OPT_OK);
+        fate_settle(push, fate, NULL);
         member->clock++;
         if (fate == OPT_FATE_APPLIED) {
             reply.staleness = push_staleness(push, model->step - 1);
@@ -311,14 +330,15 @@ void round_overflowed(struct engine *engine, struct model *model, uint32_t tenso
         struct letter *answer = push->answer;
         push->member->refused++;
         engine->counters.pushes_refused++;
-        lease_note(push->member, push->head.sequence, OPT_FATE_REFUSED,
-                   OPT_INVALID_ARGUMENT);
-        round_unpin(model, answer);
-        push_recycle(engine, push);
-        engine_fail(engine, answer, OPT_INVALID_ARGUMENT,
+        struct opt_error error;
+        opt_fail_as(&error, OPT_INVALID_ARGUMENT, OPT_DETAIL_NOT_FINITE,
                     "the sum of the %zu gradients of this round is not finite at "
                     "element %" PRIu64 " of tensor \"%s\"",
                     count, element, model->tensors[tensor].name);
+        fate_settle(push, OPT_FATE_REFUSED, &error);
+        round_unpin(model, answer);
+        push_recycle(engine, push);
+        engine_refuse(engine, answer, &error);
     }
 }
 

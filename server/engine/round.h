@@ -62,8 +62,8 @@ void round_overflowed(struct engine *engine, struct model *model, uint32_t tenso
 /* The push's deadline has passed: take it away. */
 void round_expire(struct engine *engine, struct push *push);
 /* Take a push away and answer it with the error. If shards of it have been applied they
- * stay, and the error is ABORTED and says how many. */
+ * stay, and the error is ABORTED and says how many; if all have, it is APPLIED. */
 void round_withdraw(struct engine *engine, struct push *push, enum opt_status status,
-                    const char *text);
+                    enum opt_detail detail, const char *text);
 
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "server/engine/flow.h"
+#include "server/engine/frames.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
@@ -244,12 +245,15 @@ bool stream_open(struct engine *engine, struct model *model)
     return run_ready(engine, model);
 }
 
-/* Those whose deadline passed while a batch was reading them. */
+/* Those that came to their end while a batch was reading them. */
 static void expire(struct engine *engine, struct model *model)
 {
     for (size_t i = model->round_count; i-- > 0;) {
-        if (model->round[i]->overdue) {
-            round_expire(engine, model->round[i]);
+        struct push *push = model->round[i];
+        if (push->over) {
+            frames_drop(engine, push->member);
+        } else if (push->overdue) {
+            round_expire(engine, push);
         }
     }
 }
@@ -288,23 +292,6 @@ bool stream_is_using(const struct push *push)
     return stream_has(push) && push->model->activity == MODEL_UPDATING;
 }
 
-bool stream_tell(const struct push *push, struct opt_error *error)
-{
-    if (!stream_has(push)) {
-        return false;
-    }
-    size_t shards = 0;
-    for (size_t i = 0; i < push->model->shard_count; i++) {
-        shards += push->model->shards[i].blocks > 0;
-    }
-    char text[OPT_ERROR_TEXT];
-    memcpy(text, error->text, sizeof text);
-    opt_fail(error, error->status,
-             "%.*s; %zu of %zu shards of its round had been applied and stay so",
-             OPT_ERROR_TEXT - 100, text, push->model->stream.applied, shards);
-    return true;
-}
-
 void stream_withdraw(struct push *push)
 {
     struct model *model = push->model;
@@ -318,19 +305,21 @@ void stream_withdraw(struct push *push)
     model->round_count--;
     memmove(model->round + place, model->round + place + 1,
             (model->round_count - place) * sizeof(struct push *));
-    lease_note(push->member, push->head.sequence, OPT_FATE_REFUSED, OPT_ABORTED);
     model->stream.changed = true;
 }
 
-void stream_fail(struct engine *engine, struct model *model, const char *why)
+void stream_fail(struct engine *engine, struct model *model, enum opt_detail detail,
+                 const char *why)
 {
     while (model->stream.open && model->round_count > 0) {
-        round_withdraw(engine, model->round[model->round_count - 1], OPT_ABORTED, why);
+        round_withdraw(engine, model->round[model->round_count - 1], OPT_ABORTED,
+                       detail, why);
     }
 }
 
-void stream_close(struct engine *engine, struct model *model, const char *why)
+void stream_close(struct engine *engine, struct model *model, enum opt_detail detail,
+                  const char *why)
 {
-    stream_fail(engine, model, why);
+    stream_fail(engine, model, detail, why);
     model->stream.open = false;
 }

@@ -60,15 +60,15 @@ void stream_applied(struct engine *engine, struct model *model);
 bool stream_has(const struct push *push);
 /* And whether a batch is reading it now. */
 bool stream_is_using(const struct push *push);
-/* If it takes part: add to the error what has been applied. False if it does not. */
-bool stream_tell(const struct push *push, struct opt_error *error);
 /* It takes part no longer, if it did; the others go on. No batch is using it. */
 void stream_withdraw(struct push *push);
 
-/* All who take part are answered ABORTED with the sentence; the round ends as an update
- * of what has been applied. */
-void stream_fail(struct engine *engine, struct model *model, const char *why);
+/* All who take part are answered ABORTED with the sentence, or APPLIED; the round ends
+ * as an update of what has been applied. */
+void stream_fail(struct engine *engine, struct model *model, enum opt_detail detail,
+                 const char *why);
 /* The same, but nothing follows: the model goes, or the daemon. */
-void stream_close(struct engine *engine, struct model *model, const char *why);
+void stream_close(struct engine *engine, struct model *model, enum opt_detail detail,
+                  const char *why);
 
 #endif

@@ -1,13 +1,23 @@
 /* window — see window.h. */
 #include "server/engine/window.h"
 
-enum { REFUSED_BIT = 0x80 }; /* with it, a fate is the status of an error */
+#include <stdbool.h>
+
+enum {
+    REFUSED_BIT = 0x80, /* with it, a fate is the status of an error */
+    IN_PART_BIT = 0x40, /* and with this too, the step is a number of shards */
+};
 
 static uint8_t fate_packed(const struct opt_settled *settled)
 {
-    return settled->fate == OPT_FATE_REFUSED
-               ? (uint8_t)(REFUSED_BIT | (unsigned)settled->status)
-               : (uint8_t)settled->fate;
+    switch (settled->fate) {
+    case OPT_FATE_IN_PART:
+        return (uint8_t)(REFUSED_BIT | IN_PART_BIT | (unsigned)settled->status);
+    case OPT_FATE_REFUSED:
+        return (uint8_t)(REFUSED_BIT | (unsigned)settled->status);
+    default:
+        return (uint8_t)settled->fate;
+    }
 }
 
 /* The sequence becomes the last; those that it passes over are not settled. */
@@ -39,7 +49,9 @@ void window_settle(struct window *window, const struct opt_settled *settled)
     }
     uint64_t place = settled->sequence % WINDOW_PUSHES;
     window->fate[place] = fate_packed(settled);
-    window->step[place] = (uint32_t)settled->step;
+    window->step[place] =
+        (uint32_t)(settled->fate == OPT_FATE_IN_PART ? settled->shards_applied
+                                                     : settled->step);
 }
 
 enum window_place window_find(const struct window *window, uint64_t sequence,
@@ -57,10 +69,16 @@ enum window_place window_find(const struct window *window, uint64_t sequence,
         return WINDOW_PASSED_OVER;
     }
     uint32_t below = (uint32_t)window->newest - window->step[place];
-    *out = (struct opt_settled){ .sequence = sequence, .step = window->newest - below };
+    *out = (struct opt_settled){ .sequence = sequence };
+    if ((fate & IN_PART_BIT) != 0) {
+        out->shards_applied = window->step[place];
+    } else {
+        out->step = window->newest - below;
+    }
     if ((fate & REFUSED_BIT) != 0) {
-        out->fate = OPT_FATE_REFUSED;
-        out->status = (enum opt_status)(fate & ~REFUSED_BIT);
+        bool in_part = (fate & IN_PART_BIT) != 0;
+        out->fate = in_part ? OPT_FATE_IN_PART : OPT_FATE_REFUSED;
+        out->status = (enum opt_status)(fate & ~(REFUSED_BIT | IN_PART_BIT));
     } else {
         out->fate = (enum opt_fate)fate;
     }

@@ -22,7 +22,8 @@ struct window {
     uint64_t last;                /* highest sequence that is settled; 0: none */
     uint64_t newest;              /* highest step noted */
     uint32_t step[WINDOW_PUSHES]; /* lower half of each step: all noted steps are less
-                                     than 2^32 below the newest */
+                                     than 2^32 below the newest. Of a push that was
+                                     applied in part: how many of its shards were */
     uint8_t fate[WINDOW_PUSHES];  /* 0: passed over */
 };
 

@@ -115,14 +115,19 @@ static void withdraw_all(struct engine *engine, struct worker *worker)
     for (struct member *member = worker->members; member != NULL;
          member = member->next_of_worker) {
         while (member->last != NULL && !stream_has(member->last)) {
-            round_withdraw(engine, member->last, OPT_ABORTED,
+            round_withdraw(engine, member->last, OPT_ABORTED, OPT_DETAIL_TAKEN_FOR_DEAD,
                            "the worker was taken for dead before the push was applied");
         }
     }
 }
 
-static void begin_incarnation(struct worker *worker, const struct opt_hello *hello)
+static void begin_incarnation(struct engine *engine, struct worker *worker,
+                              const struct opt_hello *hello)
 {
+    for (struct member *member = worker->members; member != NULL;
+         member = member->next_of_worker) {
+        frames_end(engine, member);
+    }
     uint64_t before = worker->incarnation;
     if (before < hello->incarnation) {
         before = hello->incarnation;
@@ -157,10 +162,10 @@ enum opt_status worker_hello(struct engine *engine, struct peer *peer,
         engine->counters.workers_reconnected++;
     } else if (same) {
         withdraw_all(engine, worker);
-        begin_incarnation(worker, hello);
+        begin_incarnation(engine, worker, hello);
     } else {
         worker_lose_all(engine, worker);
-        begin_incarnation(worker, hello);
+        begin_incarnation(engine, worker, hello);
         worker->lost_why[0] = '\0';
     }
     for (struct member *member = worker->members; member != NULL;

@@ -1,29 +1,10 @@
 /* open — an existing model; and what create and open answer. */
+#include "server/engine/fate.h"
 #include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
-#include "server/engine/resend.h"
 #include "server/messages/serve.h"
-
-/* What became of the pushes that an open asks about. False: no memory. */
-static bool report_settled(struct letter *letter, const struct member *member,
-                           struct opt_model_reply *reply)
-{
-    const struct opt_open *open = &letter->request.body.open;
-    if (letter->request.message != OPT_MESSAGE_OPEN || open->unanswered_count == 0) {
-        return true;
-    }
-    struct opt_settled *settled =
-        opt_arena_alloc(&letter->arena, open->unanswered_count * sizeof *settled);
-    if (settled == NULL) {
-        return false;
-    }
-    reply->settled_count =
-        resend_report(member, open->unanswered, open->unanswered_count, settled);
-    reply->settled = settled;
-    return true;
-}
 
 bool serve_model_reply(struct engine *engine, struct letter *letter,
                        struct model *model, bool join, bool created)
@@ -52,9 +33,8 @@ bool serve_model_reply(struct engine *engine, struct letter *letter,
         .inflight_bytes = lease_inflight(engine, letter),
     };
     if (member != NULL) {
-        reply.last_sequence = lease_last_sequence(member);
         reply.lost_step = member->lost_step;
-        if (!report_settled(letter, member, &reply)) {
+        if (!fate_report(member, letter, &reply)) {
             engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
                         "no memory to say what became of pushes");
             return false;

@@ -61,9 +61,10 @@ void conn_release(struct conn *conn, struct letter *letter)
 static void on_hello_answered(struct conn *conn, const struct letter *letter)
 {
     if (letter->reply.message != OPT_MESSAGE_HELLO) {
-        conn->said_hello = false;
+        conn->said_hello = conn->let_in; /* it may have been the second */
         return;
     }
+    conn->let_in = true;
     const struct opt_hello *hello = &letter->request.body.hello;
     conn->lease_ms = letter->reply.body.hello.lease_ms;
     conn->answer_bytes = hello->max_frame_bytes;

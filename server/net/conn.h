@@ -103,7 +103,8 @@ struct conn {
     int batches;                           /* handed to libuv, not yet written */
 
     /* who it is, and since when (ms of the loop's clock) */
-    bool said_hello;
+    bool said_hello; /* hello has come, */
+    bool let_in;     /* and was granted */
     bool is_worker;
     uint32_t lease_ms;  /* 0 until hello has been answered, */
     uint32_t beat_ms;   /* as the time between heartbeats */

@@ -123,6 +123,11 @@ bool hold_push_posted(struct conn *conn, const struct letter *letter)
     return true;
 }
 
+bool hold_push_begun(struct conn *conn, uint64_t id)
+{
+    return find_push(conn, id) != NULL;
+}
+
 void hold_push_returned(struct conn *conn, const struct letter *letter)
 {
     if (conn->push_count == 0) {

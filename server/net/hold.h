@@ -32,6 +32,9 @@ bool hold_letters_full(const struct conn *conn);
  * finished. */
 bool hold_push_posted(struct conn *conn, const struct letter *letter);
 
+/* Whether a push of this id is begun and not finished. */
+bool hold_push_begun(struct conn *conn, uint64_t id);
+
 /* A letter came back. */
 void hold_push_returned(struct conn *conn, const struct letter *letter);
 

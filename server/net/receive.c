@@ -170,7 +170,8 @@ static void answer_refusal(struct conn *conn, struct letter *letter)
     counter_add(COUNTER_FRAMES_REFUSED, 1);
     /* Without its id an answer cannot be told from others, and of a push in several
      * frames the rest is useless: the end of the connection undoes it all. */
-    bool fatal = letter->request.id == 0 || dispatch_is_part(letter);
+    bool fatal = letter->request.id == 0 || dispatch_is_part(letter) ||
+                 hold_push_begun(conn, letter->request.id);
     send_answer(conn, letter);
     if (fatal) {
         conn_end(conn, "request refused");

@@ -356,7 +356,7 @@ Test(reconnect, believes_what_the_daemon_says_of_unanswered_pushes)
                                                       OPTCLIENT_DEADLINE_EXCEEDED,
                                                       OPTCLIENT_OK };
     static const enum optclient_fate fates[] = { OPTCLIENT_SKIPPED,
-                                                 OPTCLIENT_UNKNOWN_FATE,
+                                                 OPTCLIENT_NOT_APPLIED,
                                                  OPTCLIENT_APPLIED };
     struct fake_server *server =
         fake_server_start(&(struct fake_options){ .hook = says_what_became_of_three });

@@ -1,0 +1,95 @@
+/* fate — what becomes of a push, as far as this side can know it.
+ *
+ * The daemon knows a push by its number (sequence), and applies no number twice. So the
+ * one thing that must never happen here is that a push gets another number while a copy
+ * of it may still stand under the first; and the one thing that must never be said is
+ * "not applied" while one may. All that decides about either is in this room.
+ *
+ * A copy is what is sent on one connection. What is known of a push is how much of the
+ * present copy is out (sent), how much of earlier ones may have been left with the
+ * daemon by connections that are gone (left), and how it ended (settled):
+ *
+ *              first frame          last frame
+ *     NOTHING ------------> PARTLY ------------> WHOLE            sent
+ *        ^  ^                  |                   |
+ *        |  +--- NOT_TAKEN ----+-------------------+   this copy has changed nothing
+ *        |                     | cut               |   left = the more of left and sent
+ *        +---------------------+-------------------+
+ *                              | answered, refused, found
+ *                              v
+ *     settled: APPLIED DUPLICATE DROPPED SKIPPED | REFUSED | IN_PART | NOT_KNOWN
+ *
+ *   what is known                     told if it ends with an error   sent again under
+ *   settled                           that                            REFUSED: a new
+ *                                                                     number; else
+ * never sent, left: none WHOLE            REFUSED: nothing was applied    the same
+ * number PARTLY, and the model's rounds    NOT_KNOWN                       the same
+ * number are applied shard by shard one of them WHOLE                 NOT_KNOWN the
+ * same number
+ *
+ * A number is given up in two cases only: the daemon has settled it as REFUSED, or it
+ * has been asked on a new connection and has nothing of it (fate_absent). Used under
+ * the client's lock.
+ */
+#ifndef OPTCLIENT_FATE_H
+#define OPTCLIENT_FATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/optclient.h"
+#include "common/status.h"
+#include "common/wire.h"
+
+enum fate_extent { FATE_NOTHING, FATE_PARTLY, FATE_WHOLE };
+
+/* All zeros: of a push that has not been sent. */
+struct fate {
+    uint64_t number;      /* 0: it has none */
+    uint64_t incarnation; /* of the worker, when the push was asked for */
+    bool by_shards;       /* what has come of a copy may be applied before the rest */
+    bool inquired;        /* on this connection the daemon was asked about it */
+    enum fate_extent sent, left;
+    enum opt_fate settled; /* UNKNOWN: it is not */
+    enum opt_status code;  /* REFUSED, IN_PART: of the error it was settled with */
+    enum opt_detail detail;
+    uint64_t shards_applied, shards;
+};
+
+/* The first frame of a copy goes out. A push without a number gets the one after *last,
+ * which becomes it. */
+void fate_begin(struct fate *fate, uint64_t *last);
+/* Its last frame goes out. */
+void fate_send_last(struct fate *fate);
+/* The connection is gone. */
+void fate_cut(struct fate *fate);
+
+/* The daemon has answered the push. */
+void fate_answer(struct fate *fate, enum opt_fate settled);
+/* The daemon has answered it with an error. */
+void fate_refuse(struct fate *fate, const struct opt_error_reply *reply);
+/* Asked about it on a new connection, the daemon says that it was settled, */
+void fate_found(struct fate *fate, const struct opt_settled *settled);
+/* or that nothing of it is there: whatever was sent was lost, or it has been forgotten
+ * whether it was (remembered: it has not). last: highest number that is settled. */
+void fate_absent(struct fate *fate, bool remembered, uint64_t last);
+
+/* Whether the daemon may have something of it, which is worth asking about. */
+bool fate_is_open(const struct fate *fate);
+/* Whether it has taken effect, or the daemon has decided that it does not: dropped,
+ * skipped. Then only weights may still have to come. */
+bool fate_is_done(const struct fate *fate);
+/* Whether it may be sent again. If it was refused, it will be under another number. */
+bool fate_may_resend(const struct fate *fate);
+/* It will be. */
+void fate_resend(struct fate *fate);
+
+/* What is true of a push that ends now, with an error or without. Never UNKNOWN or
+ * NOT_TAKEN. */
+enum opt_fate fate_tell(const struct fate *fate);
+/* The same in the result of a call, */
+void fate_result(const struct fate *fate, struct optclient_result *result);
+/* and as the end of a sentence: "; the push was not applied". */
+const char *fate_words(const struct fate *fate);
+
+#endif
