@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "common/optim/kernels.h"
+#include "common/optim/update.h"
 
 static const struct {
     const char *name;

@@ -1,79 +1,11 @@
-/* kernels — the loops of one instruction set, and their table.
+/* kernels — the loops of one instruction set that are no rule's, and the table of all.
  *
  * Compiled once per instruction set with OPT_KERNEL_ISA set to its name. Any thread.
  */
 #include "common/optim/kernels.h"
 
-#include "common/optim/adagrad.h"
-#include "common/optim/adam.h"
 #include "common/optim/float_bits.h"
-#include "common/optim/momentum.h"
-#include "common/optim/shell.h"
-
-static void sgd(const struct opt_slice *s)
-{
-    shell_update(s, 0, sgd_element);
-}
-static void momentum(const struct opt_slice *s)
-{
-    shell_update_kept(s, 1, momentum_element);
-}
-static void nag(const struct opt_slice *s)
-{
-    shell_update(s, 1, nag_element);
-}
-static void adagrad(const struct opt_slice *s)
-{
-    shell_update(s, 1, adagrad_element);
-}
-static void rmsprop(const struct opt_slice *s)
-{
-    shell_update(s, 1, rmsprop_element);
-}
-static void rmsprop_centered(const struct opt_slice *s)
-{
-    shell_update(s, 2, rmsprop_centered_element);
-}
-static void rmsprop_momentum(const struct opt_slice *s)
-{
-    shell_update_kept(s, 2, rmsprop_momentum_element);
-}
-static void rmsprop_centered_momentum(const struct opt_slice *s)
-{
-    shell_update_kept(s, 3, rmsprop_centered_momentum_element);
-}
-static void adadelta(const struct opt_slice *s)
-{
-    shell_update(s, 2, adadelta_element);
-}
-static void adam(const struct opt_slice *s)
-{
-    shell_update(s, 2, adam_element);
-}
-static void adamax(const struct opt_slice *s)
-{
-    shell_update(s, 2, adamax_element);
-}
-static void nadam(const struct opt_slice *s)
-{
-    shell_update(s, 2, nadam_element);
-}
-static void amsgrad(const struct opt_slice *s)
-{
-    shell_update(s, 3, amsgrad_element);
-}
-static void radam(const struct opt_slice *s)
-{
-    shell_update(s, 2, radam_element);
-}
-static void adabound(const struct opt_slice *s)
-{
-    shell_update(s, 2, adabound_element);
-}
-static void amsbound(const struct opt_slice *s)
-{
-    shell_update(s, 3, amsbound_element);
-}
+#include "common/optim/loops.h"
 
 OPT_INLINE unsigned step_run(const struct opt_scalars *k, const float *w,
                              const float *direction, float *w_out, size_t begin,
@@ -414,29 +346,15 @@ static bool all_finite(enum opt_dtype dtype, const void *values, size_t n)
     }
 }
 
-/* The one place where a name is built: each instruction set has its own table. */
-#define TABLE_OF(isa) opt_kernels_##isa
-#define TABLE(isa) TABLE_OF(isa)
+#define DECLARE(name, NAME, slots, goal)                                               \
+    void OPT_OF_ISA(opt_loop_##name)(const struct opt_slice *s);
+#define ENTRY(name, NAME, slots, goal)                                                 \
+    [OPT_KERNEL_##NAME] = OPT_OF_ISA(opt_loop_##name),
 
-const struct opt_kernels TABLE(OPT_KERNEL_ISA) = {
-    .update = {
-        [OPT_KERNEL_SGD] = sgd,
-        [OPT_KERNEL_MOMENTUM] = momentum,
-        [OPT_KERNEL_NAG] = nag,
-        [OPT_KERNEL_ADAGRAD] = adagrad,
-        [OPT_KERNEL_RMSPROP] = rmsprop,
-        [OPT_KERNEL_RMSPROP_CENTERED] = rmsprop_centered,
-        [OPT_KERNEL_RMSPROP_MOMENTUM] = rmsprop_momentum,
-        [OPT_KERNEL_RMSPROP_CENTERED_MOMENTUM] = rmsprop_centered_momentum,
-        [OPT_KERNEL_ADADELTA] = adadelta,
-        [OPT_KERNEL_ADAM] = adam,
-        [OPT_KERNEL_ADAMAX] = adamax,
-        [OPT_KERNEL_NADAM] = nadam,
-        [OPT_KERNEL_AMSGRAD] = amsgrad,
-        [OPT_KERNEL_RADAM] = radam,
-        [OPT_KERNEL_ADABOUND] = adabound,
-        [OPT_KERNEL_AMSBOUND] = amsbound,
-    },
+OPT_RULES(DECLARE, DECLARE)
+
+const struct opt_kernels OPT_OF_ISA(opt_kernels) = {
+    .update = { OPT_RULES(ENTRY, ENTRY) },
     .step = step,
     .accumulate = accumulate,
     .round = round_sum,

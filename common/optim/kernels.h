@@ -1,6 +1,7 @@
 /* kernels — every loop over tensor values, once for each instruction set.
  *
- * kernels*.c are compiled several times (the Makefile defines OPT_KERNEL_ISA); isa.c
+ * kernels*.c are compiled several times (the Makefile defines OPT_KERNEL_ISA), each
+ * family of rules by itself; isa.c
  * chooses one table for the process by asking the processor. All give the same bits:
  * plain IEEE operations, no contraction, sums in fixed lanes. Called by the other files
  * of common/optim and by common/dtype.c; any thread.
@@ -13,28 +14,13 @@
 #include <stdint.h>
 
 #include "common/dtype.h"
-#include "common/optim/update.h"
+#include "common/optim/rule_list.h"
+#include "common/optim/scalars.h"
 
 /* The loops of the rules; a rule names one, or its prepare chooses among variants. */
-enum opt_kernel {
-    OPT_KERNEL_SGD,
-    OPT_KERNEL_MOMENTUM,
-    OPT_KERNEL_NAG,
-    OPT_KERNEL_ADAGRAD,
-    OPT_KERNEL_RMSPROP,
-    OPT_KERNEL_RMSPROP_CENTERED,
-    OPT_KERNEL_RMSPROP_MOMENTUM,
-    OPT_KERNEL_RMSPROP_CENTERED_MOMENTUM,
-    OPT_KERNEL_ADADELTA,
-    OPT_KERNEL_ADAM,
-    OPT_KERNEL_ADAMAX,
-    OPT_KERNEL_NADAM,
-    OPT_KERNEL_AMSGRAD,
-    OPT_KERNEL_RADAM,
-    OPT_KERNEL_ADABOUND,
-    OPT_KERNEL_AMSBOUND,
-    OPT_KERNEL_COUNT
-};
+#define OPT_KERNEL_NUMBER(name, NAME, slots, goal) OPT_KERNEL_##NAME,
+enum opt_kernel { OPT_RULES(OPT_KERNEL_NUMBER, OPT_KERNEL_NUMBER) OPT_KERNEL_COUNT };
+#undef OPT_KERNEL_NUMBER
 
 /* How the aggregated gradient is read. */
 enum opt_load {

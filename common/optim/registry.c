@@ -3,12 +3,9 @@
 
 #include "common/optim/rules.h"
 
-static const struct opt_rule *const rules[] = {
-    &opt_rule_sgd,      &opt_rule_momentum, &opt_rule_nag,   &opt_rule_adagrad,
-    &opt_rule_rmsprop,  &opt_rule_adadelta, &opt_rule_adam,  &opt_rule_adamax,
-    &opt_rule_nadam,    &opt_rule_amsgrad,  &opt_rule_radam, &opt_rule_adabound,
-    &opt_rule_amsbound,
-};
+#define ROW(name, NAME, slots, goal) &opt_rule_##name,
+#define NO_ROW(name, NAME, slots, goal)
+static const struct opt_rule *const rules[] = { OPT_RULES(ROW, NO_ROW) };
 
 static const struct opt_preset presets[] = {
     { "adamw", "adam + decay(0.01, decoupled)" },

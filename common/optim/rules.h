@@ -4,11 +4,11 @@
 
 #include "common/optim/rule.h"
 
-extern const struct opt_rule opt_rule_sgd, opt_rule_momentum, opt_rule_nag;
-extern const struct opt_rule opt_rule_adagrad, opt_rule_rmsprop, opt_rule_adadelta;
-extern const struct opt_rule opt_rule_adam, opt_rule_adamax, opt_rule_nadam;
-extern const struct opt_rule opt_rule_amsgrad, opt_rule_radam;
-extern const struct opt_rule opt_rule_adabound, opt_rule_amsbound;
+#define OPT_ROW(name, NAME, slots, goal) extern const struct opt_rule opt_rule_##name;
+#define OPT_NO_ROW(name, NAME, slots, goal)
+OPT_RULES(OPT_ROW, OPT_NO_ROW)
+#undef OPT_ROW
+#undef OPT_NO_ROW
 
 /* The momentum stage, shared by momentum, nag and rmsprop: decay1, gain1, and step = 1
  * if the learning rate goes into the buffer. */

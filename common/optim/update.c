@@ -127,16 +127,12 @@ static double decoupled_factor(const struct opt_tensor_update *tensor)
 /* The slot that is the kernel's direction, or -1. */
 static int direction_slot(int kernel)
 {
-    switch (kernel) {
-    case OPT_KERNEL_MOMENTUM:
-        return 0;
-    case OPT_KERNEL_RMSPROP_MOMENTUM:
-        return 1;
-    case OPT_KERNEL_RMSPROP_CENTERED_MOMENTUM:
-        return 2;
-    default:
-        return -1;
-    }
+#define KEPT_update(slots) -1
+#define KEPT_update_kept(slots) (slots) - 1
+#define KEPT(name, NAME, slots, goal) [OPT_KERNEL_##NAME] = KEPT_##goal(slots),
+    static const signed char kept[OPT_KERNEL_COUNT] = { OPT_RULES(KEPT, KEPT) };
+
+    return kept[kernel];
 }
 
 /* A factor as the loops take it. A trust ratio may be more than any float, and infinity

@@ -35,6 +35,7 @@
 #include <stdint.h>
 
 #include "common/dtype.h"
+#include "common/optim/scalars.h"
 #include "common/optim/spec.h"
 
 /* What the mathematics keeps of a tensor from update to update. The caller owns it; it
@@ -100,23 +101,6 @@ struct opt_update {
     double lr;           /* scheduled */
     double gradient_sum; /* sweep 1: over all tensors */
     double global_clip;  /* factor of clip global_norm, 1 if none */
-};
-
-/* What the loops multiply with: one tensor's numbers in one update, made in double and
- * rounded once. The first group is the shell's (shell.h says what it does with them),
- * the second the rule's; every rule says at its element function what it takes. */
-struct opt_scalars {
-    float scale, bound, coupled; /* g' = clamp(scale g, bound) + coupled w */
-    float inside;                /* u' = u + inside w */
-    float decoupled, step;       /* w' = w - (decoupled w + step u') */
-    float largest;               /* that any of them may be */
-
-    float decay1, gain1;           /* first moment: kept, and of the gradient */
-    float decay2, gain2;           /* second moment */
-    float from_m, from_g, from_v;  /* into numerator and denominator */
-    float eps_inside, eps_outside; /* of the square root */
-    float ahead;                   /* classical nag: part of the look-ahead point */
-    float low, high;               /* adabound */
 };
 
 /* One tensor in one update. Filled by the calls below, read by the blocks; embedded by
