@@ -487,7 +487,6 @@ static void serve_all(void)
 }
 
 /* What an error says of its push, as data; none of an older library. */
-enum { NOT_APPLIED = 5, APPLIED_IN_PART = 6, NOT_KNOWN = 8 };
 
 /* Whether what was told of a push is true of the shards in which it counts. */
 static bool is_true(const struct told *told, const int counts[SHARDS])
@@ -504,22 +503,21 @@ static bool is_true(const struct told *told, const int counts[SHARDS])
     if (!told->wanted) {
         return true;
     }
-    switch ((int)told->result.fate) {
+    switch (told->result.fate) {
     case OPTCLIENT_APPLIED:
     case OPTCLIENT_DUPLICATE:
         return least == 1;
     case OPTCLIENT_DROPPED:
     case OPTCLIENT_SKIPPED:
         return told->status == OPTCLIENT_OK && most == 0;
-    case NOT_APPLIED:
+    case OPTCLIENT_NOT_APPLIED:
         return told->status != OPTCLIENT_OK && most == 0;
-    case APPLIED_IN_PART:
+    case OPTCLIENT_APPLIED_IN_PART:
         return told->status != OPTCLIENT_OK && least == 0 && most == 1;
-    case NOT_KNOWN:
+    case OPTCLIENT_NOT_KNOWN:
         return told->status != OPTCLIENT_OK;
     default:
-        return told->status != OPTCLIENT_OK &&
-               (strstr(told->sentence, "not known") != NULL || most == 0);
+        return false; /* whoever waits for a push is told something */
     }
 }
 

@@ -15,7 +15,7 @@
 #include "common/log.h"
 #include "tests/fates/play.h"
 
-enum { USUAL = 2, PIECED = 60, TOLD_MOST = 5 };
+enum { USUAL = 3, PIECED = 60, TOLD_MOST = 5 };
 
 static const char *const words[EVENTS] = { "whole",      "half",       "damaged",
                                            "refused",    "cut",        "deadline",
