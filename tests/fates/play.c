@@ -486,8 +486,6 @@ static void serve_all(void)
     }
 }
 
-/* What an error says of its push, as data; none of an older library. */
-
 /* Whether what was told of a push is true of the shards in which it counts. */
 static bool is_true(const struct told *told, const int counts[SHARDS])
 {
