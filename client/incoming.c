@@ -623,6 +623,16 @@ bool exchange_receive(struct optclient *client)
         case OPT_FRAME_END:
             on_frame_in(client);
             break;
+        case OPT_FRAME_LONG:
+            if (!opt_frame_grow(reader)) {
+                session_break(client, "no memory for a reply of the daemon");
+                return false;
+            }
+            break;
+        case OPT_FRAME_EARLY:
+            session_break(client, "the daemon sent a reply whose data is not its last "
+                                  "field");
+            return false;
         case OPT_FRAME_BROKEN:
             session_break(client, "the daemon sent a broken frame: %s",
                           opt_frame_error(reader)->text);

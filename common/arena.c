@@ -37,10 +37,11 @@ void opt_arena_init(struct opt_arena *arena, size_t limit)
     *arena = (struct opt_arena){ .limit = limit };
 }
 
-static struct opt_arena_chunk *chunk_new(size_t capacity)
+static struct opt_arena_chunk *chunk_new(struct opt_arena *arena, size_t capacity)
 {
     struct opt_arena_chunk *chunk = malloc(sizeof(*chunk) + capacity);
     if (chunk != NULL) {
+        arena->held += sizeof(*chunk) + capacity;
         *chunk = (struct opt_arena_chunk){ .capacity = capacity };
         FORBID(chunk->bytes, capacity);
     }
@@ -72,7 +73,7 @@ void *opt_arena_alloc(struct opt_arena *arena, size_t size)
     if (chunk == NULL || size > chunk->capacity - chunk->used) {
         size_t capacity = chunk_capacity(arena);
         if (size <= capacity / 4 || chunk == NULL) {
-            chunk = chunk_new(size < capacity ? capacity : size);
+            chunk = chunk_new(arena, size < capacity ? capacity : size);
             if (chunk == NULL) {
                 return NULL;
             }
@@ -81,7 +82,7 @@ void *opt_arena_alloc(struct opt_arena *arena, size_t size)
         } else {
             /* A large piece gets a chunk of its own behind the newest, whose rest
              * stays in use; so at most a quarter of the memory taken is wasted. */
-            chunk = chunk_new(size);
+            chunk = chunk_new(arena, size);
             if (chunk == NULL) {
                 return NULL;
             }
@@ -112,6 +113,7 @@ void opt_arena_reset(struct opt_arena *arena)
         free_chunks(arena->chunks->next);
         arena->chunks->next = NULL;
         arena->chunks->used = 0;
+        arena->held = sizeof(*arena->chunks) + arena->chunks->capacity;
         FORBID(arena->chunks->bytes, arena->chunks->capacity);
     }
     arena->used = 0;

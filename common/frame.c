@@ -12,13 +12,11 @@
  *         PREFIX -> SCAN -> HEADER -> (place) -> DATA -> (end)
  *                   |  ^
  *                   v  |
- *                  GATHER   `data` is not the last field
+ *         EARLY -> (place) -> GATHER   `data` is not the last field
  *
- * BROKEN is reached from PREFIX, SCAN and GATHER, and is final.
+ * BROKEN is reached from PREFIX and SCAN, and is final.
  */
-enum state { PREFIX, SCAN, GATHER, HEADER, DATA, BROKEN };
-
-enum { GATHER_FIRST = 64 << 10 }; /* memory taken for a length before bytes prove it */
+enum state { PREFIX, SCAN, EARLY, GATHER, HEADER, DATA, BROKEN };
 
 struct opt_frame_reader {
     struct opt_frame_limits limits;
@@ -41,9 +39,9 @@ struct opt_frame_reader {
     size_t told;    /* of these, reported by OPT_FRAME_DATA */
     uint8_t *place; /* the caller's */
     bool placed;    /* opt_frame_place has been called */
-    bool copied;    /* data came before other fields */
-    uint8_t *gathered;
-    size_t gathered_capacity;
+    bool early;     /* data came before other fields, */
+    uint8_t *first; /* and this was its place then */
+    size_t wanted;  /* bytes for a longer stage */
 
     uint64_t moved;
     struct opt_error error;
@@ -63,9 +61,6 @@ struct opt_frame_reader *opt_frame_reader_new(struct opt_frame_limits limits)
     }
     memset(reader, 0, offsetof(struct opt_frame_reader, fixed));
     reader->limits = limits;
-    if (limits.gather_bytes == 0) {
-        reader->limits.gather_bytes = limits.frame_bytes;
-    }
     reader->state = PREFIX;
     reader->stage = reader->fixed;
     reader->capacity = sizeof(reader->fixed);
@@ -80,7 +75,6 @@ void opt_frame_reader_free(struct opt_frame_reader *reader)
     if (reader->stage != reader->fixed && !reader->lent) {
         free(reader->stage);
     }
-    free(reader->gathered);
     free(reader);
 }
 
@@ -127,12 +121,14 @@ bool opt_frame_take_back(struct opt_frame_reader *reader)
     return true;
 }
 
+static bool reads_into_place(const struct opt_frame_reader *reader)
+{
+    return (reader->state == GATHER || reader->state == DATA) && reader->place != NULL;
+}
+
 void opt_frame_space(struct opt_frame_reader *reader, uint8_t **base, size_t *size)
 {
-    if (reader->state == GATHER) {
-        *base = reader->gathered + reader->filled;
-        *size = reader->gathered_capacity - reader->filled;
-    } else if (reader->state == DATA && reader->place != NULL) {
+    if (reads_into_place(reader)) {
         *base = reader->place + reader->filled;
         *size = reader->data_size - reader->filled;
     } else {
@@ -146,10 +142,7 @@ void opt_frame_space(struct opt_frame_reader *reader, uint8_t **base, size_t *si
 
 void opt_frame_received(struct opt_frame_reader *reader, size_t size)
 {
-    if (reader->state == GATHER) {
-        assert(size <= reader->gathered_capacity - reader->filled);
-        reader->filled += size;
-    } else if (reader->state == DATA && reader->place != NULL) {
+    if (reads_into_place(reader)) {
         assert(size <= reader->data_size - reader->filled);
         reader->filled += size;
     } else {
@@ -181,14 +174,29 @@ static enum opt_frame_event more_in_stage(struct opt_frame_reader *reader)
     size_t most = reader->limits.header_bytes + OPT_FIELD_HEAD_MAX + 1;
     size_t capacity = smaller(2 * reader->capacity, most);
     assert(capacity > reader->capacity);
-    uint8_t *stage = malloc(capacity);
+    reader->wanted = capacity;
+    return OPT_FRAME_LONG;
+}
+
+size_t opt_frame_wanted(const struct opt_frame_reader *reader)
+{
+    return reader->wanted;
+}
+
+bool opt_frame_grow(struct opt_frame_reader *reader)
+{
+    assert(reader->wanted > reader->capacity);
+    uint8_t *stage = malloc(reader->wanted);
     if (stage == NULL) {
-        opt_fail(&reader->error, OPT_RESOURCE_EXHAUSTED,
-                 "no memory for %zu bytes of a frame's header part", capacity);
-        return broken(reader);
+        return false;
     }
-    move_stage(reader, stage, capacity);
-    return OPT_FRAME_MORE;
+    move_stage(reader, stage, reader->wanted);
+    return true;
+}
+
+size_t opt_frame_taken(const struct opt_frame_reader *reader)
+{
+    return reader->stage == reader->fixed || reader->lent ? 0 : reader->capacity;
 }
 
 static bool read_prefix(struct opt_frame_reader *reader)
@@ -211,66 +219,46 @@ static bool read_prefix(struct opt_frame_reader *reader)
     reader->told = 0;
     reader->place = NULL;
     reader->placed = false;
-    reader->copied = false;
+    reader->early = false;
     reader->state = SCAN;
     return true;
 }
 
-/* Room for more data that comes before other fields. Memory grows as bytes arrive, so a
- * length that lies costs GATHER_FIRST at most. */
-static bool gather_grow(struct opt_frame_reader *reader)
+/* `data` starts behind the scanned part and other fields follow it. */
+static void begin_early(struct opt_frame_reader *reader, const struct opt_field *field)
 {
-    size_t capacity =
-        reader->gathered_capacity == 0 ? GATHER_FIRST : 2 * reader->gathered_capacity;
-    capacity = smaller(capacity, reader->data_size);
-    uint8_t *gathered = realloc(reader->gathered, capacity);
-    if (gathered == NULL) {
-        opt_fail(&reader->error, OPT_RESOURCE_EXHAUSTED,
-                 "no memory for %zu bytes of data that came before other fields",
-                 capacity);
-        return false;
-    }
-    reader->gathered = gathered;
-    reader->gathered_capacity = capacity;
-    return true;
-}
-
-/* `data` starts behind the scanned part and other fields follow it: take it out of the
- * stage, so that what remains there is the header part without a gap. */
-static bool gather_begin(struct opt_frame_reader *reader, const struct opt_field *field)
-{
-    if (field->size > reader->limits.gather_bytes) {
-        opt_fail(&reader->error, OPT_RESOURCE_EXHAUSTED,
-                 "field data of %" PRIu64 " bytes comes before other fields; only %zu "
-                 "bytes may, longer data must be a frame's last field",
-                 field->size, reader->limits.gather_bytes);
-        return false;
-    }
-    reader->copied = true;
+    reader->early = true;
     reader->data_size = (size_t)field->size;
     reader->rest -= field->head + reader->data_size;
-    reader->state = GATHER;
-
-    uint8_t *gap = reader->stage + reader->begin + reader->scanned;
-    uint8_t *data = gap + field->head;
-    size_t here =
-        smaller((size_t)(reader->stage + reader->end - data), reader->data_size);
-    while (reader->gathered_capacity < here) {
-        if (!gather_grow(reader)) {
-            return false;
-        }
-    }
-    if (here > 0) {
-        memcpy(reader->gathered, data, here);
-    }
-    reader->filled = here;
-    reader->moved += here;
-    memmove(gap, data + here, (size_t)(reader->stage + reader->end - (data + here)));
-    reader->end -= field->head + here;
-    return true;
+    reader->tag = field->head;
+    reader->placed = false;
+    reader->state = EARLY;
 }
 
-enum scan_result { SCAN_MORE, SCAN_DONE, SCAN_GATHER, SCAN_BROKEN };
+/* Take size bytes out of the stage, behind the scanned part, so that what remains there
+ * is the header part without a gap. */
+static void close_gap(struct opt_frame_reader *reader, size_t size)
+{
+    uint8_t *gap = reader->stage + reader->begin + reader->scanned;
+    memmove(gap, gap + size, (size_t)(reader->stage + reader->end - gap) - size);
+    reader->end -= size;
+}
+
+/* What is in the stage of data that comes early goes to its place. */
+static void take_early(struct opt_frame_reader *reader)
+{
+    const uint8_t *data = reader->stage + reader->begin + reader->scanned;
+    size_t here = smaller((size_t)(reader->stage + reader->end - data),
+                          reader->data_size - reader->filled);
+    if (here > 0 && reader->place != NULL) {
+        memcpy(reader->place + reader->filled, data, here);
+        reader->moved += here;
+    }
+    reader->filled += here;
+    close_gap(reader, here);
+}
+
+enum scan_result { SCAN_MORE, SCAN_DONE, SCAN_EARLY, SCAN_BROKEN };
 
 /* Go over the fields until the header part is known and here. */
 static enum scan_result scan(struct opt_frame_reader *reader)
@@ -318,7 +306,7 @@ static enum scan_result scan(struct opt_frame_reader *reader)
                          "field data has wire type %d; it must be 2", (int)field.type);
                 return SCAN_BROKEN;
             }
-            if (reader->copied) {
+            if (reader->early) {
                 opt_fail(&reader->error, OPT_INVALID_ARGUMENT,
                          "field data is given twice in one frame");
                 return SCAN_BROKEN;
@@ -328,10 +316,8 @@ static enum scan_result scan(struct opt_frame_reader *reader)
                 reader->tag = field.head;
                 return SCAN_DONE;
             }
-            if (!gather_begin(reader, &field)) {
-                return SCAN_BROKEN;
-            }
-            return SCAN_GATHER;
+            begin_early(reader, &field);
+            return SCAN_EARLY;
         }
         size_t total = field.head + (size_t)field.size;
         if (total > reader->limits.header_bytes - reader->scanned) {
@@ -352,14 +338,13 @@ static void begin_data(struct opt_frame_reader *reader)
 {
     reader->begin += reader->scanned + reader->tag;
     reader->state = DATA;
-    if (reader->copied) {
-        if (reader->place != NULL && reader->data_size > 0) {
-            memcpy(reader->place, reader->gathered, reader->data_size);
-            reader->moved += reader->data_size;
-        }
-        free(reader->gathered);
-        reader->gathered = NULL;
-        reader->gathered_capacity = 0;
+    if (!reader->early || reader->place == NULL || reader->place == reader->first) {
+        return;
+    }
+    assert(reader->first != NULL || reader->data_size == 0);
+    if (reader->data_size > 0) {
+        memcpy(reader->place, reader->first, reader->data_size);
+        reader->moved += reader->data_size;
     }
 }
 
@@ -420,21 +405,29 @@ enum opt_frame_event opt_frame_next(struct opt_frame_reader *reader)
                 return more_in_stage(reader);
             case SCAN_BROKEN:
                 return broken(reader);
-            case SCAN_GATHER:
-                break;
+            case SCAN_EARLY:
+                return OPT_FRAME_EARLY;
             case SCAN_DONE:
                 reader->state = HEADER;
                 return OPT_FRAME_HEADER;
             }
             break;
-        case GATHER:
-            if (reader->filled == reader->data_size) {
-                reader->state = SCAN;
-            } else if (reader->filled < reader->gathered_capacity) {
-                return OPT_FRAME_MORE;
-            } else if (!gather_grow(reader)) {
-                return broken(reader);
+        case EARLY:
+            if (!reader->placed) {
+                return OPT_FRAME_EARLY;
             }
+            close_gap(reader, reader->tag);
+            reader->tag = 0;
+            reader->state = GATHER;
+            break;
+        case GATHER:
+            take_early(reader);
+            if (reader->filled < reader->data_size) {
+                return reader->place != NULL ? OPT_FRAME_MORE : more_in_stage(reader);
+            }
+            reader->first = reader->place;
+            reader->placed = false;
+            reader->state = SCAN;
             break;
         case HEADER:
             assert(reader->placed);
@@ -460,9 +453,9 @@ size_t opt_frame_data_size(const struct opt_frame_reader *reader)
     return reader->data_size;
 }
 
-bool opt_frame_copied(const struct opt_frame_reader *reader)
+bool opt_frame_is_early(const struct opt_frame_reader *reader)
 {
-    return reader->copied;
+    return reader->early;
 }
 
 uint64_t opt_frame_moved(const struct opt_frame_reader *reader)
@@ -472,7 +465,7 @@ uint64_t opt_frame_moved(const struct opt_frame_reader *reader)
 
 void opt_frame_place(struct opt_frame_reader *reader, uint8_t *data)
 {
-    assert(reader->state == HEADER);
+    assert(reader->state == HEADER || reader->state == EARLY);
     reader->place = data;
     reader->placed = true;
 }

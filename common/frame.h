@@ -16,8 +16,17 @@
  *                      next: OPT_FRAME_BROKEN  the peer must be told and cut off
  *
  * The tail of a frame, field `data`, is read into the caller's memory; only what came
- * in the same read as the header (at most OPT_FRAME_STAGE bytes) is moved there. If
- * `data` is not the last field, the whole frame is gathered first and `data` copied.
+ * in the same read as the header (at most OPT_FRAME_STAGE bytes) is moved there.
+ *
+ * The reader takes no memory by itself beyond what it has from the beginning: two more
+ * events ask the caller first, who may answer later (the events are repeated until it
+ * does), so that what a peer makes it hold can be counted before it is taken.
+ *
+ *   OPT_FRAME_LONG   the header part does not fit the memory there is: opt_frame_grow
+ *   OPT_FRAME_EARLY  `data` comes before other fields, so its size is known and the
+ *                    header part is not: opt_frame_place(where data goes); after
+ *                    OPT_FRAME_HEADER it is asked again, and data is moved if the
+ *                    answer differs
  *
  * Frames whose data is no longer than that are worth being read many at a time, for a
  * system call costs more than moving it: for that the caller lends memory for a read.
@@ -46,14 +55,14 @@ enum opt_frame_event {
     OPT_FRAME_HEADER,
     OPT_FRAME_DATA,
     OPT_FRAME_END,
-    OPT_FRAME_BROKEN
+    OPT_FRAME_BROKEN,
+    OPT_FRAME_LONG,
+    OPT_FRAME_EARLY
 };
 
 struct opt_frame_limits {
     size_t frame_bytes;  /* longest frame, prefix not counted */
     size_t header_bytes; /* longest frame without its data */
-    size_t gather_bytes; /* longest data that is held because other fields follow it; 0:
-                            as long as a frame may be */
 };
 
 struct opt_frame_reader;
@@ -79,21 +88,32 @@ void opt_frame_received(struct opt_frame_reader *reader, size_t size);
  * After OPT_FRAME_HEADER, opt_frame_place must be called before the next call. */
 enum opt_frame_event opt_frame_next(struct opt_frame_reader *reader);
 
+/* After OPT_FRAME_LONG: how many bytes the reader needs for the header part (those it
+ * has taken so far are given back when it has them), and the permission to take them.
+ * False: there is no memory. */
+size_t opt_frame_wanted(const struct opt_frame_reader *reader);
+bool opt_frame_grow(struct opt_frame_reader *reader);
+
+/* Bytes that the reader has taken for a header part beyond what it began with. */
+size_t opt_frame_taken(const struct opt_frame_reader *reader);
+
 /* After OPT_FRAME_HEADER: the header part (everything but data), borrowed until the
  * next call of opt_frame_next that follows opt_frame_place. */
 const uint8_t *opt_frame_header(const struct opt_frame_reader *reader, size_t *size);
 
-/* Bytes of `data` in this frame. Valid from OPT_FRAME_HEADER to OPT_FRAME_END. */
+/* Bytes of `data` in this frame. Valid from OPT_FRAME_HEADER, or OPT_FRAME_EARLY, to
+ * OPT_FRAME_END. */
 size_t opt_frame_data_size(const struct opt_frame_reader *reader);
 
-/* Whether this frame is held as it came (field order) and data will be copied. */
-bool opt_frame_copied(const struct opt_frame_reader *reader);
+/* Whether `data` came before other fields of this frame. */
+bool opt_frame_is_early(const struct opt_frame_reader *reader);
 
 /* Bytes of tensor data that were moved in user space by this reader so far. */
 uint64_t opt_frame_moved(const struct opt_frame_reader *reader);
 
-/* Where `data` shall go: opt_frame_data_size bytes, the caller's until OPT_FRAME_END;
- * NULL: read it and throw it away. */
+/* Where `data` shall go: opt_frame_data_size bytes, the caller's until OPT_FRAME_END,
+ * or until another place is given; NULL: read it and throw it away. What was thrown
+ * away early has no other place later. */
 void opt_frame_place(struct opt_frame_reader *reader, uint8_t *data);
 
 /* How many bytes of data are in their place. */

@@ -46,6 +46,7 @@ struct opt_arena {
     struct opt_arena_chunk *chunks; /* newest first */
     size_t used;                    /* bytes handed out */
     size_t limit;                   /* never more than that */
+    size_t held;                    /* bytes of the chunks */
 };
 void opt_arena_init(struct opt_arena *arena, size_t limit);
 void *opt_arena_alloc(struct opt_arena *arena,

@@ -29,7 +29,8 @@ static uv_once_t once = UV_ONCE_INIT;
 static uv_mutex_t lock; /* guards what follows */
 static struct kept *first;
 static size_t kept_bytes;
-static size_t keep_limit = KEEP_DEFAULT;
+static size_t used_bytes;           /* of large ones */
+static size_t limit = KEEP_DEFAULT; /* of both, beside what is promised */
 static size_t promised;
 
 static void initialise(void)
@@ -44,10 +45,35 @@ static size_t round_up(size_t size, size_t unit)
     return (size + unit - 1) / unit * unit;
 }
 
-/* Under the lock. */
+/* Bytes that may be kept now: with those in use no more than the limit and the
+ * promises. Under the lock. */
 static size_t most_kept(void)
 {
-    return promised > keep_limit ? promised : keep_limit;
+    size_t all = limit + promised;
+    return used_bytes < all ? all - used_bytes : 0;
+}
+
+/* Those that must not be kept any more. Under the lock. */
+static struct kept *take_surplus(void)
+{
+    struct kept *surplus = NULL;
+    while (first != NULL && kept_bytes > most_kept()) {
+        struct kept *kept = first;
+        first = kept->next;
+        kept_bytes -= kept->capacity;
+        kept->next = surplus;
+        surplus = kept;
+    }
+    return surplus;
+}
+
+static void unmap_all(struct kept *list)
+{
+    while (list != NULL) {
+        struct kept *next = list->next;
+        memory_free(list, list->capacity);
+        list = next;
+    }
 }
 
 /* The smallest kept buffer that is large enough and not more than twice as large. */
@@ -73,42 +99,44 @@ static struct kept *find(size_t capacity)
     return found;
 }
 
+size_t buffer_capacity(size_t size)
+{
+    if (round_up(size, ALIGNMENT) < LARGE) {
+        return round_up(size, ALIGNMENT);
+    }
+    return round_up(size, size >= HUGE_PAGE ? HUGE_PAGE : LARGE);
+}
+
 void *buffer_take(size_t size, size_t *capacity)
 {
     if (size > SIZE_MAX / 2) {
         return NULL;
     }
-    if (round_up(size, ALIGNMENT) < LARGE) {
-        size_t rounded = round_up(size, ALIGNMENT);
+    size_t rounded = buffer_capacity(size);
+    if (rounded < LARGE) {
         void *memory = aligned_alloc(ALIGNMENT, rounded);
         if (memory != NULL) {
             *capacity = rounded;
         }
         return memory;
     }
-    size_t rounded = round_up(size, size >= HUGE_PAGE ? HUGE_PAGE : LARGE);
     uv_once(&once, initialise);
     uv_mutex_lock(&lock);
     struct kept *found = find(rounded);
+    size_t taken = found != NULL ? found->capacity : rounded;
+    used_bytes += taken;
+    struct kept *surplus = take_surplus();
     uv_mutex_unlock(&lock);
-    if (found != NULL) {
-        *capacity = found->capacity;
-        return found;
-    }
-    void *memory = memory_new(rounded);
+    unmap_all(surplus);
+    void *memory = found != NULL ? found : memory_new(rounded);
     if (memory != NULL) {
-        *capacity = rounded;
+        *capacity = taken;
+        return memory;
     }
-    return memory;
-}
-
-static void unmap_all(struct kept *list)
-{
-    while (list != NULL) {
-        struct kept *next = list->next;
-        memory_free(list, list->capacity);
-        list = next;
-    }
+    uv_mutex_lock(&lock);
+    used_bytes -= taken;
+    uv_mutex_unlock(&lock);
+    return NULL;
 }
 
 void buffer_give(void *memory, size_t capacity)
@@ -122,6 +150,7 @@ void buffer_give(void *memory, size_t capacity)
     }
     uv_once(&once, initialise);
     uv_mutex_lock(&lock);
+    used_bytes -= capacity;
     bool keep = kept_bytes + capacity <= most_kept();
     if (keep) {
         struct kept *kept = memory;
@@ -161,16 +190,9 @@ void buffer_trim(void)
 void buffer_keep(size_t bytes)
 {
     uv_once(&once, initialise);
-    struct kept *surplus = NULL;
     uv_mutex_lock(&lock);
-    keep_limit = bytes;
-    while (first != NULL && kept_bytes > most_kept()) {
-        struct kept *kept = first;
-        first = kept->next;
-        kept_bytes -= kept->capacity;
-        kept->next = surplus;
-        surplus = kept;
-    }
+    limit = bytes;
+    struct kept *surplus = take_surplus();
     uv_mutex_unlock(&lock);
     unmap_all(surplus);
 }

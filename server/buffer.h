@@ -16,6 +16,10 @@
  * *capacity says how many and must be handed to buffer_give. NULL: no memory. */
 void *buffer_take(size_t size, size_t *capacity);
 
+/* The capacity that buffer_take gives for size; that of a kept one may be up to twice
+ * as large. */
+size_t buffer_capacity(size_t size);
+
 /* Give it back; NULL is allowed. */
 void buffer_give(void *memory, size_t capacity);
 
@@ -25,13 +29,13 @@ void buffer_give(void *memory, size_t capacity);
  * few seconds. */
 void buffer_trim(void);
 
-/* Most bytes that are kept unused and not promised; what is kept now beyond that goes
- * at once. */
+/* Most bytes that are in use and kept unused together, beside what is promised: what
+ * would be kept beyond that is given back to the kernel at once. */
 void buffer_keep(size_t bytes);
 
 /* What a peer may have in flight by a promise of the engine was so much and is so much
- * now. As many bytes as are promised together are kept, if buffer_keep allows fewer:
- * the gradients of a large model come again with every step. */
+ * now. It has been paid for, so as many bytes may be in use and kept beside what
+ * buffer_keep allows: the gradients of a large model come again with every step. */
 void buffer_promise(size_t before, size_t now);
 
 /* Bytes kept unused at present. */

@@ -10,6 +10,7 @@
 #include "server/buffer.h"
 #include "server/engine/published.h"
 #include "server/engine/region.h"
+#include "server/net/quota.h"
 
 enum { ALIGNMENT = 64, SMALL_BYTES = 4 << 10, PIECES_KEPT = 16 };
 
@@ -62,8 +63,8 @@ bool letter_pieces(struct letter *letter, size_t count)
 /* Give back what request and answer own. */
 static void empty(struct letter *letter)
 {
+    letter_refund(letter, letter->paid);
     letter_drop_pieces(letter);
-    free(letter->own);
     free(letter->table);
     letter_drop_data(letter);
     region_unref(letter->region);
@@ -131,6 +132,14 @@ bool letter_data(struct letter *letter, size_t size)
     return true;
 }
 
+void letter_forget(struct letter *letter)
+{
+    opt_arena_fini(&letter->arena);
+    letter->ahead = 0;
+    letter->request = (struct opt_request){ .id = 0 };
+    letter->reply = (struct opt_reply){ .id = 0 };
+}
+
 void letter_drop_data(struct letter *letter)
 {
     if (letter->data != letter->small) {
@@ -139,6 +148,61 @@ void letter_drop_data(struct letter *letter)
     letter->data = NULL;
     letter->data_size = 0;
     letter->data_capacity = 0;
+}
+
+size_t letter_memory(const struct letter *letter)
+{
+    size_t data = letter->data != letter->small ? letter->data_capacity : 0;
+    return sizeof(*letter) + letter->arena.held + letter->ahead +
+           (letter->small != NULL ? SMALL_BYTES : 0) + data + letter->table_size +
+           letter->piece_capacity * sizeof(*letter->pieces);
+}
+
+bool letter_pay(struct letter *letter, size_t bytes)
+{
+    if (letter->room != NULL) {
+        if (!quota_take(letter->room, bytes, letter->guest)) {
+            return false;
+        }
+        letter->paid += bytes;
+    }
+    return true;
+}
+
+bool letter_table(struct letter *letter, size_t size)
+{
+    letter->table = malloc(size + 1);
+    if (letter->table == NULL) {
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+                    "no memory for a table of %zu bytes", size);
+        return false;
+    }
+    letter->table_size = size;
+    return true;
+}
+
+bool letter_pay_or_fail(struct letter *letter, size_t bytes)
+{
+    enum { RETRY_MS = 200 };
+    if (letter_pay(letter, bytes)) {
+        return true;
+    }
+    letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+                "no room for %zu bytes of an answer at present: requests in flight and "
+                "answers that peers have not read take what the setting inflight "
+                "allows; try again later",
+                bytes);
+    letter->reply.body.error.retry_after_ms = RETRY_MS;
+    return false;
+}
+
+void letter_refund(struct letter *letter, size_t bytes)
+{
+    bytes = bytes < letter->paid ? bytes : letter->paid;
+    if (bytes > 0) {
+        quota_give(letter->room, bytes, letter->guest);
+        letter->paid -= bytes;
+    }
 }
 
 const struct opt_push *letter_push(const struct letter *letter)

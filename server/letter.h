@@ -27,6 +27,7 @@
 
 struct conn;    /* the loop's; the engine never looks inside */
 struct peer;    /* the engine's; the loop never looks inside */
+struct quota;   /* net/quota.h */
 struct region;  /* engine/region.h */
 struct version; /* engine/published.h */
 
@@ -61,13 +62,18 @@ struct letter {
     struct mailbox *home; /* of the loop that made it */
     struct conn *conn;
     struct peer *peer;
-    bool lease_expired;   /* LETTER_CLOSED: by silence, not by a broken connection */
-    uint64_t silent_ms;   /* and how long that was */
-    int socket;           /* LETTER_ACCEPTED: takes it */
-    bool refuse;          /* LETTER_ACCEPTED: only to say that there are too many */
-    size_t charge;        /* the loop's: bytes counted as in flight for this letter */
-    uint64_t began_ns;    /* uv_hrtime when the frame's header was complete, */
-    uint64_t arrived_ns;  /* the frame, */
+    bool lease_expired;  /* LETTER_CLOSED: by silence, not by a broken connection */
+    uint64_t silent_ms;  /* and how long that was */
+    int socket;          /* LETTER_ACCEPTED: takes it */
+    bool refuse;         /* LETTER_ACCEPTED: only to say that there are too many */
+    bool is_table;       /* the loop's: counted among the connection's tables */
+    size_t charge;       /* the loop's: bytes counted as in flight for this letter */
+    struct quota *room;  /* for what the engine makes for the answer; NULL: no limit, */
+    bool guest;          /* on the account of guests */
+    size_t ahead;        /* bytes that the engine is going to take for the request */
+    size_t paid;         /* bytes taken of it (letter_pay) until the letter is back */
+    uint64_t began_ns;   /* uv_hrtime when the frame's header was complete, */
+    uint64_t arrived_ns; /* the frame, */
     uint64_t answered_ns; /* and when the engine gave the letter back */
 
     /* the request */
@@ -84,10 +90,11 @@ struct letter {
                          (pushes only) */
 
     /* the answer */
-    bool silent;      /* no answer: only give the letter back */
-    bool hang_up;     /* close the connection after the answer */
-    size_t allowance; /* if not 0: bytes of data the connection may have in flight from
-                         now on, because the engine has reserved memory for them */
+    bool silent;  /* no answer: only give the letter back */
+    bool hang_up; /* close the connection after the answer */
+    size_t
+        allowance;  /* if not 0: bytes the connection may have in flight from now on, */
+    size_t granted; /* and how many of them the engine has reserved memory for */
     struct opt_reply reply;
     uint8_t *table; /* serialized table to send as data, malloc'd, or NULL */
     size_t table_size;
@@ -102,7 +109,6 @@ struct letter {
     bool lent;              /* some have been given by place */
     struct region
         *offers[LETTER_OFFERS]; /* files that go with the answer, references */
-    void *own;                  /* one more malloc'd block that pieces may point into */
 };
 
 /* An empty letter; NULL if there is no memory. arena_limit bounds request and reply. */
@@ -119,9 +125,16 @@ void letter_renew(struct letter *letter, struct mailbox *home, struct conn *conn
  * there is no memory. */
 bool letter_data(struct letter *letter, size_t size);
 
+/* Forget what was read of the request, and give that memory back: it is read again. */
+void letter_forget(struct letter *letter);
+
 /* Give the data's memory back before the letter itself goes. Only this, letter_renew
  * and letter_free do that: it does not come from malloc. */
 void letter_drop_data(struct letter *letter);
+
+/* Memory for a table of size bytes, to be sent as the answer's data. False: there is
+ * none, and the letter has been given its error. */
+bool letter_table(struct letter *letter, size_t size);
 
 /* Drop the pieces there are and make room for count others, which are all zero. False
  * if there is no memory. */
@@ -129,6 +142,18 @@ bool letter_pieces(struct letter *letter, size_t count);
 
 /* Give the pieces up: the answer is another one. */
 void letter_drop_pieces(struct letter *letter);
+
+/* Bytes that the letter holds: itself, request, data, answer. What pieces refer to is
+ * the engine's. */
+size_t letter_memory(const struct letter *letter);
+
+/* Before memory is taken for the answer: room for that many bytes more. False: there is
+ * none now, and the request is to be refused with RESOURCE_EXHAUSTED. Engine thread. */
+bool letter_pay(struct letter *letter, size_t bytes);
+/* The same, but the answer is then that there is no room. */
+bool letter_pay_or_fail(struct letter *letter, size_t bytes);
+/* Give so many of them back, or all that are left. Any owner. */
+void letter_refund(struct letter *letter, size_t bytes);
 
 /* Set the answer to an error (its sentence is copied into the arena). Of the
  * first frame of a push whose fate the error does not tell, this copy was not taken. */

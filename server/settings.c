@@ -102,6 +102,8 @@ static const struct setting table[] = {
       "bytes a second at which a frame may take longer" },
     { "write-timeout", SETTING_TIME, AT(write_timeout), "30s", NULL, 10, HOUR, "TIME",
       "for a peer to go on reading its answers" },
+    { "write-rate", SETTING_BYTES, AT(write_rate), "64KiB", NULL, 1, 1 * GIB, "SIZE",
+      "bytes a second that a peer must read on average, over write-timeout" },
     { "idle-timeout", SETTING_TIME, AT(idle_timeout), "60s", NULL, 10, 24 * HOUR, "TIME",
       "for a peer that is no worker to ask something" },
     { "room-timeout", SETTING_TIME, AT(room_timeout), "30s", NULL, 10, HOUR, "TIME",

@@ -48,6 +48,7 @@ struct settings {
     uint64_t frame_timeout;
     uint64_t frame_rate; /* bytes a second */
     uint64_t write_timeout;
+    uint64_t write_rate; /* bytes a second */
     uint64_t idle_timeout;
     uint64_t room_timeout;
     uint64_t user_timeout;

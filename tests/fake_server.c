@@ -695,8 +695,11 @@ static void serve_connection(struct fake_conn *conn, struct opt_frame_reader *re
         opt_frame_received(reader, (size_t)received);
         enum opt_frame_event event;
         while ((event = opt_frame_next(reader)) != OPT_FRAME_MORE) {
-            if (event == OPT_FRAME_BROKEN) {
+            if (event == OPT_FRAME_BROKEN || event == OPT_FRAME_EARLY) {
                 fprintf(stderr, "fake_server: %s\n", opt_frame_error(reader)->text);
+                abort();
+            }
+            if (event == OPT_FRAME_LONG && !opt_frame_grow(reader)) {
                 abort();
             }
             if (event == OPT_FRAME_HEADER) {

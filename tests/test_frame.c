@@ -84,16 +84,19 @@ struct got {
     size_t header_size;
     uint8_t *data;
     size_t data_size;
-    bool copied;
+    bool early;
 };
 
 struct reading {
     struct opt_frame_reader *reader;
     struct got frames[256];
     size_t count;
-    bool open; /* HEADER without END */
+    bool open;  /* HEADER without END */
+    bool early; /* EARLY without HEADER */
     bool broken;
-    bool discard; /* give data no place */
+    bool discard;   /* give data no place */
+    bool elsewhere; /* give data that came early another place later */
+    uint8_t *first; /* its first one */
 };
 
 static const struct opt_frame_limits usual = { .frame_bytes = 1 << 20,
@@ -114,8 +117,20 @@ static void reading_free(struct reading *reading)
         free(reading->frames[i].header);
         free(reading->frames[i].data);
     }
+    if (reading->early) {
+        free(reading->frames[reading->count].data);
+    }
+    free(reading->first);
     opt_frame_reader_free(reading->reader);
     free(reading);
+}
+
+/* Exactly as long: ASan sees a byte too many. */
+static uint8_t *data_new(size_t size)
+{
+    uint8_t *data = malloc(size + 1);
+    cr_assert_not_null(data);
+    return data;
 }
 
 static void on_header(struct reading *reading)
@@ -125,9 +140,20 @@ static void on_header(struct reading *reading)
     got->header = malloc(got->header_size + 1);
     memcpy(got->header, header, got->header_size);
     got->data_size = opt_frame_data_size(reading->reader);
-    got->copied = opt_frame_copied(reading->reader);
-    got->data = malloc(got->data_size + 1); /* exactly: ASan sees a byte too many */
+    got->early = opt_frame_is_early(reading->reader);
+    if (!got->early || reading->elsewhere) {
+        free(reading->first);
+        reading->first = got->data;
+        got->data = data_new(got->data_size);
+    }
     reading->open = true;
+    opt_frame_place(reading->reader, reading->discard ? NULL : got->data);
+}
+
+static void on_early(struct reading *reading)
+{
+    struct got *got = &reading->frames[reading->count];
+    got->data = data_new(opt_frame_data_size(reading->reader));
     opt_frame_place(reading->reader, reading->discard ? NULL : got->data);
 }
 
@@ -141,6 +167,7 @@ static void drain(struct reading *reading)
             return;
         case OPT_FRAME_HEADER:
             cr_assert(!reading->open);
+            reading->early = false;
             on_header(reading);
             filled = 0;
             break;
@@ -156,6 +183,18 @@ static void drain(struct reading *reading)
                                           : reading->frames[reading->count].data_size);
             reading->open = false;
             reading->count++;
+            break;
+        case OPT_FRAME_LONG:
+            cr_assert_gt(opt_frame_wanted(reading->reader),
+                         opt_frame_taken(reading->reader));
+            cr_assert_eq(opt_frame_next(reading->reader), OPT_FRAME_LONG);
+            cr_assert(opt_frame_grow(reading->reader));
+            break;
+        case OPT_FRAME_EARLY:
+            cr_assert(!reading->open && !reading->early);
+            cr_assert_eq(opt_frame_next(reading->reader), OPT_FRAME_EARLY);
+            reading->early = true;
+            on_early(reading);
             break;
         case OPT_FRAME_BROKEN:
             reading->broken = true;
@@ -252,7 +291,7 @@ Test(frame, delivers_header_and_data)
     feed(reading, stream.at, stream.size, SIZE_MAX);
     cr_assert_eq(reading->count, 1);
     expect_plain(reading, 0, 40, 1000, 1);
-    cr_assert(!reading->frames[0].copied);
+    cr_assert(!reading->frames[0].early);
     cr_assert(!opt_frame_pending(reading->reader));
     reading_free(reading);
 }
@@ -521,14 +560,14 @@ static void expect_unordered(const struct reading *reading, size_t index, size_t
     put_bytes_field(&expected, 16, header, 6);
     put_varint_field(&expected, 2, 30000);
     const struct got *got = &reading->frames[index];
-    cr_assert(got->copied);
+    cr_assert(got->early);
     cr_assert_eq(got->header_size, expected.size);
     cr_assert_arr_eq(got->header, expected.at, expected.size);
     cr_assert_eq(got->data_size, data);
     expect_pattern(got->data, data, 5);
 }
 
-Test(frame, data_before_other_fields_is_gathered)
+Test(frame, data_before_other_fields_goes_where_the_reader_is_told)
 {
     static const size_t sizes[] = { 0, 1, 100, 4000, 4080, 4096, 5000, 150000 };
     static const size_t steps[] = { 1, 777, 4096, SIZE_MAX };
@@ -545,7 +584,8 @@ Test(frame, data_before_other_fields_is_gathered)
             expect_unordered(reading, 0, sizes[i], 50);
             expect_plain(reading, 1, 20, 30, 9);
             expect_unordered(reading, 2, 10, 6000);
-            cr_assert_geq(opt_frame_moved(reading->reader), sizes[i]);
+            cr_assert_leq(opt_frame_moved(reading->reader),
+                          (size_t)3 * OPT_FRAME_STAGE);
             reading_free(reading);
         }
     }
@@ -570,39 +610,72 @@ Test(frame, data_first_can_be_split_at_every_byte)
     }
 }
 
-Test(frame, length_that_lies_takes_little_memory)
+/* Whoever reads does not want it, or sees only later that it belongs elsewhere. */
+Test(frame, early_data_is_thrown_away_or_moved_as_it_is_told)
+{
+    static const size_t sizes[] = { 0, 1, 100, 4096, 150000 };
+    static const size_t steps[] = { 1, 777, SIZE_MAX };
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        for (size_t j = 0; j < sizeof(steps) / sizeof(steps[0]); j++) {
+            for (int discard = 0; discard < 2; discard++) {
+                start();
+                put_unordered(sizes[i], 5000);
+                put_plain_frame(&stream, 20, SIZE_MAX, 9);
+                struct reading *reading = reading_new(usual);
+                reading->discard = discard == 1;
+                reading->elsewhere = true;
+                feed(reading, stream.at, stream.size, steps[j]);
+                cr_assert_eq(reading->count, 2);
+                if (!reading->discard) {
+                    expect_unordered(reading, 0, sizes[i], 5000);
+                }
+                expect_plain(reading, 1, 20, SIZE_MAX, 9);
+                cr_assert_eq(opt_frame_taken(reading->reader), 0);
+                reading_free(reading);
+            }
+        }
+    }
+}
+
+/* Nothing is taken for what a peer announces, or sends, before the caller agrees. */
+Test(frame, takes_no_memory_that_it_was_not_given)
 {
     struct opt_frame_limits wide = { .frame_bytes = 1 << 30, .header_bytes = 64 << 10 };
+    struct opt_frame_reader *reader = opt_frame_reader_new(wide);
+    uint8_t *base = NULL;
+    size_t space = 0;
     put_prefix(&stream, 1 << 30);
     put_varint(&stream, OPT_FRAME_DATA_FIELD << 3 | OPT_FIELD_BYTES);
     put_varint(&stream, (1 << 30) - 20);
-    for (int i = 0; i < 10; i++) {
-        stream.at[stream.size++] = 1;
-    }
-    struct reading *reading = reading_new(wide);
-    feed(reading, stream.at, stream.size, SIZE_MAX);
-    cr_assert(!reading->broken);
-    uint8_t *base = NULL;
-    size_t space = 0;
-    opt_frame_space(reading->reader, &base, &space);
-    cr_assert_leq(space, 64 << 10);
-    cr_assert(opt_frame_pending(reading->reader));
-    reading_free(reading);
-}
+    opt_frame_space(reader, &base, &space);
+    memcpy(base, stream.at, stream.size);
+    opt_frame_received(reader, stream.size);
+    cr_assert_eq(opt_frame_next(reader), OPT_FRAME_EARLY);
+    cr_assert_eq(opt_frame_data_size(reader), (1 << 30) - 20);
+    cr_assert_eq(opt_frame_next(reader), OPT_FRAME_EARLY);
+    cr_assert_eq(opt_frame_taken(reader), 0);
+    opt_frame_reader_free(reader);
 
-Test(frame, gathered_data_has_its_own_limit)
-{
-    struct opt_frame_limits narrow = { .frame_bytes = 1 << 20,
-                                       .header_bytes = 64 << 10,
-                                       .gather_bytes = 100 };
-    put_unordered(100, 5);
-    struct reading *reading = reading_new(narrow);
-    feed(reading, stream.at, stream.size, SIZE_MAX);
-    expect_unordered(reading, 0, 100, 5);
-    reading_free(reading);
     start();
-    put_unordered(101, 5);
-    expect_broken(narrow, &stream, OPT_RESOURCE_EXHAUSTED, "only 100 bytes may");
+    put_prefix(&stream, 60000);
+    put_varint(&stream, 16 << 3 | OPT_FIELD_BYTES);
+    put_varint(&stream, 50000);
+    reader = opt_frame_reader_new(wide);
+    opt_frame_space(reader, &base, &space);
+    memset(base, 1, space);
+    memcpy(base, stream.at, stream.size);
+    opt_frame_received(reader, space);
+    cr_assert_eq(opt_frame_next(reader), OPT_FRAME_MORE); /* the prefix gives room */
+    opt_frame_space(reader, &base, &space);
+    memset(base, 1, space);
+    opt_frame_received(reader, space);
+    cr_assert_eq(opt_frame_next(reader), OPT_FRAME_LONG);
+    cr_assert_eq(opt_frame_taken(reader), 0);
+    cr_assert_eq(opt_frame_wanted(reader), (size_t)2 * OPT_FRAME_STAGE);
+    cr_assert(opt_frame_grow(reader));
+    cr_assert_eq(opt_frame_taken(reader), (size_t)2 * OPT_FRAME_STAGE);
+    cr_assert_eq(opt_frame_next(reader), OPT_FRAME_MORE);
+    opt_frame_reader_free(reader);
 }
 
 /* ---------------------------------------------------------------- what is refused */
@@ -741,7 +814,7 @@ Test(frame, begin_writes_what_the_reader_reads)
         cr_assert_eq(reading->frames[0].header_size, message.size);
         cr_assert_eq(reading->frames[0].data_size, sizes[i]);
         expect_pattern(reading->frames[0].data, sizes[i], 3);
-        cr_assert(!reading->frames[0].copied);
+        cr_assert(!reading->frames[0].early);
         reading_free(reading);
     }
 }

@@ -301,3 +301,87 @@ Test(lease, promises_a_connection_room_for_the_gradients_it_may_send)
     caller_gone(&a, false);
     desk_close(&desk);
 }
+
+/* Of a table of 256 MiB a push has some rows. */
+Test(lease, of_a_sparse_table_reserves_little_for_each_worker)
+{
+    enum { WORKERS = 8, MIB = 1 << 20 };
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller workers[WORKERS];
+    const uint64_t shape[2] = { 64u << 20, 1 };
+    const struct opt_tensor_entry table = { .name = "table",
+                                            .shape = shape,
+                                            .rank = 2,
+                                            .elements = 64u << 20,
+                                            .sparse = true };
+    const uint32_t rows[2] = { 3, 5 };
+    const float values[2] = { 1, 1 };
+    uint64_t before = 0;
+    for (int i = 0; i < WORKERS; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "w%d", i);
+        workers[i] = caller_new(&desk, name, 1);
+        const struct opt_consistency async = { .mode = OPT_ASYNC };
+        struct letter *letter =
+            letter_ask(&workers[i], create_letter(&workers[i], "m", "sgd(lr=1)", async,
+                                                  &table, 1, false, true));
+        cr_assert_eq(reply_status(letter), OPT_OK, "worker %d: %s", i,
+                     reply_text(letter));
+        cr_expect_lt(letter->granted, (size_t)2 * MIB);
+        cr_expect_geq(letter->allowance, (size_t)256 * MIB, "it may push all rows");
+        uint32_t model = letter->reply.body.model.model;
+        desk_free(letter);
+        const struct opt_segment segment = { .rows = rows, .row_count = 2 };
+        letter =
+            letter_ask(&workers[i], push_letter(&workers[i], model, 1, OPT_FP32,
+                                                &segment, 1, values, sizeof values));
+        cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+        desk_free(letter);
+        uint64_t used = statistic(&workers[i], "memory_used");
+        cr_expect_lt(used - before, (uint64_t)(i == 0 ? 300 : 3) * MIB);
+        before = used;
+    }
+    for (int i = 0; i < WORKERS; i++) {
+        caller_gone(&workers[i], false);
+    }
+    desk_close(&desk);
+}
+
+/* The tables of a push take as much as its tensors are many, whatever it names of them:
+ * one is reserved for each worker, and those that wait behind it are paid for. */
+Test(lease, charges_for_the_tables_of_pushes_that_wait)
+{
+    enum { TENSORS = 20000, WAITING = 8 };
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1);
+    struct caller b = caller_new(&desk, "b", 1);
+    static struct opt_tensor_entry tensors[TENSORS];
+    static char names[TENSORS][8];
+    const uint64_t one = 1;
+    for (int i = 0; i < TENSORS; i++) {
+        snprintf(names[i], sizeof names[i], "%d", i);
+        tensors[i] = (struct opt_tensor_entry){
+            .name = names[i], .shape = &one, .rank = 1, .elements = 1
+        };
+    }
+    uint32_t model = model_create(&a, "m", "sgd(lr=1)", shrink, tensors, TENSORS, NULL);
+    model_join(&b, "m");
+    uint64_t before = statistic(&a, "memory_used");
+    struct letter *pushes[WAITING];
+    for (int i = 0; i < WAITING; i++) { /* the round waits for b */
+        pushes[i] = push_constant(&a, model, (uint64_t)i + 1, 1, 1);
+        letter_send(&a, pushes[i]);
+    }
+    uint64_t used = statistic(&a, "memory_used") - before;
+    cr_expect_geq(used, (uint64_t)(WAITING - 2) * TENSORS * 16, "%llu bytes",
+                  (unsigned long long)used);
+    caller_gone(&b, false);
+    for (int i = 0; i < WAITING; i++) {
+        desk_free(letter_await(&desk, pushes[i]));
+    }
+    cr_expect_lt(statistic(&a, "memory_used"), before, "all is given back");
+    caller_gone(&a, false);
+    desk_close(&desk);
+}

@@ -98,11 +98,10 @@ Test(letter, comes_home)
 }
 
 /* What an answer owns goes with it; a leak shows under AddressSanitizer. */
-Test(letter, owns_table_pieces_and_memory_of_the_answer)
+Test(letter, owns_table_and_pieces_of_the_answer)
 {
     struct letter *letter = letter_new(NULL, NULL, NULL, ARENA);
     letter->table = malloc(100);
-    letter->own = malloc(100);
     cr_assert(letter_pieces(letter, 2));
     cr_assert_not_null(opt_arena_alloc(&letter->arena, 1000));
     cr_assert(letter_data(letter, 1000));

@@ -119,9 +119,7 @@ struct inside {
 static struct net_limits limits(void)
 {
     return (struct net_limits){
-        .frame = { .frame_bytes = OPT_FRAME_BYTES,
-                   .header_bytes = OPT_HEADER_BYTES,
-                   .gather_bytes = OPT_CHUNK_BYTES },
+        .frame = { .frame_bytes = OPT_FRAME_BYTES, .header_bytes = OPT_HEADER_BYTES },
         .connections = 4,
         .table_bytes = 1 << 20,
         .connection_bytes = 64 << 20,

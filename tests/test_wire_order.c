@@ -50,7 +50,7 @@ enum { FRAMES = 6, ROOM = 4096 };
 /* What came out of a file: each request as we pack it, and its data behind it. */
 struct recorded {
     size_t frames;
-    size_t copied; /* whose data was not last */
+    size_t early; /* whose data was not last */
     size_t size;
     uint8_t bytes[ROOM];
 };
@@ -71,7 +71,7 @@ static void take_request(struct recorded *out, struct opt_frame_reader *reader,
     cr_assert_leq(out->size + data_size, ROOM);
     opt_frame_place(reader, data_size > 0 ? out->bytes + out->size : NULL);
     out->size += data_size;
-    out->copied += opt_frame_copied(reader);
+    out->early += opt_frame_is_early(reader);
     out->frames++;
     opt_arena_fini(&arena);
 }
@@ -89,7 +89,12 @@ static void read_recorded(struct recorded *out, const char *name)
         enum opt_frame_event event;
         while ((event = opt_frame_next(reader)) != OPT_FRAME_MORE) {
             cr_assert_neq(event, OPT_FRAME_BROKEN, "%s", path);
-            if (event == OPT_FRAME_HEADER) {
+            cr_assert_neq(event, OPT_FRAME_LONG, "%s", path);
+            if (event == OPT_FRAME_EARLY) {
+                static uint8_t held[ROOM]; /* it belongs behind the header */
+                cr_assert_leq(opt_frame_data_size(reader), ROOM);
+                opt_frame_place(reader, held);
+            } else if (event == OPT_FRAME_HEADER) {
                 take_request(out, reader, path);
             }
         }
@@ -115,7 +120,7 @@ Test(wire_order, go_java_cpp_and_python_write_data_last)
     cr_assert_eq(first.frames, FRAMES);
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         read_recorded(&other, names[i]);
-        cr_expect_eq(other.copied, 0, "%s", names[i]);
+        cr_expect_eq(other.early, 0, "%s", names[i]);
         cr_assert_eq(other.size, first.size, "%s", names[i]);
         cr_expect_arr_eq(other.bytes, first.bytes, first.size, "%s", names[i]);
     }
@@ -126,7 +131,7 @@ Test(wire_order, fields_in_any_order_say_the_same)
     static struct recorded first, other;
     read_recorded(&first, "go");
     read_recorded(&other, "go-dynamic");
-    cr_expect_gt(other.copied, 0);
+    cr_expect_gt(other.early, 0);
     cr_assert_eq(other.size, first.size);
     cr_expect_arr_eq(other.bytes, first.bytes, first.size);
 }

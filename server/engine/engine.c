@@ -86,12 +86,17 @@ static void refuse(struct engine *engine, struct letter *letter,
     letter_drop_pieces(letter);
     letter_refuse(letter, &told);
     letter->reply.body.error.retry_after_ms = retry_after_ms;
-    engine->counters.errors++;
-    event_request_failed(letter);
-    engine_return(engine, letter);
+    engine_failed(engine, letter);
     if (rest != NULL) {
         flow_settle(engine, rest);
     }
+}
+
+void engine_failed(struct engine *engine, struct letter *letter)
+{
+    engine->counters.errors++;
+    event_request_failed(letter);
+    engine_return(engine, letter);
 }
 
 void engine_refuse(struct engine *engine, struct letter *letter,

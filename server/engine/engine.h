@@ -40,6 +40,10 @@ enum opt_status engine_start(const struct engine_settings *settings,
 /* Threads that compute updates: those that were wanted, or could be had. */
 int engine_threads(const struct engine *engine);
 
+/* uv_hrtime when last the pull of a worker was refused because readers hold the memory;
+ * 0: never. Any thread. */
+uint64_t engine_refused_ns(const struct engine *engine);
+
 /* Where loops post, or leave light letters before a visit. */
 struct mailbox *engine_mailbox(struct engine *engine);
 

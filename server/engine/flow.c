@@ -235,6 +235,28 @@ static void answer_pull(struct engine *engine, struct model *model,
     engine_return(engine, letter);
 }
 
+static bool is_member(const struct model *model, const struct letter *letter)
+{
+    const struct member *member = lease_member(model, letter->peer);
+    return member != NULL && member->joined;
+}
+
+/* Whether who is no worker of the model may hold the weights that the letter has: if
+ * others hold old ones already, there must be memory for one version more, or a worker
+ * would be refused for as long as observers read. */
+static bool leaves_room(struct engine *engine, struct model *model,
+                        const struct letter *letter)
+{
+    size_t version = model->floats * sizeof(float);
+    if (model->joined == 0 || is_member(model, letter) || !model_is_held(model)) {
+        return true;
+    }
+    if (budget_left(&engine->budget) < version) {
+        models_trim(engine);
+    }
+    return budget_left(&engine->budget) >= version;
+}
+
 /* Give the pieces of a pull their values, once, and remember what a worker sees of the
  * weights if its gradients will be compared with them. */
 static enum view_progress fill(struct engine *engine, struct model *model,
@@ -244,6 +266,11 @@ static enum view_progress fill(struct engine *engine, struct model *model,
     if (letter->noted == 0) {
         enum view_progress progress =
             view_fill(engine, model, letter, pull, can_fail(letter));
+        if (progress == VIEW_FILLED && can_fail(letter) &&
+            !leaves_room(engine, model, letter)) {
+            letter_drop_pieces(letter);
+            return VIEW_STALLED;
+        }
         if (progress != VIEW_FILLED || pull->view != OPT_VIEW_TRAIN) {
             return progress;
         }
@@ -257,6 +284,9 @@ static void refuse_pull(struct engine *engine, struct model *model,
                         struct letter *letter)
 {
     letter_drop_pieces(letter);
+    if (is_member(model, letter)) {
+        atomic_store(&engine->refused_ns, uv_hrtime());
+    }
     engine_fail_retry(
         engine, letter, RETRY_MS, OPT_RESOURCE_EXHAUSTED,
         "model \"%s\": another version of its weights beside the one that "

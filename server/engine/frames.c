@@ -198,9 +198,11 @@ static struct push *begin(struct engine *engine, struct model *model,
     if (!echo && check_room(model, member, error) != OPT_OK) {
         return NULL;
     }
-    struct push *push = push_new(model);
+    struct push *push = push_new(engine, model);
     if (push == NULL || !round_limit(engine, push, letter)) {
-        push_free(push);
+        if (push != NULL) {
+            push_recycle(engine, push);
+        }
         opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the tables of a push");
         return NULL;
     }

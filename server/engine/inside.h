@@ -74,6 +74,8 @@ struct engine {
     uint64_t turn_began_ns, turn_cost; /* of one letter or one piece of work */
     struct alarms alarms;
     struct budget budget;
+    _Atomic uint64_t
+        refused_ns; /* when last a worker's pull found no memory; for loops */
     struct engine_counters counters;
     struct team *team;
 
@@ -139,6 +141,8 @@ void engine_fail_as(struct engine *engine, struct letter *letter,
 void engine_fail_retry(struct engine *engine, struct letter *letter,
                        uint32_t retry_after_ms, enum opt_status status,
                        const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* The letter has been given its error (letter_fail): give it back. */
+void engine_failed(struct engine *engine, struct letter *letter);
 /* Start a reply: id and message set, everything else zero. */
 struct opt_reply *engine_reply(struct letter *letter, enum opt_message message);
 

@@ -20,7 +20,9 @@
 #include "server/engine/worker.h"
 
 enum {
-    ALLOWANCE_BASE = 8 << 20, /* bytes in flight beside the reserved pushes */
+    ALLOWANCE_BASE = 8 << 20,  /* bytes in flight beside the reserved pushes, */
+    RESERVED_BASE = 256 << 10, /* of which so many for each model are reserved: for the
+                                  letters of a push, a pull, a heartbeat */
     FORGET_AGAIN_MS = 60 * 1000
 };
 
@@ -180,7 +182,7 @@ static enum opt_status reserve(struct engine *engine, const struct model *model,
                                struct member *member, struct opt_error *error)
 {
     size_t pushes = round_reserved(model);
-    size_t need = pushes * push_bytes(model) + recall_bytes(model);
+    size_t need = pushes * push_bytes(model) + RESERVED_BASE + recall_bytes(model);
     if (!budget_take(&engine->budget, need)) {
         models_trim(engine);
         if (!budget_take(&engine->budget, need)) {
@@ -250,17 +252,19 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
     return OPT_OK;
 }
 
-size_t lease_allowance(const struct peer *peer)
+void lease_allow(const struct peer *peer, struct letter *letter)
 {
-    size_t allowance = ALLOWANCE_BASE;
+    letter->allowance = ALLOWANCE_BASE;
+    letter->granted = 0;
     for (const struct member *member = peer->worker->members; member != NULL;
          member = member->next_of_worker) {
         if (member->joined) {
-            allowance +=
-                round_reserved(member->model) * push_frames_bytes(member->model);
+            size_t pushes = round_reserved(member->model);
+            letter->allowance += pushes * push_frames_bytes(member->model);
+            letter->granted +=
+                RESERVED_BASE + pushes * push_frames_reserved(member->model);
         }
     }
-    return allowance;
 }
 
 uint64_t lease_inflight(const struct engine *engine, const struct letter *letter)
@@ -296,6 +300,7 @@ static void leave_rounds(struct engine *engine, struct member *member)
     budget_give(&engine->budget, member->reserved);
     member->reserved = 0;
     round_recount(model);
+    push_trim(engine, model);
     if (!alarm_set(&engine->alarms, &member->alarm,
                    engine->now_ns + ms_to_ns(MEMBER_KEPT_MS), on_remembered_long)) {
         /* It stays until there are too many. */

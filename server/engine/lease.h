@@ -75,9 +75,9 @@ struct member *lease_member(const struct model *model, const struct peer *peer);
  * may send does not fit the budget. */
 enum opt_status lease_join(struct engine *engine, struct model *model,
                            struct peer *peer, struct opt_error *error);
-/* Bytes of data that the peer's connection may have in flight for the models its worker
- * has joined. */
-size_t lease_allowance(const struct peer *peer);
+/* Tell the letter's connection how many bytes it may have in flight for the models that
+ * its worker has joined, and for how many of them the engine has reserved memory. */
+void lease_allow(const struct peer *peer, struct letter *letter);
 
 /* What the peer is told of it: bytes that its requests may have in flight. */
 uint64_t lease_inflight(const struct engine *engine, const struct letter *letter);

@@ -29,6 +29,7 @@ struct layout {
     size_t floats, shards, blocks, largest;
     size_t open;        /* floats of the shard that small tensors are put into, or 0 */
     size_t first_shard; /* of the last tensor added */
+    size_t words;       /* bytes of names and shapes */
 };
 
 static void layout_add(struct layout *layout, size_t n, bool sparse)
@@ -59,6 +60,8 @@ static struct layout layout_of(const struct opt_tensor_entry *tensors, size_t co
     struct layout layout = { 0 };
     for (size_t i = 0; i < count; i++) {
         layout_add(&layout, (size_t)tensors[i].elements, tensors[i].sparse);
+        layout.words +=
+            strlen(tensors[i].name) + 1 + tensors[i].rank * sizeof *tensors[i].shape;
     }
     return layout;
 }
@@ -76,6 +79,7 @@ static bool bytes_beside(const struct opt_spec *spec, const struct layout *layou
                     &tables) &&
            size_multiply(layout->shards, sizeof(struct shard), &shards) &&
            size_add(tables, shards, &tables) &&
+           size_add(tables, layout->words + sizeof(struct model), &tables) &&
            size_add(tables,
                     update_bytes(tensors, layout->shards, layout->blocks,
                                  update_scratch(spec, layout->largest)),
@@ -159,6 +163,7 @@ static bool copy_tensors(struct model *model, const struct model_plan *plan)
         if (entry->sparse) {
             tensor->rows = (size_t)entry->shape[0];
             tensor->width = tensor->n / tensor->rows;
+            model->sparse_parameters += entry->elements;
         }
         tensor->at = layout.floats;
         tensor->first_block = layout.blocks;
@@ -351,6 +356,7 @@ void model_free(struct engine *engine, struct model *model)
         push_free(model->spare_pushes);
         model->spare_pushes = next;
     }
+    push_refund(engine, model);
     budget_give(&engine->budget, model->reserved);
     losses_free(model);
     free(model->members);
@@ -559,6 +565,22 @@ bool model_back(struct engine *engine, struct model *model, struct shard *shard)
     }
     shard->idle_updates = 0;
     return shard->spare != NULL;
+}
+
+bool model_is_held(struct model *model)
+{
+    model_collect(model);
+    size_t known = model->shard_count;
+    for (size_t i = 0; i < model->shard_count; i++) {
+        known += model->shards[i].spare != NULL;
+    }
+    for (size_t view = 0; view < MIRROR_COUNT; view++) {
+        for (size_t i = 0; model->mirrors[view] != NULL && i < model->shard_count;
+             i++) {
+            known += model->mirrors[view][i].version != NULL;
+        }
+    }
+    return version_pool_alive(model->pool) > known;
 }
 
 void model_spare_idle(struct shard *shard)

@@ -112,6 +112,7 @@ struct model {
     size_t blocks;
     size_t floats; /* of the flat range */
     uint64_t parameters;
+    uint64_t sparse_parameters; /* of these, in sparse tensors */
 
     struct shard *shards;
     size_t shard_count;
@@ -149,7 +150,9 @@ struct model {
     size_t round_count;
     struct stream stream; /* the round, while it is applied shard by shard */
     struct push *spare_pushes;
-    size_t rows_held; /* of sparse tensors, in all pushes that are here */
+    size_t push_count;  /* pushes that there are, spares too; of these, beyond what */
+    size_t pushes_paid; /* members have reserved */
+    size_t rows_held;   /* of sparse tensors, in all pushes that are here */
 
     enum { MODEL_IDLE, MODEL_UPDATING, MODEL_COPYING, MODEL_ON_ERRAND } activity;
     struct errand *errand;   /* the one that it is on (flow.h) */
@@ -232,5 +235,7 @@ void model_outdate_training_view(struct model *model);
 void model_drop_mirrors(struct model *model, size_t view);
 /* Free all spares and mirrors that nobody needs now, of every model. */
 void models_trim(struct engine *engine);
+/* Whether readers hold versions that updates have superseded. */
+bool model_is_held(struct model *model);
 
 #endif

@@ -76,6 +76,14 @@ struct region *version_pool_region(const struct version_pool *pool)
     return pool->region;
 }
 
+size_t version_pool_alive(struct version_pool *pool)
+{
+    uv_mutex_lock(&pool->lock);
+    size_t alive = pool->alive;
+    uv_mutex_unlock(&pool->lock);
+    return alive;
+}
+
 static void pool_free(struct version_pool *pool)
 {
     region_unref(pool->region);

@@ -60,6 +60,8 @@ struct version *version_new(struct version_pool *pool, size_t count, size_t numb
 /* The same, but for a caller that has taken version_bytes(count) from the budget. */
 struct version *version_new_paid(struct version_pool *pool, size_t count,
                                  size_t number);
+/* How many versions of the pool there are. */
+size_t version_pool_alive(struct version_pool *pool);
 /* What a version takes from the budget. */
 size_t version_bytes(size_t count);
 /* Free a version of which the caller has the only reference; NULL is allowed. */

@@ -9,10 +9,11 @@
 #include "server/engine/model.h"
 #include "server/engine/part.h"
 #include "server/engine/region.h"
+#include "server/engine/round.h"
 #include "server/engine/rows.h"
 #include "server/engine/segment.h"
 
-enum { SEGMENT_BYTES = 160 };
+enum { SEGMENT_BYTES = 160, SPARSE_RESERVED = 1 << 20 };
 
 size_t push_frames_bytes(const struct model *model)
 {
@@ -20,13 +21,35 @@ size_t push_frames_bytes(const struct model *model)
            model->tensor_count * SEGMENT_BYTES;
 }
 
-size_t push_bytes(const struct model *model)
+static size_t sparse_bytes(const struct model *model)
+{
+    return (size_t)model->sparse_parameters * sizeof(float);
+}
+
+bool push_is_reserved_whole(const struct model *model)
+{
+    return sparse_bytes(model) <= SPARSE_RESERVED;
+}
+
+size_t push_frames_reserved(const struct model *model)
+{
+    size_t whole = push_frames_bytes(model);
+    return push_is_reserved_whole(model)
+               ? whole
+               : whole - sparse_bytes(model) + SPARSE_RESERVED;
+}
+
+static size_t tables_bytes(const struct model *model)
 {
     size_t shards = stream_is_policy(model) ? model->shard_count : 0;
-    return push_frames_bytes(model) + sizeof(struct push) +
-           model->shard_count * sizeof(uint8_t) +
+    return sizeof(struct push) + model->shard_count * sizeof(uint8_t) +
            (model->tensor_count * 2 + shards) * sizeof(uint32_t) +
            model->blocks * sizeof(uint8_t *);
+}
+
+size_t push_bytes(const struct model *model)
+{
+    return push_frames_reserved(model) + tables_bytes(model);
 }
 
 void push_free(struct push *push)
@@ -42,15 +65,9 @@ void push_free(struct push *push)
     free(push);
 }
 
-struct push *push_new(struct model *model)
+static struct push *make(struct model *model)
 {
-    struct push *push = model->spare_pushes;
-    if (push != NULL) {
-        model->spare_pushes = push->next;
-        push->next = NULL;
-        return push;
-    }
-    push = calloc(1, sizeof *push);
+    struct push *push = calloc(1, sizeof *push);
     if (push == NULL) {
         return NULL;
     }
@@ -68,6 +85,50 @@ struct push *push_new(struct model *model)
         return NULL;
     }
     return push;
+}
+
+struct push *push_new(struct engine *engine, struct model *model)
+{
+    struct push *push = model->spare_pushes;
+    if (push != NULL) {
+        model->spare_pushes = push->next;
+        push->next = NULL;
+        return push;
+    }
+    size_t reserved = model->joined * round_reserved(model);
+    size_t price = model->push_count < reserved ? 0 : tables_bytes(model);
+    if (price > 0 && !budget_take(&engine->budget, price)) {
+        return NULL;
+    }
+    push = make(model);
+    if (push == NULL) {
+        budget_give(&engine->budget, price);
+        return NULL;
+    }
+    model->push_count++;
+    model->pushes_paid += price > 0;
+    return push;
+}
+
+void push_refund(struct engine *engine, struct model *model)
+{
+    budget_give(&engine->budget, model->pushes_paid * tables_bytes(model));
+    model->pushes_paid = 0;
+}
+
+void push_trim(struct engine *engine, struct model *model)
+{
+    size_t reserved = model->joined * round_reserved(model);
+    while (model->spare_pushes != NULL && model->push_count > reserved) {
+        struct push *push = model->spare_pushes;
+        model->spare_pushes = push->next;
+        push_free(push);
+        model->push_count--;
+        if (model->pushes_paid > 0) {
+            model->pushes_paid--;
+            budget_give(&engine->budget, tables_bytes(model));
+        }
+    }
 }
 
 void push_recycle(struct engine *engine, struct push *push)
@@ -103,6 +164,7 @@ void push_recycle(struct engine *engine, struct push *push)
     };
     *push = empty;
     model->spare_pushes = push;
+    push_trim(engine, model);
 }
 
 /* Whether everything that a frame brought has been applied. */

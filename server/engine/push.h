@@ -70,12 +70,23 @@ struct push {
 
 /* Bytes that the frames of one push hold while it waits, as many as one segment a
  * tensor takes: gradients in fp32, and the segments as they were unpacked, read and
- * resolved. */
+ * resolved. At most: every row of every sparse tensor. */
 size_t push_frames_bytes(const struct model *model);
+/* What of them is reserved when a worker joins: all of the tensors that are pushed
+ * whole; of sparse tensors, of which a push has some rows, SPARSE_RESERVED together.
+ * More rows than that are charged when they come. */
+size_t push_frames_reserved(const struct model *model);
 /* The same and the tables of the push. */
 size_t push_bytes(const struct model *model);
-/* One of the model's spares, or a new one; NULL: no memory. */
-struct push *push_new(struct model *model);
+/* Whether all of the model's gradient is reserved. */
+bool push_is_reserved_whole(const struct model *model);
+/* One of the model's spares, or a new one. As many as its members have reserved are
+ * theirs; more are taken from the budget one by one. NULL: no memory. */
+struct push *push_new(struct engine *engine, struct model *model);
+/* The model goes, and its pushes have gone: give back what was taken for them. */
+void push_refund(struct engine *engine, struct model *model);
+/* Members have left: free spares that nothing is reserved for any more. */
+void push_trim(struct engine *engine, struct model *model);
 void push_free(struct push *push);
 /* Its frames are given back without an answer, but for the letter in answer, which is
  * the caller's; it becomes a spare. */

@@ -256,6 +256,11 @@ int engine_threads(const struct engine *engine)
     return engine->team->usual;
 }
 
+uint64_t engine_refused_ns(const struct engine *engine)
+{
+    return atomic_load(&engine->refused_ns);
+}
+
 struct mailbox *engine_mailbox(struct engine *engine)
 {
     return &engine->box;

@@ -286,6 +286,13 @@ enum opt_status view_plan(struct engine *engine, struct model *model,
     if (status != OPT_OK) {
         return status;
     }
+    if (!letter_pay(letter, count * sizeof(struct piece))) {
+        return opt_fail(
+            error, OPT_RESOURCE_EXHAUSTED,
+            "no room for %zu pieces of an answer at present: what peers have "
+            "not read takes as much as the setting inflight allows",
+            count);
+    }
     if (!letter_pieces(letter, count)) {
         return no_memory(engine, model, error);
     }

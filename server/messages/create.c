@@ -48,6 +48,34 @@ static enum opt_status read_plan(const struct engine *engine,
     return OPT_OK;
 }
 
+/* The same, in as much memory as it takes, which is paid for before. */
+static enum opt_status read_paid(const struct engine *engine, struct letter *letter,
+                                 struct opt_arena *arena, struct opt_spec *spec,
+                                 struct model_plan *plan, struct opt_error *error)
+{
+    enum { USUAL = 4, FIXED = 64 << 10 }; /* times the bytes of a table, and beside */
+    size_t most = opt_table_budget(letter->data_size);
+    size_t limit = 0;
+    enum opt_status status = OPT_RESOURCE_EXHAUSTED;
+    while (status == OPT_RESOURCE_EXHAUSTED && limit < most) {
+        size_t more = limit > 0 ? limit : USUAL * letter->data_size + FIXED;
+        more = more < most - limit ? more : most - limit;
+        if (!letter_pay(letter, more)) {
+            return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                            "no room to read a table of %zu bytes at present: requests "
+                            "and unread answers take what the setting inflight allows",
+                            letter->data_size);
+        }
+        limit += more;
+        opt_spec_fini(spec);
+        *spec = (struct opt_spec){ .rule = NULL };
+        opt_arena_fini(arena);
+        arena->limit = limit;
+        status = read_plan(engine, letter, arena, spec, plan, error);
+    }
+    return status;
+}
+
 static void open_same(struct engine *engine, struct letter *letter, struct model *model,
                       const struct model_plan *plan)
 {
@@ -163,8 +191,8 @@ void serve_create(struct engine *engine, struct letter *letter)
     struct opt_spec spec = { .rule = NULL };
     struct model_plan plan;
     struct opt_error error;
-    opt_arena_init(&arena, opt_table_budget(letter->data_size));
-    enum opt_status status = read_plan(engine, letter, &arena, &spec, &plan, &error);
+    opt_arena_init(&arena, 0);
+    enum opt_status status = read_paid(engine, letter, &arena, &spec, &plan, &error);
     if (status != OPT_OK) {
         engine_refuse(engine, letter, &error);
     } else if (model != NULL) {

@@ -46,14 +46,18 @@ static struct opt_worker_entry describe_worker(const struct member *member)
     return entry;
 }
 
-static bool make_table(struct letter *letter, const struct model *model)
+/* What is put together for the table and not kept. */
+struct entries {
+    struct opt_tensor_entry *tensors;
+    struct opt_worker_entry *workers;
+};
+
+static bool entries_make(struct entries *entries, const struct model *model)
 {
     struct opt_tensor_entry *tensors = calloc(model->tensor_count, sizeof *tensors);
     struct opt_worker_entry *workers = calloc(model->joined + 1, sizeof *workers);
-    struct opt_change_entry changes[CHANGES_MAX];
+    *entries = (struct entries){ tensors, workers };
     if (tensors == NULL || workers == NULL) {
-        free(tensors);
-        free(workers);
         return false;
     }
     for (size_t i = 0; i < model->tensor_count; i++) {
@@ -65,12 +69,19 @@ static bool make_table(struct letter *letter, const struct model *model)
             workers[joined++] = describe_worker(model->members[i]);
         }
     }
+    return true;
+}
+
+static struct opt_description describe(const struct model *model,
+                                       const struct entries *entries,
+                                       struct opt_change_entry *changes)
+{
     for (size_t i = 0; i < model->changes.count; i++) {
         const struct change *change = model->changes.list[i];
         changes[i] =
             (struct opt_change_entry){ change->step, change->before, change->after };
     }
-    struct opt_description description = {
+    return (struct opt_description){
         .summary = serve_summary(model),
         .consistency = model->consistency,
         .ready = model->ready,
@@ -85,21 +96,41 @@ static bool make_table(struct letter *letter, const struct model *model)
                               : model->staleness_sum / (double)model->pushes_applied,
         .slots = model->slot_names,
         .slot_count = model->slot_count,
-        .tensors = tensors,
+        .tensors = entries->tensors,
         .tensor_count = model->tensor_count,
-        .workers = workers,
-        .worker_count = joined,
+        .workers = entries->workers,
+        .worker_count = model->joined,
         .changes = changes,
         .change_count = model->changes.count,
     };
-    size_t size = opt_description_pack(&description, NULL, 0);
-    letter->table = malloc(size + 1);
-    if (letter->table != NULL) {
-        letter->table_size = opt_description_pack(&description, letter->table, size);
+}
+
+/* False: the letter has been given its error. */
+static bool make_table(struct letter *letter, const struct model *model)
+{
+    struct opt_change_entry changes[CHANGES_MAX];
+    struct entries entries;
+    size_t passing = model->tensor_count * sizeof *entries.tensors +
+                     (model->joined + 1) * sizeof *entries.workers;
+    if (!letter_pay_or_fail(letter, passing)) {
+        return false;
     }
-    free(tensors);
-    free(workers);
-    return letter->table != NULL;
+    bool made = entries_make(&entries, model);
+    if (made) {
+        struct opt_description description = describe(model, &entries, changes);
+        size_t size = opt_description_pack(&description, NULL, 0);
+        made = letter_pay_or_fail(letter, size + 1) && letter_table(letter, size);
+        if (made) {
+            opt_description_pack(&description, letter->table, size);
+        }
+    } else {
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+                    "no memory for the description of model \"%s\"", model->name);
+    }
+    free(entries.tensors);
+    free(entries.workers);
+    letter_refund(letter, passing);
+    return made;
 }
 
 void serve_describe(struct engine *engine, struct letter *letter)
@@ -109,11 +140,10 @@ void serve_describe(struct engine *engine, struct letter *letter)
     if (model == NULL || flow_postponed(engine, model, letter, false)) {
         return;
     }
-    if (!make_table(letter, model)) {
-        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
-                    "no memory for the description of model \"%s\"", model->name);
-        return;
+    if (make_table(letter, model)) {
+        engine_reply(letter, OPT_MESSAGE_DESCRIBE);
+        engine_return(engine, letter);
+    } else {
+        engine_failed(engine, letter);
     }
-    engine_reply(letter, OPT_MESSAGE_DESCRIBE);
-    engine_return(engine, letter);
 }

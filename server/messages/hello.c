@@ -57,7 +57,7 @@ static void answer(struct engine *engine, struct letter *letter)
         beat_ms = lease_ms / BEATS_PER_LEASE;
     }
     if (peer->worker != NULL && peer->worker->members != NULL) {
-        letter->allowance = lease_allowance(peer);
+        lease_allow(peer, letter);
     }
     engine_reply(letter, OPT_MESSAGE_HELLO)->body.hello = (struct opt_hello_reply){
         .protocol = OPT_PROTOCOL,

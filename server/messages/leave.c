@@ -18,7 +18,7 @@ void serve_leave(struct engine *engine, struct letter *letter)
         lease_leave(engine, member);
     }
     if (letter->peer->worker->members != NULL) {
-        letter->allowance = lease_allowance(letter->peer);
+        lease_allow(letter->peer, letter);
     }
     engine_reply(letter, OPT_MESSAGE_LEAVE);
     engine_return(engine, letter);

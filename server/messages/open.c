@@ -17,7 +17,7 @@ bool serve_model_reply(struct engine *engine, struct letter *letter,
             engine_refuse(engine, letter, &error);
             return false;
         }
-        letter->allowance = lease_allowance(peer);
+        lease_allow(peer, letter);
     }
     const struct member *member = lease_member(model, peer);
     struct opt_model_reply reply = {

@@ -4,6 +4,8 @@
 #include "server/engine/view.h"
 #include "server/messages/serve.h"
 
+enum { RETRY_MS = 200 }; /* for memory that others may give back */
+
 void serve_pull(struct engine *engine, struct letter *letter)
 {
     const struct opt_pull *pull = &letter->request.body.pull;
@@ -14,7 +16,9 @@ void serve_pull(struct engine *engine, struct letter *letter)
     /* Planned before it waits, so that what is wrong is said at once. */
     struct opt_error error;
     enum opt_status status = view_plan(engine, model, letter, pull, false, &error);
-    if (status != OPT_OK) {
+    if (status == OPT_RESOURCE_EXHAUSTED) {
+        engine_fail_retry(engine, letter, RETRY_MS, status, "%s", error.text);
+    } else if (status != OPT_OK) {
         engine_refuse(engine, letter, &error);
     } else if (pull->min_step > model->step) {
         flow_wait(engine, model, letter, pull->min_step);

@@ -4,6 +4,7 @@
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
+#include "server/engine/push.h"
 #include "server/engine/region.h"
 #include "server/engine/worker.h"
 #include "server/messages/serve.h"
@@ -21,7 +22,9 @@ void serve_share(struct engine *engine, struct letter *letter)
     struct region **offers = letter->offers;
     const struct member *member = lease_member(model, letter->peer);
     enum opt_status status = model_share(engine, model, &error);
-    if (status == OPT_OK && member != NULL && member->joined) {
+    /* A whole table's gradient for a few rows would be too much: they are sent. */
+    if (status == OPT_OK && member != NULL && member->joined &&
+        push_is_reserved_whole(model)) {
         reply.gradient_bytes = model->floats * sizeof(float);
         status = region_new(REGION_GRADIENTS, reply.gradient_bytes, &engine->budget,
                             &offers[LETTER_GRADIENTS], &error);

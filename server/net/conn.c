@@ -45,14 +45,8 @@ static enum opt_log_level level_of(const struct conn *conn, bool news)
 
 void conn_release(struct conn *conn, struct letter *letter)
 {
-    if (letter->request.message == OPT_MESSAGE_LIST ||
-        letter->request.message == OPT_MESSAGE_DESCRIBE) {
-        /* Counted when it was let in, and only what was let in is charged. */
-        if (letter->charge > 0) {
-            conn->tables--;
-        }
-    }
-    hold_release(conn, letter, letter->charge);
+    conn->tables -= letter->is_table;
+    hold_release(conn, letter);
     conn->letters--;
     loop_letter_done(conn->loop, letter);
     loop_ready(conn->loop, conn);
@@ -81,6 +75,7 @@ void conn_returned(struct conn *conn, struct letter *letter)
 {
     if (letter->kind == LETTER_PART) {
         conn->letters++; /* from now on it is one of the connection's */
+        hold_sync(conn, letter);
         if (conn->state > CONN_ENDING) {
             conn_release(conn, letter);
         } else {
@@ -90,16 +85,17 @@ void conn_returned(struct conn *conn, struct letter *letter)
     }
     hold_push_returned(conn, letter);
     if (letter->allowance > 0) {
-        hold_grant(conn, letter->allowance);
+        hold_grant(conn, letter->allowance, letter->granted);
     }
     if (conn->state > CONN_ENDING || letter->silent) {
         conn_release(conn, letter);
         return;
     }
     /* The data has served; what the answer still waits for does not need it. */
-    size_t size = letter->data_size;
     letter_drop_data(letter);
-    hold_release(conn, letter, size);
+    letter->ahead = 0;
+    hold_sync(conn, letter); /* before others can take what was paid for it */
+    letter_refund(letter, letter->paid);
     if (letter->request.message == OPT_MESSAGE_HELLO) {
         on_hello_answered(conn, letter);
     }
@@ -199,6 +195,7 @@ void conn_refuse(struct conn *conn, enum opt_status status, const char *reason,
     }
     conn->letters++;
     letter_fail(letter, status, "%s", sentence);
+    hold_sync(conn, letter);
     if (conn->refused) {
         letter->reply.body.error.retry_after_ms = REFUSAL_RETRY_MS;
     }
@@ -234,7 +231,8 @@ static void linger(struct conn *conn)
 
 static void conn_free(struct conn *conn)
 {
-    hold_grant(conn, 0);
+    hold_give(conn, conn->header_bytes);
+    hold_grant(conn, 0, 0);
     if (conn->previous != NULL) {
         conn->previous->next = conn->next;
     } else {
@@ -406,14 +404,16 @@ static void beat(struct conn *conn, uint64_t now)
         opt_log_limited(&site, OPT_LOG_INFO, "connection_held_back",
                         "peer=%s worker=%s bytes=%zu requests=%zu why=%s",
                         conn->address, conn->worker, conn->bytes, conn->letters,
-                        conn->pause == PAUSE_BUDGET ? "inflight"
-                                                    : "connection-inflight");
+                        conn->pause == PAUSE_BUDGET   ? "inflight"
+                        : conn->pause == PAUSE_OUTBOX ? "answers not read"
+                                                      : "connection-inflight");
     }
     struct letter *letter = loop_letter(conn->loop, conn, OPT_ERROR_TEXT);
     if (letter != NULL) {
         conn->beaten_ms = now;
         conn->letters++;
         letter->reply.message = OPT_MESSAGE_HEARTBEAT;
+        hold_sync(conn, letter);
         send_answer(conn, letter);
     }
 }
@@ -449,10 +449,39 @@ static void watch_held_back(struct conn *conn, uint64_t now)
     }
 }
 
+/* It must not only move. Whoever reads little by little holds what others need, so the
+ * rate is that of the time since nothing was left to send, or of the last write-timeout
+ * in which it was high enough. */
+static void check_rate(struct conn *conn, uint64_t now, size_t queue)
+{
+    static struct opt_log_site site;
+    const struct net_limits *limits = limits_of(conn);
+    uint64_t taken = conn->queued - queue;
+    uint64_t elapsed = now - conn->rate_ms;
+    /* Whoever reads nothing any more is the business of check_writing. */
+    if (queue > 0 && (elapsed <= limits->write_ms || queue == conn->written_queue)) {
+        return;
+    }
+    uint64_t bytes = taken - conn->rate_bytes;
+    conn->rate_ms = now;
+    conn->rate_bytes = taken;
+    if (queue > 0 && bytes < elapsed * limits->write_rate / 1000) {
+        opt_log_limited(
+            &site, OPT_LOG_WARN, "reader_too_slow",
+            "peer=%s worker=%s bytes=%" PRIu64 " ms=%" PRIu64 " least_rate=%" PRIu32,
+            conn->address, conn->worker, bytes, elapsed, limits->write_rate);
+        conn_close(conn, "reads too slowly");
+    }
+}
+
 /* What is to be sent must move. */
 static void check_writing(struct conn *conn, uint64_t now)
 {
     size_t queue = uv_stream_get_write_queue_size(&conn->handle.stream);
+    check_rate(conn, now, queue);
+    if (conn->state == CONN_CLOSING) {
+        return;
+    }
     if (conn->files_ms != 0) { /* libuv does not know of them, and so cannot tell */
         if (now - conn->files_ms > limits_of(conn)->write_ms) {
             conn_close(conn, "reads nothing");
@@ -477,6 +506,24 @@ static void check_writing(struct conn *conn, uint64_t now)
     }
 }
 
+/* A worker was refused a moment ago what readers hold: guests that have had their time
+ * give way, however fast they read. */
+static void check_need(struct conn *conn, uint64_t now)
+{
+    static struct opt_log_site site;
+    const uint64_t moment_ns = UINT64_C(2000000000);
+    uint64_t refused_ns = engine_refused_ns(conn->loop->all->engine);
+    if (conn->outgoing == 0 || !hold_is_guest(conn) || refused_ns == 0 ||
+        now - conn->outgoing_ms <= limits_of(conn)->write_ms ||
+        uv_hrtime() - refused_ns > moment_ns) {
+        return;
+    }
+    opt_log_limited(&site, OPT_LOG_WARN, "reader_gives_way",
+                    "peer=%s ms=%" PRIu64 " why=\"%s\"", conn->address,
+                    now - conn->outgoing_ms, "a worker needs the memory that it holds");
+    conn_close(conn, "reads what a worker needs the memory of");
+}
+
 void conn_tick(struct conn *conn, uint64_t now_ms)
 {
     switch (conn->state) {
@@ -493,6 +540,9 @@ void conn_tick(struct conn *conn, uint64_t now_ms)
             }
         }
         check_writing(conn, now_ms);
+        if (conn->state == CONN_OPEN) {
+            check_need(conn, now_ms);
+        }
         break;
     case CONN_ENDING:
         check_writing(conn, now_ms);
@@ -520,6 +570,7 @@ void conn_forgive(struct conn *conn, uint64_t ms)
     conn->since_ms = moved_up(conn, conn->since_ms, ms);
     conn->heard_ms = moved_up(conn, conn->heard_ms, ms);
     conn->frame_ms = moved_up(conn, conn->frame_ms, ms);
+    conn->rate_ms = moved_up(conn, conn->rate_ms, ms);
 }
 
 /* ---------------------------------------------------------------------- begin */
@@ -580,6 +631,7 @@ void conn_open(struct loop *loop, int socket, bool refuse)
     conn->since_ms = now_of(conn);
     conn->heard_ms = conn->since_ms;
     conn->written_ms = conn->since_ms;
+    conn->rate_ms = conn->since_ms;
     conn->next = loop->conns;
     if (conn->next != NULL) {
         conn->next->previous = conn;

@@ -35,7 +35,16 @@ enum conn_pause {
     PAUSE_NONE,
     PAUSE_LETTERS,    /* as many requests in flight as it may have */
     PAUSE_CONNECTION, /* no room in what it may hold */
+    PAUSE_OUTBOX,     /* the peer does not read the answers it has */
     PAUSE_BUDGET      /* no room in what all may hold */
+};
+
+/* What has arrived so far cannot go on without room for more. */
+enum conn_arrival {
+    ARRIVAL_FREE,
+    ARRIVAL_LONG,  /* a header that is longer than the reader's memory */
+    ARRIVAL_EARLY, /* data before the header */
+    ARRIVAL_HEADER /* a request, and its data */
 };
 
 enum { CONN_ADDRESS = 64, CONN_WORKER = 64 };
@@ -73,7 +82,8 @@ struct conn {
     struct letter *arriving;       /* whose frame is being read */
     const struct message_row *row; /* of it */
     bool unwanted;                 /* its data is thrown away, its answer is an error */
-    bool unplaced;                 /* its header is here, its data has no room yet */
+    bool thrown;                   /* its data came early and there was no place */
+    enum conn_arrival arrival;     /* of it */
     size_t examined;               /* bytes of its data that have been looked at */
     size_t scanned;                /* of these, whole elements found finite */
     XXH3_state_t *hash;            /* of its data; NULL until the first checksum */
@@ -83,12 +93,15 @@ struct conn {
 
     /* what it holds (hold.c) */
     enum conn_pause pause;
-    uint64_t paused_ms; /* since when */
-    size_t letters;     /* alive, the farewell not counted */
-    size_t tables;      /* of these, asking for a table */
-    size_t bytes;       /* charged to them */
-    size_t granted;     /* bytes that the engine has reserved for it */
-    size_t reserved;    /* bytes taken from the common budget */
+    uint64_t paused_ms;     /* since when */
+    size_t letters;         /* alive, the farewell not counted */
+    size_t tables;          /* of these, asking for a table */
+    size_t bytes;           /* charged to them and to batches; of these, */
+    size_t header_bytes;    /* taken by the reader */
+    size_t allowance;       /* bytes it may hold, of which the engine */
+    size_t granted;         /* has reserved memory for so many */
+    size_t reserved;        /* bytes taken from the common budget, */
+    bool reserved_as_guest; /* as a guest of it */
     struct open_push pushes[PUSHES_MAX];
     size_t push_count;
 
@@ -101,6 +114,10 @@ struct conn {
     size_t piece;                          /* of the first answer: where its next */
     uint64_t element;                      /* frame begins */
     int batches;                           /* handed to libuv, not yet written */
+    size_t outgoing;                       /* answers not yet written, */
+    uint64_t outgoing_ms;                  /* some since then */
+    bool starved;        /* the next frame waits for room in the common budget, */
+    uint64_t starved_ms; /* since then */
 
     /* who it is, and since when (ms of the loop's clock) */
     bool said_hello; /* hello has come, */
@@ -115,6 +132,9 @@ struct conn {
     uint64_t frame_bytes;
     uint64_t written_ms;  /* last progress of writing */
     size_t written_queue; /* what was left to write then */
+    uint64_t queued;      /* bytes handed to libuv, in all */
+    uint64_t rate_ms;     /* since when it is watched how fast the peer reads, */
+    uint64_t rate_bytes;  /* and what it had taken in all then */
 };
 
 /* Serve a socket (takes it, also on failure). refuse: answer that there are too many

@@ -5,14 +5,19 @@
 #include "server/net/quota.h"
 
 enum {
-    SMALL_CHANGE = 64 << 10, /* of each connection; saves small requests the budget */
+    SMALL_CHANGE = 32 << 10, /* of each connection; saves small requests the budget */
     GRANT_PER_LETTER = 4 << 10
 };
+
+bool hold_is_guest(const struct conn *conn)
+{
+    return conn->granted == 0;
+}
 
 size_t hold_allowance(const struct conn *conn)
 {
     size_t ordinary = conn->loop->all->limits.connection_bytes;
-    return conn->granted > ordinary ? conn->granted : ordinary;
+    return conn->allowance > ordinary ? conn->allowance : ordinary;
 }
 
 /* What the common budget must cover if the connection holds that much. */
@@ -27,60 +32,102 @@ static void settle(struct conn *conn)
 {
     struct quota *quota = &conn->loop->all->quota;
     size_t wanted = share(conn, conn->bytes);
-    if (wanted < conn->reserved) {
-        quota_give(quota, conn->reserved - wanted);
+    bool guest = hold_is_guest(conn);
+    if (guest != conn->reserved_as_guest) {
+        quota_force(quota, wanted, guest);
+        quota_give(quota, conn->reserved, !guest);
+    } else if (wanted < conn->reserved) {
+        quota_give(quota, conn->reserved - wanted, guest);
     } else if (wanted > conn->reserved) {
-        quota_force(quota, wanted - conn->reserved);
+        quota_force(quota, wanted - conn->reserved, guest);
     }
     conn->reserved = wanted;
+    conn->reserved_as_guest = guest;
 }
 
 static bool take(struct conn *conn, size_t more)
 {
     struct quota *quota = &conn->loop->all->quota;
-    if (quota_take(quota, more)) {
+    bool guest = hold_is_guest(conn);
+    if (quota_take(quota, more, guest)) {
         return true;
     }
     conn->loop->short_of_room = true;
     quota_wait(quota, conn->loop->number);
-    return quota_take(quota, more);
+    return quota_take(quota, more, guest);
 }
 
-enum conn_pause hold_admit(struct conn *conn, struct letter *letter, size_t data_size)
+bool hold_take(struct conn *conn, size_t bytes)
 {
-    size_t charge = sizeof(*letter) + letter->arena.used + data_size;
-    size_t bytes = conn->bytes + charge;
-    /* A single request is let in whatever its size, which the limit of a frame bounds:
-     * nothing would ever make more room for it. */
-    if (bytes > hold_allowance(conn) && conn->bytes > 0) {
-        return PAUSE_CONNECTION;
-    }
-    size_t wanted = share(conn, bytes);
+    size_t wanted = share(conn, conn->bytes + bytes);
     if (wanted > conn->reserved) {
         if (!take(conn, wanted - conn->reserved)) {
-            return PAUSE_BUDGET;
+            return false;
         }
         conn->reserved = wanted;
+        conn->reserved_as_guest = hold_is_guest(conn);
     }
-    conn->bytes = bytes;
-    letter->charge = charge;
-    return PAUSE_NONE;
+    conn->bytes += bytes;
+    return true;
 }
 
-void hold_release(struct conn *conn, struct letter *letter, size_t bytes)
+void hold_force(struct conn *conn, size_t bytes)
 {
-    if (bytes > letter->charge) {
-        bytes = letter->charge;
-    }
-    letter->charge -= bytes;
+    conn->bytes += bytes;
+    settle(conn);
+}
+
+void hold_give(struct conn *conn, size_t bytes)
+{
     conn->bytes -= bytes;
     settle(conn);
 }
 
-void hold_grant(struct conn *conn, size_t bytes)
+enum conn_pause hold_admit(struct conn *conn, struct letter *letter, size_t data_size)
 {
-    buffer_promise(conn->granted, bytes);
-    conn->granted = bytes;
+    size_t charge = letter_memory(letter) + data_size - letter->charge;
+    /* A single request is let in whatever its size, which the limit of a frame bounds:
+     * nothing would ever make more room for it. */
+    if (conn->bytes + charge > hold_allowance(conn) && conn->letters > 1) {
+        return PAUSE_CONNECTION;
+    }
+    if (!hold_take(conn, charge)) {
+        return PAUSE_BUDGET;
+    }
+    letter->charge += charge;
+    return PAUSE_NONE;
+}
+
+void hold_sync(struct conn *conn, struct letter *letter)
+{
+    size_t now = letter_memory(letter);
+    conn->bytes = conn->bytes - letter->charge + now;
+    letter->charge = now;
+    settle(conn);
+}
+
+void hold_release(struct conn *conn, struct letter *letter)
+{
+    conn->bytes -= letter->charge;
+    letter->charge = 0;
+    settle(conn);
+}
+
+void hold_header(struct conn *conn)
+{
+    size_t now = opt_frame_taken(conn->reader);
+    if (now != conn->header_bytes) {
+        conn->bytes = conn->bytes - conn->header_bytes + now;
+        conn->header_bytes = now;
+        settle(conn);
+    }
+}
+
+void hold_grant(struct conn *conn, size_t allowance, size_t granted)
+{
+    buffer_promise(conn->granted, granted);
+    conn->allowance = allowance;
+    conn->granted = granted;
     settle(conn);
 }
 

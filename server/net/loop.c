@@ -12,9 +12,10 @@
 #include "server/net/send.h"
 
 enum {
-    SPARE_LETTERS = 128,  /* kept for the next requests, about 8 KiB each */
-    TRIM_TICKS = 10,      /* unused buffers are looked at every 2.5 s */
-    STOP_LIMIT_MS = 5000, /* for flushing and for peers to hang up */
+    SPARE_LETTERS = 128,           /* kept for the next requests, about 8 KiB each, */
+    SPARE_LETTER_BYTES = 16 << 10, /* and no more than that */
+    TRIM_TICKS = 10,               /* unused buffers are looked at every 2.5 s */
+    STOP_LIMIT_MS = 5000,          /* for flushing and for peers to hang up */
     NS_PER_US = 1000
 };
 
@@ -32,12 +33,13 @@ struct letter *loop_letter(struct loop *loop, struct conn *conn, size_t arena_li
 
 void loop_letter_done(struct loop *loop, struct letter *letter)
 {
-    if (loop->spare_letter_count == SPARE_LETTERS) {
+    /* What it holds of others must not wait for the next request. */
+    letter_renew(letter, NULL, NULL, NULL, 0);
+    if (loop->spare_letter_count == SPARE_LETTERS ||
+        letter_memory(letter) > SPARE_LETTER_BYTES) {
         letter_free(letter);
         return;
     }
-    /* What it holds of others must not wait for the next request. */
-    letter_renew(letter, NULL, NULL, NULL, 0);
     letter->next = loop->spare_letters;
     loop->spare_letters = letter;
     loop->spare_letter_count++;
@@ -68,12 +70,26 @@ static void close_if_done(struct loop *loop)
     }
 }
 
+static bool waits_for_room(const struct conn *conn)
+{
+    return conn->state < CONN_LINGERING &&
+           (conn->starved || (conn->loop->stops == 0 && conn->state == CONN_OPEN &&
+                              conn->pause == PAUSE_BUDGET));
+}
+
+static uint64_t waiting_since(const struct conn *conn)
+{
+    bool sends_first = conn->starved && (conn->pause != PAUSE_BUDGET ||
+                                         conn->starved_ms < conn->paused_ms);
+    return sends_first ? conn->starved_ms : conn->paused_ms;
+}
+
 static struct conn *longest_without_room(const struct loop *loop)
 {
     struct conn *longest = NULL;
     for (struct conn *conn = loop->conns; conn != NULL; conn = conn->next) {
-        if (conn->state == CONN_OPEN && conn->pause == PAUSE_BUDGET &&
-            (longest == NULL || conn->paused_ms < longest->paused_ms)) {
+        if (waits_for_room(conn) &&
+            (longest == NULL || waiting_since(conn) < waiting_since(longest))) {
             longest = conn;
         }
     }
@@ -86,12 +102,15 @@ static struct conn *longest_without_room(const struct loop *loop)
 static void share_out_room(struct loop *loop)
 {
     loop->short_of_room = false;
-    while (!loop->short_of_room && loop->stops == 0) {
+    while (!loop->short_of_room) {
         struct conn *conn = longest_without_room(loop);
         if (conn == NULL) {
             return;
         }
         conn_serve(conn);
+        if (waits_for_room(conn)) {
+            return; /* for something else as well */
+        }
     }
 }
 
@@ -290,8 +309,8 @@ enum opt_status loops_start(const struct net_limits *limits, int count,
     }
     loops->limits = *limits;
     loops->engine = engine;
-    loops->quota.limit = limits->inflight_bytes;
-    loops->quota.loops = count;
+    quota_init(&loops->quota, limits->inflight_bytes, limits->frame.frame_bytes, count);
+    buffer_keep(limits->inflight_bytes);
     loops->loop = calloc((size_t)count, sizeof(*loops->loop));
     if (loops->loop == NULL) {
         loops_free(loops);

@@ -23,10 +23,11 @@ enum {
     LIGHT_BYTES = 64 << 10
 }; /* of data: its round costs little more than a wake-up */
 
-/* Memory for the structs of one header: protobuf-c may need many times its bytes. */
-static size_t arena_limit(const struct conn *conn)
+/* Memory for the structs of one header, which protobuf-c may need many times its bytes
+ * for, and for the texts of an answer. */
+static size_t arena_limit(size_t header)
 {
-    return 16 * conn->loop->all->limits.frame.header_bytes + (64 << 10);
+    return 16 * header + (1 << 20);
 }
 
 static bool asks_for_table(const struct letter *letter)
@@ -41,87 +42,194 @@ static void set_pause(struct conn *conn, enum conn_pause pause)
         conn->paused_ms = uv_now(&conn->loop->uv);
         counter_add(COUNTER_READ_PAUSES, 1);
     } else if (conn->pause != PAUSE_NONE && pause == PAUSE_NONE) {
+        /* That it was not read is no excuse for not reading. */
+        uint64_t rate_ms = conn->rate_ms;
         conn_forgive(conn, uv_now(&conn->loop->uv) - conn->paused_ms);
+        conn->rate_ms = rate_ms;
     }
     conn->pause = pause;
 }
 
-/* Find room for the data of the frame whose header is here. False: wait, or the
- * connection ends. */
-static bool place(struct conn *conn)
+/* Wait for room, unless nothing could make it. */
+static void wait_for_room(struct conn *conn, enum conn_pause pause, uint64_t id)
 {
     struct letter *letter = conn->arriving;
-    size_t size = opt_frame_data_size(conn->reader);
-    enum conn_pause pause = PAUSE_NONE;
-    if (asks_for_table(letter) && conn->tables >= TABLES_MAX) {
-        pause = PAUSE_CONNECTION;
-    } else {
-        pause = hold_admit(conn, letter, size);
-    }
     set_pause(conn, pause);
-    if (pause == PAUSE_NONE) {
-        conn->unplaced = false;
-        if (asks_for_table(letter)) {
-            conn->tables++;
-        }
-        if (size > 0 && !letter_data(letter, size)) {
-            letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
-                        "no memory for %zu bytes of data", size);
-            conn->unwanted = true;
-        }
-        if (letter->request.has_checksum && !conn->unwanted) {
-            if (conn->hash == NULL) {
-                conn->hash = XXH3_createState();
-            }
-            if (conn->hash == NULL) {
-                conn_close(conn, "no memory");
-                return false;
-            }
-            XXH3_64bits_reset(conn->hash);
-        }
-        opt_frame_place(conn->reader, conn->unwanted ? NULL : letter->data);
-        return true;
-    }
-    if (pause == PAUSE_CONNECTION && hold_is_hopeless(conn)) {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
-                    "the unfinished pushes of this connection hold %zu bytes of the "
-                    "%zu it may have in flight; join the model before pushing, push in "
-                    "smaller parts, or raise the setting connection-inflight",
-                    conn->bytes, hold_allowance(conn));
-        conn->arriving = NULL;
-        send_answer(conn, letter);
-        conn_end(conn, "unfinished pushes too large");
-    }
-    return false;
-}
-
-static void on_header(struct conn *conn)
-{
-    struct loop *loop = conn->loop;
-    struct letter *letter = loop_letter(loop, conn, arena_limit(conn));
-    if (letter == NULL) {
-        conn_close(conn, "no memory");
+    if (pause != PAUSE_CONNECTION || !hold_is_hopeless(conn)) {
         return;
     }
+    letter->request.id = id;
+    letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+                "the unfinished pushes of this connection hold %zu bytes of the "
+                "%zu it may have in flight; join the model before pushing, push in "
+                "smaller parts, or raise the setting connection-inflight",
+                conn->bytes, hold_allowance(conn));
+    conn->arriving = NULL;
+    hold_sync(conn, letter);
+    send_answer(conn, letter);
+    conn_end(conn, "unfinished pushes too large");
+}
+
+static bool begin_letter(struct conn *conn)
+{
+    struct letter *letter = loop_letter(conn->loop, conn, 0);
+    if (letter == NULL) {
+        conn_close(conn, "no memory");
+        return false;
+    }
     letter->began_ns = uv_hrtime();
+    letter->room = &conn->loop->all->quota;
     conn->letters++;
     conn->arriving = letter;
     conn->examined = 0;
     conn->scanned = 0;
+    return true;
+}
+
+/* A header part is longer than what the reader has. Before hello that is no peer of
+ * ours. False: wait, or the connection ends. */
+static bool place_long(struct conn *conn)
+{
+    size_t wanted = opt_frame_wanted(conn->reader);
+    if (!conn->said_hello) {
+        conn_refuse(conn, OPT_FAILED_PRECONDITION, "no hello",
+                    "a request of more than %d bytes came before hello, which is the "
+                    "first request of a connection",
+                    OPT_FRAME_STAGE);
+        return false;
+    }
+    /* The old memory is there until the new one is. */
+    if (!hold_take(conn, wanted)) {
+        set_pause(conn, PAUSE_BUDGET);
+        return false;
+    }
+    bool grown = opt_frame_grow(conn->reader);
+    hold_give(conn, wanted);
+    hold_header(conn);
+    if (!grown) {
+        conn_close(conn, "no memory");
+    }
+    return grown;
+}
+
+/* Find room for data that comes before the header. Whatever may be asked before hello
+ * has none. False: wait, or the connection ends. */
+static bool place_early(struct conn *conn)
+{
+    size_t size = opt_frame_data_size(conn->reader);
+    conn->thrown = size > 0;
+    if (!conn->said_hello || size == 0) {
+        opt_frame_place(conn->reader, NULL);
+        return true;
+    }
+    if (conn->arriving == NULL && !begin_letter(conn)) {
+        return false;
+    }
+    struct letter *letter = conn->arriving;
+    enum conn_pause pause = hold_admit(conn, letter, size);
+    if (pause != PAUSE_NONE) {
+        wait_for_room(conn, pause, 0);
+        return false;
+    }
+    conn->thrown = !letter_data(letter, size);
+    hold_sync(conn, letter);
+    opt_frame_place(conn->reader, letter->data);
+    return true;
+}
+
+/* Room for the data of a request that is wanted. False: the connection ends. */
+static bool place_data(struct conn *conn)
+{
+    struct letter *letter = conn->arriving;
+    size_t size = opt_frame_data_size(conn->reader);
+    if (size > 0 && (conn->thrown || !letter_data(letter, size))) {
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, "no memory for %zu bytes of data",
+                    size);
+        conn->unwanted = true;
+    }
+    hold_sync(conn, letter);
+    if (letter->request.has_checksum && !conn->unwanted) {
+        if (conn->hash == NULL) {
+            conn->hash = XXH3_createState();
+        }
+        if (conn->hash == NULL) {
+            conn_close(conn, "no memory");
+            return false;
+        }
+        XXH3_64bits_reset(conn->hash);
+    }
+    opt_frame_place(conn->reader, conn->unwanted ? NULL : letter->data);
+    return true;
+}
+
+/* What the engine takes to serve it: to let it wait, and of a push the segments as it
+ * resolves them. */
+static size_t ahead_of(const struct letter *letter)
+{
+    enum { WAITING_BYTES = 512 };
+    const struct opt_push *push = letter_push(letter);
+    return WAITING_BYTES +
+           (push != NULL ? push->segment_count * 2 * sizeof(struct opt_segment) : 0);
+}
+
+/* Read the header, and find room for the request and its data. Where there is none,
+ * nothing is kept of what was read: the reader has the header still. False: wait, or
+ * the connection ends. */
+static bool place_request(struct conn *conn)
+{
+    struct letter *letter = conn->arriving;
     size_t size = 0;
     const uint8_t *header = opt_frame_header(conn->reader, &size);
     size_t data_size = opt_frame_data_size(conn->reader);
+    letter->arena.limit = arena_limit(size);
     conn->row = dispatch(conn, letter, header, size, data_size);
+    letter->ahead = ahead_of(letter);
+    bool is_table = conn->row != NULL && asks_for_table(letter);
+    bool comes = conn->row != NULL && !opt_frame_is_early(conn->reader);
+    enum conn_pause pause = is_table && conn->tables >= TABLES_MAX
+                                ? PAUSE_OUTBOX
+                                : hold_admit(conn, letter, comes ? data_size : 0);
+    if (pause != PAUSE_NONE) {
+        uint64_t id = letter->request.id;
+        letter_forget(letter);
+        wait_for_room(conn, pause, id);
+        return false;
+    }
+    letter->guest = hold_is_guest(conn);
+    letter->is_table = is_table;
+    conn->tables += is_table;
     share_release(conn, letter); /* which is true of a refused request as well */
-    if (conn->row != NULL && !share_locate(conn, letter)) {
-        conn->row = NULL;
-    }
-    conn->unwanted = conn->row == NULL;
+    conn->unwanted = conn->row == NULL || !share_locate(conn, letter);
     if (conn->unwanted) {
+        hold_sync(conn, letter);
         opt_frame_place(conn->reader, NULL);
-    } else {
-        conn->unplaced = true;
+        return true;
     }
+    return place_data(conn);
+}
+
+/* Go on with what waited for room. False: it waits still, or the connection ends. */
+static bool go_on(struct conn *conn)
+{
+    bool placed = true;
+    switch (conn->arrival) {
+    case ARRIVAL_FREE:
+        return true;
+    case ARRIVAL_LONG:
+        placed = place_long(conn);
+        break;
+    case ARRIVAL_EARLY:
+        placed = place_early(conn);
+        break;
+    case ARRIVAL_HEADER:
+        placed = (conn->arriving != NULL || begin_letter(conn)) && place_request(conn);
+        break;
+    }
+    if (placed) {
+        conn->arrival = ARRIVAL_FREE;
+        set_pause(conn, PAUSE_NONE);
+    }
+    return placed;
 }
 
 static void on_data(struct conn *conn)
@@ -172,6 +280,8 @@ static void answer_refusal(struct conn *conn, struct letter *letter)
      * frames the rest is useless: the end of the connection undoes it all. */
     bool fatal = letter->request.id == 0 || dispatch_is_part(letter) ||
                  hold_push_begun(conn, letter->request.id);
+    letter_drop_data(letter);
+    hold_sync(conn, letter);
     send_answer(conn, letter);
     if (fatal) {
         conn_end(conn, "request refused");
@@ -207,6 +317,7 @@ static void on_end(struct conn *conn)
     counter_add(COUNTER_FRAMES_RECEIVED, 1);
     conn->arriving = NULL;
     conn->frames++;
+    conn->thrown = false;
     /* In a request without data it only asks for one in the answer. */
     if (!conn->unwanted && letter->request.has_checksum &&
         letter->data_size + letter->placed > 0) {
@@ -244,28 +355,48 @@ static void on_end(struct conn *conn)
     }
 }
 
-void receive_advance(struct conn *conn)
+/* Whether the next request has to wait for answers to those before. */
+static bool is_full(struct conn *conn)
+{
+    if (conn->arriving != NULL || conn->arrival != ARRIVAL_FREE) {
+        return false;
+    }
+    if (conn->outgoing >= OUTBOX_LETTERS) {
+        set_pause(conn, PAUSE_OUTBOX);
+        return true;
+    }
+    if (!hold_letters_full(conn)) {
+        return false;
+    }
+    set_pause(conn, PAUSE_LETTERS);
+    if (hold_is_hopeless(conn)) {
+        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, "too many unfinished frames",
+                    "%zu frames of unfinished pushes are in flight on this "
+                    "connection; push in larger frames",
+                    conn->letters);
+    }
+    return true;
+}
+
+/* As far as possible; what it leaves is said by pause and state. */
+static void advance(struct conn *conn)
 {
     while (conn->state == CONN_OPEN && conn->loop->stops == 0) {
-        if (conn->unplaced && !place(conn)) {
-            return;
-        }
-        if (conn->arriving == NULL && hold_letters_full(conn)) {
-            set_pause(conn, PAUSE_LETTERS);
-            if (hold_is_hopeless(conn)) {
-                conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, "too many unfinished frames",
-                            "%zu frames of unfinished pushes are in flight on this "
-                            "connection; push in larger frames",
-                            conn->letters);
-            }
+        if (!go_on(conn) || is_full(conn)) {
             return;
         }
         set_pause(conn, PAUSE_NONE);
         switch (opt_frame_next(conn->reader)) {
         case OPT_FRAME_MORE:
             return;
+        case OPT_FRAME_LONG:
+            conn->arrival = ARRIVAL_LONG;
+            break;
+        case OPT_FRAME_EARLY:
+            conn->arrival = ARRIVAL_EARLY;
+            break;
         case OPT_FRAME_HEADER:
-            on_header(conn);
+            conn->arrival = ARRIVAL_HEADER;
             break;
         case OPT_FRAME_DATA:
             on_data(conn);
@@ -282,6 +413,12 @@ void receive_advance(struct conn *conn)
     }
 }
 
+void receive_advance(struct conn *conn)
+{
+    advance(conn);
+    hold_header(conn);
+}
+
 void receive_abandon(struct conn *conn)
 {
     if (conn->arriving != NULL) {
@@ -289,5 +426,5 @@ void receive_abandon(struct conn *conn)
         conn->arriving = NULL;
         conn_release(conn, letter);
     }
-    conn->unplaced = false;
+    conn->arrival = ARRIVAL_FREE;
 }

@@ -17,17 +17,19 @@
 #include "server/buffer.h"
 #include "server/letter.h"
 #include "server/net/counters.h"
+#include "server/net/hold.h"
 #include "server/net/share.h"
 
 enum {
-    HEADS = 16 << 10,     /* memory for heads in an ordinary batch */
-    PARTS = 64,           /* pieces of an ordinary batch; it grows */
-    SEGMENT_BYTES = 31,   /* of a header, for a segment without rows, at most */
-    ROW_BYTES = 5,        /* for a row, */
-    PLACE_BYTES = 10,     /* and for a place */
-    SPARES = 8,           /* empty batches kept by a loop */
-    TRY_BYTES = 64 << 10, /* up to here written at once, without a request */
-    FILES_FRAME = 128,    /* more than the answer to share takes */
+    HEADS = 16 << 10,       /* memory for heads in an ordinary batch */
+    PARTS = 64,             /* pieces of an ordinary batch; it grows */
+    BATCH_BYTES = 20 << 10, /* of an ordinary batch */
+    SEGMENT_BYTES = 31,     /* of a header, for a segment without rows, at most */
+    ROW_BYTES = 5,          /* for a row, */
+    PLACE_BYTES = 10,       /* and for a place */
+    SPARES = 8,             /* empty batches kept by a loop */
+    TRY_BYTES = 64 << 10,   /* up to here written at once, without a request */
+    FILES_FRAME = 128,      /* more than the answer to share takes */
     TAG_MAX = OPT_FRAME_BEGIN_MAX - OPT_FRAME_PREFIX
 };
 
@@ -38,6 +40,7 @@ struct batch {
     struct letter *letters; /* that end with this batch */
     uint8_t *narrowed;      /* values of its last frame in 16 bits */
     size_t narrowed_capacity;
+    size_t charge; /* bytes for which the connection is charged */
     uv_buf_t *parts;
     unsigned part_count, part_capacity;
     size_t bytes;
@@ -101,8 +104,11 @@ static void batch_done(struct loop *loop, struct batch *batch)
     while (batch->letters != NULL) {
         struct letter *letter = batch->letters;
         batch->letters = letter->next;
+        conn->outgoing--;
         conn_release(conn, letter);
     }
+    hold_give(conn, batch->charge);
+    batch->charge = 0;
     buffer_give(batch->narrowed, batch->narrowed_capacity);
     batch->narrowed = NULL;
     if (batch->capacity != HEADS || batch->part_capacity != PARTS ||
@@ -307,13 +313,25 @@ static const float *cut_values(const struct cut *cut, size_t piece, uint64_t *co
     return cut->letter->pieces[piece].values + from;
 }
 
-static bool narrow(struct batch *batch, const struct cut *cut)
+enum outcome {
+    FRAME_ADDED,
+    FRAME_DOES_NOT_FIT, /* the head of the batch */
+    FRAME_WAITS,        /* for room in the budget */
+    FRAME_NO_MEMORY
+};
+
+static enum outcome narrow(struct batch *batch, const struct cut *cut)
 {
     enum opt_dtype dtype = cut->letter->dtype;
     size_t size = (size_t)cut->elements * opt_dtype_size(dtype);
+    size_t capacity = buffer_capacity(size);
+    if (!hold_take(batch->conn, capacity)) {
+        return FRAME_WAITS;
+    }
+    batch->charge += capacity;
     batch->narrowed = buffer_take(size, &batch->narrowed_capacity);
     if (batch->narrowed == NULL) {
-        return false;
+        return FRAME_NO_MEMORY;
     }
     uint8_t *out = batch->narrowed;
     for (size_t i = cut->first; i < cut->end; i++) {
@@ -325,7 +343,7 @@ static bool narrow(struct batch *batch, const struct cut *cut)
         }
     }
     counter_add(COUNTER_DATA_NARROWED, size);
-    return true;
+    return FRAME_ADDED;
 }
 
 static bool checksum(struct loop *loop, const struct batch *batch,
@@ -381,8 +399,6 @@ static void append_head(struct batch *batch, size_t size, size_t data_size)
     batch_append(batch, prefix, whole);
 }
 
-enum outcome { FRAME_ADDED, FRAME_DOES_NOT_FIT, FRAME_NO_MEMORY };
-
 /* The next frame of weights. */
 static enum outcome add_weights(struct conn *conn, struct batch *batch,
                                 struct letter *letter, bool *last, size_t *needed)
@@ -407,9 +423,14 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
         *needed = size + OPT_FRAME_BEGIN_MAX;
         return FRAME_DOES_NOT_FIT;
     }
-    if (!batch_reserve(batch, cut.end - cut.first + 1) ||
-        (letter->dtype != OPT_FP32 && cut.elements > 0 && !narrow(batch, &cut))) {
+    if (!batch_reserve(batch, cut.end - cut.first + 1)) {
         return FRAME_NO_MEMORY;
+    }
+    if (letter->dtype != OPT_FP32 && cut.elements > 0) {
+        enum outcome outcome = narrow(batch, &cut);
+        if (outcome != FRAME_ADDED) {
+            return outcome;
+        }
     }
     if (reply.has_checksum) {
         if (!checksum(conn->loop, batch, &cut, &reply.checksum)) {
@@ -504,8 +525,8 @@ static enum outcome add_frame(struct conn *conn, struct batch *batch, size_t *ne
     return outcome;
 }
 
-/* As many frames as belong into one write. NULL: no memory. */
-static struct batch *fill_batch(struct conn *conn)
+/* As many frames as belong into one write. NULL: no memory, or *waits: no room now. */
+static struct batch *fill_batch(struct conn *conn, bool *waits)
 {
     struct batch *batch = batch_new(conn->loop, conn, 0);
     while (batch != NULL && conn->answers != NULL && batch->bytes < OPT_CHUNK_BYTES &&
@@ -522,6 +543,11 @@ static struct batch *fill_batch(struct conn *conn)
         }
         if (batch->frames > 0) {
             break;
+        }
+        if (outcome == FRAME_WAITS) {
+            *waits = true;
+            batch_done(conn->loop, batch);
+            return NULL;
         }
         batch_done(conn->loop, batch);
         batch = batch_new(conn->loop, conn, needed);
@@ -582,6 +608,25 @@ static void skip_parts(struct batch *batch, size_t written, uv_buf_t **parts,
     }
 }
 
+static size_t bytes_of(const uv_buf_t *parts, unsigned count)
+{
+    size_t bytes = 0;
+    for (unsigned i = 0; i < count; i++) {
+        bytes += parts[i].len;
+    }
+    return bytes;
+}
+
+/* The kernel has not taken all of it: from now on it is the connection's. libuv keeps a
+ * copy of the parts. */
+static void charge_batch(struct batch *batch)
+{
+    size_t bytes = sizeof(*batch) + batch->capacity +
+                   (batch->part_capacity + batch->part_count) * sizeof(*batch->parts);
+    hold_force(batch->conn, bytes);
+    batch->charge += bytes;
+}
+
 /* Write the batch (takes it). */
 static void write_batch(struct conn *conn, struct batch *batch)
 {
@@ -605,6 +650,7 @@ static void write_batch(struct conn *conn, struct batch *batch)
             return;
         }
     }
+    size_t left = bytes_of(parts, count);
     int code = uv_write(&batch->request, stream, parts, count, on_written);
     if (code != 0) {
         batch_done(conn->loop, batch);
@@ -612,6 +658,8 @@ static void write_batch(struct conn *conn, struct batch *batch)
         return;
     }
     conn->batches++;
+    conn->queued += left;
+    charge_batch(batch);
     batch->waited = uv_stream_get_write_queue_size(stream) > 0;
 }
 
@@ -635,6 +683,9 @@ void send_answer(struct conn *conn, struct letter *letter)
         conn->answers_last->next = letter;
     }
     conn->answers_last = letter;
+    if (conn->outgoing++ == 0) {
+        conn->outgoing_ms = uv_now(&conn->loop->uv);
+    }
     loop_ready(conn->loop, conn);
 }
 
@@ -669,8 +720,29 @@ static bool send_files(struct conn *conn)
     counter_add(COUNTER_BYTES_SENT, size);
     counter_add(COUNTER_FRAMES_SENT, 1);
     conn->answers = letter->next;
+    conn->outgoing--;
     conn_release(conn, letter);
     return true;
+}
+
+/* Whether one batch more may wait for the peer; if not, it is made when the one before
+ * has been taken. */
+static bool has_room_ahead(struct conn *conn)
+{
+    if (!hold_take(conn, BATCH_BYTES)) {
+        return false;
+    }
+    hold_give(conn, BATCH_BYTES);
+    return true;
+}
+
+/* Those that wait longest are served first when there is room (loop.c). */
+static void starve(struct conn *conn)
+{
+    if (!conn->starved) {
+        conn->starved = true;
+        conn->starved_ms = uv_now(&conn->loop->uv);
+    }
 }
 
 void send_pump(struct conn *conn)
@@ -683,7 +755,16 @@ void send_pump(struct conn *conn)
             }
             continue;
         }
-        struct batch *batch = fill_batch(conn);
+        if (conn->batches > 0 && !has_room_ahead(conn)) {
+            return;
+        }
+        bool waits = false;
+        struct batch *batch = fill_batch(conn, &waits);
+        if (waits) {
+            starve(conn);
+            return;
+        }
+        conn->starved = false;
         if (batch == NULL) {
             conn_close(conn, "no memory");
             return;
@@ -702,6 +783,7 @@ void send_abandon(struct conn *conn)
     while (conn->answers != NULL) {
         struct letter *letter = conn->answers;
         conn->answers = letter->next;
+        conn->outgoing--;
         conn_release(conn, letter);
     }
 }

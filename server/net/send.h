@@ -3,7 +3,8 @@
  * Answers are sent in the order in which they come. Small ones are put together into
  * one write; weights are cut into frames of at most OPT_CHUNK_BYTES and written from
  * the memory where they are published. Only AHEAD_BATCHES batches are handed to libuv
- * at a time: a peer that reads slowly costs references, not memory.
+ * at a time: a peer that reads slowly costs references, not memory. What a batch holds
+ * while it waits for the peer is charged to the connection (hold.h).
  */
 #ifndef OPTIMD_SERVER_NET_SEND_H
 #define OPTIMD_SERVER_NET_SEND_H

@@ -159,6 +159,8 @@ bool raw_receive(int socket, struct raw_reply *out)
                                         &out->arena, &out->reply, &error),
                          OPT_OK, "%s", error.text);
             opt_frame_place(reader, out->data);
+        } else if (event == OPT_FRAME_LONG) {
+            cr_assert(opt_frame_grow(reader));
         } else if (event == OPT_FRAME_END) {
             break;
         } else {

@@ -140,8 +140,7 @@ static void start_daemon(void)
     };
     const struct net_limits limits = {
         .frame = { .frame_bytes = settings.max_frame_bytes,
-                   .header_bytes = settings.max_header_bytes,
-                   .gather_bytes = OPT_CHUNK_BYTES },
+                   .header_bytes = settings.max_header_bytes },
         .connections = 100,
         .table_bytes = 1 << 20,
         .connection_bytes = 16 << 20,
@@ -150,6 +149,7 @@ static void start_daemon(void)
         .frame_ms = 30000,
         .frame_rate = 1000,
         .write_ms = 30000,
+        .write_rate = 1000,
         .idle_ms = 600000,
         .room_ms = 10000,
         .shares_memory = play.order->transport == SHARED,

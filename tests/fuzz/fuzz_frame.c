@@ -14,11 +14,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-enum { FRAME_BYTES = 1 << 18, GATHER_BYTES = 1 << 16, SMALL_ARENA = 256 << 10 };
+enum { FRAME_BYTES = 1 << 18, SMALL_ARENA = 256 << 10 };
 
 static const struct opt_frame_limits limits = { .frame_bytes = FRAME_BYTES,
-                                                .header_bytes = OPT_HEADER_BYTES,
-                                                .gather_bytes = GATHER_BYTES };
+                                                .header_bytes = OPT_HEADER_BYTES };
 
 static void demand(bool holds, const char *what)
 {
@@ -73,7 +72,8 @@ static void read_as(enum wire_kind kind, const uint8_t *bytes, size_t size,
 struct received {
     uint8_t *header;
     size_t header_size;
-    uint8_t *data; /* NULL: thrown away */
+    uint8_t *data;        /* NULL: thrown away */
+    uint8_t *data_before; /* where it went before the header was known */
     size_t data_size;
 };
 
@@ -110,13 +110,14 @@ static void check_frame(const struct received *frame)
         enum opt_frame_event event;
         while ((event = opt_frame_next(reader)) != OPT_FRAME_MORE) {
             demand(event != OPT_FRAME_BROKEN, "our own frame is refused");
+            demand(event != OPT_FRAME_LONG || opt_frame_grow(reader), "no memory");
             if (event == OPT_FRAME_HEADER) {
                 size_t header_size = 0;
                 const uint8_t *header = opt_frame_header(reader, &header_size);
                 demand(header_size == frame->header_size &&
                            memcmp(header, frame->header, header_size) == 0 &&
                            opt_frame_data_size(reader) == frame->data_size &&
-                           !opt_frame_copied(reader),
+                           !opt_frame_is_early(reader),
                        "our own frame has another header");
                 opt_frame_place(reader, place);
             }
@@ -144,6 +145,8 @@ static void on_header(struct opt_frame_reader *reader, struct received *frame)
     read_as(WIRE_REQUEST, frame->header, frame->header_size, frame->data_size);
     read_as(WIRE_REPLY, frame->header, frame->header_size, frame->data_size);
     /* Now and then nobody wants the data. */
+    free(frame->data_before);
+    frame->data_before = frame->data;
     frame->data = frame->header_size % 16 == 15 ? NULL : malloc(frame->data_size + 1);
     opt_frame_place(reader, frame->data);
 }
@@ -152,6 +155,7 @@ static void free_frame(struct received *frame)
 {
     free(frame->header);
     free(frame->data);
+    free(frame->data_before);
     *frame = (struct received){ 0 };
 }
 
@@ -204,6 +208,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
                 break;
             case OPT_FRAME_END:
                 on_end(&frame);
+                break;
+            case OPT_FRAME_LONG:
+                demand(opt_frame_grow(reader), "no memory");
+                break;
+            case OPT_FRAME_EARLY:
+                frame.data = malloc(opt_frame_data_size(reader) + 1);
+                demand(frame.data != NULL, "no memory");
+                opt_frame_place(reader, frame.data);
                 break;
             case OPT_FRAME_BROKEN:
                 demand(opt_frame_error(reader)->text[0] != '\0', "no sentence");
