@@ -113,30 +113,32 @@ static void close_all(size_t count)
     }
 }
 
-/* Send as much of it as the daemon takes without waiting. */
-static void push_bytes(int fd, const uint8_t *bytes, size_t size)
+/* Send as much of it as the daemon takes without waiting; whether that was all. */
+static bool push_bytes(int fd, const uint8_t *bytes, size_t size)
 {
     while (size > 0) {
         struct pollfd wait = { .fd = fd, .events = POLLOUT };
         if (poll(&wait, 1, 20) <= 0 || (wait.revents & POLLOUT) == 0) {
-            return;
+            return false;
         }
         ssize_t sent = send(fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent <= 0) {
-            return;
+            return false;
         }
         bytes += sent;
         size -= (size_t)sent;
     }
+    return true;
 }
 
-static void ask(size_t peer, struct opt_request request)
+static bool ask(size_t peer, struct opt_request request)
 {
     size_t size = 0;
     request.id = ++peer_id[peer];
     uint8_t *frame = raw_frame(&request, NULL, 0, &size);
-    push_bytes(peers[peer], frame, size);
+    bool whole = push_bytes(peers[peer], frame, size);
     free(frame);
+    return whole;
 }
 
 /* A model of count tensors of n elements with long names. */
@@ -314,11 +316,12 @@ Test(budget, holds_thousands_of_requests_that_wait, .timeout = 120)
     uint32_t model = create("m", 1, 1);
     connect_all(PEERS);
     for (size_t i = 0; i < PEERS; i++) {
-        for (int k = 0; k < 300; k++) {
-            ask(i,
-                (struct opt_request){ .message = OPT_MESSAGE_WAIT,
-                                      .timeout_ms = 60000,
-                                      .body.wait = { .model = model, .step = 1000 } });
+        bool taken = true;
+        for (int k = 0; k < 300 && taken; k++) {
+            taken = ask(i, (struct opt_request){
+                               .message = OPT_MESSAGE_WAIT,
+                               .timeout_ms = 60000,
+                               .body.wait = { .model = model, .step = 1000 } });
         }
     }
     settle();
