@@ -75,6 +75,15 @@ static double nag(struct element *e)
            (e->o->momentum_form == OPT_VELOCITY ? e->lr : 1) * e->g;
 }
 
+static double lion(struct element *e)
+{
+    double *m = e->slot[0];
+    double blend = e->o->beta1 * *m + (1 - e->o->beta1) * e->g;
+
+    *m = e->o->beta2 * *m + (1 - e->o->beta2) * e->g;
+    return blend > 0 ? 1 : blend < 0 ? -1 : 0;
+}
+
 static double adagrad(struct element *e)
 {
     *e->slot[0] += square(e->g);
@@ -228,10 +237,10 @@ static const struct {
     double (*element)(struct element *e);
 } twins[] = {
     { "sgd", sgd },           { "momentum", momentum }, { "nag", nag },
-    { "adagrad", adagrad },   { "rmsprop", rmsprop },   { "adadelta", adadelta },
-    { "adam", adam },         { "adamax", adamax },     { "nadam", nadam },
-    { "amsgrad", amsgrad },   { "radam", radam },       { "adabound", adabound },
-    { "amsbound", amsbound },
+    { "lion", lion },         { "adagrad", adagrad },   { "rmsprop", rmsprop },
+    { "adadelta", adadelta }, { "adam", adam },         { "adamax", adamax },
+    { "nadam", nadam },       { "amsgrad", amsgrad },   { "radam", radam },
+    { "adabound", adabound }, { "amsbound", amsbound },
 };
 
 /* ------------------------------------------------------------------ around the rule */

@@ -18,7 +18,7 @@ static const struct opt_slot adam_slots[] = {
     { 0 },
 };
 
-static void prepare_betas(const struct opt_options *options, struct opt_scalars *k)
+void opt_prepare_betas(const struct opt_options *options, struct opt_scalars *k)
 {
     k->decay1 = (float)options->beta1;
     k->gain1 = (float)(1.0 - options->beta1);
@@ -38,7 +38,7 @@ static void adam_prepare(const struct opt_options *options,
     struct opt_scalars *k = &tensor->scalars;
     double t = (double)tensor->counters->t;
 
-    prepare_betas(options, k);
+    opt_prepare_betas(options, k);
     k->from_m =
         (float)(opt_prepare_eps(options, correction(options, options->beta2, t), k) /
                 correction(options, options->beta1, t));
@@ -68,7 +68,7 @@ static void adamax_prepare(const struct opt_options *options,
 {
     struct opt_scalars *k = &tensor->scalars;
 
-    prepare_betas(options, k);
+    opt_prepare_betas(options, k);
     k->from_m = (float)(1.0 / (1.0 - pow(options->beta1, (double)tensor->counters->t)));
     k->eps_inside = options->eps_mode == OPT_IN_MAX ? (float)options->eps : 0.0f;
     k->eps_outside = options->eps_mode == OPT_OUTSIDE ? (float)options->eps : 0.0f;
@@ -110,7 +110,7 @@ static void nadam_prepare(const struct opt_options *options,
     double beta1 = options->beta1, t = (double)tensor->counters->t;
     double c1 = 1.0 - pow(beta1, t), from_m = 0.0, from_g = (1.0 - beta1) / c1;
 
-    prepare_betas(options, k);
+    opt_prepare_betas(options, k);
     switch ((enum opt_nadam_form)options->nadam_form) {
     case OPT_SAME_STEP:
         from_m = beta1 / c1;
@@ -159,7 +159,7 @@ static void amsgrad_prepare(const struct opt_options *options,
     double c2 = correction(options, options->beta2, t);
     bool corrected = options->max_of == OPT_MAX_CORRECTED;
 
-    prepare_betas(options, k);
+    opt_prepare_betas(options, k);
     k->from_v = corrected ? (float)(1.0 / c2) : 1.0f;
     k->from_m = (float)(opt_prepare_eps(options, corrected ? 1.0 : c2, k) / c1);
 }
@@ -200,7 +200,7 @@ static void radam_prepare(const struct opt_options *options,
     double rho = limit - 2.0 * t * power / (1.0 - power);
     double c1 = 1.0 - pow(options->beta1, t);
 
-    prepare_betas(options, k);
+    opt_prepare_betas(options, k);
     if (rho > options->rectify_threshold) {
         double r = sqrt((rho - 4.0) * (rho - 2.0) * limit /
                         ((limit - 4.0) * (limit - 2.0) * rho));
@@ -244,7 +244,7 @@ static void adabound_prepare(const struct opt_options *options,
     double t = (double)tensor->counters->t;
     double final = options->final_lr / options->lr;
 
-    prepare_betas(options, k);
+    opt_prepare_betas(options, k);
     k->from_m =
         (float)(sqrt(1.0 - pow(options->beta2, t)) / (1.0 - pow(options->beta1, t)));
     k->eps_outside = (float)options->eps;

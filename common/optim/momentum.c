@@ -1,4 +1,4 @@
-/* momentum — rows of sgd, momentum and nag; their elements are in momentum.h.
+/* momentum — rows of sgd, momentum, nag and lion; their elements are in momentum.h.
  *
  * In the velocity form the buffer holds complete steps, learning rate included, so that
  * a change of the rate leaves old steps at their old size. Any thread.
@@ -118,4 +118,29 @@ const struct opt_rule opt_rule_nag = {
     .includes_lr = velocity,
     .check = nag_check,
     .look_ahead = nag_look_ahead,
+};
+
+static void lion_prepare(const struct opt_options *options,
+                         struct opt_tensor_update *tensor)
+{
+    opt_prepare_betas(options, &tensor->scalars);
+}
+
+const struct opt_rule opt_rule_lion = {
+    .name = "lion",
+    .source = "Chen et al. 2023, algorithm 2",
+    .kernel = OPT_KERNEL_LION,
+    .slots =
+        (const struct opt_slot[]){
+            { .name = "exp_avg", .first_moment = true },
+            { 0 },
+        },
+    .options =
+        (const struct opt_rule_option[]){
+            { "lr", .value = 0.0001 },
+            { "beta1", .value = 0.9 },
+            { "beta2", .value = 0.99 },
+            { 0 },
+        },
+    .prepare = lion_prepare,
 };

@@ -1,4 +1,4 @@
-/* momentum — the elements of sgd, momentum and nag.
+/* momentum — the elements of sgd, momentum, nag and lion.
  *
  * Arguments of every element: k the scalars, g the gradient, a b c the slots in the
  * rule's order. Included by the kernels; momentum.c prepares the scalars.
@@ -39,6 +39,19 @@ OPT_INLINE float nag_element(const struct opt_scalars *k, float g, float *a, flo
     g = held(k, g - k->ahead * *a);
     *a = k->decay1 * *a + k->gain1 * g;
     return k->from_m * *a + k->from_g * g;
+}
+
+/* u = sign(decay1 m + gain1 g),  m = decay2 m + gain2 g,  sign(0) = 0
+ *
+ * The direction looks at the gradient more (beta1) than the momentum that is kept does
+ * (beta2), and every element moves by the learning rate or not at all. */
+OPT_INLINE float lion_element(const struct opt_scalars *k, float g, float *a, float *b,
+                              float *c)
+{
+    (void)b, (void)c;
+    float blend = k->decay1 * *a + k->gain1 * g;
+    *a = k->decay2 * *a + k->gain2 * g;
+    return blend == 0.0f ? 0.0f : copysignf(1.0f, blend);
 }
 
 #endif

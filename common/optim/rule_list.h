@@ -16,7 +16,8 @@
 #define OPT_MOMENTUM_RULES(RULE, LOOP)                                \
     RULE(sgd, SGD, 0, update)                                         \
     RULE(momentum, MOMENTUM, 1, update_kept)                          \
-    RULE(nag, NAG, 1, update)
+    RULE(nag, NAG, 1, update)                                         \
+    RULE(lion, LION, 1, update)
 
 #define OPT_ADAGRAD_RULES(RULE, LOOP)                                 \
     RULE(adagrad, ADAGRAD, 1, update)                                 \

@@ -15,6 +15,9 @@ OPT_RULES(OPT_ROW, OPT_NO_ROW)
 void opt_prepare_momentum(const struct opt_options *options,
                           struct opt_tensor_update *tensor);
 
+/* The two moments' shares: decay1 and gain1 of beta1, decay2 and gain2 of beta2. */
+void opt_prepare_betas(const struct opt_options *options, struct opt_scalars *k);
+
 /* eps by eps_mode for a second moment with correction c; returns the factor sqrt(c) of
  * the numerator that goes with it. */
 double opt_prepare_eps(const struct opt_options *options, double c,
