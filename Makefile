@@ -24,6 +24,9 @@ BUILD := build$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
 ifeq ($(origin CC),default)
 CC := $(if $(SANITIZE),clang,cc)
 endif
+ifeq ($(origin CXX),default)
+CXX := $(if $(SANITIZE),clang++,c++)
+endif
 
 .PHONY: all
 all: ## build the daemon and both forms of the client library (the default)
@@ -139,7 +142,8 @@ BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
 FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 GOLDEN_PROGRAM := $(if $(GOLDEN_SOURCES),$(BUILD)/golden)
 SOAK_PROGRAM := $(BUILD)/soak
-MINIMAL := $(if $(wildcard client/examples/minimal.c),$(BUILD)/client/examples/minimal)
+SMALL_WORKERS := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c)) \
+	$(patsubst %.cpp,$(BUILD)/%,$(wildcard examples/*.cpp))
 PYTHON_PROTO := $(BUILD)/python/optimd_pb2.py
 
 all: $(DAEMON) $(CTL) $(CLIENT_ARCHIVE) $(CLIENT_LINKS)
@@ -229,10 +233,16 @@ $(EXAMPLES)/%.o: private OUR_CPPFLAGS += -Iclient
 # Its tiles fit the registers only if their loops are unrolled.
 $(EXAMPLES)/mlp.o: private CFLAGS += -O3
 
-# The shortest worker: nothing but the library.
-$(EXAMPLES)/minimal: $(EXAMPLES)/minimal.o $(CLIENT_ARCHIVE)
+# Small workers, each one file that needs nothing but the library.
+$(BUILD)/examples/%.o: private OUR_CPPFLAGS += -Iclient
+$(BUILD)/examples/%.o: examples/%.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CXX)
+	$(Q)$(CXX) -std=c++17 -Wall -Wextra $(if $(WERROR),-Werror) -Iclient \
+		$(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+$(SMALL_WORKERS): $(BUILD)/%: $(BUILD)/%.o $(CLIENT_ARCHIVE)
 	$(call say,LD)
-	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS)
+	$(Q)$(CXX) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS)
 
 # The digits are part of the program, so that it alone is enough.
 $(EXAMPLES)/data/digits.o: client/examples/data/digits.csv.gz
@@ -266,7 +276,7 @@ $(BUILD)/tests/end_to_end/test_optctl_line: $(call object,$(filter-out %/main.c,
 $(BUILD)/tests/end_to_end/test_gallery: $(GALLERY) | $(DAEMON) $(EXAMPLES)/gallery
 
 .PHONY: examples demo-programs
-examples: $(MINIMAL) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery)
+examples: $(SMALL_WORKERS) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery)
 demo-programs: $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
 	@:
 
@@ -357,7 +367,7 @@ test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...:
 	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
 
 .PHONY: test-programs
-test-programs: all $(TEST_PROGRAMS) $(FATES_PROGRAM) $(GOLDEN_PROGRAM) $(SOAK_PROGRAM) $(BUILD)/tables $(MINIMAL) $(PYTHON_PROTO)
+test-programs: all $(TEST_PROGRAMS) $(FATES_PROGRAM) $(GOLDEN_PROGRAM) $(SOAK_PROGRAM) $(BUILD)/tables $(SMALL_WORKERS) $(PYTHON_PROTO)
 
 .PHONY: tables
 tables: ## write the tables of rules and options into docs/optimizers.md and the manual
@@ -472,7 +482,7 @@ sanitize: ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize-thread: ## every test under ThreadSanitizer
 	@$(MAKE) --no-print-directory SANITIZE=thread test
 
-C_FILES = $(shell find client common deploy server tests tools -name '*.[ch]' | sort)
+C_FILES = $(shell find client common deploy examples server tests tools -name '*.[ch]' | sort)
 SHELL_FILES = $(shell grep -rlE --exclude='*.[ch]' '^\#!/(usr/)?bin/(env )?(ba)?sh' .ci deploy \
 	tests client | sort)
 MANUALS = $(wildcard tools/optctl/*.1 client/*.3 server/*.7 server/*.8)
