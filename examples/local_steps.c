@@ -11,7 +11,7 @@
 int main(int argc, char **argv)
 {
     const char *address = argc > 1 ? argv[1] : "127.0.0.1:7070";
-    int steps = argc > 2 ? atoi(argv[2]) : 800;
+    int steps = argc > 2 ? atoi(argv[2]) : 400;
     struct optclient_tensor line = { .name = "slope_and_offset",
                                      .shape = (const uint64_t[]){ 2 },
                                      .rank = 1 };
@@ -21,14 +21,13 @@ int main(int argc, char **argv)
     struct optclient_model *model = NULL;
     struct optclient_local *local = NULL;
     struct optclient_local_result at = { 0 };
-    /* The model's specification is the outer rule, the other one the worker's own. */
+    /* The model's specification is the outer rule: with nag(lr=0.7, momentum=0.9,
+     * momentum_form=heavy_ball, nesterov_form=reformulated) this is DiLoCo. */
     int failed = optclient_connect(address, NULL, &client) != OPTCLIENT_OK ||
-                 optclient_create(client, "local",
-                                  "nag(lr=0.7, momentum=0.9, momentum_form=heavy_ball, "
-                                  "nesterov_form=reformulated)",
-                                  NULL, &line, 1, NULL, &model) != OPTCLIENT_OK ||
-                 optclient_local_open(model, "adam(lr=0.05) + cosine(800)", 8, NULL,
-                                      &local) != OPTCLIENT_OK;
+                 optclient_create(client, "local", "sgd(lr=1)", NULL, &line, 1, NULL,
+                                  &model) != OPTCLIENT_OK ||
+                 optclient_local_open(model, "momentum(lr=0.05)", 8, NULL, &local) !=
+                     OPTCLIENT_OK;
     const float *weight = failed ? NULL : optclient_local_view(local, 0);
     for (int step = 0; step < steps && !failed; step++) {
         gradient[0] = gradient[1] = 0;
