@@ -487,11 +487,11 @@ SHELL_FILES = $(shell grep -rlE --exclude='*.[ch]' '^\#!/(usr/)?bin/(env )?(ba)?
 	tests client | sort)
 MANUALS = $(wildcard tools/optctl/*.1 client/*.3 server/*.7 server/*.8)
 
-.PHONY: lint lint-format lint-cppcheck lint-tidy lint-shell lint-manuals
+.PHONY: lint lint-format lint-cppcheck lint-tidy lint-shell lint-manuals lint-circles
 lint: ## formatting, static analysis, shell scripts, manuals
 	@deploy/deps build test check
 	+@$(submake) --keep-going --output-sync lint-format lint-cppcheck lint-tidy lint-shell \
-		lint-manuals
+		lint-manuals lint-circles
 
 lint-format:
 	@echo 'clang-format'
@@ -516,6 +516,11 @@ $(BUILD)/tidy/%: % .clang-tidy $(filter %.h,$(C_FILES)) | $(BUILD)/proto/optimd.
 lint-shell:
 	@echo 'shellcheck'
 	@shellcheck $(SHELL_FILES)
+
+# No room may be read only from a room that is read from it.
+lint-circles: $(DAEMON) $(CTL) $(CLIENT_ARCHIVE)
+	@echo 'circles'
+	@tests/lint/circles --build $(BUILD)
 
 lint-manuals:
 	@echo 'mandoc'

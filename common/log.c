@@ -104,7 +104,7 @@ static bool write_out(const char *bytes, size_t size)
 static bool write_dropped(uint64_t count)
 {
     struct opt_record record;
-    opt_record_begin(&record, OPT_LOG_WARN, "log_dropped");
+    opt_record_begin(&record, opt_log_level_name(OPT_LOG_WARN), "log_dropped");
     opt_record_number(&record, "records", count);
     opt_record_end(&record);
     return write_out(record.bytes, record.size);
@@ -232,7 +232,7 @@ static void write_record(enum opt_log_level level, const char *event,
                          uint64_t suppressed)
 {
     struct opt_record record;
-    opt_record_begin(&record, level, event);
+    opt_record_begin(&record, opt_log_level_name(level), event);
     opt_record_pairs(&record, format, arguments);
     if (suppressed > 0) {
         opt_record_number(&record, "suppressed", suppressed);

@@ -216,15 +216,14 @@ void opt_record_pairs(struct opt_record *record, const char *format,
     }
 }
 
-void opt_record_begin(struct opt_record *record, enum opt_log_level level,
-                      const char *event)
+void opt_record_begin(struct opt_record *record, const char *level, const char *event)
 {
     record->size = 0;
     record->cut = false;
     record->quoted = false;
     put_time(record);
     put_text(record, " ");
-    put_text(record, opt_log_level_name(level));
+    put_text(record, level);
     put_text(record, " ");
     put_text(record, event);
 }

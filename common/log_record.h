@@ -23,8 +23,7 @@ struct opt_record_arguments {
 };
 
 /* Time, level and event. */
-void opt_record_begin(struct opt_record *record, enum opt_log_level level,
-                      const char *event);
+void opt_record_begin(struct opt_record *record, const char *level, const char *event);
 /* format's pairs, each argument converted and quoted where necessary (log.h). */
 void opt_record_pairs(struct opt_record *record, const char *format,
                       struct opt_record_arguments *arguments);

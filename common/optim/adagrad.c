@@ -1,30 +1,12 @@
 /* adagrad — rows of adagrad, rmsprop and adadelta; their elements are in adagrad.h. Any
  * thread.
  */
-#include <math.h>
 
 #include "common/optim/rules.h"
 
 enum {
     EVERYWHERE = 1u << OPT_INSIDE_SQRT | 1u << OPT_OUTSIDE_SQRT | 1u << OPT_EPSILON_HAT
 };
-
-double opt_prepare_eps(const struct opt_options *options, double c,
-                       struct opt_scalars *k)
-{
-    switch ((enum opt_eps_mode)options->eps_mode) {
-    case OPT_INSIDE_SQRT:
-        k->eps_inside = (float)(options->eps * c);
-        break;
-    case OPT_OUTSIDE_SQRT:
-        k->eps_outside = (float)(options->eps * sqrt(c));
-        break;
-    default:
-        k->eps_outside = (float)options->eps;
-        break;
-    }
-    return sqrt(c);
-}
 
 static void adagrad_prepare(const struct opt_options *options,
                             struct opt_tensor_update *tensor)

@@ -18,14 +18,6 @@ static const struct opt_slot adam_slots[] = {
     { 0 },
 };
 
-void opt_prepare_betas(const struct opt_options *options, struct opt_scalars *k)
-{
-    k->decay1 = (float)options->beta1;
-    k->gain1 = (float)(1.0 - options->beta1);
-    k->decay2 = (float)options->beta2;
-    k->gain2 = (float)(1.0 - options->beta2);
-}
-
 /* 1 - beta^t, or 1 without bias correction. */
 static double correction(const struct opt_options *options, double beta, double t)
 {

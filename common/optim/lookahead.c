@@ -24,28 +24,6 @@ uint64_t opt_lookahead_epochs(const struct opt_spec *spec, uint64_t T)
     return k > 0 ? T / k : 0;
 }
 
-int opt_lookahead_moment_slot(const struct opt_spec *spec)
-{
-    int position = 0;
-
-    for (const struct opt_slot *slot = spec->rule->slots; slot->name != NULL; slot++) {
-        if (slot->wanted != NULL && !slot->wanted(&spec->options)) {
-            continue;
-        }
-        if (slot->first_moment) {
-            return position;
-        }
-        position++;
-    }
-    return -1;
-}
-
-bool opt_lookahead_pulls_back(const struct opt_spec *spec)
-{
-    return spec->options.lookahead_momentum == OPT_PULLBACK &&
-           opt_lookahead_moment_slot(spec) >= 0;
-}
-
 void opt_lookahead_moment(const struct opt_options *options, float *moment,
                           float *slow_moment, size_t n)
 {

@@ -33,25 +33,6 @@ static bool velocity(const struct opt_options *options)
     return options->momentum_form == OPT_VELOCITY;
 }
 
-void opt_prepare_momentum(const struct opt_options *options,
-                          struct opt_tensor_update *tensor)
-{
-    struct opt_scalars *k = &tensor->scalars;
-
-    k->decay1 = (float)options->momentum;
-    switch ((enum opt_momentum_form)options->momentum_form) {
-    case OPT_VELOCITY:
-        k->gain1 = (float)tensor->lr;
-        break;
-    case OPT_HEAVY_BALL:
-        k->gain1 = 1.0f;
-        break;
-    case OPT_EMA:
-        k->gain1 = (float)(1.0 - options->momentum);
-        break;
-    }
-}
-
 const struct opt_rule opt_rule_momentum = {
     .name = "momentum",
     .source = "Polyak 1964",

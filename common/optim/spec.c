@@ -438,3 +438,25 @@ float opt_spec_slot_start(const struct opt_spec *spec, size_t slot,
     *copy_of_weights = slot == count && spec->options.lookahead_k > 0.0;
     return 0.0f;
 }
+
+int opt_lookahead_moment_slot(const struct opt_spec *spec)
+{
+    int position = 0;
+
+    for (const struct opt_slot *slot = spec->rule->slots; slot->name != NULL; slot++) {
+        if (slot->wanted != NULL && !slot->wanted(&spec->options)) {
+            continue;
+        }
+        if (slot->first_moment) {
+            return position;
+        }
+        position++;
+    }
+    return -1;
+}
+
+bool opt_lookahead_pulls_back(const struct opt_spec *spec)
+{
+    return spec->options.lookahead_momentum == OPT_PULLBACK &&
+           opt_lookahead_moment_slot(spec) >= 0;
+}
