@@ -634,7 +634,8 @@ OPTCLIENT_API const float *optclient_local_view(const struct optclient_local *lo
  *
  * A synchronisation succeeds also if the daemon has not used the push
  * (result->sync.fate DROPPED, SKIPPED): then this worker goes on from the others'
- * weights. If the fast weights have become NaN or infinite, a daemon that rejects such
+ * weights. If the fast weights have become NaN or infinite, which takes
+ * nonfinite(propagate) in the worker's own specification, a daemon that rejects such
  * gradients says so with OPTCLIENT_INVALID_ARGUMENT each time, and
  * optclient_local_restart is the way out. */
 OPTCLIENT_API enum optclient_status

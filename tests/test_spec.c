@@ -119,6 +119,7 @@ static const struct {
     { "torch.optim.SGD(lr=1)", "did you mean 'torch.sgd'?" },
     { "torch.AdamW", "did you mean 'torch.adamw'?" },
     { "keras.optimizers.RMSprop", "did you mean 'keras.rmsprop'?" },
+    { "torch.sgd + lookahead(3, alpha=2)", "alpha=2 is out of range" },
     { "torch.sgd(momentum=0.9)",
       "torch.sgd has no option 'momentum': torch.momentum(momentum=...) is SGD with "
       "momentum" },

@@ -110,10 +110,11 @@ static enum opt_status take_word(struct parser *p, const char *what,
     return OPT_OK;
 }
 
-/* One argument: [NAME =] VALUE. name is "" if there is none. */
-static enum opt_status take_argument(struct parser *p, char name[WORD_BYTES],
-                                     char word[WORD_BYTES], const char **place,
-                                     struct opt_wire_option *value)
+/* One argument: [NAME =] VALUE. name is "" if there is none. A value of the optimizer's
+ * that another library has need not be one here, such as a pair. */
+static enum opt_status take_argument(struct parser *p, bool of_optimizer,
+                                     char name[WORD_BYTES], char word[WORD_BYTES],
+                                     const char **place, struct opt_wire_option *value)
 {
     struct opt_error error;
     enum opt_status status;
@@ -124,8 +125,8 @@ static enum opt_status take_argument(struct parser *p, char name[WORD_BYTES],
     status = take_word(p, "a name or a value", word);
     if (status == OPT_OK && take(p, '=')) {
         memcpy(name, word, WORD_BYTES);
-        /* A value of theirs need not be one here, such as a pair. */
-        if (opt_compose_theirs(p->composition, name, &error) != OPT_OK) {
+        if (of_optimizer &&
+            opt_compose_theirs(p->composition, name, &error) != OPT_OK) {
             return located(p, *place, &error);
         }
         status = take_word(p, "a value", word);
@@ -177,7 +178,7 @@ static enum opt_status parse_optimizer(struct parser *p)
         return OPT_OK;
     }
     for (bool first = true; take_separator(p, first, &status); first = false) {
-        status = take_argument(p, name, word, &place, &value);
+        status = take_argument(p, true, name, word, &place, &value);
         if (status != OPT_OK) {
             return status;
         }
@@ -203,7 +204,7 @@ static enum opt_status parse_arguments(struct parser *p, struct opt_term_use *us
     enum opt_status status;
 
     for (bool first = true; take_separator(p, first, &status); first = false) {
-        status = take_argument(p, name, word, &place, &value);
+        status = take_argument(p, false, name, word, &place, &value);
         if (status != OPT_OK) {
             return status;
         }
@@ -277,7 +278,7 @@ static enum opt_status parse_tensors(struct parser *p)
         return located(p, place, &error);
     }
     while (take_separator(p, false, &status)) {
-        status = take_argument(p, name, word, &place, &value);
+        status = take_argument(p, false, name, word, &place, &value);
         if (status != OPT_OK) {
             return status;
         }

@@ -13,7 +13,7 @@
 #include "server/engine/rows.h"
 #include "server/engine/segment.h"
 
-enum { SEGMENT_BYTES = 160, SPARSE_RESERVED = 1 << 20 };
+enum { SEGMENT_BYTES = 288, SPARSE_RESERVED = 1 << 20 };
 
 size_t push_frames_bytes(const struct model *model)
 {

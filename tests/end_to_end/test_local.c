@@ -476,7 +476,8 @@ Test(local, steps_since_the_last_synchronisation_can_be_given_up)
 /* Weights that have run away are not pushed, and there is a way back from them. */
 Test(local, steps_to_infinity_are_refused_until_they_are_given_up)
 {
-    struct bench bench = set_up("sgd(lr=1)", "sgd(lr=1e30)", 2, NULL);
+    struct bench bench =
+        set_up("sgd(lr=1)", "sgd(lr=1e30) + nonfinite(propagate)", 2, NULL);
     scale_gradients(&bench, 1e9f);
     step(&bench);
     for (int i = 0; i < 3; i++) {
@@ -496,7 +497,8 @@ Test(local, steps_to_infinity_are_refused_until_they_are_given_up)
 
 Test(local, steps_to_infinity_are_skipped_where_the_model_says_so)
 {
-    struct bench bench = set_up("sgd(lr=1) + nonfinite(skip)", "sgd(lr=1e30)", 2, NULL);
+    struct bench bench = set_up("sgd(lr=1) + nonfinite(skip)",
+                                "sgd(lr=1e30) + nonfinite(propagate)", 2, NULL);
     scale_gradients(&bench, 1e9f);
     step(&bench);
     struct optclient_local_result at = step(&bench);
