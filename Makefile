@@ -257,11 +257,14 @@ TRAINING := $(addprefix $(EXAMPLES)/,training.o children.o cluster.o console.o c
 		drawing.o folder.o options.o report.o)
 $(EXAMPLES)/demo: $(EXAMPLES)/demo.o $(TRAINING)
 $(EXAMPLES)/demo-local: $(EXAMPLES)/demo_local.o $(TRAINING)
-$(EXAMPLES)/demo-all: $(addprefix $(EXAMPLES)/,demo_all.o demo_presets.o) $(TRAINING)
-GALLERY := $(addprefix $(EXAMPLES)/,gallery_presets.o gallery_surfaces.o gallery_trails.o)
+# These show all rules that there are.
+$(EXAMPLES)/demo-all: $(addprefix $(EXAMPLES)/,demo_all.o demo_presets.o optimizers.o) \
+		$(TRAINING) $(COMMON_LIBRARY)
+GALLERY := $(addprefix $(EXAMPLES)/,gallery_presets.o gallery_surfaces.o gallery_trails.o \
+		optimizers.o)
 $(EXAMPLES)/gallery: $(addprefix $(EXAMPLES)/,gallery.o gallery_page.o gallery_picture.o \
 		children.o cluster.o console.o drawing.o folder.o options.o) $(GALLERY) \
-		$(CLIENT_ARCHIVE)
+		$(CLIENT_ARCHIVE) $(COMMON_LIBRARY)
 $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery):
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
@@ -269,8 +272,10 @@ $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery):
 $(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
 $(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
 $(BUILD)/tests/test_report: $(EXAMPLES)/report.o
+$(BUILD)/tests/test_console: $(EXAMPLES)/console.o
+$(BUILD)/tests/test_curve: $(addprefix $(EXAMPLES)/,curve.o drawing.o children.o)
 $(BUILD)/tests/test_bench: $(addprefix $(BUILD)/tests/bench/,compare.o report.o page.o clock.o)
-$(BUILD)/tests/end_to_end/test_demo: $(EXAMPLES)/demo_presets.o | $(DAEMON) \
+$(BUILD)/tests/end_to_end/test_demo: $(addprefix $(EXAMPLES)/,demo_presets.o optimizers.o) | $(DAEMON) \
 		$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
 $(BUILD)/tests/end_to_end/test_optctl_line: $(call object,$(filter-out %/main.c,$(CTL_SOURCES)))
 $(BUILD)/tests/end_to_end/test_gallery: $(GALLERY) | $(DAEMON) $(EXAMPLES)/gallery
@@ -310,6 +315,11 @@ gallery: ## every optimizer on three surfaces: moving pictures in build/gallery
 	@$(submake) $(DAEMON) $(EXAMPLES)/gallery
 	@$(EXAMPLES)/gallery --daemon $(DAEMON) --script client/examples/gallery.gp \
 		--out $(BUILD)/gallery
+
+.PHONY: readme-picture
+readme-picture: gallery ## draw the picture at the top of README.md anew: docs/gallery.gif and docs/gallery.png
+	cp $(BUILD)/gallery/saddle-overview.gif docs/gallery.gif
+	cp $(BUILD)/gallery/saddle-overview.png docs/gallery.png
 
 # ---------------------------------------------------------------- tests
 

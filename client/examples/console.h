@@ -1,7 +1,8 @@
 /* console — what the demos and the gallery say while they run.
  *
- * On a terminal the progress rewrites its own line; anywhere else it is a line every
- * two seconds. The main thread only; one console a program.
+ * On a terminal the progress is one line, written again in its place and never longer
+ * than the terminal is wide; anywhere else it is a line at first and after 2, 4, 8, ...
+ * seconds. The main thread only; one console a program.
  */
 #ifndef OPTIMD_EXAMPLES_CONSOLE_H
 #define OPTIMD_EXAMPLES_CONSOLE_H
@@ -16,6 +17,9 @@ double console_seconds(void);
 
 /* Whether the next progress would be shown, so soon after the last. */
 bool console_wants_progress(void);
+
+/* Parts with three spaces between them, the most important first: on a narrow terminal
+ * the last ones are left out. */
 __attribute__((format(printf, 1, 2))) void console_progress(const char *format, ...);
 /* Progress is over: its line is taken away. */
 void console_clear(void);

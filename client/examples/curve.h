@@ -12,15 +12,16 @@
 
 struct curve {
     size_t steps, workers, epoch;
-    double *loss;      /* steps: sums over the workers that have reported */
-    uint32_t *reports; /* steps: how many have */
-    double *accuracy;  /* steps: in per cent; negative: not evaluated then */
-    size_t complete;   /* so many steps, from the first, have all their reports */
-    double best;       /* accuracy */
+    size_t window;      /* steps that the drawn mean is of */
+    double *loss;       /* steps: sums over the workers that have reported */
+    uint32_t *reports;  /* steps: how many have */
+    double *accuracy;   /* steps: in per cent; negative: not evaluated then */
+    size_t complete;    /* so many steps, from the first, have all their reports */
+    double best, worst; /* accuracy; best is 0 before there is one */
 };
 
 /* False without memory, or if steps is 0 or absurd. Steps are counted from 1; epoch is
- * how many the loss is averaged over, so that it shows where it goes. */
+ * how many of them see every image once. */
 bool curve_init(struct curve *curve, size_t steps, size_t workers, size_t epoch);
 void curve_fini(struct curve *curve);
 
@@ -31,6 +32,10 @@ void curve_add_accuracy(struct curve *curve, uint64_t step, double percent);
 /* Mean loss over all workers and the last epoch's complete steps; of the first steps
  * while there is no whole epoch; 0 before the first. */
 double curve_loss(const struct curve *curve);
+
+/* The same over the last few steps: an epoch, or a twenty-fifth of all steps if that is
+ * less. */
+double curve_recent_loss(const struct curve *curve);
 
 /* The mean loss of the very first step. */
 double curve_first_loss(const struct curve *curve);

@@ -1,7 +1,7 @@
 /* demo_all — the demo with every optimizer, one after the other: `make demo-all`.
  *
  * Each learns the same digits from the same first weights, in the same shuffles, for
- * the same number of epochs; the table below says at which learning rate. Succeeds if
+ * the same number of epochs; demo_presets.c says at which learning rate. Succeeds if
  * every one of them got as good as it must. One thread; what it starts ends with it.
  */
 #include <assert.h>
@@ -16,6 +16,7 @@
 #include "console.h"
 #include "demo_presets.h"
 #include "folder.h"
+#include "optimizers.h"
 #include "options.h"
 #include "training.h"
 
@@ -38,24 +39,24 @@ static void print_row(const struct all *all, const char *preset,
         snprintf(early, sizeof early, "%" PRIu64, step);
     }
     bool enough = training_accuracy(training) >= (double)all->floor;
-    printf("  %-11s %-34s %8s   %7.2f %%   %5.1f s%s\n", preset, specification, early,
+    printf("  %-11s %-33s %7s %7.2f %% %5.1f s%s\n", preset, specification, early,
            training_accuracy(training), training->ended - training->began,
-           enough ? "" : "   too low");
+           enough ? "" : "  low");
     fflush(stdout);
 }
 
 static bool run_all(struct all *all)
 {
-    size_t count;
-    const struct demo_preset *presets = demo_presets(&count);
+    size_t count = optimizers_count();
     for (size_t i = 0; i < count; i++) {
+        const struct demo_preset preset = demo_preset(optimizers_name(i));
         char specification[DEMO_SPECIFICATION_MAX];
-        demo_preset_print(&presets[i], specification);
+        demo_preset_print(&preset, specification);
         all->settings.optimizer = specification;
         bool ran = training_run(&all->training, &all->settings, true);
         if (ran) {
             assert(all->training.curve.steps == DEMO_STEPS);
-            print_row(all, presets[i].name, specification);
+            print_row(all, preset.name, specification);
             all->below += training_accuracy(&all->training) < (double)all->floor;
         }
         training_fini(&all->training);
@@ -109,7 +110,7 @@ int main(int argc, char **argv)
     printf("optimd demo: %" PRIu64
            " workers learn %s, %d epochs with every optimizer\n",
            all.settings.workers, all.settings.data, DEMO_EPOCHS);
-    printf("  %-11s %-34s %8s   %9s   %7s\n", "preset", "specification", "95 % at",
+    printf("  %-11s %-33s %7s %9s %7s\n", "preset", "specification", "95 % at",
            "held out", "time");
     fflush(stdout);
     return run_all(&all) ? EXIT_SUCCESS : EXIT_FAILURE;

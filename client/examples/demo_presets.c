@@ -1,6 +1,7 @@
-/* demo_presets — the table behind `make demo-all`.
+/* demo_presets — the rates behind `make demo-all`.
  *
- * Called by demo_all.c and by a test, which finds out if a rule or preset is missing.
+ * Called by demo_all.c and by a test. A rule or preset that the table does not have is
+ * tried with a rate that suits most.
  *
  * All have the same schedule, cosine to the end, because a constant rate would judge
  * how an optimizer ends rather than how it goes. The rate is the one in the middle of
@@ -9,6 +10,10 @@
 #include "demo_presets.h"
 
 #include <stdio.h>
+#include <string.h>
+
+/* A step of about lr for each weight, which is what most rules do. */
+static const double USUAL = 0.01;
 
 /* clang-format off */
 static const struct demo_preset presets[] = {
@@ -22,6 +27,7 @@ static const struct demo_preset presets[] = {
     { "adamax",      0.01,   "the largest recent gradient divides: smaller steps than adam's" },
     { "nadam",       0.01,   "as adam" },
     { "amsgrad",     0.003,  "no bias correction: its first steps are three times adam's" },
+    { "lion",        0.003,  "a step is lr for each weight, without exception: less than adam's" },
     { "adamw",       0.01,   "as adam; decay at 0.01 changes little in so few steps" },
     { "radam",       0.03,   "its first steps are short, while the variance is not known" },
     { "adabound",    0.01,   "adam's at first, sgd's (final_lr = 0.1) later" },
@@ -35,10 +41,20 @@ static const struct demo_preset presets[] = {
 };
 /* clang-format on */
 
-const struct demo_preset *demo_presets(size_t *count)
+const struct demo_preset *demo_presets_table(size_t *count)
 {
     *count = sizeof presets / sizeof presets[0];
     return presets;
+}
+
+struct demo_preset demo_preset(const char *name)
+{
+    for (size_t i = 0; i < sizeof presets / sizeof presets[0]; i++) {
+        if (strcmp(presets[i].name, name) == 0) {
+            return presets[i];
+        }
+    }
+    return (struct demo_preset){ .name = name, .lr = USUAL };
 }
 
 void demo_preset_print(const struct demo_preset *preset,

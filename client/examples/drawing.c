@@ -36,6 +36,23 @@ static bool start(struct child *child, const char *directory, const char *const 
     return started;
 }
 
+/* The first line of what it said that has letters in it: the log may not be kept. */
+static void first_words(const char *log_path, char *line, size_t capacity)
+{
+    FILE *log = fopen(log_path, "r");
+    bool found = false;
+    while (log != NULL && !found && fgets(line, (int)capacity, log) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        found = strpbrk(line, "abcdefghijklmnopqrstuvwxyz") != NULL;
+    }
+    if (!found) {
+        snprintf(line, capacity, "it does not say why");
+    }
+    if (log != NULL) {
+        fclose(log);
+    }
+}
+
 bool drawing_run(const char *directory, const char *const *argv, const char *package,
                  int timeout_ms, char *why, size_t capacity)
 {
@@ -55,7 +72,9 @@ bool drawing_run(const char *directory, const char *const *argv, const char *pac
     } else if (WIFEXITED(child.status) && WEXITSTATUS(child.status) == NOT_FOUND) {
         snprintf(why, capacity, "%s is not installed (package %s)", argv[0], package);
     } else if (!child_succeeded(&child)) {
-        snprintf(why, capacity, "%s failed, see %s", argv[0], log_path);
+        char words[256];
+        first_words(log_path, words, sizeof words);
+        snprintf(why, capacity, "%s failed: %s", argv[0], words);
     }
     return end == CHILD_ENDED && child_succeeded(&child);
 }

@@ -31,7 +31,7 @@ static bool walk_on_surfaces(struct optclient *client, struct cluster *cluster,
                              const struct gallery_preset *preset,
                              struct gallery_trail of[GALLERY_SURFACES])
 {
-    printf("  %-11s", preset->name);
+    printf("  %-10s", preset->name);
     for (size_t s = 0; s < GALLERY_SURFACES; s++) {
         const struct gallery_surface *surface = &gallery_surfaces[s];
         char specification[GALLERY_SPECIFICATION_MAX], reached[24] = "";
@@ -47,7 +47,7 @@ static bool walk_on_surfaces(struct optclient *client, struct cluster *cluster,
         if (of[s].reached <= of[s].steps) {
             snprintf(reached, sizeof reached, "%zu", of[s].reached);
         }
-        printf(" %12.1e %10s", of[s].value[of[s].steps] - surface->least, reached);
+        printf("  %8.1e %7s", of[s].value[of[s].steps] - surface->least, reached);
     }
     printf("\n");
     fflush(stdout);
@@ -65,8 +65,10 @@ static bool walk_all(struct cluster *cluster)
         return console_fail("cannot connect: %s", optclient_error());
     }
     bool ok = true;
-    for (size_t f = 0; ok && f < GALLERY_FAMILIES; f++) {
-        const struct gallery_preset *members = gallery_families[f].members;
+    size_t families;
+    const struct gallery_family *family = gallery_families(&families);
+    for (size_t f = 0; ok && f < families; f++) {
+        const struct gallery_preset *members = family[f].members;
         for (size_t m = 0; ok && m < GALLERY_MEMBERS_MAX && members[m].name != NULL;
              m++) {
             ok = walk_on_surfaces(client, cluster, &members[m], trails.of[f][m]);
@@ -78,11 +80,11 @@ static bool walk_all(struct cluster *cluster)
 
 static void print_heading(void)
 {
-    printf("optimd gallery: what is left of the loss at the end, and the steps to\n  "
-           "%-11s",
+    printf("optimd gallery: what is left of the loss at the end, and the steps to that "
+           "much\n  %-10s",
            "");
     for (size_t s = 0; s < GALLERY_SURFACES; s++) {
-        printf(" %12s %9s%g", gallery_surfaces[s].name, "", gallery_surfaces[s].near);
+        printf("  %8s %7g", gallery_surfaces[s].name, gallery_surfaces[s].near);
     }
     printf("\n");
     fflush(stdout);
@@ -108,9 +110,9 @@ static bool show(const char *script, const char *out)
               gallery_write_page(&trails, out);
     folder_remove(work);
     if (ok) {
-        printf("  pictures    %s/contours.gif, %s/saddle.gif\n"
-               "  page        %s/gallery.html\n",
-               out, out, out);
+        printf("  page        %s/gallery.html\n"
+               "  pictures    %s/*.gif, their last ones *.png\n",
+               out, out);
     }
     return ok;
 }

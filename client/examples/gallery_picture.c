@@ -14,11 +14,23 @@
 #include "drawing.h"
 #include "folder.h"
 
-enum { FRAMES = 40, DRAWING_MS = 300000, PATH = FOLDER_PATH_MAX + 64 };
+enum { FRAMES = 32, DRAWING_MS = 300000, PATH = FOLDER_PATH_MAX + 64 };
 
 /* Of a GIF, in hundredths of a second. */
-#define FRAME_TIME "9"
+#define FRAME_TIME "11"
 #define HOLD_TIME "300"
+
+const char gallery_overview[] = "saddle-overview";
+
+/* Those of the well-known picture, and adam. */
+static const char overview_members[] = "sgd momentum nag adagrad adadelta rmsprop adam";
+
+void gallery_picture_name(enum gallery_surface_name surface, size_t family,
+                          char out[GALLERY_NAME_MAX])
+{
+    snprintf(out, GALLERY_NAME_MAX, "%s-%zu", gallery_surfaces[surface].name,
+             family + 1);
+}
 
 /* ---------------------------------------------------------------- numbers */
 
@@ -88,16 +100,19 @@ static bool write_definitions(const char *work)
     if (file == NULL) {
         return false;
     }
-    fprintf(file, "frames = %d\nfamilies = %d\n", FRAMES, GALLERY_FAMILIES);
-    fprintf(file, "array family[%d]\narray members[%d]\n", GALLERY_FAMILIES,
-            GALLERY_FAMILIES);
-    for (size_t f = 0; f < GALLERY_FAMILIES; f++) {
-        const struct gallery_family *family = &gallery_families[f];
-        fprintf(file, "family[%zu] = \"%s\"\nmembers[%zu] = \"", f + 1, family->title,
+    size_t families;
+    const struct gallery_family *family = gallery_families(&families);
+    fprintf(file,
+            "frames = %d\nfamilies = %zu\noverview = \"%s\"\n"
+            "overview_members = \"%s\"\n"
+            "array family[%zu]\narray members[%zu]\n",
+            FRAMES, families, gallery_overview, overview_members, families, families);
+    for (size_t f = 0; f < families; f++) {
+        fprintf(file, "family[%zu] = \"%s\"\nmembers[%zu] = \"", f + 1, family[f].title,
                 f + 1);
-        for (size_t m = 0; m < GALLERY_MEMBERS_MAX && family->members[m].name != NULL;
+        for (size_t m = 0; m < GALLERY_MEMBERS_MAX && family[f].members[m].name != NULL;
              m++) {
-            fprintf(file, "%s%s", m > 0 ? " " : "", family->members[m].name);
+            fprintf(file, "%s%s", m > 0 ? " " : "", family[f].members[m].name);
         }
         fputs("\"\n", file);
     }
@@ -116,21 +131,29 @@ static bool write_definitions(const char *work)
     return close_written(file, path);
 }
 
+static bool write_trails(const struct gallery_trails *trails, const char *work,
+                         enum gallery_surface_name s)
+{
+    size_t families;
+    const struct gallery_family *family = gallery_families(&families);
+    for (size_t f = 0; f < families; f++) {
+        const struct gallery_preset *members = family[f].members;
+        for (size_t m = 0; m < GALLERY_MEMBERS_MAX && members[m].name != NULL; m++) {
+            if (!write_trail(work, &gallery_surfaces[s], members[m].name,
+                             &trails->of[f][m][s])) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 static bool write_numbers(const struct gallery_trails *trails, const char *work)
 {
     for (size_t s = 0; s < GALLERY_SURFACES; s++) {
-        if (!write_grid(work, &gallery_surfaces[s])) {
+        if (!write_grid(work, &gallery_surfaces[s]) ||
+            !write_trails(trails, work, (enum gallery_surface_name)s)) {
             return false;
-        }
-        for (size_t f = 0; f < GALLERY_FAMILIES; f++) {
-            const struct gallery_preset *members = gallery_families[f].members;
-            for (size_t m = 0; m < GALLERY_MEMBERS_MAX && members[m].name != NULL;
-                 m++) {
-                if (!write_trail(work, &gallery_surfaces[s], members[m].name,
-                                 &trails->of[f][m][s])) {
-                    return false;
-                }
-            }
         }
     }
     return write_definitions(work);
@@ -138,19 +161,20 @@ static bool write_numbers(const struct gallery_trails *trails, const char *work)
 
 /* ---------------------------------------------------------------- pictures */
 
-/* Frames to a film that repeats and stays with its last picture for a while. All have
- * the last one's colours, so that what does not move is the same in all and takes no
- * room. */
+/* Frames to a film that repeats and stays with its last picture for a while, which is
+ * kept besides. All have the last one's colours, so that what does not move is the same
+ * in all and takes no room. */
 static bool make_film(const char *work, const char *name)
 {
-    char frames[32], last[32], film[32], why[PATH + 64];
-    snprintf(frames, sizeof frames, "%s-*.png", name);
+    char frames[64], last[64], still[64], film[64], why[PATH + 64];
+    snprintf(frames, sizeof frames, "%s-[0-9][0-9][0-9].png", name);
     snprintf(last, sizeof last, "%s-%03d.png", name, FRAMES);
+    snprintf(still, sizeof still, "PNG8:%s.png", name);
     snprintf(film, sizeof film, "%s.gif", name);
     /* clang-format off */
     const char *const argv[] = {
-        "convert", "+dither", last, "-colors", "64", "-write", "mpr:colours", "+delete",
-        "-loop", "0", "-delay", FRAME_TIME, frames, "-delay", HOLD_TIME, last,
+        "convert", "+dither", last, "-colors", "64", "-write", "mpr:colours",
+        "-write", still, "+delete", "-loop", "0", "-delay", FRAME_TIME, frames, "-delay", HOLD_TIME, last,
         "-remap", "mpr:colours", "-layers", "OptimizeTransparency", film, NULL
     };
     /* clang-format on */
@@ -158,14 +182,33 @@ static bool make_film(const char *work, const char *name)
            console_fail("%s is not drawn: %s", film, why);
 }
 
-/* Let it appear where it is looked for. */
+/* Let film and still appear where they are looked for. */
 static bool publish(const char *work, const char *out, const char *name)
 {
-    char from[PATH], to[PATH];
-    snprintf(from, sizeof from, "%s/%s.gif", work, name);
-    snprintf(to, sizeof to, "%s/%s.gif", out, name);
-    return rename(from, to) == 0 ||
-           console_fail("cannot write %s: %s", to, strerror(errno));
+    static const char *const endings[] = { "gif", "png" };
+    for (size_t i = 0; i < 2; i++) {
+        char from[PATH], to[PATH];
+        snprintf(from, sizeof from, "%s/%s.%s", work, name, endings[i]);
+        snprintf(to, sizeof to, "%s/%s.%s", out, name, endings[i]);
+        if (rename(from, to) != 0) {
+            return console_fail("cannot write %s: %s", to, strerror(errno));
+        }
+    }
+    return true;
+}
+
+/* Number i of the pictures; false if there are not so many. */
+static bool name_picture(size_t i, char name[GALLERY_NAME_MAX])
+{
+    size_t families;
+    gallery_families(&families);
+    if (i == 0) {
+        snprintf(name, GALLERY_NAME_MAX, "%s", gallery_overview);
+    } else if (i <= families * GALLERY_SURFACES) {
+        gallery_picture_name((enum gallery_surface_name)((i - 1) / families),
+                             (i - 1) % families, name);
+    }
+    return i <= families * GALLERY_SURFACES;
 }
 
 bool gallery_draw(const struct gallery_trails *trails, const char *script,
@@ -181,6 +224,12 @@ bool gallery_draw(const struct gallery_trails *trails, const char *script,
               (drawing_run(work, gnuplot, "gnuplot-nox", DRAWING_MS, why, sizeof why) ||
                console_fail("the frames are not drawn: %s", why));
     free(path);
-    return ok && make_film(work, "contours") && make_film(work, "saddle") &&
-           publish(work, out, "contours") && publish(work, out, "saddle");
+    char name[GALLERY_NAME_MAX];
+    for (size_t i = 0; ok && name_picture(i, name); i++) {
+        ok = make_film(work, name);
+    }
+    for (size_t i = 0; ok && name_picture(i, name); i++) {
+        ok = publish(work, out, name);
+    }
+    return ok;
 }

@@ -1,6 +1,6 @@
 /* gallery_presets — with which learning rate each optimizer goes on each surface.
  *
- * One table, for `make gallery`; no state, any thread.
+ * One table of rates, for `make gallery`. The main thread only.
  */
 #ifndef OPTIMD_EXAMPLES_GALLERY_PRESETS_H
 #define OPTIMD_EXAMPLES_GALLERY_PRESETS_H
@@ -9,7 +9,11 @@
 
 #include "gallery_surfaces.h"
 
-enum { GALLERY_FAMILIES = 6, GALLERY_MEMBERS_MAX = 4, GALLERY_SPECIFICATION_MAX = 96 };
+enum {
+    GALLERY_FAMILIES_MAX = 16,
+    GALLERY_MEMBERS_MAX = 4,
+    GALLERY_SPECIFICATION_MAX = 96
+};
 
 /* What the rule needs besides. */
 enum gallery_addition {
@@ -30,7 +34,9 @@ struct gallery_family {
     struct gallery_preset members[GALLERY_MEMBERS_MAX];
 };
 
-extern const struct gallery_family gallery_families[GALLERY_FAMILIES];
+/* All rules and presets (optimizers.h), each in one family; *count. Those that the
+ * table has no rates for come last, with rates that suit most. */
+const struct gallery_family *gallery_families(size_t *count);
 
 /* "adam(lr=0.1)", "lars(lr=0.1) + cosine(300)". */
 void gallery_preset_print(const struct gallery_preset *preset,

@@ -31,6 +31,7 @@ struct training {
     struct curve curve;
     struct report first; /* of the first worker to start: the model */
     uint64_t correct;    /* held-out images, last time */
+    bool evaluated;      /* there was a time */
     double began, ended; /* the training: first and last round, in seconds */
     double paced_at;     /* since when the pace is measured, */
     uint64_t paced_step, paced_bytes; /* and from where */
@@ -48,6 +49,15 @@ void training_fini(struct training *training);
 
 /* Of the held-out images, in per cent: those that were right last time. */
 double training_accuracy(const struct training *training);
+
+/* The accuracy to ask for if nobody says: what the run reaches as it comes, whatever
+ * the seed. 0, nothing, where the epochs, the batch or the optimizer were chosen: then
+ * nobody can know. */
+uint64_t training_goal(const struct cluster_settings *settings);
+
+/* Whether it got there; if not, the console has been told of which run: "" or " of the
+ * second". */
+bool training_judge(const struct training *training, uint64_t goal, const char *which);
 
 /* The first step after which at least so many per cent were right; 0: none. */
 uint64_t training_steps_to(const struct training *training, double percent);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "client/examples/demo_presets.h"
+#include "client/examples/optimizers.h"
 #include "common/optim/rule.h"
 #include "tests/end_to_end/example.h"
 
@@ -114,8 +115,46 @@ Test(demo, fails_below_the_floor)
 {
     start((const char *const[]){ "--workers", "1", "--epochs", "1", "--floor", "100",
                                  NULL });
-    example_expect(1, "the accuracy is below 100 %");
+    example_expect(1, "the accuracy is below the 100 % that are asked for");
     example_expect_no_process();
+}
+
+/* Nobody knows what two epochs, or another optimizer, should come to. */
+Test(demo, asks_for_nothing_in_a_run_that_was_chosen)
+{
+    static const char *const chosen[][2] = { { "--epochs", "2" },
+                                             { "--optimizer", "sgd(lr=1e-6)" } };
+    for (size_t i = 0; i < sizeof chosen / sizeof chosen[0]; i++) {
+        start((const char *const[]){ "--workers", "1", chosen[i][0], chosen[i][1],
+                                     NULL });
+        example_expect(0, "asked for    nothing");
+        example_expect_no_process();
+    }
+}
+
+Test(demo, asks_for_its_usual_accuracy_in_the_run_as_it_comes)
+{
+    start((const char *const[]){ "--workers", "1", NULL });
+    example_expect(0, "asked for    96 %");
+}
+
+static void expect_lines_below(size_t columns)
+{
+    const char *line = example.text;
+    for (size_t length; (length = strcspn(line, "\n")) > 0 || *line != '\0';
+         line += length + (line[length] == '\n')) {
+        cr_assert_lt(length, columns, "%.*s", (int)length, line);
+    }
+}
+
+Test(demo, tells_of_no_accuracy_before_it_has_evaluated)
+{
+    /* An epoch of as many steps as there are images. */
+    start((const char *const[]){ "--workers", "1", "--epochs", "1", "--batch", "1",
+                                 NULL });
+    example_expect(0, "held-out images");
+    cr_assert_null(strstr(example.text, "accuracy 0.0 %"), "%s", example.text);
+    expect_lines_below(80);
 }
 
 /* ---------------------------------------------------------------- ends of all kinds */
@@ -217,31 +256,26 @@ Test(demo, refuses_options_that_mean_nothing)
 TestSuite(demo_all, .init = example_make_folder, .fini = example_remove_folder,
           .timeout = 120);
 
-static bool has_a_rate(const char *name)
-{
-    size_t count;
-    const struct demo_preset *presets = demo_presets(&count);
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(presets[i].name, name) == 0) {
-            return presets[i].lr > 0 && presets[i].why[0] != '\0';
-        }
-    }
-    return false;
-}
-
 Test(demo_all, has_a_rate_for_every_rule_and_preset)
 {
-    size_t rules, presets, rates;
-    const struct opt_rule *const *rule = opt_rules(&rules);
-    const struct opt_preset *preset = opt_presets(&presets);
-    demo_presets(&rates);
-    for (size_t i = 0; i < rules; i++) {
-        cr_assert(has_a_rate(rule[i]->name), "%s", rule[i]->name);
+    for (size_t i = 0; i < optimizers_count(); i++) {
+        const struct demo_preset preset = demo_preset(optimizers_name(i));
+        cr_assert_str_eq(preset.name, optimizers_name(i));
+        cr_assert_gt(preset.lr, 0, "%s", preset.name);
     }
-    for (size_t i = 0; i < presets; i++) {
-        cr_assert(has_a_rate(preset[i].name), "%s", preset[i].name);
+    cr_assert_gt(demo_preset("new").lr, 0, "a new rule needs no row");
+}
+
+Test(demo_all, has_rates_for_nothing_that_there_is_not)
+{
+    size_t rates;
+    const struct demo_preset *preset = demo_presets_table(&rates);
+    for (size_t i = 0; i < rates; i++) {
+        cr_assert(opt_rule_find(preset[i].name) != NULL ||
+                      opt_preset_find(preset[i].name) != NULL,
+                  "%s", preset[i].name);
+        cr_assert_neq(preset[i].why[0], '\0', "%s", preset[i].name);
     }
-    cr_assert_eq(rates, rules + presets);
 }
 
 Test(demo_all, stops_everything_on_control_c)

@@ -19,29 +19,43 @@
 
 /* ---------------------------------------------------------------- tables */
 
-static bool is_shown(const char *name)
+/* In how many places of the pictures. */
+static size_t is_shown(const char *name)
 {
-    for (size_t f = 0; f < GALLERY_FAMILIES; f++) {
-        const struct gallery_preset *members = gallery_families[f].members;
+    size_t families, times = 0;
+    const struct gallery_family *family = gallery_families(&families);
+    for (size_t f = 0; f < families; f++) {
+        const struct gallery_preset *members = family[f].members;
         for (size_t m = 0; m < GALLERY_MEMBERS_MAX && members[m].name != NULL; m++) {
-            if (strcmp(members[m].name, name) == 0) {
-                return true;
-            }
+            times += strcmp(members[m].name, name) == 0;
         }
     }
-    return false;
+    return times;
 }
 
-Test(gallery, shows_every_rule_and_preset)
+Test(gallery, shows_every_rule_and_preset_once)
 {
     size_t rules, presets;
     const struct opt_rule *const *rule = opt_rules(&rules);
     const struct opt_preset *preset = opt_presets(&presets);
     for (size_t i = 0; i < rules; i++) {
-        cr_assert(is_shown(rule[i]->name), "%s", rule[i]->name);
+        cr_assert_eq(is_shown(rule[i]->name), 1, "%s", rule[i]->name);
     }
     for (size_t i = 0; i < presets; i++) {
-        cr_assert(is_shown(preset[i].name), "%s", preset[i].name);
+        cr_assert_eq(is_shown(preset[i].name), 1, "%s", preset[i].name);
+    }
+}
+
+Test(gallery, shows_nothing_that_there_is_not)
+{
+    size_t families;
+    const struct gallery_family *family = gallery_families(&families);
+    for (size_t i = 0; i < families * GALLERY_MEMBERS_MAX; i++) {
+        const char *name =
+            family[i / GALLERY_MEMBERS_MAX].members[i % GALLERY_MEMBERS_MAX].name;
+        cr_assert(name == NULL || opt_rule_find(name) != NULL ||
+                      opt_preset_find(name) != NULL,
+                  "%s", name);
     }
 }
 
@@ -160,18 +174,19 @@ Test(gallery_trails, are_the_golden_ones)
     expect_golden("saddle_lookahead_adam", GALLERY_SADDLE);
 }
 
-/* Every one of the pictures' trails: on the picture, lower at its end than at its
- * start, and with `reached` where it says. */
-Test(gallery_trails, stay_on_the_picture_and_go_down)
+/* What is asked of each trail of a surface. */
+static void each_trail(enum gallery_surface_name s,
+                       void (*judge)(const struct gallery_surface *surface,
+                                     const char *name,
+                                     const struct gallery_trail *trail))
 {
     static struct gallery_trail trail;
-    for (size_t i = 0; i < GALLERY_FAMILIES * GALLERY_MEMBERS_MAX * GALLERY_SURFACES;
-         i++) {
-        enum gallery_surface_name s = i % GALLERY_SURFACES;
-        const struct gallery_surface *surface = &gallery_surfaces[s];
+    const struct gallery_surface *surface = &gallery_surfaces[s];
+    size_t families;
+    const struct gallery_family *family = gallery_families(&families);
+    for (size_t i = 0; i < families * GALLERY_MEMBERS_MAX; i++) {
         const struct gallery_preset *preset =
-            &gallery_families[i / GALLERY_SURFACES / GALLERY_MEMBERS_MAX]
-                 .members[i / GALLERY_SURFACES % GALLERY_MEMBERS_MAX];
+            &family[i / GALLERY_MEMBERS_MAX].members[i % GALLERY_MEMBERS_MAX];
         if (preset->name == NULL) {
             continue;
         }
@@ -180,19 +195,69 @@ Test(gallery_trails, stay_on_the_picture_and_go_down)
         cr_assert_eq(
             gallery_walk(client, surface->name, specification, surface, &trail),
             OPTCLIENT_OK, "%s: %s", specification, optclient_error());
-        for (size_t step = 0; step <= trail.steps; step++) {
-            for (size_t d = 0; d < 2; d++) {
-                double at = (double)trail.point[step][d];
-                cr_assert(at >= surface->from[d] && at <= surface->to[d],
-                          "%s leaves %s at step %zu", specification, surface->name,
-                          step);
-            }
-            cr_assert(step >= trail.reached ||
-                      trail.value[step] - surface->least >= surface->near);
-        }
-        cr_assert_lt(trail.value[trail.steps], trail.value[0] / 2, "%s on %s",
-                     specification, surface->name);
+        judge(surface, preset->name, &trail);
     }
+}
+
+/* On the picture, lower at its end than at its start, and with `reached` where it says.
+ */
+static void expect_on_picture(const struct gallery_surface *surface, const char *name,
+                              const struct gallery_trail *trail)
+{
+    for (size_t step = 0; step <= trail->steps; step++) {
+        for (size_t d = 0; d < 2; d++) {
+            double at = (double)trail->point[step][d];
+            cr_assert(at >= surface->from[d] && at <= surface->to[d],
+                      "%s leaves %s at step %zu", name, surface->name, step);
+        }
+        cr_assert(step >= trail->reached ||
+                  trail->value[step] - surface->least >= surface->near);
+    }
+    cr_assert_lt(trail->value[trail->steps], trail->value[0] / 2, "%s on %s", name,
+                 surface->name);
+}
+
+Test(gallery_trails, stay_on_the_picture_and_go_down)
+{
+    for (enum gallery_surface_name s = 0; s < GALLERY_SURFACES; s++) {
+        each_trail(s, expect_on_picture);
+    }
+}
+
+static bool is_one_of(const char *name, const char *const *names)
+{
+    while (*names != NULL && strcmp(*names, name) != 0) {
+        names++;
+    }
+    return *names != NULL;
+}
+
+/* What the picture of the saddle is there to show. The ridge is y = 0. */
+static void expect_message(const struct gallery_surface *surface, const char *name,
+                           const struct gallery_trail *trail)
+{
+    static const char *const stuck[] = { "sgd", "lars", "lars2017", NULL };
+    static const char *const swinging[] = { "momentum", "nag", NULL };
+    size_t left = 0, turns = 0;
+    for (; left <= trail->steps && fabs((double)trail->point[left][1]) < 0.5; left++) {
+        turns += left > 0 && trail->point[left][0] * trail->point[left - 1][0] < 0;
+    }
+    if (is_one_of(name, stuck)) {
+        cr_assert_lt(fabs((double)trail->point[trail->steps][1]), 0.05, "%s has left",
+                     name);
+    } else if (is_one_of(name, swinging)) {
+        cr_assert(turns >= 2 && left > surface->steps / 4 && left < surface->steps,
+                  "%s leaves at step %zu after %zu turns", name, left, turns);
+        cr_assert_lt(trail->reached, trail->steps, "%s", name);
+    } else {
+        cr_assert_leq(left, surface->steps / 4, "%s leaves at step %zu", name, left);
+        cr_assert_lt(trail->reached, trail->steps, "%s", name);
+    }
+}
+
+Test(gallery_trails, on_the_saddle_sgd_sticks_momentum_swings_and_the_others_leave)
+{
+    each_trail(GALLERY_SADDLE, expect_message);
 }
 
 Test(gallery_trails, end_with_the_daemons_sentence_where_they_fail)
@@ -231,7 +296,7 @@ static void expect_end_after(const char *words)
     example_expect_no_process();
     cr_assert_eq(example_count_files("data-"), 0);
     cr_assert_eq(example_count_files("work-"), 0);
-    cr_assert_eq(example_count_files("contours"), 0);
+    cr_assert_eq(example_count_files("saddle"), 0);
 }
 
 Test(gallery_program, stops_everything_on_control_c)
@@ -242,6 +307,24 @@ Test(gallery_program, stops_everything_on_control_c)
 Test(gallery_program, stops_drawing_on_control_c)
 {
     expect_end_after("drawing");
+}
+
+Test(gallery_program, says_what_a_program_that_draws_has_said)
+{
+    char script[96];
+    snprintf(script, sizeof script, "%s/broken.gp", example.out);
+    FILE *file = fopen(script, "w");
+    cr_assert(file != NULL && fputs("print nothing_of_this_name\n", file) >= 0 &&
+              fclose(file) == 0);
+    example_start("gallery", (const char *const[]){ "--script", script, NULL });
+    int status = example_finish();
+    if (strstr(example.text, "gnuplot is not installed") != NULL) {
+        cr_skip_test("gnuplot is not installed: make deps GROUPS=demo");
+    }
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 1 &&
+                  strstr(example.text, "gnuplot failed: ") != NULL &&
+                  strstr(example.text, "nothing_of_this_name") != NULL,
+              "%s", example.text);
 }
 
 Test(gallery_program, says_what_it_cannot_read_or_start)
