@@ -1,5 +1,8 @@
 #include "client/cutter.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 /* Where a frame's data may be cut in the middle of a tensor: what the daemon's kernels
  * read begins at a multiple of 64 bytes in every dtype, as in a frame of its own. */
 enum { ALIGNED_ELEMENTS = 32 };
@@ -15,6 +18,44 @@ void cutter_init(struct cutter *cutter, const struct optclient_values *values,
                                .dtype = dtype };
 }
 
+/* How many values of a tensor are to be sent: all, or those of the rows named. */
+static uint64_t elements_of(const struct cutter *cutter,
+                            const struct optclient_values *values)
+{
+    uint64_t width = cutter->widths == NULL ? 0 : cutter->widths[values->tensor];
+    return width > 0 ? values->row_count * width : cutter->elements[values->tensor];
+}
+
+enum opt_status cutter_check(const struct cutter *cutter,
+                             const struct optclient_tensor *tensors,
+                             struct opt_error *error)
+{
+    if (cutter->dtype == OPT_FP32) {
+        return OPT_OK;
+    }
+    for (size_t i = 0; i < cutter->count; i++) {
+        const struct optclient_values *values = &cutter->values[i];
+        size_t n = (size_t)elements_of(cutter, values);
+        size_t at = opt_dtype_first_beyond(cutter->dtype, values->values, n);
+        if (at == n) {
+            continue;
+        }
+        uint64_t width = cutter->widths == NULL ? 0 : cutter->widths[values->tensor];
+        char row[32] = "";
+        if (width > 0) {
+            snprintf(row, sizeof(row), " of row %" PRIu32, values->rows[at / width]);
+        }
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "element %" PRIu64 "%s of the gradient of tensor \"%s\" is %g, "
+                        "and %s ends at %g: push %s",
+                        width > 0 ? at % width : (uint64_t)at, row,
+                        tensors[values->tensor].name, (double)values->values[at],
+                        opt_dtype_name(cutter->dtype), opt_dtype_largest(cutter->dtype),
+                        cutter->dtype == OPT_FP16 ? "bf16 or fp32" : "fp32");
+    }
+    return OPT_OK;
+}
+
 void cutter_rewind(struct cutter *cutter)
 {
     cutter->next = 0;
@@ -26,10 +67,7 @@ bool cutter_fits(const struct cutter *cutter, size_t bytes)
 {
     uint64_t left = bytes / opt_dtype_size(cutter->dtype);
     for (size_t i = 0; i < cutter->count; i++) {
-        const struct optclient_values *value = &cutter->values[i];
-        uint64_t elements = cutter->widths != NULL && cutter->widths[value->tensor] > 0
-                                ? value->row_count * cutter->widths[value->tensor]
-                                : cutter->elements[value->tensor];
+        uint64_t elements = elements_of(cutter, &cutter->values[i]);
         if (elements > left) {
             return false;
         }

@@ -47,6 +47,12 @@ void cutter_init(struct cutter *cutter, const struct optclient_values *values,
                  size_t count, const uint64_t *elements, const uint64_t *widths,
                  enum opt_dtype dtype);
 
+/* OPT_INVALID_ARGUMENT names the first value that is finite, and beyond what the dtype
+ * has. Any thread. */
+enum opt_status cutter_check(const struct cutter *cutter,
+                             const struct optclient_tensor *tensors,
+                             struct opt_error *error);
+
 /* Start again from the first frame. */
 void cutter_rewind(struct cutter *cutter);
 

@@ -278,6 +278,7 @@ static void finish_pull(struct optclient *client, struct optclient_call *call,
     call->result.step = reply->step;
     call->result.epoch = reply->epoch;
     call->result.unchanged = call->sink.unchanged;
+    call->result.held = call->sink.held;
     see_step(call->model, reply->step);
     if (call_pull_of(&call->request)->view != OPT_VIEW_SLOT) {
         call->model->pulled_step = reply->step;

@@ -382,7 +382,9 @@ struct optclient_result {
     uint64_t shards_applied; /* APPLIED_IN_PART: how many of the shards that the push */
     uint64_t shards;         /* has, and how many these are; 0: that is not known */
     enum optclient_detail detail; /* pushes that fail: why */
-    uint64_t reserved[3];         /* 0 */
+    uint64_t held; /* pulls: values beyond the dtype that they came in (pull_dtype):
+                      each is the largest that it has, 65504 in FP16, 3.39e38 in BF16 */
+    uint64_t reserved[2]; /* 0 */
 };
 
 enum optclient_form { OPTCLIENT_MEAN = 0, OPTCLIENT_SUM = 1 };
@@ -413,7 +415,9 @@ struct optclient_pull_options {
  * may be NULL. The values are borrowed until the call returns.
  *
  * OPTCLIENT_INVALID_ARGUMENT: NaN or infinity (names tensor and element), an unknown
- * tensor or row. OPTCLIENT_DEADLINE_EXCEEDED: names the workers who have not pushed;
+ * tensor or row; a value beyond push_dtype, which is refused before anything is sent,
+ * whatever the model does with values that are not finite.
+ * OPTCLIENT_DEADLINE_EXCEEDED: names the workers who have not pushed;
  * not applied. OPTCLIENT_FAILED_PRECONDITION: this worker's identity was taken over by
  * another process, or it is not joined. OPTCLIENT_ABORTED: the round failed with a lost
  * worker; or this one was taken for dead meanwhile ("stale incarnation"), has joined
@@ -556,7 +560,8 @@ OPTCLIENT_API void optclient_call_free(struct optclient_call *call);
  * as long as it is open nothing else may push to its model.
  *
  * With other dtypes than FP32 on the wire the slow weights are those that were pulled,
- * rounded, and it is the way from there that is pushed, rounded too. */
+ * rounded, and it is the way from there that is pushed, rounded too. sync.held tells of
+ * weights that the dtype does not reach. */
 struct optclient_local;
 
 /* What a synchronisation does to the first moment (momentum_buffer, exp_avg) of the

@@ -116,6 +116,7 @@ bool sink_begin(struct sink *sink, uint64_t block)
     memset(sink->came, 0, (size_t)(sink->blocks_left / 64 + 1) * sizeof(*sink->came));
     sink->begun = false;
     sink->unchanged = 0;
+    sink->held = 0;
     return true;
 }
 
@@ -297,6 +298,7 @@ enum opt_status sink_accept(struct sink *sink, const struct opt_pull_reply *repl
     }
     sink->begun = true;
     sink->step = reply->step;
+    sink->held += reply->held;
     return OPT_OK;
 }
 

@@ -40,6 +40,7 @@ struct sink {
     bool begun; /* a frame has come, so that step is known */
     uint64_t step;
     uint64_t unchanged; /* elements that were left out */
+    uint64_t held;      /* that came as the largest of their dtype, being beyond it */
     /* How it is asked: set before sink_begin. */
     bool may_stay; /* what has not changed may be left out */
     bool listed;   /* nothing is asked for but what values name */

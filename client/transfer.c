@@ -130,8 +130,8 @@ static bool keep_arrays(struct optclient_call *call, struct order *order)
     return true;
 }
 
-static void fill_push(struct optclient_call *call, const struct order *order,
-                      struct opt_push *push)
+static enum optclient_status fill_push(struct optclient_call *call,
+                                       const struct order *order, struct opt_push *push)
 {
     static const struct optclient_push_options defaults = { 0 };
     const struct optclient_push_options *options =
@@ -143,6 +143,9 @@ static void fill_push(struct optclient_call *call, const struct order *order,
     call->fate.by_shards = order->model->by_shards;
     cutter_init(&call->cutter, order->gradients, order->gradient_count,
                 order->model->elements, order->model->widths, push->dtype);
+    struct opt_error error;
+    enum opt_status status = cutter_check(&call->cutter, order->model->tensors, &error);
+    return status == OPT_OK ? OPTCLIENT_OK : entry_report(&error);
 }
 
 /* The list of the tensors to pull, if they are not simply all. */
@@ -281,9 +284,9 @@ static enum optclient_status fill(struct optclient_call *call, struct order *ord
         return status;
     }
     if (pushes) {
-        fill_push(call, order, call_push_of(&call->request));
+        status = fill_push(call, order, call_push_of(&call->request));
     }
-    if (pulls) {
+    if (pulls && status == OPTCLIENT_OK) {
         status = fill_pull(call, order, call_pull_of(&call->request));
     }
     if (status != OPTCLIENT_OK) {

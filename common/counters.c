@@ -52,6 +52,7 @@ static const struct opt_counter_text texts[] = {
     { "data_bytes_moved", "bytes of received data copied in user space" },
     { "data_bytes_shared", "bytes taken and given by place, in shared memory" },
     { "data_bytes_narrowed", "bytes of sent data converted to a 16-bit type" },
+    { "values_held", "values sent as the largest of a 16-bit type, being beyond it" },
     { "receive_ns", "nanoseconds from headers to the ends of their frames" },
     { "send_ns", "nanoseconds from answers to their last bytes written" },
     { "inflight_bytes", "bytes of requests held now, beyond those reserved" },

@@ -2,6 +2,7 @@
 #include "common/dtype.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/optim/kernels.h"
@@ -9,13 +10,16 @@
 static const struct {
     const char *name;
     size_t size;
+    double largest;
 } types[] = {
-    [OPT_FP32] = { "fp32", 4 },
-    [OPT_BF16] = { "bf16", 2 },
-    [OPT_FP16] = { "fp16", 2 },
+    [OPT_FP32] = { "fp32", 4, 0x1.fffffep127 },
+    [OPT_BF16] = { "bf16", 2, 0x1.fep127 },
+    [OPT_FP16] = { "fp16", 2, 65504 },
 };
 _Static_assert(sizeof types / sizeof types[0] == OPT_DTYPE_COUNT,
                "every dtype has a size and a name");
+
+enum { PIECE = 4096 }; /* elements that are looked at without asking where */
 
 size_t opt_dtype_size(enum opt_dtype dtype)
 {
@@ -50,10 +54,9 @@ void opt_dtype_narrow(enum opt_dtype dtype, const float *values, void *out, size
     opt_kernels()->narrow(dtype, values, out, n);
 }
 
-/* A piece at a time without asking where, then the piece that has one by halves. */
+/* A piece at a time, then the piece that has one by halves. */
 size_t opt_dtype_first_nonfinite(enum opt_dtype dtype, const void *values, size_t n)
 {
-    enum { PIECE = 4096 };
     const struct opt_kernels *kernels = opt_kernels();
     const char *bytes = values;
     size_t size = opt_dtype_size(dtype);
@@ -76,4 +79,41 @@ size_t opt_dtype_first_nonfinite(enum opt_dtype dtype, const void *values, size_
         return start;
     }
     return n;
+}
+
+double opt_dtype_largest(enum opt_dtype dtype)
+{
+    assert((unsigned)dtype < OPT_DTYPE_COUNT);
+    return types[dtype].largest;
+}
+
+const char *opt_dtype_ends(enum opt_dtype dtype, char out[OPT_DTYPE_ENDS_MAX])
+{
+    out[0] = '\0';
+    if (dtype != OPT_FP32) {
+        snprintf(out, OPT_DTYPE_ENDS_MAX, " as %s, which ends at %g",
+                 opt_dtype_name(dtype), opt_dtype_largest(dtype));
+    }
+    return out;
+}
+
+size_t opt_dtype_count_beyond(enum opt_dtype dtype, const float *values, size_t n)
+{
+    return opt_kernels()->count_beyond(dtype, values, n);
+}
+
+size_t opt_dtype_first_beyond(enum opt_dtype dtype, const float *values, size_t n)
+{
+    const struct opt_kernels *kernels = opt_kernels();
+    size_t start = 0;
+    for (; start < n; start += PIECE) {
+        size_t count = n - start < PIECE ? n - start : PIECE;
+        if (kernels->count_beyond(dtype, values + start, count) > 0) {
+            break;
+        }
+    }
+    while (start < n && kernels->count_beyond(dtype, values + start, 1) == 0) {
+        start++;
+    }
+    return start < n ? start : n;
 }

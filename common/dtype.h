@@ -25,11 +25,26 @@ bool opt_dtype_parse(const char *word, enum opt_dtype *out);
  * overlapping. */
 void opt_dtype_widen(enum opt_dtype dtype, const void *values, float *out, size_t n);
 
-/* n floats to any dtype. */
+/* n floats to any dtype, to the nearest and then to the even. What is finite stays
+ * finite: beyond the dtype's largest value it is that one. */
 void opt_dtype_narrow(enum opt_dtype dtype, const float *values, void *out, size_t n);
 
 /* Index of the first NaN or infinity among n elements, or n if there is none. Runs at
  * memory speed over clean data. */
 size_t opt_dtype_first_nonfinite(enum opt_dtype dtype, const void *values, size_t n);
+
+/* The largest finite value. */
+double opt_dtype_largest(enum opt_dtype dtype);
+
+/* For sentences about a value that came as infinity: " as fp16, which ends at 65504",
+ * written to out, and that; nothing of fp32. */
+enum { OPT_DTYPE_ENDS_MAX = 48 };
+const char *opt_dtype_ends(enum opt_dtype dtype, char out[OPT_DTYPE_ENDS_MAX]);
+
+/* How many of n floats are finite and beyond the dtype's largest value (by more than
+ * rounding takes away), and the index of the first of them, or n. At memory speed, too.
+ */
+size_t opt_dtype_count_beyond(enum opt_dtype dtype, const float *values, size_t n);
+size_t opt_dtype_first_beyond(enum opt_dtype dtype, const float *values, size_t n);
 
 #endif

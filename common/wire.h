@@ -314,6 +314,7 @@ struct opt_pull_reply {
     const uint64_t *places; /* of the segments, in a memory file; NULL: in data */
     const struct opt_segment *unchanged; /* asked for, but not in data; no rows */
     size_t unchanged_count;
+    uint64_t held; /* values in data that are the dtype's largest instead of more */
 };
 struct opt_push_pull_reply {
     bool has_push;

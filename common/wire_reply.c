@@ -162,7 +162,8 @@ static enum opt_status read_pull(const struct context *c,
                                    .dtype = (enum opt_dtype)from->dtype,
                                    .segment_count = from->n_segments,
                                    .last = from->last,
-                                   .epoch = from->epoch };
+                                   .epoch = from->epoch,
+                                   .held = from->held };
     bool placed = from->n_places > 0;
     status = opt_wire_segments_read(
         &(struct opt_wire_segments){ .what = "pull",
@@ -343,6 +344,7 @@ enum {
     PULL_LAST = 4,
     PULL_EPOCH = 5,
     PULL_UNCHANGED = 7,
+    PULL_HELD = 8,
     PUSH_PULL_PUSH = 1,
     PUSH_PULL_PULL = 2,
     STATISTICS_COUNTERS = 1
@@ -470,6 +472,7 @@ static void write_pull(struct opt_writer *writer, const void *what)
         opt_write_fields(writer, &places.base);
     }
     opt_write_segments(writer, PULL_UNCHANGED, pull->unchanged, pull->unchanged_count);
+    opt_write_number(writer, PULL_HELD, pull->held);
 }
 
 static void write_push_pull(struct opt_writer *writer, const void *what)

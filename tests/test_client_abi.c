@@ -66,6 +66,7 @@ static const struct {
     FIELD(result, shards_applied, 48),
     FIELD(result, shards, 56),
     FIELD(result, detail, 64),
+    FIELD(result, held, 72),
     SIZE(push_options, 64),
     FIELD(push_options, samples, 0),
     FIELD(push_options, form, 8),

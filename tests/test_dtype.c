@@ -75,12 +75,9 @@ static void check_rounding(float value, uint16_t half, int bits)
 {
     double got = by_definition(half, bits), distance = fabs((double)value - got);
 
-    if (isinf(got)) {
-        /* As if the next exponent existed. */
-        double largest = by_definition(bits == 8 ? 0x7f7f : 0x7bff, bits);
-        double next = by_definition(bits == 8 ? 0x7f7e : 0x7bfe, bits);
-        cr_assert_geq(fabs((double)value), largest + (largest - next) / 2, "%g",
-                      (double)value);
+    double largest = by_definition(bits == 8 ? 0x7f7f : 0x7bff, bits);
+    if (fabs((double)value) > largest) {
+        cr_assert_eq(got, copysign(largest, (double)value), "%.9g", (double)value);
         return;
     }
     for (int step = -1; step <= 1; step += 2) {
@@ -128,22 +125,59 @@ Test(dtype, narrows_to_the_nearest_and_then_to_the_even)
     each_isa(narrowing);
 }
 
-Test(dtype, narrows_overflow_to_infinity_and_nan_to_nan)
+static void leaving_the_range(void)
 {
     const uint32_t nan_bits = 0x7f800001u; /* its payload is in the dropped bits */
-    float values[4] = { 65519.0f, 65520.0f, -3e38f, 0 };
-    uint16_t half[4];
+    float values[] = { 65519.0f, 65520.0f, -3e38f, 0, INFINITY, -INFINITY };
+    enum { COUNT = sizeof values / sizeof values[0] };
+    uint16_t half[COUNT];
 
     memcpy(&values[3], &nan_bits, sizeof nan_bits);
-    opt_dtype_narrow(OPT_FP16, values, half, 4);
+    opt_dtype_narrow(OPT_FP16, values, half, COUNT);
     cr_assert_eq(half[0], 0x7bff);
-    cr_assert_eq(half[1], 0x7c00);
-    cr_assert_eq(half[2], 0xfc00);
+    cr_assert_eq(half[1], 0x7bff);
+    cr_assert_eq(half[2], 0xfbff);
     cr_assert(isnan(by_definition(half[3], 5)));
+    cr_assert_eq(half[4], 0x7c00);
+    cr_assert_eq(half[5], 0xfc00);
+    cr_assert_eq(opt_dtype_count_beyond(OPT_FP16, values, COUNT), 2);
+    cr_assert_eq(opt_dtype_first_beyond(OPT_FP16, values, COUNT), 1);
+    cr_assert_eq(opt_dtype_count_beyond(OPT_FP32, values, COUNT), 0);
     values[1] = 3.4e38f;
-    opt_dtype_narrow(OPT_BF16, values, half, 4);
-    cr_assert_eq(half[1], 0x7f80);
+    values[2] = -0x1.fefffep127f; /* the last that is rounded down */
+    opt_dtype_narrow(OPT_BF16, values, half, COUNT);
+    cr_assert_eq(half[1], 0x7f7f);
+    cr_assert_eq(half[2], 0xff7f);
     cr_assert(isnan(by_definition(half[3], 8)));
+    cr_assert_eq(half[4], 0x7f80);
+    cr_assert_eq(half[5], 0xff80);
+    cr_assert_eq(opt_dtype_count_beyond(OPT_BF16, values, COUNT), 1);
+    cr_assert_eq(opt_dtype_largest(OPT_BF16), by_definition(0x7f7f, 8));
+    cr_assert_eq(opt_dtype_largest(OPT_FP16), by_definition(0x7bff, 5));
+}
+
+Test(dtype, narrows_to_the_largest_what_is_finite_and_to_infinity_what_is_not)
+{
+    each_isa(leaving_the_range);
+}
+
+static void finding_the_first(void)
+{
+    enum { N = 9000 };
+    static float values[N];
+    for (size_t at = 0; at < N; at += 611) {
+        memset(values, 0, sizeof values);
+        cr_assert_eq(opt_dtype_first_beyond(OPT_FP16, values, N), N);
+        values[at] = -66000;
+        values[N - 1] = 1e30f;
+        cr_assert_eq(opt_dtype_first_beyond(OPT_FP16, values, N), at);
+        cr_assert_eq(opt_dtype_count_beyond(OPT_FP16, values, N), 2);
+    }
+}
+
+Test(dtype, finds_what_is_beyond_wherever_it_is)
+{
+    each_isa(finding_the_first);
 }
 
 static void scanning(void)

@@ -235,7 +235,7 @@ static bool same_pull_reply(const struct opt_pull_reply *a,
                             const struct opt_pull_reply *b)
 {
     return a->step == b->step && a->dtype == b->dtype && a->last == b->last &&
-           a->epoch == b->epoch &&
+           a->epoch == b->epoch && a->held == b->held &&
            same_segments(a->segments, a->segment_count, b->segments,
                          b->segment_count) &&
            same_segments(a->unchanged, a->unchanged_count, b->unchanged,

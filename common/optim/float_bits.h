@@ -1,7 +1,8 @@
 /* float_bits — fp32, bf16 and fp16 as integers.
  *
- * Written with selects instead of branches, so that loops around these functions
- * vectorise on every instruction set. Any thread.
+ * A finite value stays finite on its way to 16 bits: one beyond their range is held at
+ * the largest that they have. Written with selects instead of branches, so that loops
+ * around these functions vectorise on every instruction set. Any thread.
  */
 #ifndef OPTIMD_COMMON_OPTIM_FLOAT_BITS_H
 #define OPTIMD_COMMON_OPTIM_FLOAT_BITS_H
@@ -23,6 +24,18 @@ static inline float float_from_bits(uint32_t bits)
     return value;
 }
 
+/* Bits of fp32's infinity, and of the least values that rounding to the nearest would
+ * make infinite: half a place above the largest of bf16 and of fp16 (65520). */
+#define FLOAT_INFINITY 0x7f800000u
+#define BF16_BEYOND 0x7f7f8000u
+#define FP16_BEYOND 0x477ff000u
+
+/* Whether a value is finite, and from these bits on. */
+static inline uint32_t float_is_beyond(float value, uint32_t beyond)
+{
+    return (float_to_bits(value) & 0x7fffffffu) - beyond < FLOAT_INFINITY - beyond;
+}
+
 static inline float bf16_to_float(uint16_t half)
 {
     return float_from_bits((uint32_t)half << 16);
@@ -35,7 +48,9 @@ static inline uint16_t bf16_from_float(float value)
     uint32_t bits = float_to_bits(value);
     uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
     uint32_t nan = bits | 0x400000u;
-    return (uint16_t)(((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded) >> 16);
+    uint32_t held = (bits & 0x80000000u) | 0x7f7f0000u;
+    rounded = float_is_beyond(value, BF16_BEYOND) ? held : rounded;
+    return (uint16_t)(((bits & 0x7fffffffu) > FLOAT_INFINITY ? nan : rounded) >> 16);
 }
 
 /* The exponent's bias differs by 112. Infinity and NaN need it twice; a subnormal is
@@ -51,7 +66,7 @@ static inline float fp16_to_float(uint16_t half)
 }
 
 /* Below 2^-14 adding one half lets the processor round at the last place of a
- * subnormal; above, nearest even by carry, which also makes 65520 and more infinite. */
+ * subnormal; above, nearest even by carry, up to the largest. */
 static inline uint16_t fp16_from_float(float value)
 {
     uint32_t bits = float_to_bits(value);
@@ -62,8 +77,9 @@ static inline uint16_t fp16_from_float(float value)
         float_to_bits(float_from_bits(magnitude) + 0.5f) - float_to_bits(0.5f);
     uint32_t nan = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
     uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
-    half = magnitude >= 0x47800000u ? 0x7c00u : half;
-    half = magnitude > 0x7f800000u ? nan : half;
+    half = magnitude >= FP16_BEYOND ? 0x7bffu : half;
+    half = magnitude == FLOAT_INFINITY ? 0x7c00u : half;
+    half = magnitude > FLOAT_INFINITY ? nan : half;
     return (uint16_t)(half | (bits >> 16 & 0x8000u));
 }
 

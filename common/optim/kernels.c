@@ -346,6 +346,28 @@ static bool all_finite(enum opt_dtype dtype, const void *values, size_t n)
     }
 }
 
+OPT_INLINE size_t count_from(uint32_t beyond, const float *values, size_t n)
+{
+    size_t count = 0;
+#pragma omp simd reduction(+ : count)
+    for (size_t i = 0; i < n; i++) {
+        count += float_is_beyond(values[i], beyond);
+    }
+    return count;
+}
+
+static size_t count_beyond(enum opt_dtype dtype, const float *values, size_t n)
+{
+    switch (dtype) {
+    case OPT_BF16:
+        return count_from(BF16_BEYOND, values, n);
+    case OPT_FP16:
+        return count_from(FP16_BEYOND, values, n);
+    default:
+        return 0;
+    }
+}
+
 #define DECLARE(name, NAME, slots, goal)                                               \
     void OPT_OF_ISA(opt_loop_##name)(const struct opt_slice *s);
 #define ENTRY(name, NAME, slots, goal)                                                 \
@@ -365,4 +387,5 @@ const struct opt_kernels OPT_OF_ISA(opt_kernels) = {
     .widen = widen,
     .narrow = narrow,
     .all_finite = all_finite,
+    .count_beyond = count_beyond,
 };

@@ -85,6 +85,8 @@ struct opt_kernels {
     void (*widen)(enum opt_dtype dtype, const void *values, float *out, size_t n);
     void (*narrow)(enum opt_dtype dtype, const float *values, void *out, size_t n);
     bool (*all_finite)(enum opt_dtype dtype, const void *values, size_t n);
+    /* How many are finite, and beyond what the dtype has. */
+    size_t (*count_beyond)(enum opt_dtype dtype, const float *values, size_t n);
 };
 
 /* The table of the current instruction set. */

@@ -368,10 +368,12 @@ static enum opt_status check_finite(struct push *push, const struct letter *lett
     uint32_t tensor;
     uint64_t element;
     segments_locate(segments, count, letter->nonfinite, &tensor, &element);
+    char as[OPT_DTYPE_ENDS_MAX];
     return opt_fail_as(error, OPT_INVALID_ARGUMENT, OPT_DETAIL_NOT_FINITE,
                        "the gradient of tensor \"%s\" is not finite at element %" PRIu64
-                       "; model \"%s\" rejects such pushes",
-                       model->tensors[tensor].name, element, model->name);
+                       "%s; model \"%s\" rejects such pushes",
+                       model->tensors[tensor].name, element,
+                       opt_dtype_ends(push->head.dtype, as), model->name);
 }
 
 enum opt_status push_whole(const struct push *push, struct opt_error *error)

@@ -41,11 +41,13 @@ static enum opt_status check(const struct model *model, struct letter *letter,
     if (index < count) {
         uint32_t tensor;
         uint64_t element;
+        char as[OPT_DTYPE_ENDS_MAX];
         segments_locate(segments, assign->segment_count, index, &tensor, &element);
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "the weights of tensor \"%s\" are not finite at element "
-                        "%" PRIu64,
-                        model->tensors[tensor].name, element);
+                        "%" PRIu64 "%s",
+                        model->tensors[tensor].name, element,
+                        opt_dtype_ends(assign->dtype, as));
     }
     *out = segments;
     return OPT_OK;

@@ -18,6 +18,7 @@ static const char *const names[] = {
     [COUNTER_DATA_MOVED] = "data_bytes_moved",
     [COUNTER_DATA_SHARED] = "data_bytes_shared",
     [COUNTER_DATA_NARROWED] = "data_bytes_narrowed",
+    [COUNTER_VALUES_HELD] = "values_held",
     [COUNTER_RECEIVE_NS] = "receive_ns",
     [COUNTER_SEND_NS] = "send_ns",
     [COUNTER_INFLIGHT] = "inflight_bytes",

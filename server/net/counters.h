@@ -24,6 +24,7 @@ enum counter {
     COUNTER_DATA_MOVED,     /* bytes of received data copied in user space */
     COUNTER_DATA_SHARED,    /* bytes taken and given by place, in shared memory */
     COUNTER_DATA_NARROWED,  /* bytes of sent data converted to a 16-bit type */
+    COUNTER_VALUES_HELD,    /* of these, values beyond that type */
     COUNTER_RECEIVE_NS,     /* from headers to the ends of their frames */
     COUNTER_SEND_NS,        /* from the engine's answers to their last bytes written */
     COUNTER_INFLIGHT,       /* bytes of requests held now, beyond those reserved */

@@ -320,7 +320,8 @@ enum outcome {
     FRAME_NO_MEMORY
 };
 
-static enum outcome narrow(struct batch *batch, const struct cut *cut)
+/* The values of the cut in 16 bits; *held of them are beyond these. */
+static enum outcome narrow(struct batch *batch, const struct cut *cut, uint64_t *held)
 {
     enum opt_dtype dtype = cut->letter->dtype;
     size_t size = (size_t)cut->elements * opt_dtype_size(dtype);
@@ -335,14 +336,20 @@ static enum outcome narrow(struct batch *batch, const struct cut *cut)
     }
     uint8_t *out = batch->narrowed;
     for (size_t i = cut->first; i < cut->end; i++) {
-        uint64_t count = 0;
-        const float *values = cut_values(cut, i, &count);
-        if (count > 0) {
-            opt_dtype_narrow(dtype, values, out, (size_t)count);
-            out += (size_t)count * opt_dtype_size(dtype);
+        uint64_t left = 0;
+        const float *values = cut_values(cut, i, &left);
+        /* As much at once as stays in the cache in between. */
+        for (size_t count; left > 0; values += count, left -= count) {
+            count = left < OPT_BLOCK ? (size_t)left : OPT_BLOCK;
+            opt_dtype_narrow(dtype, values, out, count);
+            *held += opt_dtype_count_beyond(dtype, values, count);
+            out += count * opt_dtype_size(dtype);
         }
     }
     counter_add(COUNTER_DATA_NARROWED, size);
+    if (*held > 0) {
+        counter_add(COUNTER_VALUES_HELD, *held);
+    }
     return FRAME_ADDED;
 }
 
@@ -418,25 +425,28 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
     }
     reply.has_checksum = letter->request.has_checksum && !cut.placed;
     reply.checksum = UINT64_MAX;
+    bool narrows = letter->dtype != OPT_FP32 && cut.elements > 0;
+    pull->held = narrows ? cut.elements : 0;
     size_t size = 0;
     if (pack_head(batch, &reply, &size) == 0) {
         *needed = size + OPT_FRAME_BEGIN_MAX;
         return FRAME_DOES_NOT_FIT;
     }
+    pull->held = 0;
     if (!batch_reserve(batch, cut.end - cut.first + 1)) {
         return FRAME_NO_MEMORY;
     }
-    if (letter->dtype != OPT_FP32 && cut.elements > 0) {
-        enum outcome outcome = narrow(batch, &cut);
+    if (narrows) {
+        enum outcome outcome = narrow(batch, &cut, &pull->held);
         if (outcome != FRAME_ADDED) {
             return outcome;
         }
     }
-    if (reply.has_checksum) {
-        if (!checksum(conn->loop, batch, &cut, &reply.checksum)) {
-            return FRAME_NO_MEMORY;
-        }
-        pack_head(batch, &reply, &size);
+    if (reply.has_checksum && !checksum(conn->loop, batch, &cut, &reply.checksum)) {
+        return FRAME_NO_MEMORY;
+    }
+    if (narrows || reply.has_checksum) {
+        pack_head(batch, &reply, &size); /* now that it is known what to say */
     }
     size_t data_size =
         cut.placed ? 0 : (size_t)cut.elements * opt_dtype_size(letter->dtype);
