@@ -24,6 +24,7 @@
 #include "server/net/loop.h"
 #include "server/notify.h"
 #include "server/patience.h"
+#include "server/port_file.h"
 #include "server/settings.h"
 #include "server/signals.h"
 
@@ -44,6 +45,7 @@ struct daemon {
     size_t listening; /* of them */
     struct engine *engine;
     struct loops *loops;
+    struct port_file port_file;
 };
 
 static int complain(int code, const struct opt_error *error)
@@ -157,26 +159,6 @@ static enum opt_status start_loops(struct daemon *daemon, size_t connections,
                        error);
 }
 
-/* Whoever sees the file can connect, and sees it whole. */
-static enum opt_status write_port(const char *path, unsigned port,
-                                  struct opt_error *error)
-{
-    char temporary[SETTING_TEXT + 8];
-    snprintf(temporary, sizeof(temporary), "%s.new", path);
-    FILE *file = fopen(temporary, "we");
-    if (file != NULL) {
-        bool written = fprintf(file, "%u\n", port) > 0;
-        written = fclose(file) == 0 && written;
-        if (written && rename(temporary, path) == 0) {
-            return OPT_OK;
-        }
-    }
-    int code = errno;
-    unlink(temporary);
-    return opt_fail(error, OPT_UNAVAILABLE, "cannot write port file %s: %s", path,
-                    strerror(code));
-}
-
 static void announce(const struct daemon *daemon, size_t connections)
 {
     const struct settings *settings = daemon->settings;
@@ -253,7 +235,8 @@ static enum opt_status start(struct daemon *daemon, size_t *connections,
             listener_start(&daemon->listeners[i], &daemon->uv, daemon->loops, error);
     }
     if (status == OPT_OK && settings->port_file[0] != '\0') {
-        status = write_port(settings->port_file, port_of(daemon), error);
+        status = port_file_write(&daemon->port_file, settings->port_file,
+                                 port_of(daemon), error);
     }
     return status;
 }
@@ -280,9 +263,7 @@ static int serve(const struct settings *settings, struct opt_error *error)
     uv_run(&daemon.uv, UV_RUN_DEFAULT);
     opt_log(OPT_LOG_INFO, "stopping", "signal=%d", daemon.signal);
     notify_manager("STOPPING=1");
-    if (settings->port_file[0] != '\0') {
-        unlink(settings->port_file);
-    }
+    port_file_remove(&daemon.port_file);
     stop(&daemon);
     opt_log(OPT_LOG_INFO, "stopped", "signal=%d", daemon.signal);
     return EX_OK;

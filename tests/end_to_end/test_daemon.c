@@ -245,6 +245,74 @@ Test(daemon, announces_its_port_and_stops_when_asked)
     daemon_remove(&daemon);
 }
 
+/* A file of the daemon's folder with some words of somebody else's. */
+static void leave_words(const struct daemon_process *daemon, const char *name,
+                        char path[DAEMON_PATH + 16])
+{
+    snprintf(path, DAEMON_PATH + 16, "%s/%s", daemon->directory, name);
+    FILE *file = fopen(path, "w");
+    cr_assert_not_null(file);
+    fputs("words", file);
+    fclose(file);
+}
+
+static void expect_words_in(const char *path)
+{
+    char text[16] = "";
+    FILE *file = fopen(path, "r");
+    cr_assert_not_null(file, "%s is gone", path);
+    cr_expect_not_null(fgets(text, sizeof(text), file));
+    cr_expect_str_eq(text, "words", "%s was written to", path);
+    fclose(file);
+    unlink(path);
+}
+
+Test(daemon, leaves_the_port_file_of_another_one)
+{
+    struct daemon_process daemon;
+    char other[DAEMON_PATH + 16], port_file[DAEMON_PATH + 16];
+    daemon_start(&daemon, NULL);
+    leave_words(&daemon, "other", other);
+    snprintf(port_file, sizeof(port_file), "%s/port", daemon.directory);
+    cr_assert_eq(rename(other, port_file), 0);
+    daemon_signal(&daemon, SIGTERM);
+    cr_expect_eq(daemon_wait(&daemon, WAIT_MS), 0);
+    expect_words_in(port_file);
+    daemon_remove(&daemon);
+}
+
+/* Whoever may write beside the port file could else have any file overwritten. */
+Test(daemon, writes_its_port_through_no_link)
+{
+    struct daemon_process first, second = { 0 }, third = { 0 };
+    char words[DAEMON_PATH + 16], name[DAEMON_PATH + 16], link[DAEMON_PATH + 24],
+        log[DAEMON_PATH + 16];
+    daemon_start(&first, NULL);
+    leave_words(&first, "words", words);
+    snprintf(name, sizeof(name), "%s/second", first.directory);
+    snprintf(link, sizeof(link), "%s.new", name);
+    cr_assert_eq(symlink(words, link), 0);
+    const char *const options[] = { "--listen", "127.0.0.1:0", "--port-file", name,
+                                    NULL };
+    snprintf(second.directory, sizeof(second.directory), "/tmp/optimd-test-XXXXXX");
+    cr_assert_not_null(mkdtemp(second.directory));
+    leave_words(&second, "log", log); /* is there when it is looked at */
+    daemon_spawn(&second, options);
+    cr_expect(daemon_logged(&second, " started ", WAIT_MS));
+    cr_expect_eq(access(name, R_OK), 0);
+    daemon_stop(&second);
+    cr_expect_neq(access(name, F_OK), 0);
+
+    cr_assert_eq(rename(link, name), 0);
+    daemon_spawn(&third, options);
+    cr_expect_eq(daemon_wait(&third, WAIT_MS), EX_UNAVAILABLE);
+    cr_expect(daemon_logged(&third, "not a plain file", 0));
+    daemon_remove(&third);
+    unlink(name);
+    expect_words_in(words);
+    daemon_stop(&first);
+}
+
 Test(daemon, stops_on_interrupt)
 {
     struct daemon_process daemon;
