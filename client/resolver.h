@@ -25,8 +25,8 @@ struct route {
 void routes_free(struct route *routes);
 
 /* Begin. wake, an eventfd, is written to once the answer is there (perhaps before this
- * returns); it is borrowed until lookup_take gives an answer or lookup_abandon is called.
- * OPT_UNAVAILABLE with a sentence if no thread can be had. */
+ * returns); it is borrowed until lookup_take gives an answer or lookup_abandon is
+ * called. OPT_UNAVAILABLE with a sentence if no thread can be had. */
 enum opt_status lookup_start(const struct address *address, int wake,
                              struct lookup **out, struct opt_error *error);
 

@@ -1,4 +1,5 @@
-/* tables — the registry of rules, options and terms as the tables of docs/optimizers.md and the manual.
+/* tables — the registry of rules, options and terms as the tables of docs/optimizers.md
+ * and the manual.
  *
  *     tables [--check] FILE...
  *
@@ -109,10 +110,11 @@ static void md_terms(FILE *out)
         choices(&terms[i], text);
         fprintf(out, "%s%s| %s |\n", text, text[0] != '\0' ? " " : "", terms[i].does);
     }
-    fputs("| `tensors(\"PATTERN\", weight_decay, lr_scale, layerwise=none, missing=ok)` "
-          "| | other values for some tensors; the first match wins; a pattern that "
-          "matches nothing is refused unless it says `missing=ok` |\n",
-          out);
+    fputs(
+        "| `tensors(\"PATTERN\", weight_decay, lr_scale, layerwise=none, missing=ok)` "
+        "| | other values for some tensors; the first match wins; a pattern that "
+        "matches nothing is refused unless it says `missing=ok` |\n",
+        out);
 }
 
 static void md_profiles(FILE *out)

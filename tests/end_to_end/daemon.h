@@ -30,8 +30,8 @@ struct daemon_process {
  * connections. Fails the test if it does not within DAEMON_WAIT_MS. */
 void daemon_start(struct daemon_process *daemon, const char *const *options);
 
-/* Call this in the daemons that are started from now on, before they become one: limits,
- * descriptors. NULL: nothing. */
+/* Call this in the daemons that are started from now on, before they become one:
+ * limits, descriptors. NULL: nothing. */
 void daemon_prepare(void (*prepare)(void));
 
 /* The path of the Unix socket of the daemon that was started with that port, if tests
