@@ -6,7 +6,7 @@
  * So a whole network of daemon and workers does the same in every run, hours pass at
  * once, and a test decides what happens in which order.
  *
- * The Makefile links the functions named __wrap_... in place of the system's, and
+ * The build links the functions named __wrap_... in place of the system's, and
  * libuv's own names are defined here (threads in world.c, loops in uv_loops.c).
  *
  * The test's own thread is a fiber too: whatever waits in it lets the others run, and

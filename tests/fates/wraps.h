@@ -1,6 +1,6 @@
 /* wraps — functions of the system (and one of the daemon) that the linker replaces: to
  * whoever calls NAME it gives __wrap_NAME, and __real_NAME is the one replaced. The
- * list is FATES_WRAPS in the Makefile.
+ * list is FATES_WRAPS in mk/files.mk.
  */
 #ifndef OPTIMD_TESTS_FATES_WRAPS_H
 #define OPTIMD_TESTS_FATES_WRAPS_H
