@@ -172,8 +172,8 @@ Test(rules, every_kernel_does_what_its_plain_twin_does)
 
 /* The smallest gradients that an optimizer takes like any other. Without eps the
  * direction of what has no square in fp32 is 0 and not 1 (see stay_finite_without_eps),
- * a quotient of subnormals has few digits, a trust ratio must be a float, and of a share
- * that has become 0 there is no sign. */
+ * a quotient of subnormals has few digits, a trust ratio must be a float, and of a
+ * share that has become 0 there is no sign. */
 static float least_gradient(const char *expression, const struct opt_spec *spec)
 {
     if (strcmp(expression, "adamax") == 0) {
