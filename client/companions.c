@@ -22,7 +22,7 @@ enum optclient_status optclient_barrier(struct optclient_model *model,
     }
     call_init(&call, client, model, OPT_MESSAGE_BARRIER, timeout_ms);
     session_lock(client);
-    call.request.body.barrier.sequence = ++model->last_barrier;
+    call.request.body.barrier.sequence = ++client->last_barrier;
     session_unlock(client);
     status = entry_run(&call);
     if (status == OPTCLIENT_OK && result != NULL) {
