@@ -38,9 +38,17 @@ void fate_answer(struct fate *fate, enum opt_fate settled)
     fate->settled = settled;
 }
 
+bool fate_is_untold(const struct fate *fate, const struct opt_error_reply *reply)
+{
+    return reply->fate == OPT_FATE_UNKNOWN && fate->by_shards && fate_is_open(fate);
+}
+
 void fate_refuse(struct fate *fate, const struct opt_error_reply *reply)
 {
     fate->detail = reply->detail;
+    if (fate_is_untold(fate, reply)) {
+        return;
+    }
     if (reply->fate == OPT_FATE_UNKNOWN || reply->fate == OPT_FATE_NOT_TAKEN) {
         fate->sent = FATE_NOTHING;
         return;

@@ -19,13 +19,14 @@
  *                              v
  *     settled: APPLIED DUPLICATE DROPPED SKIPPED | REFUSED | IN_PART | NOT_KNOWN
  *
- *   what is known                     told if it ends with an error   sent again under
- *   settled                           that                            REFUSED: a new
- *                                                                     number; else
- * never sent, left: none WHOLE            REFUSED: nothing was applied    the same
- * number PARTLY, and the model's rounds    NOT_KNOWN                       the same
- * number are applied shard by shard one of them WHOLE                 NOT_KNOWN the
- * same number
+ *   what is known                              ends with an error as   sent again as
+ *   -----------------------------------------  ----------------------  -------------
+ *   settled REFUSED                            that                    a new number
+ *   settled in any other way                   that                    it is not
+ *   no copy WHOLE, rounds not by shards        REFUSED                 the same
+ *   nothing of a copy sent                     REFUSED                 the same
+ *   part of one, rounds applied by shards      NOT_KNOWN               the same
+ *   one of them WHOLE                          NOT_KNOWN               the same
  *
  * A number is given up in two cases only: the daemon has settled it as REFUSED, or it
  * has been asked on a new connection and has nothing of it (fate_absent). Used under
@@ -66,6 +67,10 @@ void fate_cut(struct fate *fate);
 
 /* The daemon has answered the push. */
 void fate_answer(struct fate *fate, enum opt_fate settled);
+/* Whether an error leaves open what became of it: a later frame was refused by who does
+ * not know the earlier ones, whose shards may have been applied. The daemon ends the
+ * connection, and is to be asked on the next. */
+bool fate_is_untold(const struct fate *fate, const struct opt_error_reply *reply);
 /* The daemon has answered it with an error. */
 void fate_refuse(struct fate *fate, const struct opt_error_reply *reply);
 /* Asked about it on a new connection, the daemon says that it was settled, */

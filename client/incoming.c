@@ -195,6 +195,10 @@ static void on_error(struct optclient *client, struct optclient_call *call,
 {
     enum opt_message message = call->request.message;
     enum opt_status status = reply->status;
+    if (call_pushes(call) && fate_is_untold(&call->fate, reply)) {
+        session_break(client, "part of a push was refused: %s", reply->text);
+        return;
+    }
     call->placed = false;
     if (status == OPT_FAILED_PRECONDITION) {
         /* Is it this call, or has another process taken this worker's name? Only in the
