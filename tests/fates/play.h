@@ -1,11 +1,10 @@
 /* play — one order of events around one push, played with the real daemon and the real
  * library, and judged.
  *
- * Two workers, A and B, train one model. A pushes (the push under test); its copies
- * wait on their way, and each event says what happens next. When all events have
+ * Two workers, A and B, train one model (cast.h). A pushes (the push under test); its
+ * copies wait on their way, and each event says what happens next. When all events have
  * happened everything passes again, B pushes as long as A waits, and whoever is alive
- * pushes once more. Each push has elements of its own, one in each shard, so the
- * weights tell how often it counts.
+ * pushes once more. Then everything that was told is judged (judge.h).
  */
 #ifndef OPTIMD_TESTS_FATES_PLAY_H
 #define OPTIMD_TESTS_FATES_PLAY_H
@@ -19,13 +18,17 @@ enum event {
     COPY_HALF,    /* half of its bytes do */
     COPY_DAMAGED, /* it arrives with a bit flipped */
     COPY_REFUSED, /* it arrives where there is no memory for it */
-    CUT,          /* A's connection breaks; A is back with the next copy at once */
-    DEADLINE,     /* the push's time is over */
-    CANCELLED,    /* A closes the model, and opens it again */
-    TAKEN_OVER,   /* another process takes A's name */
-    RESTARTED,    /* A is killed, and started again under its name */
-    LEASE_LOST,   /* nothing of A passes for longer than its lease and the grace */
-    ROUND,        /* B pushes */
+    NO_ROOM,  /* it arrives where requests in flight have no room, and waits too long */
+    CUT,      /* A's connection breaks; A is back with the next copy at once */
+    DEADLINE, /* the push's time is over */
+    CANCELLED,  /* A closes the model, and opens it again */
+    TAKEN_OVER, /* another process takes A's name */
+    RESTARTED,  /* A is killed, and started again under its name */
+    LEASE_LOST, /* nothing of A passes for longer than its lease and the grace */
+    FULL,       /* A's connection breaks while the daemon takes no others */
+    ROUND,      /* B pushes; if half of its push is there, the rest comes */
+    HALF_OF_B,  /* B pushes, and half of the bytes arrive for now */
+    STOPPED,    /* the daemon stops, and does not come back */
     EVENTS
 };
 
@@ -43,6 +46,7 @@ struct order {
     enum event events[EVENTS_MOST];
     size_t count;
     bool pulls;      /* the push under test is a push_pull */
+    bool blocks;     /* a thread of A's waits for it in the library */
     uint64_t chunks; /* not 0: reads get pieces whose sizes follow from it */
 };
 

@@ -1,90 +1,35 @@
-/* sockets — see sockets.h. */
+/* sockets — see sockets.h: flows of bytes, and what tests do to them. */
 #define _GNU_SOURCE
 #include "tests/fates/sockets.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <linux/sockios.h>
-#include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "tests/fates/descriptors.h"
 #include "tests/fates/frames.h"
 #include "tests/fates/world.h"
 #include "tests/fates/wraps.h"
 
-enum {
-    FIRST = 100000, /* above all that the system gives */
-    DESCRIPTORS = 512,
-    WATCHED = 4,
-    FILES = 8,
-    CHUNK_MOST = 97
-};
+enum { CHUNK_MOST = 97 };
 
-enum kind { FREE, SOCKET, EPOLL, TIMER, EVENT };
+struct net net;
 
-/* Bytes to one end of a connection. */
-struct flow {
-    uint8_t *bytes;
-    size_t capacity;
-    size_t sent;    /* by the other end */
-    size_t through; /* of these, have arrived */
-    size_t read;
-    bool finished; /* the other end sends no more */
-    int files[FILES];
-    size_t file_at[FILES]; /* behind so many bytes */
-    size_t file_count;
-};
-
-struct descriptor {
-    enum kind kind;
-    int owner;      /* SOCKET: whose way this is, at both its ends */
-    bool is_dialer; /* SOCKET: the library's end */
-    struct descriptor *peer;
-    bool broken; /* the connection is */
-    struct flow in;
-    struct pollfd watched[WATCHED]; /* EPOLL */
-    size_t watched_count;
-    uint64_t due_ns; /* TIMER; UINT64_MAX: not set */
-    uint64_t count;  /* EVENT */
-};
-
-struct way {
-    bool holds_pushes;
-    bool isolated;
-};
-
-static struct {
-    struct descriptor table[DESCRIPTORS];
-    struct way ways[SOCKETS_OWNERS];
-    bool is_unix;
-    uint64_t chunk;
-    sockets_accept accept;
-    void *context;
-} net;
-
-static struct descriptor *descriptor(int fd)
+struct descriptor *descriptor(int fd)
 {
     return fd >= FIRST && fd < FIRST + DESCRIPTORS && net.table[fd - FIRST].kind != FREE
                ? &net.table[fd - FIRST]
                : NULL;
 }
 
-static int number_of(const struct descriptor *one)
+int descriptor_number(const struct descriptor *one)
 {
     return FIRST + (int)(one - net.table);
 }
 
-static struct descriptor *descriptor_new(enum kind kind)
+struct descriptor *descriptor_new(enum kind kind)
 {
     for (size_t i = 0; i < DESCRIPTORS; i++) {
         if (net.table[i].kind == FREE) {
@@ -109,6 +54,11 @@ static struct way *way_of(const struct descriptor *end)
 {
     static struct way free_way;
     return end->owner >= 0 ? &net.ways[end->owner] : &free_way;
+}
+
+bool descriptor_is_isolated(const struct descriptor *end)
+{
+    return way_of(end)->isolated;
 }
 
 /* Let arrive at an end what may. */
@@ -171,7 +121,7 @@ static bool has_finished(const struct descriptor *end)
     return end->in.finished && end->in.through == end->in.sent;
 }
 
-static ssize_t read_some(struct descriptor *end, void *base, size_t size)
+ssize_t descriptor_read(struct descriptor *end, void *base, size_t size)
 {
     struct flow *flow = &end->in;
     size_t here = flow->through - flow->read;
@@ -198,7 +148,7 @@ static ssize_t read_some(struct descriptor *end, void *base, size_t size)
 
 ssize_t socket_read(int fd, void *base, size_t size)
 {
-    return read_some(descriptor(fd), base, size);
+    return descriptor_read(descriptor(fd), base, size);
 }
 
 void socket_shut(int fd)
@@ -345,6 +295,14 @@ bool sockets_push_is_held(int owner)
     return end != NULL;
 }
 
+void sockets_trickle(int owner)
+{
+    for (struct descriptor *end = next_end(owner, net.table); end != NULL;
+         end = next_end(owner, end + 1)) {
+        end->in.through += is_held(end) && !net.ways[owner].isolated;
+    }
+}
+
 void sockets_let_through(int owner, bool half)
 {
     for (struct descriptor *end = next_end(owner, net.table); end != NULL;
@@ -384,276 +342,13 @@ void sockets_cut(int owner)
     }
 }
 
+bool sockets_are_isolated(int owner)
+{
+    return net.ways[owner].isolated;
+}
+
 void sockets_isolate(int owner, bool isolate)
 {
     net.ways[owner].isolated = isolate;
     advance_all(owner);
-}
-
-/* --------------------------------------------------------- system calls */
-
-struct polling {
-    struct pollfd *watched;
-    nfds_t count;
-};
-
-static bool poll_due(void *what)
-{
-    struct polling *polling = what;
-    bool due = false;
-    for (nfds_t i = 0; i < polling->count; i++) {
-        struct pollfd *one = &polling->watched[i];
-        one->revents = one->fd < 0               ? 0
-                       : socket_is_ours(one->fd) ? socket_events(one->fd, one->events)
-                                                 : POLLNVAL;
-        due = due || one->revents != 0;
-    }
-    return due;
-}
-
-int __wrap_poll(struct pollfd *watched, nfds_t count, int ms)
-{
-    if (count > 0 && watched[0].fd >= 0 && watched[0].fd < FIRST) {
-        return __real_poll(watched, count, ms);
-    }
-    struct polling polling = { watched, count };
-    uint64_t until =
-        ms < 0 ? UINT64_MAX : world_now() + (uint64_t)ms * UINT64_C(1000000);
-    world_wait(poll_due, &polling, until);
-    int due = 0;
-    for (nfds_t i = 0; i < count; i++) {
-        due += watched[i].revents != 0;
-    }
-    return due;
-}
-
-int __wrap_socket(int family, int type, int protocol)
-{
-    (void)family, (void)type, (void)protocol;
-    struct descriptor *end = descriptor_new(SOCKET);
-    if (end == NULL) {
-        return -1;
-    }
-    end->is_dialer = true;
-    return number_of(end);
-}
-
-int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size)
-{
-    (void)address, (void)size;
-    struct descriptor *end = descriptor(fd);
-    if (net.accept == NULL || way_of(end)->isolated) {
-        errno = ECONNREFUSED;
-        return -1;
-    }
-    struct descriptor *other = descriptor_new(SOCKET);
-    if (other == NULL) {
-        return -1;
-    }
-    other->owner = end->owner;
-    other->peer = end;
-    end->peer = other;
-    net.accept(net.context, number_of(other));
-    return 0;
-}
-
-int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *size)
-{
-    (void)fd, (void)level;
-    if (option == SO_ERROR) {
-        memset(value, 0, *size);
-        return 0;
-    }
-    errno = ENOPROTOOPT;
-    return -1;
-}
-
-int __wrap_setsockopt(int fd, int level, int option, const void *value, socklen_t size)
-{
-    (void)fd, (void)level, (void)option, (void)value, (void)size;
-    return 0;
-}
-
-int __wrap_getpeername(int fd, struct sockaddr *address, socklen_t *size)
-{
-    (void)fd;
-    if (net.is_unix) {
-        struct sockaddr_un path = { .sun_family = AF_UNIX };
-        memcpy(address, &path, *size < sizeof(path) ? *size : sizeof(path));
-    } else {
-        struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(7070) };
-        in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        memcpy(address, &in, sizeof(in));
-    }
-    return 0;
-}
-
-static void send_files(struct flow *flow, const struct msghdr *message)
-{
-    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part != NULL;
-         part = CMSG_NXTHDR((struct msghdr *)(uintptr_t)message, part)) {
-        size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count && flow->file_count < FILES; i++) {
-            int file;
-            memcpy(&file, CMSG_DATA(part) + i * sizeof(file), sizeof(file));
-            flow->file_at[flow->file_count] = flow->sent;
-            flow->files[flow->file_count++] = dup(file);
-        }
-    }
-}
-
-ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
-{
-    (void)flags;
-    struct descriptor *end = descriptor(fd);
-    if (message->msg_controllen > 0 && end->peer != NULL) {
-        send_files(&end->peer->in, message);
-    }
-    ssize_t sent = 0;
-    for (size_t i = 0; i < message->msg_iovlen; i++) {
-        ssize_t one =
-            socket_write(fd, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len);
-        if (one < 0) {
-            return -1;
-        }
-        sent += one;
-    }
-    return sent;
-}
-
-/* The files that stand where the next byte is. */
-static void take_files(struct flow *flow, struct msghdr *message, size_t room)
-{
-    int files[FILES];
-    size_t count = 0;
-    while (count < flow->file_count && flow->file_at[count] <= flow->read &&
-           CMSG_SPACE((count + 1) * sizeof(int)) <= room) {
-        files[count] = flow->files[count];
-        count++;
-    }
-    if (count == 0) {
-        return;
-    }
-    flow->file_count -= count;
-    memmove(flow->files, flow->files + count, flow->file_count * sizeof(int));
-    memmove(flow->file_at, flow->file_at + count, flow->file_count * sizeof(size_t));
-    message->msg_controllen = CMSG_SPACE(count * sizeof(int));
-    struct cmsghdr *rights = message->msg_control;
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(count * sizeof(int));
-    memcpy(CMSG_DATA(rights), files, count * sizeof(int));
-}
-
-ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
-{
-    (void)flags;
-    struct descriptor *end = descriptor(fd);
-    size_t room = message->msg_controllen;
-    message->msg_controllen = 0;
-    if (end->in.through > end->in.read) {
-        take_files(&end->in, message, room);
-    }
-    return read_some(end, message->msg_iov[0].iov_base, message->msg_iov[0].iov_len);
-}
-
-int __wrap_ioctl(int fd, unsigned long request, void *argument)
-{
-    const struct descriptor *end = descriptor(fd);
-    if (end == NULL || request != SIOCOUTQ) {
-        return __real_ioctl(fd, request, argument);
-    }
-    const struct flow *flow = end->peer != NULL ? &end->peer->in : NULL;
-    int pending = flow != NULL ? (int)(flow->sent - flow->through) : 0;
-    memcpy(argument, &pending, sizeof(pending));
-    return 0;
-}
-
-int __wrap_close(int fd)
-{
-    if (descriptor(fd) == NULL) {
-        return __real_close(fd);
-    }
-    socket_close(fd);
-    return 0;
-}
-
-int __wrap_epoll_create1(int flags)
-{
-    (void)flags;
-    struct descriptor *one = descriptor_new(EPOLL);
-    return one != NULL ? number_of(one) : -1;
-}
-
-int __wrap_epoll_ctl(int fd, int operation, int other, struct epoll_event *event)
-{
-    struct descriptor *one = descriptor(fd);
-    size_t place = 0;
-    while (place < one->watched_count && one->watched[place].fd != other) {
-        place++;
-    }
-    if (place == WATCHED || operation == EPOLL_CTL_DEL) {
-        abort(); /* the library does not do that */
-    }
-    one->watched[place] =
-        (struct pollfd){ .fd = other, .events = (short)event->events };
-    one->watched_count += place == one->watched_count;
-    return 0;
-}
-
-int __wrap_timerfd_create(int clock, int flags)
-{
-    (void)clock, (void)flags;
-    struct descriptor *one = descriptor_new(TIMER);
-    return one != NULL ? number_of(one) : -1;
-}
-
-int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *value,
-                           struct itimerspec *before)
-{
-    (void)flags, (void)before;
-    uint64_t ns = (uint64_t)value->it_value.tv_sec * 1000000000 +
-                  (uint64_t)value->it_value.tv_nsec;
-    descriptor(fd)->due_ns = ns == 0 ? UINT64_MAX : world_now() + ns;
-    return 0;
-}
-
-ssize_t __wrap_read(int fd, void *base, size_t size)
-{
-    struct descriptor *one = descriptor(fd);
-    if (one == NULL) {
-        return __real_read(fd, base, size);
-    }
-    if (one->due_ns > world_now()) {
-        errno = EAGAIN;
-        return -1;
-    }
-    one->due_ns = UINT64_MAX;
-    uint64_t times = 1;
-    memcpy(base, &times, sizeof(times));
-    return sizeof(times);
-}
-
-int __wrap_eventfd(unsigned value, int flags)
-{
-    (void)flags;
-    struct descriptor *one = descriptor_new(EVENT);
-    if (one == NULL) {
-        return -1;
-    }
-    one->count = value;
-    return number_of(one);
-}
-
-int __wrap_eventfd_read(int fd, eventfd_t *value)
-{
-    *value = descriptor(fd)->count;
-    descriptor(fd)->count = 0;
-    return 0;
-}
-
-int __wrap_eventfd_write(int fd, eventfd_t value)
-{
-    descriptor(fd)->count += value;
-    return 0;
 }

@@ -33,6 +33,8 @@ void sockets_hold_pushes(int owner, bool hold);
 bool sockets_push_is_held(int owner);
 /* Let this part of what is held back through: all of it, or half of its bytes. */
 void sockets_let_through(int owner, bool half);
+/* One byte more of it: the owner is slow, not dead. */
+void sockets_trickle(int owner);
 /* Flip a bit of the last byte of the first push that is held back whole, if it has
  * data. False: there is none. */
 bool sockets_damage(int owner);
@@ -40,6 +42,7 @@ bool sockets_damage(int owner);
 void sockets_cut(int owner);
 /* Nothing passes in either direction, nor can a connection be made. */
 void sockets_isolate(int owner, bool isolate);
+bool sockets_are_isolated(int owner);
 
 /* For uv_loops.c: as the system calls of these names. */
 bool socket_is_ours(int fd);

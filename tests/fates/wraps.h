@@ -1,4 +1,4 @@
-/* wraps — functions of the system (and one of the daemon) that the linker replaces: to
+/* wraps — functions of the system (and two of the daemon) that the linker replaces: to
  * whoever calls NAME it gives __wrap_NAME, and __real_NAME is the one replaced. The
  * list is FATES_WRAPS in mk/files.mk.
  */
@@ -17,10 +17,12 @@
 #include <unistd.h>
 
 #include "server/letter.h"
+#include "server/net/hold.h"
 
 #define WRAP(name) extern __typeof__(name) __wrap_##name, __real_##name
 
 WRAP(letter_data);
+WRAP(hold_admit);
 WRAP(clock_gettime);
 WRAP(getrandom);
 WRAP(read);
