@@ -111,7 +111,7 @@ struct optclient {
     struct optclient_usage usage;
     uint64_t last_id;
     uint64_t last_barrier; /* of any model: it may be opened again in this session */
-    uint64_t incarnation;        /* of the worker; 0: never let in */
+    uint64_t incarnation;  /* of the worker; 0: never let in */
     char lost[OPT_NAME_MAX + 1]; /* how the one before ended, as the daemon says */
 
     enum session_state state;
