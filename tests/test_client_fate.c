@@ -14,6 +14,7 @@ enum event {
     LAST_FRAME,
     CUT,
     NOT_TAKEN,
+    UNSAID, /* an error in a frame that is not the first: no fate stands in it */
     REFUSED,
     IN_PART,
     APPLIED,
@@ -51,6 +52,7 @@ static bool can(const struct run *run, enum event event)
     case LAST_FRAME:
         return !settled && run->truth.sent == FATE_PARTLY;
     case NOT_TAKEN:
+    case UNSAID:
     case REFUSED:
     case APPLIED:
         return !settled && under_way;
@@ -103,6 +105,13 @@ static void happen(struct run *run, enum event event)
         answer(run, OPT_FATE_NOT_TAKEN);
         truth->this_may_stand = false;
         truth->sent = FATE_NOTHING;
+        break;
+    case UNSAID:
+        answer(run, OPT_FATE_UNKNOWN);
+        if (!run->fate.by_shards) {
+            truth->this_may_stand = false;
+            truth->sent = FATE_NOTHING;
+        }
         break;
     case REFUSED:
         answer(run, OPT_FATE_REFUSED);
@@ -221,4 +230,16 @@ Test(client_fate, of_half_a_push_is_known_unless_shards_count_alone)
     cr_assert_eq(fate_tell(&run.fate), OPT_FATE_NOT_KNOWN);
     happen(&run, CUT);
     cr_assert_eq(fate_tell(&run.fate), OPT_FATE_NOT_KNOWN);
+}
+
+Test(client_fate, is_not_known_if_a_later_frame_is_refused_and_shards_count_alone)
+{
+    for (int by_shards = 0; by_shards <= 1; by_shards++) {
+        struct run run = { .fate = { .by_shards = by_shards != 0 } };
+        happen(&run, FIRST_FRAME);
+        happen(&run, LAST_FRAME);
+        happen(&run, UNSAID); /* no room, or another process has the name */
+        cr_assert_eq(fate_tell(&run.fate),
+                     by_shards ? OPT_FATE_NOT_KNOWN : OPT_FATE_REFUSED);
+    }
 }
