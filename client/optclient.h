@@ -499,8 +499,9 @@ OPTCLIENT_API int optclient_lost(struct optclient_model *model, char *name,
  * the client's that runs callbacks one after another, and may be NULL; it may start and
  * free calls but not wait for any. If it takes long, other callbacks wait, but neither
  * the connection nor its heartbeats. *out is written before on_done can run and must be
- * freed. An error here (OPTCLIENT_INVALID_ARGUMENT, OPTCLIENT_RESOURCE_EXHAUSTED) means
- * that there is no call. */
+ * freed. An error here (OPTCLIENT_INVALID_ARGUMENT, OPTCLIENT_RESOURCE_EXHAUSTED, or
+ * OPTCLIENT_ABORTED as optclient_weights says) means that there is no call, and that
+ * nothing was pushed. */
 typedef void (*optclient_on_done)(struct optclient_call *call, void *context);
 
 OPTCLIENT_API enum optclient_status optclient_push_start(

@@ -68,7 +68,7 @@ golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	$(BUILD)/golden $(or $(GOLDEN),--every-rule)
 
 .PHONY: soak
-soak: ## workers that are killed and cut off for SECONDS=120; SEED=N: what is random
+soak: ## workers that are killed, stopped, cut off, replaced: SECONDS=120; SEED=N: what is random
 	@deploy/deps build run test
 	@$(submake) $(DAEMON) $(SOAK_PROGRAM)
 	$(SOAK_PROGRAM) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))

@@ -6,20 +6,38 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 enum { WORKERS_MAX = 64 };
 
-/* Marks of a push beside the step at which it was applied. */
-static const uint64_t not_begun = 0;
-static const uint64_t begun = UINT64_MAX;
-static const uint64_t refused = UINT64_MAX - 1;
+/* The mark of a push: what was told of it in the highest byte, below that the step of
+ * one that was applied, or the number of parts that were. */
+enum told {
+    NOT_BEGUN,
+    BEGUN,
+    APPLIED,
+    DROPPED,
+    REFUSED,
+    IN_PART,
+    NOT_KNOWN,
+    NO_FATE /* as nobody may be told */
+};
+enum { TOLD_AT = 56 };
+
+static const char *const sentences[] = {
+    [NOT_BEGUN] = "was never begun",      [BEGUN] = "ended before it was told its fate",
+    [APPLIED] = "was told to be applied", [DROPPED] = "was told to be dropped",
+    [REFUSED] = "was told not applied",   [IN_PART] = "was told applied in part",
+    [NOT_KNOWN] = "was told not known",   [NO_FATE] = "was told no fate",
+};
 
 struct record { /* the shared memory */
     unsigned workers, pushes;
     atomic_uint next[WORKERS_MAX]; /* number of a worker's next push */
     atomic_uint acknowledged[WORKERS_MAX];
+    atomic_uint dropped[WORKERS_MAX];
     _Atomic uint64_t marks[];
 };
 
@@ -100,26 +118,62 @@ static _Atomic uint64_t *mark_of(const struct history *history, unsigned worker,
     return &record->marks[(size_t)worker * record->pushes + push];
 }
 
+static uint64_t mark(enum told told, uint64_t detail)
+{
+    return (uint64_t)told << TOLD_AT | detail;
+}
+
+static enum told told_of(uint64_t mark)
+{
+    return (enum told)(mark >> TOLD_AT);
+}
+
+static uint64_t detail_of(uint64_t mark)
+{
+    return mark & ((UINT64_C(1) << TOLD_AT) - 1);
+}
+
 unsigned history_begin(struct history *history, unsigned worker)
 {
-    unsigned push = atomic_load(&history->record->next[worker]);
-    if (push < history->record->pushes) {
-        atomic_store(mark_of(history, worker, push), begun);
-        atomic_store(&history->record->next[worker], push + 1);
+    unsigned push = atomic_fetch_add(&history->record->next[worker], 1);
+    if (push >= history->record->pushes) {
+        atomic_store(&history->record->next[worker], history->record->pushes);
+        return history->record->pushes;
     }
+    atomic_store(mark_of(history, worker, push), mark(BEGUN, 0));
     return push;
 }
 
-void history_applied(struct history *history, unsigned worker, unsigned push,
-                     uint64_t step)
+static uint64_t mark_for(const struct optclient_result *result)
 {
-    atomic_store(mark_of(history, worker, push), step);
-    atomic_fetch_add(&history->record->acknowledged[worker], 1);
+    switch (result->fate) {
+    case OPTCLIENT_APPLIED:
+    case OPTCLIENT_DUPLICATE:
+        return mark(APPLIED, result->step);
+    case OPTCLIENT_DROPPED:
+    case OPTCLIENT_SKIPPED:
+        return mark(DROPPED, 0);
+    case OPTCLIENT_NOT_APPLIED:
+        return mark(REFUSED, 0);
+    case OPTCLIENT_APPLIED_IN_PART:
+        return mark(IN_PART, result->shards_applied);
+    case OPTCLIENT_NOT_KNOWN:
+        return mark(NOT_KNOWN, 0);
+    default:
+        return mark(NO_FATE, 0);
+    }
 }
 
-void history_refused(struct history *history, unsigned worker, unsigned push)
+void history_told(struct history *history, unsigned worker, unsigned push,
+                  const struct optclient_result *result)
 {
-    atomic_store(mark_of(history, worker, push), refused);
+    uint64_t told = mark_for(result);
+    atomic_store(mark_of(history, worker, push), told);
+    if (told_of(told) == APPLIED) {
+        atomic_fetch_add(&history->record->acknowledged[worker], 1);
+    } else if (told_of(told) == DROPPED) {
+        atomic_fetch_add(&history->record->dropped[worker], 1);
+    }
 }
 
 unsigned history_begun(const struct history *history, unsigned worker)
@@ -132,47 +186,125 @@ unsigned history_acknowledged(const struct history *history, unsigned worker)
     return atomic_load(&history->record->acknowledged[worker]);
 }
 
-/* What is said of a push, and whether times can be. */
-static const char *judge_one(uint64_t mark, float times, struct history_verdict *out)
+unsigned history_taken(const struct history *history, unsigned worker)
 {
-    if (mark == not_begun) {
-        return times == 0.0f ? NULL : "was never begun";
-    }
-    out->begun++;
-    if (mark == begun) {
-        out->unknown++;
-        out->unknown_applied += times == 1.0f;
-        return times == 0.0f || times == 1.0f ? NULL : "has an unknown fate";
-    }
-    if (mark == refused) {
-        out->refused++;
-        return times == 0.0f ? NULL : "was refused";
-    }
-    out->acknowledged++;
-    return times == 1.0f ? NULL : "was acknowledged";
+    return history_acknowledged(history, worker) +
+           atomic_load(&history->record->dropped[worker]);
 }
 
-void history_judge(const struct history *history, const float *times,
-                   struct history_verdict *out)
+/* ---------------------------------------------------------------- the verdict */
+
+/* How often the parts of a push count. */
+struct counts {
+    unsigned parts, applied; /* all, and those that count once */
+    bool once;               /* none counts more often, or in between */
+};
+
+static struct counts count(const struct history *history, const float *times,
+                           unsigned parts, size_t at)
+{
+    const struct record *record = history->record;
+    struct counts counts = { .parts = parts, .once = true };
+    for (unsigned part = 0; part < parts; part++) {
+        float applied = times[part * (size_t)record->workers * record->pushes + at];
+        counts.applied += applied == 1.0f;
+        counts.once &= applied == 0.0f || applied == 1.0f;
+    }
+    return counts;
+}
+
+static void note(uint64_t mark, const struct counts *counts,
+                 struct history_verdict *out)
+{
+    enum told told = told_of(mark);
+    bool unknown = told == BEGUN || told == NOT_KNOWN;
+    out->begun += told != NOT_BEGUN;
+    out->acknowledged += told == APPLIED;
+    out->dropped += told == DROPPED;
+    out->refused += told == REFUSED;
+    out->in_part += told == IN_PART;
+    out->not_known += told == NOT_KNOWN;
+    out->untold += told == BEGUN;
+    out->unknown += unknown;
+    out->unknown_applied += unknown && counts->applied > 0;
+}
+
+static bool may_be(uint64_t mark, const struct counts *counts, bool splits)
+{
+    bool whole = counts->applied == 0 || counts->applied == counts->parts;
+    if (!counts->once || !(whole || splits)) {
+        return false;
+    }
+    switch (told_of(mark)) {
+    case APPLIED:
+        return counts->applied == counts->parts;
+    case IN_PART:
+        return counts->applied > 0 &&
+               (detail_of(mark) == 0 || counts->applied == detail_of(mark));
+    case BEGUN:
+    case NOT_KNOWN:
+        return true;
+    case NO_FATE:
+        return false;
+    default:
+        return counts->applied == 0;
+    }
+}
+
+/* "push 3 of worker 2 was told not applied (0) and counts 0 1 0 times" */
+static void tell(const struct history *history, const float *times, unsigned parts,
+                 size_t at, char *out, size_t size)
+{
+    const struct record *record = history->record;
+    uint64_t mark = atomic_load(&record->marks[at]);
+    size_t end = (size_t)snprintf(out, size,
+                                  "push %zu of worker %zu %s (%" PRIu64 ") and counts",
+                                  at % record->pushes, at / record->pushes,
+                                  sentences[told_of(mark)], detail_of(mark));
+    for (unsigned part = 0; part < parts && end < size - 24; part++) {
+        float applied = times[part * (size_t)record->workers * record->pushes + at];
+        end += (size_t)snprintf(out + end, size - end, " %g", (double)applied);
+    }
+    snprintf(out + end, size - end, " times");
+}
+
+/* The first that is wrong, and the one before it, in whose place it may have been read.
+ */
+static void complain(const struct history *history, const float *times, unsigned parts,
+                     size_t at, struct history_verdict *out)
+{
+    char before[160];
+    out->wrong++;
+    if (out->problem[0] != '\0') {
+        return;
+    }
+    tell(history, times, parts, at, out->problem, sizeof out->problem);
+    if (at % history->record->pushes > 0) {
+        size_t end = strlen(out->problem);
+        tell(history, times, parts, at - 1, before, sizeof before);
+        snprintf(out->problem + end, sizeof out->problem - end, "; %s", before);
+    }
+}
+
+void history_judge(const struct history *history, const float *times, unsigned parts,
+                   bool splits, struct history_verdict *out)
 {
     const struct record *record = history->record;
     *out = (struct history_verdict){ 0 };
     for (unsigned w = 0; w < record->workers; w++) {
-        uint64_t last = 0;
+        uint64_t last = 0; /* step: they ascend */
         for (unsigned p = 0; p < record->pushes; p++) {
-            uint64_t mark = atomic_load(mark_of(history, w, p));
-            float applied = times[(size_t)w * record->pushes + p];
-            const char *wrong = judge_one(mark, applied, out);
-            if (wrong == NULL && mark != begun && mark != refused &&
-                mark != not_begun) {
-                wrong = mark >= last ? NULL : "has an earlier step than one before it";
-                last = mark;
+            size_t at = (size_t)w * record->pushes + p;
+            uint64_t mark = atomic_load(&record->marks[at]);
+            struct counts counts = count(history, times, parts, at);
+            bool good = may_be(mark, &counts, splits);
+            if (told_of(mark) == APPLIED) {
+                good &= detail_of(mark) >= last;
+                last = detail_of(mark);
             }
-            if (wrong != NULL && out->problem[0] == '\0') {
-                snprintf(out->problem, sizeof out->problem,
-                         "push %u of worker %u %s (mark %" PRIx64
-                         ") and was applied %g times",
-                         p, w, wrong, mark, (double)applied);
+            note(mark, &counts, out);
+            if (!good) {
+                complain(history, times, parts, at, out);
             }
         }
     }

@@ -156,6 +156,29 @@ size_t server_logged(const struct server *server, const char *word)
 
 bool server_start(struct server *server, const char *program, char problem[256])
 {
+    return server_start_with(server, program, (const char *const[]){ NULL }, problem);
+}
+
+/* In the child. */
+static void run_daemon(const char *program, const char *const *first,
+                       const char *const *second)
+{
+    enum { MOST = 32 };
+    const char *arguments[MOST] = { program };
+    size_t count = 1;
+    for (; *first != NULL && count < MOST - 1; first++) {
+        arguments[count++] = *first;
+    }
+    for (; *second != NULL && count < MOST - 1; second++) {
+        arguments[count++] = *second;
+    }
+    execv(program, (char *const *)arguments);
+    _exit(127);
+}
+
+bool server_start_with(struct server *server, const char *program,
+                       const char *const *settings, char problem[256])
+{
     char path[128], data[128], listen[128], memory[32];
     *server = (struct server){ .folder = "/tmp/optimd-bench-XXXXXX" };
     if (mkdtemp(server->folder) == NULL) {
@@ -183,10 +206,12 @@ bool server_start(struct server *server, const char *program, char problem[256])
     server->pid = fork_bound();
     if (server->pid == 0) {
         divert(server);
-        execl(program, program, "--listen", listen, "--port-file", path, "--data-dir",
-              data, "--memory", memory, "--log-level", "warn",
-              is_unix && is_sent ? "--no-shared-memory" : (char *)NULL, (char *)NULL);
-        _exit(127);
+        run_daemon(program,
+                   (const char *const[]){
+                       "--listen", listen, "--port-file", path, "--data-dir", data,
+                       "--memory", memory, "--log-level", "warn",
+                       is_unix && is_sent ? "--no-shared-memory" : NULL, NULL },
+                   settings);
     }
     unsigned long port = server->pid > 0 ? await_port(server, watch, path) : 0;
     close(watch);

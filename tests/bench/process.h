@@ -32,6 +32,9 @@ struct server {
  * written to stderr if it does not start, or stops otherwise than with 0. False with a
  * sentence. */
 bool server_start(struct server *server, const char *program, char problem[256]);
+/* The same with more settings, such as "--lease", "2s": a few, up to NULL. */
+bool server_start_with(struct server *server, const char *program,
+                       const char *const *settings, char problem[256]);
 
 /* The congestion control that a client's TCP connection to it uses, so that the
  * references can use the same. False with a sentence. */

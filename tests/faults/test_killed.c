@@ -138,17 +138,14 @@ static void live(int events)
         common[i] = 1.0f;
     }
     while (!stopping) {
-        struct optclient_result result;
+        struct optclient_result result = { 0 };
         unsigned push = history_begin(history, member);
         require(push < NUMBERS);
         row = member * NUMBERS + push;
         enum optclient_status status = optclient_push(model, values, 2, NULL, &result);
-        if (status == OPTCLIENT_ABORTED) {
-            history_refused(history, member, push); /* it was taken for dead */
-        } else {
-            require(status == OPTCLIENT_OK);
-            history_applied(history, member, push, result.step);
-        }
+        require(status == OPTCLIENT_OK ||
+                status == OPTCLIENT_ABORTED); /* it was taken for dead */
+        history_told(history, member, push, &result);
     }
     optclient_model_close(model);
     optclient_close(client);
@@ -178,7 +175,7 @@ static struct history_verdict expect_reference(struct optclient *client)
     for (size_t i = 0; i < MEMBERS * NUMBERS; i++) {
         own[i] = 0.0f - own[i];
     }
-    history_judge(history, own, &verdict);
+    history_judge(history, own, 1, false, &verdict);
     cr_assert(verdict.problem[0] == '\0', "%s", verdict.problem);
     cr_assert_gt(verdict.acknowledged, 0);
     /* A push takes effect in both tensors or in none. */

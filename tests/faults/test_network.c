@@ -108,18 +108,14 @@ static void push_once(struct optclient_model *model)
         common[i] = 1.0f;
     }
     while (status == OPTCLIENT_ABORTED) {
-        struct optclient_result result;
+        struct optclient_result result = { 0 };
         unsigned push = history_begin(history, 0);
         require(push < NUMBERS);
         own[push] = 1.0f;
         status = optclient_push(model, values, 2, NULL, &result);
         own[push] = 0.0f;
-        if (status == OPTCLIENT_ABORTED) {
-            history_refused(history, 0, push);
-        } else {
-            require(status == OPTCLIENT_OK);
-            history_applied(history, 0, push, result.step);
-        }
+        require(status == OPTCLIENT_OK || status == OPTCLIENT_ABORTED);
+        history_told(history, 0, push, &result);
     }
 }
 
@@ -228,7 +224,7 @@ static void expect_history(void)
     for (size_t i = 0; i < NUMBERS; i++) {
         own[i] = 0.0f - own[i];
     }
-    history_judge(history, own, &verdict);
+    history_judge(history, own, 1, false, &verdict);
     cr_assert(verdict.problem[0] == '\0', "%s", verdict.problem);
     cr_assert_eq(verdict.unknown, 0);
     for (size_t i = 0; i < COMMON; i++) {

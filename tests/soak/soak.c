@@ -1,12 +1,15 @@
-/* soak — eight worker processes train for a while, and somebody kills and freezes them
- * and cuts their connections at random.
+/* soak — eight worker processes push to a model of each policy for a while, and what
+ * can happen to workers happens to them at random.
  *
  *     soak [--seconds N] [--seed N] [--daemon PROGRAM]
  *
- * In the end every acknowledged push must have counted exactly once and no other more
- * than that, in a synchronous and in an asynchronous model; nobody may have stopped
- * making progress; and the daemon must have neither grown nor kept a descriptor. What
- * is random follows from the seed, which is printed. The last line counts the verdicts.
+ * They come over TCP through a proxy that cuts connections at any byte, through another
+ * that damages values besides (checksums are on), over a Unix socket, and in shared
+ * memory; they are killed, stopped, cut off and replaced (strikes.c). In the end the
+ * weights must say of each push, and of each of its shards, what its worker was told;
+ * nobody may have stopped making progress; and the daemon must have neither grown nor
+ * kept a descriptor. What is random follows from the seed, which is printed. The last
+ * line counts the verdicts.
  */
 #include <inttypes.h>
 #include <libgen.h>
@@ -25,36 +28,31 @@
 #include "tests/soak/soak.h"
 
 enum {
-    PUSHES_PER_SECOND = 2000, /* room in the history */
-    LEAST_PUSHES = 20000,
-    CUT_UP = 150 << 20, /* a cut after about so many bytes of all connections */
-    CUT_DOWN = 200 << 10,
+    CUT_UP = 20 << 20, /* a cut after about so many bytes of all connections */
+    CUT_DOWN = 5 << 20,
+    DAMAGE_ONE_IN = 50, /* frames with values */
+    JITTER_MS = 40,     /* between two frames of a push at most, there */
+    PROXIES = 2,        /* one that cuts, and one that damages too */
     TICK_MS = 50,
-    GROWTH_PER_MILLE = 10
+    /* What memory may be more than in the third before: numbers that are remembered for
+     * all workers and models, which fill up, and a version of weights or two. */
+    GROWTH_BYTES = 2 << 20
 };
-static const double hang_seconds = 40; /* without progress of a worker */
-static const double end_seconds = 60;  /* for all to end */
-static const double strike_least = 0.5, strike_most = 4.0; /* between two */
-static const double freeze_seconds = 1.5;                  /* shorter than a lease */
+static const double end_seconds = 60; /* for the daemon to close what has ended */
 static const double report_seconds = 10;
-
-struct seat {
-    pid_t pid;
-    unsigned acknowledged; /* in both models, when looked at last */
-    double progress;       /* when that was */
-    double thaw;           /* when it goes on; 0: it is not frozen */
-};
 
 static struct soak {
     char program[PATH_MAX];
     double seconds, begin;
-    uint64_t seed, random;
+    uint64_t seed;
     struct server server;
-    struct proxy *proxy;
+    struct proxy *proxies[PROXIES];
+    char unix_address[96];
     struct history *histories[SOAK_MODELS];
-    struct seat seats[SOAK_WORKERS];
-    double next_strike, next_report;
-    unsigned kills, freezes;
+    struct soak_seats *seats;
+    unsigned lives; /* of workers, so far */
+    double next_report;
+    unsigned pushes, wrong;        /* in the verdicts on the weights */
     size_t warm_bytes, last_bytes; /* most memory in the second and the last third */
     size_t descriptors;
     unsigned passed, failed;
@@ -63,11 +61,6 @@ static struct soak {
 static double now(void)
 {
     return seconds_now() - soak.begin;
-}
-
-static double between(double least, double most)
-{
-    return least + (most - least) * (double)lane_random(&soak.random, 1000) / 1000;
 }
 
 static void verdict(bool good, const char *what, const char *detail)
@@ -80,96 +73,50 @@ static void verdict(bool good, const char *what, const char *detail)
 
 /* ---------------------------------------------------------------- workers */
 
-static void start_worker(unsigned number)
+/* Signals wait until the worker has said what it does with them. */
+static void hold_signals(int how)
 {
-    char which[16], descriptors[SOAK_MODELS][16];
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGUSR1);
+    sigprocmask(how, &signals, NULL);
+}
+
+static pid_t start_worker(unsigned number)
+{
+    enum soak_route route = soak_route(number);
+    char which[16], seed[24], descriptors[SOAK_MODELS][16];
+    const char *address =
+        route == SOAK_UNIX ? soak.unix_address : proxy_address(soak.proxies[route]);
+    const char *arguments[6 + SOAK_MODELS] = { soak.program, "--worker", which, address,
+                                               seed };
     snprintf(which, sizeof which, "%u", number);
+    snprintf(seed, sizeof seed, "%" PRIu64, soak.seed * 100000 + soak.lives++);
     for (unsigned m = 0; m < SOAK_MODELS; m++) {
         snprintf(descriptors[m], sizeof descriptors[m], "%d",
                  history_fd(soak.histories[m]));
+        arguments[5 + m] = descriptors[m];
     }
     fflush(NULL);
+    hold_signals(SIG_BLOCK);
     pid_t pid = fork();
     if (pid == 0) {
-        execl(soak.program, soak.program, "--worker", which, proxy_address(soak.proxy),
-              descriptors[0], descriptors[1], (char *)NULL);
+        execv(soak.program, (char *const *)arguments);
         _exit(127);
     }
-    soak.seats[number].pid = pid;
-    soak.seats[number].progress = now();
+    hold_signals(SIG_UNBLOCK);
+    return pid;
 }
 
 static int be_worker(char **arguments)
 {
     struct history *histories[SOAK_MODELS];
     for (unsigned m = 0; m < SOAK_MODELS; m++) {
-        histories[m] = history_open(atoi(arguments[2 + m]));
+        histories[m] = history_open(atoi(arguments[3 + m]));
     }
-    return soak_worker(arguments[1], (unsigned)atoi(arguments[0]), histories);
-}
-
-/* Kill one and start it again, or freeze one. */
-static void strike(void)
-{
-    unsigned number = (unsigned)lane_random(&soak.random, SOAK_WORKERS);
-    bool freeze = lane_random(&soak.random, 4) == 0;
-    struct seat *seat = &soak.seats[number];
-    soak.next_strike = now() + between(strike_least, strike_most);
-    if (seat->thaw > 0) {
-        return;
-    }
-    if (freeze) {
-        kill(seat->pid, SIGSTOP);
-        seat->thaw = now() + freeze_seconds;
-        soak.freezes++;
-        return;
-    }
-    kill(seat->pid, SIGKILL);
-    waitpid(seat->pid, NULL, 0);
-    soak.kills++;
-    start_worker(number);
-}
-
-static void thaw(double when)
-{
-    for (unsigned i = 0; i < SOAK_WORKERS; i++) {
-        if (soak.seats[i].thaw > 0 && soak.seats[i].thaw <= when) {
-            soak.seats[i].thaw = 0;
-            kill(soak.seats[i].pid, SIGCONT);
-        }
-    }
-}
-
-static unsigned acknowledged(unsigned worker)
-{
-    unsigned sum = 0;
-    for (unsigned m = 0; m < SOAK_MODELS; m++) {
-        sum += history_acknowledged(soak.histories[m], worker);
-    }
-    return sum;
-}
-
-/* Everybody lives and gets on. False with a sentence. */
-static bool look_at_workers(char problem[512])
-{
-    for (unsigned i = 0; i < SOAK_WORKERS; i++) {
-        struct seat *seat = &soak.seats[i];
-        int status;
-        if (waitpid(seat->pid, &status, WNOHANG) == seat->pid) {
-            seat->pid = 0;
-            snprintf(problem, 512, "worker %u ended by itself, status %d", i, status);
-            return false;
-        }
-        if (acknowledged(i) > seat->acknowledged) {
-            seat->acknowledged = acknowledged(i);
-            seat->progress = now();
-        } else if (now() - seat->progress > hang_seconds) {
-            snprintf(problem, 512, "worker %u has had no push applied for %.0f s", i,
-                     hang_seconds);
-            return false;
-        }
-    }
-    return true;
+    return soak_worker(arguments[1], (unsigned)atoi(arguments[0]),
+                       strtoull(arguments[2], NULL, 10), histories);
 }
 
 /* ---------------------------------------------------------------- the run */
@@ -185,16 +132,30 @@ static void look_at_daemon(void)
     }
 }
 
+/* What has happened so far; whether everything that can has. */
+static bool what_happened(char text[512])
+{
+    char counts[256];
+    unsigned cuts = 0, damaged = proxy_tampered(soak.proxies[SOAK_DAMAGED]);
+    bool all = soak_seats_counts(soak.seats, counts);
+    for (unsigned i = 0; i < PROXIES; i++) {
+        cuts += proxy_cuts(soak.proxies[i]);
+    }
+    snprintf(text, 512, "%s, %u cuts, %u damaged frames", counts, cuts, damaged);
+    return all && cuts > 0 && damaged > 0;
+}
+
 static void report(void)
 {
-    unsigned sum = 0;
-    for (unsigned i = 0; i < SOAK_WORKERS; i++) {
-        sum += acknowledged(i);
+    char text[512];
+    unsigned begun = 0;
+    for (unsigned m = 0; m < SOAK_MODELS; m++) {
+        for (unsigned i = 0; i < SOAK_WORKERS; i++) {
+            begun += history_begun(soak.histories[m], i);
+        }
     }
-    printf("%5.0f s  %8u pushes  %4u kills  %3u freezes  %4u cuts  %5u connections  "
-           "%6.1f MiB\n",
-           now(), sum, soak.kills, soak.freezes, proxy_cuts(soak.proxy),
-           proxy_connections(soak.proxy),
+    what_happened(text);
+    printf("%5.0f s  %8u pushes, %s, %.1f MiB\n", now(), begun, text,
            (double)soak_resident(soak.server.pid) / (1 << 20));
     fflush(stdout);
     soak.next_report += report_seconds;
@@ -207,64 +168,43 @@ static void train(void)
     bool good = true;
     while (good && now() < soak.seconds) {
         nanosleep(&tick, NULL);
-        thaw(now());
-        if (now() >= soak.next_strike) {
-            strike();
-        }
         if (now() >= soak.next_report) {
             report();
         }
         look_at_daemon();
-        good = look_at_workers(problem);
+        good = soak_seats_tick(soak.seats, now(), problem);
     }
     verdict(good, "every worker got on all the time", problem);
 }
 
-/* Ask all to stop in order; false if one does not, or not well. */
+/* Ask all to stop in order. */
 static void stop_workers(void)
 {
-    const struct timespec tick = { .tv_nsec = (long)TICK_MS * 1000000 };
-    double deadline = now() + end_seconds;
-    bool good = true;
-    proxy_cut_often(soak.proxy, 0, 0, 0);
-    thaw(now() + freeze_seconds);
-    for (unsigned i = 0; i < SOAK_WORKERS; i++) {
-        if (soak.seats[i].pid > 0) {
-            kill(soak.seats[i].pid, SIGTERM);
-        }
+    char problem[512] = "";
+    for (unsigned i = 0; i < PROXIES; i++) {
+        proxy_cut_often(soak.proxies[i], 0, 0, 0);
+        proxy_faults(soak.proxies[i], PROXY_UP, NULL, 0);
+        proxy_faults(soak.proxies[i], PROXY_DOWN, NULL, 0);
     }
-    for (unsigned i = 0; i < SOAK_WORKERS; i++) {
-        int status = 0;
-        pid_t pid = soak.seats[i].pid;
-        while (pid > 0 && waitpid(pid, &status, WNOHANG) == 0) {
-            if (now() > deadline) {
-                kill(pid, SIGKILL);
-                deadline = now() + 1;
-            }
-            nanosleep(&tick, NULL);
-        }
-        good &= pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS;
-    }
-    verdict(good, "every worker ended in order", "");
+    bool good = soak_seats_end(soak.seats, problem);
+    verdict(good, "every worker ended in order", problem);
 }
 
 static void judge_weights(struct optclient *client)
 {
-    static const char *const what[SOAK_MODELS] = {
-        "synchronous: every acknowledged push counted once",
-        "asynchronous: every acknowledged push counted once"
-    };
     for (unsigned m = 0; m < SOAK_MODELS; m++) {
         struct history_verdict v = { 0 };
-        char detail[512];
-        bool good = soak_judge(client, m, soak.histories[m], &v, detail);
-        if (good) {
-            snprintf(detail, sizeof detail,
-                     "%u begun, %u acknowledged, %u refused, %u whose worker never "
-                     "learnt, of which %u counted",
-                     v.begun, v.acknowledged, v.refused, v.unknown, v.unknown_applied);
-        }
-        verdict(good, what[m], detail);
+        char what[64], detail[1024], problem[512];
+        bool good = soak_judge(client, m, soak.histories[m], &v, problem);
+        snprintf(what, sizeof what, "%s: every push counts as was told", soak_name(m));
+        snprintf(detail, sizeof detail,
+                 "%u begun; told applied %u, dropped %u, not applied %u, in part %u, "
+                 "not known %u; untold %u; of what nobody knows %u count; %u wrong%s%s",
+                 v.begun, v.acknowledged, v.dropped, v.refused, v.in_part, v.not_known,
+                 v.untold, v.unknown_applied, v.wrong, good ? "" : ": ", problem);
+        soak.pushes += v.begun;
+        soak.wrong += v.wrong;
+        verdict(good && v.acknowledged > 0, what, detail);
     }
 }
 
@@ -273,12 +213,11 @@ static void judge_daemon(void)
     const struct timespec tick = { .tv_nsec = (long)TICK_MS * 1000000 };
     char detail[512];
     double deadline = now() + end_seconds;
-    size_t growth = soak.warm_bytes / 1000 * GROWTH_PER_MILLE;
     snprintf(detail, sizeof detail,
              "%.1f MiB in the second third, %.1f MiB in the last",
              (double)soak.warm_bytes / (1 << 20), (double)soak.last_bytes / (1 << 20));
-    verdict(soak.last_bytes <= soak.warm_bytes + growth && soak.warm_bytes > 0,
-            "the daemon's memory did not grow by one per cent", detail);
+    verdict(soak.last_bytes <= soak.warm_bytes + GROWTH_BYTES && soak.warm_bytes > 0,
+            "the daemon's memory did not grow", detail);
     while (soak_descriptors(soak.server.pid) > soak.descriptors && now() < deadline) {
         nanosleep(&tick, NULL); /* connections that have just ended */
     }
@@ -301,47 +240,51 @@ static bool count_descriptors(void)
     return true;
 }
 
-static bool open_soak(const char *daemon)
+static bool start_daemon(const char *daemon)
 {
-    char problem[256];
-    unsigned pushes = (unsigned)(soak.seconds * PUSHES_PER_SECOND);
-    if (!server_start(&soak.server, daemon, problem)) {
+    char problem[256], header[16], frame[16];
+    const char *const settings[] = { "--max-header", header, "--max-frame", frame,
+                                     NULL };
+    snprintf(header, sizeof header, "%dKiB", SOAK_HEADER_KIB);
+    snprintf(frame, sizeof frame, "%dKiB", SOAK_FRAME_KIB);
+    if (!server_start_with(&soak.server, daemon, settings, problem)) {
         fprintf(stderr, "soak: %s\n", problem);
         return false;
     }
-    soak.descriptors = soak_descriptors(soak.server.pid);
-    if (!count_descriptors()) {
+    snprintf(soak.unix_address, sizeof soak.unix_address, "unix:%s/socket",
+             soak.server.folder);
+    return count_descriptors();
+}
+
+static bool open_soak(const char *daemon)
+{
+    static const struct lane_faults damage = { .damage_one_in = DAMAGE_ONE_IN,
+                                               .jitter_ms = JITTER_MS };
+    unsigned pushes = (unsigned)(soak.seconds * SOAK_PER_SECOND);
+    if (!start_daemon(daemon)) {
         return false;
     }
-    soak.proxy =
-        proxy_start((uint16_t)strtoul(strchr(soak.server.address, ':') + 1, NULL, 10));
-    proxy_cut_often(soak.proxy, CUT_UP, CUT_DOWN, soak.seed);
+    for (unsigned i = 0; i < PROXIES; i++) {
+        soak.proxies[i] = proxy_start(soak.server.port);
+        proxy_cut_often(soak.proxies[i], CUT_UP, CUT_DOWN, soak.seed + i);
+    }
+    proxy_faults(soak.proxies[SOAK_DAMAGED], PROXY_UP, &damage, soak.seed);
+    proxy_faults(soak.proxies[SOAK_DAMAGED], PROXY_DOWN, &damage, soak.seed);
     for (unsigned m = 0; m < SOAK_MODELS; m++) {
         soak.histories[m] =
-            history_new(SOAK_WORKERS, pushes < LEAST_PUSHES ? LEAST_PUSHES : pushes);
+            history_new(SOAK_WORKERS, pushes < SOAK_PUSHES ? SOAK_PUSHES : pushes);
     }
-    soak.random = soak.seed;
-    soak.next_strike = strike_most;
     soak.next_report = report_seconds;
-    for (unsigned i = 0; i < SOAK_WORKERS; i++) {
-        start_worker(i);
-    }
+    soak.seats = soak_seats_new(start_worker, soak.histories, soak.seed);
     return true;
 }
 
-static int run(const char *daemon)
+static void judge(void)
 {
     struct optclient_options options = optclient_options_default();
     struct optclient *client;
     char detail[512];
-    printf("soak: %.0f s, seed %" PRIu64 "\n", soak.seconds, soak.seed);
-    if (!open_soak(daemon)) {
-        return EXIT_FAILURE;
-    }
-    train();
-    stop_workers();
-    report();
-    options.worker = "judge";
+    options.worker = "judge"; /* an observer could not delete what it has judged */
     if (optclient_connect(soak.server.address, &options, &client) == OPTCLIENT_OK) {
         judge_weights(client);
         optclient_close(client);
@@ -349,14 +292,30 @@ static int run(const char *daemon)
         verdict(false, "the daemon answers", optclient_error());
     }
     judge_daemon();
-    snprintf(detail, sizeof detail, "%u kills, %u cuts", soak.kills,
-             proxy_cuts(soak.proxy));
-    verdict(soak.kills > 0 && proxy_cuts(soak.proxy) > 0, "there was trouble", detail);
-    proxy_stop(soak.proxy);
+    bool trouble = what_happened(detail);
+    verdict(trouble, "there was trouble of every kind", detail);
+    printf("seed %" PRIu64 ", %.0f s: %u pushes, %s, wrong %u\n", soak.seed,
+           soak.seconds, soak.pushes, detail, soak.wrong);
+}
+
+static int run(const char *daemon)
+{
+    printf("soak: %.0f s, seed %" PRIu64 "\n", soak.seconds, soak.seed);
+    if (!open_soak(daemon)) {
+        return EXIT_FAILURE;
+    }
+    train();
+    stop_workers();
+    report();
+    judge();
+    for (unsigned i = 0; i < PROXIES; i++) {
+        proxy_stop(soak.proxies[i]);
+    }
     verdict(server_stop(&soak.server), "the daemon ended in order", "");
     for (unsigned m = 0; m < SOAK_MODELS; m++) {
         history_free(soak.histories[m]);
     }
+    soak_seats_free(soak.seats);
     if (soak.failed > 0) {
         printf("again: %s --seconds %.0f --seed %" PRIu64 "\n", soak.program,
                soak.seconds, soak.seed);
@@ -379,7 +338,7 @@ int main(int count, char **arguments)
         perror("soak");
         return EXIT_FAILURE;
     }
-    if (count == 6 && strcmp(arguments[1], "--worker") == 0) {
+    if (count == 5 + SOAK_MODELS && strcmp(arguments[1], "--worker") == 0) {
         return be_worker(arguments + 2);
     }
     char *copy = strdup(soak.program);

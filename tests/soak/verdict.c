@@ -7,61 +7,45 @@
 
 #include "tests/soak/soak.h"
 
-/* Whether all elements are minus so many. */
-static bool all_are(const float *values, size_t count, float times, const char *name,
-                    char problem[512])
+/* How often each part of each push counts in the weights of the parts. */
+static void count(const float *weights, size_t elements, size_t pushes, float *times)
 {
-    for (size_t i = 0; i < count; i++) {
-        if (values[i] != -times) {
-            snprintf(problem, 512,
-                     "element %zu of \"%s\" is %g, but %g pushes were applied to it", i,
-                     name, (double)values[i], (double)times);
-            return false;
+    for (size_t part = 0; part < SOAK_PARTS; part++) {
+        for (size_t push = 0; push < pushes; push++) {
+            times[part * pushes + push] = soak_times(weights + part * elements, push);
         }
     }
-    return true;
-}
-
-static bool judge(const struct history *history, float *own, const float *common,
-                  const float *large, struct history_verdict *verdict,
-                  char problem[512])
-{
-    unsigned pushes = history_pushes(history);
-    float applied = 0, applied_large = 0;
-    for (size_t i = 0; i < (size_t)SOAK_WORKERS * pushes; i++) {
-        own[i] = 0.0f - own[i];
-        applied += own[i];
-        applied_large += i % pushes % SOAK_LARGE_EVERY == 0 ? own[i] : 0;
-    }
-    history_judge(history, own, verdict);
-    snprintf(problem, 512, "%s", verdict->problem);
-    return problem[0] == '\0' &&
-           all_are(common, SOAK_COMMON, applied, "common", problem) &&
-           all_are(large, SOAK_LARGE, applied_large, "large", problem);
 }
 
 bool soak_judge(struct optclient *client, unsigned model, const struct history *history,
                 struct history_verdict *verdict, char problem[512])
 {
-    size_t rows = (size_t)SOAK_WORKERS * history_pushes(history);
-    float *memory = malloc((rows + SOAK_COMMON + SOAK_LARGE) * sizeof *memory);
-    struct optclient_model *opened;
-    const struct optclient_values values[] = {
-        { .tensor = SOAK_OWN, .values = memory },
-        { .tensor = SOAK_COMMONS, .values = memory + rows },
-        { .tensor = SOAK_LARGES, .values = memory + rows + SOAK_COMMON },
-    };
-    bool good = false;
-    if (memory == NULL ||
-        soak_open(client, model, (unsigned)rows, &opened) != OPTCLIENT_OK ||
-        optclient_pull(opened, values, SOAK_TENSORS, NULL, NULL) != OPTCLIENT_OK) {
+    size_t pushes = (size_t)SOAK_WORKERS * history_pushes(history);
+    size_t elements = soak_elements(history_pushes(history));
+    float *weights = malloc(SOAK_PARTS * elements * sizeof *weights);
+    float *times = malloc(SOAK_PARTS * pushes * sizeof *times);
+    struct optclient_model *opened = NULL;
+    struct optclient_values values[SOAK_PARTS];
+    for (unsigned p = 0; p < SOAK_PARTS; p++) {
+        values[p] = (struct optclient_values){ .tensor = soak_tensor(p),
+                                               .values = weights + p * elements };
+    }
+    if (weights == NULL || times == NULL ||
+        optclient_open(client, soak_name(model), 0, &opened) != OPTCLIENT_OK ||
+        optclient_pull(opened, values, SOAK_PARTS, NULL, NULL) != OPTCLIENT_OK) {
         snprintf(problem, 512, "the weights cannot be had: %.400s", optclient_error());
     } else {
-        good = judge(history, memory, memory + rows, memory + rows + SOAK_COMMON,
-                     verdict, problem);
+        count(weights, elements, pushes, times);
+        history_judge(history, times, SOAK_PARTS, soak_splits(model), verdict);
+        snprintf(problem, 512, "%s", verdict->problem);
     }
-    free(memory);
-    return good;
+    optclient_model_close(opened);
+    if (optclient_delete(client, soak_name(model)) != OPTCLIENT_OK) {
+        snprintf(problem, 512, "it cannot be deleted: %.400s", optclient_error());
+    }
+    free(weights);
+    free(times);
+    return problem[0] == '\0';
 }
 
 size_t soak_resident(pid_t pid)

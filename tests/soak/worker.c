@@ -1,15 +1,48 @@
-/* worker — a life of a worker of the soak, which ends by SIGTERM or worse. */
+/* worker — a life of a worker of the soak, which ends by SIGTERM or worse.
+ *
+ * One client, and a thread for each model, because each waits for its own rounds. Most
+ * pushes are let be; some have a deadline that is short, some pull weights, and
+ * sometimes the model is closed and opened again with a push under way. */
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "tests/lane.h"
 #include "tests/soak/soak.h"
 
-enum { TIMEOUT_MS = 30000 };
+enum {
+    TIMEOUT_MS = 10000,
+    SHORT_MS = 150, /* one in SHORT_ONE_IN has a deadline of up to so long */
+    PAUSE_MS = 70,  /* between two pushes, up to twice as much */
+    SHORT_ONE_IN = 8,
+    PULL_ONE_IN = 4,
+    CLOSE_ONE_IN = 64,
+    DESCRIPTORS = 64 /* a connection's is below */
+};
+
+static const struct way {
+    enum soak_route route;
+    int checksum, no_shared_memory;
+} ways[SOAK_WORKERS] = {
+    { SOAK_CUT, 0, 0 },     { SOAK_CUT, 1, 0 },  { SOAK_DAMAGED, 1, 0 },
+    { SOAK_DAMAGED, 1, 0 }, { SOAK_UNIX, 0, 1 }, { SOAK_UNIX, 1, 1 },
+    { SOAK_UNIX, 0, 0 },    { SOAK_UNIX, 0, 0 },
+};
+
+enum soak_route soak_route(unsigned worker)
+{
+    return ways[worker].route;
+}
 
 static volatile sig_atomic_t stopping;
+static atomic_bool failed, replaced;
 
 static void on_stop(int number)
 {
@@ -17,98 +50,268 @@ static void on_stop(int number)
     stopping = 1;
 }
 
-static const char *const names[SOAK_MODELS] = { "together", "alone" };
-static const enum optclient_mode modes[SOAK_MODELS] = { OPTCLIENT_SYNC,
-                                                        OPTCLIENT_ASYNC };
-
-enum optclient_status soak_open(struct optclient *client, unsigned model, unsigned rows,
-                                struct optclient_model **out)
+/* All its sockets hang up: there is only one. */
+static void on_cut(int number)
 {
-    const uint64_t own[] = { rows, 1 };
-    static const uint64_t common[] = { SOAK_COMMON };
-    static const uint64_t large[] = { SOAK_LARGE };
-    const struct optclient_tensor tensors[SOAK_TENSORS] = {
-        { .name = "own", .shape = own, .rank = 2, .sparse = 1 },
-        { .name = "common", .shape = common, .rank = 1 },
-        { .name = "large", .shape = large, .rank = 1 },
-    };
-    const struct optclient_policy policy = { .mode = modes[model] };
-    return optclient_create(client, names[model], "sgd(lr=1, aggregate=sum)", &policy,
-                            tensors, SOAK_TENSORS, NULL, out);
+    (void)number;
+    for (int fd = STDERR_FILENO + 1; fd < DESCRIPTORS; fd++) {
+        shutdown(fd, SHUT_RDWR);
+    }
 }
 
-static int complain(unsigned number, const char *what)
+static void heed_signals(void)
 {
-    fprintf(stderr, "worker %u: %s: %s\n", number, what, optclient_error());
-    return EXIT_FAILURE;
+    sigset_t signals;
+    const struct sigaction stop = { .sa_handler = on_stop };
+    const struct sigaction cut = { .sa_handler = on_cut, .sa_flags = SA_RESTART };
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGUSR1, &cut, NULL);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGUSR1);
+    sigprocmask(SIG_UNBLOCK, &signals, NULL);
 }
 
-/* Push once. False: with an error that ought not to be, or no number is left. */
-static bool push_once(struct optclient_model *model, struct history *history,
-                      unsigned number, float *ones)
+/* ---------------------------------------------------------------- a model's thread */
+
+struct post {
+    struct optclient *client;
+    struct history *history;
+    unsigned worker, number; /* of the model */
+    struct optclient_model *model;
+    float *gradients[SOAK_PARTS], *weights[SOAK_PARTS];
+    uint64_t random;
+};
+
+static bool complain(const struct post *post, const char *what)
 {
-    unsigned push = history_begin(history, number);
-    uint32_t row = number * history_pushes(history) + push;
-    const struct optclient_values values[] = {
-        { .tensor = SOAK_OWN, .values = ones, .rows = &row, .row_count = 1 },
-        { .tensor = SOAK_COMMONS, .values = ones },
-        { .tensor = SOAK_LARGES, .values = ones },
-    };
-    struct optclient_result result = { .fate = OPTCLIENT_UNKNOWN_FATE };
-    size_t count = push % SOAK_LARGE_EVERY == 0 ? SOAK_TENSORS : SOAK_TENSORS - 1;
-    if (push == history_pushes(history)) {
-        fprintf(stderr, "worker %u: the history is full\n", number);
-        return false;
+    fprintf(stderr, "worker %u, model %s: %s: %s\n", post->worker,
+            soak_name(post->number), what, optclient_error());
+    return false;
+}
+
+static bool is_over(void)
+{
+    return stopping || failed || replaced;
+}
+
+/* Whether another process has the name, which ends this one. */
+static bool is_replaced(enum optclient_status status)
+{
+    if (status == OPTCLIENT_FAILED_PRECONDITION &&
+        optclient_detail() == OPTCLIENT_TAKEN_OVER) {
+        replaced = true;
     }
-    enum optclient_status status = optclient_push(model, values, count, NULL, &result);
-    if (status == OPTCLIENT_ABORTED) {
-        history_refused(history, number, push); /* taken for dead: push again */
-        return true;
-    }
+    return replaced;
+}
+
+static bool shares(const struct post *post)
+{
+    const struct way *way = &ways[post->worker];
+    return way->route == SOAK_UNIX && !way->no_shared_memory;
+}
+
+/* Open the model. Gradients that are shared lie in its memory: all zeros. */
+static bool open_post(struct post *post)
+{
+    unsigned pushes = history_pushes(post->history);
+    enum optclient_status status =
+        soak_open(post->client, post->number, pushes, &post->model);
     if (status != OPTCLIENT_OK) {
-        complain(number, "push");
-        return false;
+        post->model = NULL;
+        return is_replaced(status) ? false : complain(post, "create");
     }
-    history_applied(history, number, push, result.step);
+    for (unsigned p = 0; p < SOAK_PARTS && shares(post); p++) {
+        post->gradients[p] = optclient_gradient(post->model, soak_tensor(p));
+        if (post->gradients[p] == NULL) {
+            return complain(post, "memory in common");
+        }
+        memset(post->gradients[p], 0, soak_elements(pushes) * sizeof(float));
+    }
     return true;
 }
 
-int soak_worker(const char *address, unsigned number,
+static void pause_a_while(struct post *post)
+{
+    uint64_t ms = lane_random(&post->random, 2 * PAUSE_MS);
+    const struct timespec pause = { .tv_nsec = (long)ms * 1000000 };
+    nanosleep(&pause, NULL);
+}
+
+/* What happens to a push. */
+struct plan {
+    bool closes, short_of_time;
+    bool pulls;    /* weights in the same round trip, */
+    bool in_place; /* all of them, where the daemon has them */
+};
+
+static struct plan make_plan(struct post *post)
+{
+    return (struct plan){
+        .closes = lane_random(&post->random, CLOSE_ONE_IN) == 0,
+        .pulls = lane_random(&post->random, PULL_ONE_IN) == 0,
+        .in_place = lane_random(&post->random, 2) == 0,
+        .short_of_time = lane_random(&post->random, SHORT_ONE_IN) == 0,
+    };
+}
+
+/* Whether a push may end like that. That workers are served in time is seen to
+ * elsewhere (strikes.c): here it is what they are told that matters. */
+static bool is_expected(const struct plan *plan, enum optclient_status status)
+{
+    switch (status) {
+    case OPTCLIENT_OK:
+    case OPTCLIENT_ABORTED:           /* taken for dead, or applied in part */
+    case OPTCLIENT_DEADLINE_EXCEEDED: /* it was short, or this process was stopped, */
+    case OPTCLIENT_UNAVAILABLE:       /* while there was a connection, or none, */
+    case OPTCLIENT_DATA_LOSS:         /* or the last copy had been damaged */
+        return true;
+    case OPTCLIENT_CANCELLED:
+        return plan->closes;
+    default:
+        return false;
+    }
+}
+
+static enum optclient_status push_by_plan(struct post *post, const struct plan *plan,
+                                          struct optclient_result *result)
+{
+    struct optclient_values pushed[SOAK_PARTS], pulled[SOAK_PARTS];
+    struct optclient_call *call;
+    struct optclient_push_options options = { 0 };
+    if (plan->short_of_time) {
+        options.timeout_ms = 1 + (uint32_t)lane_random(&post->random, SHORT_MS);
+    }
+    for (unsigned p = 0; p < SOAK_PARTS; p++) {
+        pushed[p] = (struct optclient_values){ .tensor = soak_tensor(p),
+                                               .values = post->gradients[p] };
+        pulled[p] = (struct optclient_values){ .tensor = soak_tensor(p),
+                                               .values = post->weights[p] };
+    }
+    enum optclient_status status =
+        plan->pulls
+            ? optclient_push_pull_start(post->model, pushed, SOAK_PARTS, &options,
+                                        plan->in_place ? NULL : pulled,
+                                        plan->in_place ? 0 : SOAK_PARTS, NULL, NULL,
+                                        NULL, &call)
+            : optclient_push_start(post->model, pushed, SOAK_PARTS, &options, NULL,
+                                   NULL, &call);
+    if (status != OPTCLIENT_OK) {
+        result->fate = OPTCLIENT_NOT_APPLIED; /* there is no call */
+        return status;
+    }
+    if (plan->closes) {
+        pause_a_while(post);
+        optclient_model_close(post->model);
+        post->model = NULL;
+    }
+    status = optclient_call_wait(call, result);
+    optclient_call_free(call);
+    return status;
+}
+
+static void mark(struct post *post, size_t push, bool set)
+{
+    for (unsigned p = 0; p < SOAK_PARTS; p++) {
+        post->gradients[p][soak_element(push)] = set ? soak_digit(push) : 0.0f;
+    }
+}
+
+/* Push once. False: it is over, or with an error that ought not to be. */
+static bool push_once(struct post *post)
+{
+    struct optclient_result result = { 0 };
+    struct plan plan = make_plan(post);
+    unsigned push = history_begin(post->history, post->worker);
+    unsigned pushes = history_pushes(post->history);
+    size_t at = (size_t)post->worker * pushes + push;
+    if (push == pushes) {
+        return complain(post, "the history is full");
+    }
+    mark(post, at, true);
+    enum optclient_status status = push_by_plan(post, &plan, &result);
+    history_told(post->history, post->worker, push, &result);
+    if (status == OPTCLIENT_ABORTED && post->model != NULL) {
+        /* Pull the weights, as the manual says: those in place may have changed. */
+        status = optclient_pull(post->model, NULL, 0, NULL, NULL);
+    }
+    if (is_replaced(status)) {
+        return false;
+    }
+    if (!is_expected(&plan, status)) {
+        return complain(post, "push");
+    }
+    if (!shares(post) || post->model != NULL) {
+        mark(post, at, false);
+    }
+    return post->model != NULL || open_post(post);
+}
+
+static bool make_memory(struct post *post)
+{
+    size_t elements = soak_elements(history_pushes(post->history));
+    for (unsigned p = 0; p < SOAK_PARTS; p++) {
+        post->weights[p] = malloc(elements * sizeof(float));
+        post->gradients[p] = shares(post) ? NULL : calloc(elements, sizeof(float));
+        if (post->weights[p] == NULL || (post->gradients[p] == NULL && !shares(post))) {
+            fprintf(stderr, "worker %u: no memory\n", post->worker);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void *serve_post(void *context)
+{
+    struct post *post = context;
+    bool good = make_memory(post) && open_post(post);
+    while (good && !is_over()) {
+        good = push_once(post);
+        pause_a_while(post);
+    }
+    if (!good && !replaced) {
+        failed = true;
+    }
+    optclient_model_close(post->model); /* the others' rounds go on without it */
+    return NULL;
+}
+
+/* ---------------------------------------------------------------- the life */
+
+int soak_worker(const char *address, unsigned number, uint64_t seed,
                 struct history *const histories[SOAK_MODELS])
 {
+    static struct post posts[SOAK_MODELS];
     char name[16];
+    pthread_t threads[SOAK_MODELS];
     struct optclient_options options = optclient_options_default();
-    struct optclient_model *models[SOAK_MODELS];
     struct optclient *client;
-    const struct sigaction stop = { .sa_handler = on_stop };
-    float *ones = malloc(SOAK_LARGE * sizeof *ones);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    sigaction(SIGTERM, &stop, NULL);
+    heed_signals();
     snprintf(name, sizeof name, "worker-%u", number);
     options.worker = name;
     options.timeout_ms = TIMEOUT_MS;
     options.backoff_min_ms = 10;
     options.backoff_max_ms = 500;
-    options.checksum = number % 2;
-    for (size_t i = 0; ones != NULL && i < SOAK_LARGE; i++) {
-        ones[i] = 1.0f;
-    }
-    if (ones == NULL || optclient_connect(address, &options, &client) != OPTCLIENT_OK) {
-        return complain(number, "connect");
+    options.checksum = ways[number].checksum;
+    options.no_shared_memory = ways[number].no_shared_memory;
+    if (optclient_connect(address, &options, &client) != OPTCLIENT_OK) {
+        fprintf(stderr, "worker %u: connect: %s\n", number, optclient_error());
+        return EXIT_FAILURE;
     }
     for (unsigned m = 0; m < SOAK_MODELS; m++) {
-        if (soak_open(client, m, SOAK_WORKERS * history_pushes(histories[m]),
-                      &models[m]) != OPTCLIENT_OK) {
-            return complain(number, "create");
+        posts[m] = (struct post){ .client = client,
+                                  .history = histories[m],
+                                  .worker = number,
+                                  .number = m,
+                                  .random = seed * SOAK_MODELS + m };
+        if (pthread_create(&threads[m], NULL, serve_post, &posts[m]) != 0) {
+            return EXIT_FAILURE;
         }
     }
-    bool good = true;
-    while (good && !stopping) {
-        for (unsigned m = 0; m < SOAK_MODELS && good; m++) {
-            good = push_once(models[m], histories[m], number, ones);
-        }
+    for (unsigned m = 0; m < SOAK_MODELS; m++) {
+        pthread_join(threads[m], NULL);
     }
     optclient_close(client);
-    free(ones);
-    return good ? EXIT_SUCCESS : EXIT_FAILURE;
+    return failed ? EXIT_FAILURE : replaced ? SOAK_REPLACED : EXIT_SUCCESS;
 }
