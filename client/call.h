@@ -1,6 +1,6 @@
 /* call — one thing asked of the daemon, from the moment it is asked to its end.
  *
- *            client_post            last frame out           answer, deadline, ...
+ *           session_post            last frame out           answer, deadline, ...
  *   (new) ---------------> QUEUED ------------------> SENT ------------------------+
  *                          ^   |                       |                           v
  *                          |   +-----------------------|----------------------> ENDED

@@ -70,6 +70,7 @@ static void on_connection_error(struct optclient *client,
     } else {
         session_break(client, "the daemon says %s: %s", opt_status_name(reply->status),
                       reply->text);
+        client->trouble.detail = reply->detail;
     }
 }
 

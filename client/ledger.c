@@ -95,7 +95,7 @@ void session_fail_model(struct optclient_model *model, enum opt_status status,
     va_start(arguments, format);
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
-    opt_fail(&model->loss, status, "%s", text);
+    opt_fail_as(&model->loss, status, OPT_DETAIL_MODEL_GONE, "%s", text);
     session_end_all(model->client, model, &model->loss);
 }
 
@@ -110,14 +110,15 @@ static void expire(struct optclient *client, struct optclient_call *call)
     if (call->state == CALL_LATER) {
         status = call->error.status; /* what the daemon said last */
     } else if (call->request.message == OPT_MESSAGE_NONE) {
-        opt_fail(&call->error, status, "no connection to %s before the deadline: %s",
-                 client->peer, trouble);
+        opt_fail_as(&call->error, status, client->trouble.detail,
+                    "no connection to %s before the deadline: %s", client->peer,
+                    trouble);
     } else if (client->state != SESSION_READY) {
         status = OPT_UNAVAILABLE;
-        opt_fail(&call->error, status,
-                 "%s: no connection to %s before the deadline: "
-                 "%s%s",
-                 name, client->peer, trouble, fate);
+        opt_fail_as(&call->error, status, client->trouble.detail,
+                    "%s: no connection to %s before the deadline: "
+                    "%s%s",
+                    name, client->peer, trouble, fate);
     } else if (call->begun) {
         opt_fail(&call->error, status, "%s: no answer from %s before the deadline%s",
                  name, client->peer, fate);

@@ -356,11 +356,35 @@ enum optclient_detail {
     OPTCLIENT_WORKER_LOST = 7,    /* another worker was lost: policy FAIL */
     OPTCLIENT_OUT_OF_ORDER = 8,   /* the push's number was passed over */
     OPTCLIENT_TOO_OLD = 9,        /* the push's number is not remembered any more */
-    OPTCLIENT_REFUSED_BEFORE = 10, /* the push was refused when it came first */
-    OPTCLIENT_MODEL_GONE = 11,     /* deleted, or not the same any more */
-    OPTCLIENT_STOPPING = 12,       /* the daemon is stopping */
-    OPTCLIENT_NOT_FINITE = 13,     /* NaN or infinity */
-    OPTCLIENT_NO_PEER = 14         /* others have not come: to a round, a barrier */
+    OPTCLIENT_REFUSED_BEFORE = 10,   /* the push was refused when it came first */
+    OPTCLIENT_MODEL_GONE = 11,       /* deleted, or not the same any more */
+    OPTCLIENT_STOPPING = 12,         /* the daemon is stopping */
+    OPTCLIENT_NOT_FINITE = 13,       /* NaN or infinity */
+    OPTCLIENT_NO_PEER = 14,          /* others have not come: to a round, a barrier */
+    OPTCLIENT_MALFORMED = 15,        /* the message may not be sent so */
+    OPTCLIENT_NO_HELLO = 16,         /* the connection has not said hello */
+    OPTCLIENT_SECOND_HELLO = 17,     /* it has said hello before */
+    OPTCLIENT_NO_FEATURE = 18,       /* what the client requires is not there */
+    OPTCLIENT_NO_SERVICE = 19,       /* not served by this daemon, or not here */
+    OPTCLIENT_OBSERVER = 20,         /* only a worker may */
+    OPTCLIENT_NO_MODEL = 21,         /* there is no such model */
+    OPTCLIENT_OTHER_DEFINITION = 22, /* the model exists, and is another one */
+    OPTCLIENT_IN_USE = 23,           /* other workers use the model */
+    OPTCLIENT_TOO_LARGE = 24,        /* one thing is larger than a limit */
+    OPTCLIENT_TOO_MANY = 25,         /* there are as many as there may be */
+    OPTCLIENT_NO_MEMORY = 26,        /* the daemon's memory does not hold it */
+    OPTCLIENT_SILENT = 27,           /* nothing was heard for too long */
+    OPTCLIENT_TOO_SLOW = 28,         /* a frame came more slowly than it may */
+    OPTCLIENT_NO_ROOM = 29,          /* what is in flight leaves no room now */
+    OPTCLIENT_NOT_READY = 30,        /* the model waits for its first weights */
+    OPTCLIENT_NO_TENSOR = 31,        /* the model has no such tensor or slot */
+    OPTCLIENT_NOT_CREATOR = 32,      /* only the model's creator may */
+    OPTCLIENT_PASSED = 33,           /* too late: the update has been */
+    OPTCLIENT_UNFIT = 34,            /* the model as it is cannot be or do that */
+    OPTCLIENT_NOT_SHARED = 35,       /* no memory is shared for this */
+    OPTCLIENT_AT_BARRIER = 36,       /* the worker waits at another barrier */
+    OPTCLIENT_REPLACED = 37,         /* a later call asked for the same */
+    OPTCLIENT_SEND_AGAIN = 38        /* given up meanwhile: send it again */
 };
 /* The reason of the calling thread's last failed optclient call, beside
  * optclient_error.

@@ -72,7 +72,8 @@ void session_wake(struct optclient *client)
     (void)eventfd_write(client->wake, 1);
 }
 
-bool session_on_thread(const struct optclient *client)
+/* Whether the caller is the client's thread. */
+static bool on_thread(const struct optclient *client)
 {
     return pthread_equal(pthread_self(), client->thread) != 0;
 }
@@ -82,7 +83,7 @@ void session_alarm(struct optclient *client, uint64_t when_ns)
     if (when_ns < client->alarm_ns) {
         client->alarm_ns = when_ns;
     }
-    if (client->alarm_ns < client->sleeps_until_ns && !session_on_thread(client)) {
+    if (client->alarm_ns < client->sleeps_until_ns && !on_thread(client)) {
         client->sleeps_until_ns = client->alarm_ns;
         session_wake(client);
     }
@@ -114,7 +115,7 @@ void session_break(struct optclient *client, const char *format, ...)
     va_end(arguments);
     opt_fail(&client->trouble, OPT_UNAVAILABLE, "%s", text);
     client->broken = true;
-    if (!session_on_thread(client)) {
+    if (!on_thread(client)) {
         session_wake(client);
     }
 }

@@ -12,7 +12,8 @@
  *
  * session.c moves between these states, ledger.c takes calls in, times and ends them,
  * exchange.h sends requests and handles replies. On top are the public functions:
- * optclient.c, opening.c, opened.c, transfer.c, local.c, inquiry.c.
+ * optclient.c, opening.c, opened.c, companions.c, transfer.c, local.c, fast.c,
+ * inquiry.c.
  *
  * One lock guards everything here. The client's thread holds it whenever it does not
  * sleep; callbacks of the user run on another one (callbacks.h). A
@@ -204,7 +205,8 @@ void session_end(struct optclient *client, struct optclient_call *call,
 void session_cancel(struct optclient *client, struct optclient_model *model,
                     const char *reason);
 
-/* Lock held. The daemon has lost a model: its calls fail from now on. */
+/* Lock held. The daemon has lost a model: its calls fail from now on, with MODEL_GONE
+ * as their detail. */
 void session_fail_model(struct optclient_model *model, enum opt_status status,
                         const char *format, ...) __attribute__((format(printf, 3, 4)));
 
@@ -237,9 +239,6 @@ uint64_t session_limit(const struct optclient *client,
 
 /* Lock held. All models are open again: calls may go. */
 void session_ready(struct optclient *client);
-
-/* Whether the caller is the client's thread. */
-bool session_on_thread(const struct optclient *client);
 
 /* Lock held. End the calls whose time has passed, and bring back those whose time has
  * come. */

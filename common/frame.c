@@ -205,9 +205,9 @@ static bool read_prefix(struct opt_frame_reader *reader)
     size_t size =
         (size_t)p[0] | (size_t)p[1] << 8 | (size_t)p[2] << 16 | (size_t)p[3] << 24;
     if (size > reader->limits.frame_bytes) {
-        opt_fail(&reader->error, OPT_RESOURCE_EXHAUSTED,
-                 "a frame of %zu bytes was announced; the limit is %zu", size,
-                 reader->limits.frame_bytes);
+        opt_fail_as(&reader->error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
+                    "a frame of %zu bytes was announced; the limit is %zu", size,
+                    reader->limits.frame_bytes);
         return false;
     }
     reader->begin += OPT_FRAME_PREFIX;
@@ -321,11 +321,11 @@ static enum scan_result scan(struct opt_frame_reader *reader)
         }
         size_t total = field.head + (size_t)field.size;
         if (total > reader->limits.header_bytes - reader->scanned) {
-            opt_fail(&reader->error, OPT_RESOURCE_EXHAUSTED,
-                     "field %" PRIu32 " makes a frame's header part at least %zu bytes "
-                     "long; the limit is %zu",
-                     field.number, reader->scanned + total,
-                     reader->limits.header_bytes);
+            opt_fail_as(
+                &reader->error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
+                "field %" PRIu32 " makes a frame's header part at least %zu bytes "
+                "long; the limit is %zu",
+                field.number, reader->scanned + total, reader->limits.header_bytes);
             return SCAN_BROKEN;
         }
         reader->scanned += total;

@@ -70,9 +70,9 @@ static void budget_free(void *data, void *piece)
 static enum opt_status out_of_budget(const struct opt_arena *arena,
                                      struct opt_error *error)
 {
-    return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                    "a message needs more than its memory budget of %zu bytes",
-                    arena->limit);
+    return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
+                       "a message needs more than its memory budget of %zu bytes",
+                       arena->limit);
 }
 
 enum opt_status opt_wire_unpack(const ProtobufCMessageDescriptor *descriptor,

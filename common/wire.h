@@ -1,6 +1,6 @@
 /* wire — the messages of optimd.v1 as plain structs, checked.
  *
- * The generated protobuf types do not leave wire.c. Reading a message checks all that
+ * The generated protobuf types do not leave wire_*.c. Reading a message checks all that
  * can be known without a model: UTF-8 and length of names, enums, counts, that segments
  * and `data` fit each other in size. Memory comes from an arena with a hard limit, so
  * that a hostile header can neither grow without bound nor leave anything behind. Any

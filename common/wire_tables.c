@@ -272,9 +272,9 @@ enum opt_status opt_tensor_table_read(const uint8_t *data, size_t size,
                         "the table of tensors is empty; a model has at least one");
     }
     if (tensors > max_tensors) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "the table has %zu tensors; a model may have at most %zu",
-                        tensors, max_tensors);
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
+                           "the table has %zu tensors; a model may have at most %zu",
+                           tensors, max_tensors);
     }
     return read_tensors(&(struct context){ .arena = arena, .error = error },
                         TABLE_TENSORS, data, size, out, count);

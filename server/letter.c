@@ -173,7 +173,7 @@ bool letter_table(struct letter *letter, size_t size)
 {
     letter->table = malloc(size + 1);
     if (letter->table == NULL) {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                     "no memory for a table of %zu bytes", size);
         return false;
     }
@@ -187,7 +187,7 @@ bool letter_pay_or_fail(struct letter *letter, size_t bytes)
     if (letter_pay(letter, bytes)) {
         return true;
     }
-    letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+    letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_ROOM,
                 "no room for %zu bytes of an answer at present: requests in flight and "
                 "answers that peers have not read take what the setting inflight "
                 "allows; try again later",
@@ -261,7 +261,8 @@ void letter_refuse(struct letter *letter, const struct opt_error *error)
     };
 }
 
-void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)
+void letter_fail(struct letter *letter, enum opt_status status, enum opt_detail detail,
+                 const char *format, ...)
 {
     char sentence[2 * OPT_ERROR_TEXT];
     va_list arguments;
@@ -269,7 +270,7 @@ void letter_fail(struct letter *letter, enum opt_status status, const char *form
     int length = vsnprintf(sentence, sizeof(sentence), format, arguments);
     va_end(arguments);
     struct opt_error error;
-    opt_fail(&error, status, "%s", length > 0 ? sentence : "");
+    opt_fail_as(&error, status, detail, "%s", length > 0 ? sentence : "");
     letter_refuse(letter, &error);
 }
 

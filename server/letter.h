@@ -148,7 +148,8 @@ void letter_drop_pieces(struct letter *letter);
 size_t letter_memory(const struct letter *letter);
 
 /* Before memory is taken for the answer: room for that many bytes more. False: there is
- * none now, and the request is to be refused with RESOURCE_EXHAUSTED. Engine thread. */
+ * none now, and the request is to be refused with RESOURCE_EXHAUSTED. In the engine's
+ * turn. */
 bool letter_pay(struct letter *letter, size_t bytes);
 /* The same, but the answer is then that there is no room. */
 bool letter_pay_or_fail(struct letter *letter, size_t bytes);
@@ -158,9 +159,9 @@ void letter_refund(struct letter *letter, size_t bytes);
 /* Set the answer to an error (its sentence is copied into the arena). Of the
  * first frame of a push whose fate the error does not tell, this copy was not taken. */
 void letter_refuse(struct letter *letter, const struct opt_error *error);
-/* The same, of a status and a sentence. */
-void letter_fail(struct letter *letter, enum opt_status status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+/* The same, of its parts. NONE as detail: the status says all that there is to do. */
+void letter_fail(struct letter *letter, enum opt_status status, enum opt_detail detail,
+                 const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* What the request pushes, a frame of it, or NULL. */
 const struct opt_push *letter_push(const struct letter *letter);
@@ -171,7 +172,7 @@ const struct opt_pull *letter_pull(const struct letter *letter);
 /* A copy of text that lives as long as the letter; "" if its arena has no room. */
 const char *letter_text(struct letter *letter, const char *text);
 
-/* Give the letter back to its loop. Engine thread. */
+/* Give the letter back to its loop. In the engine's turn. */
 void letter_return(struct letter *letter);
 
 #endif

@@ -160,10 +160,11 @@ static enum opt_status check_slots(const struct opt_spec *before,
     char has_text[160], needs_text[160];
     join(has, has_count, has_text, sizeof has_text);
     join(needs, needs_count, needs_text, sizeof needs_text);
-    return opt_fail(error, OPT_FAILED_PRECONDITION,
-                    "the model has the slots %s, and the change would need %s; create "
-                    "another model for that",
-                    has_text, needs_text);
+    return opt_fail_as(
+        error, OPT_FAILED_PRECONDITION, OPT_DETAIL_UNFIT,
+        "the model has the slots %s, and the change would need %s; create "
+        "another model for that",
+        has_text, needs_text);
 }
 
 enum opt_status opt_change_fits(const struct opt_spec *before,
@@ -178,18 +179,18 @@ enum opt_status opt_change_fits(const struct opt_spec *before,
         const struct opt_option *option = opt_option_find(fixed[i], strlen(fixed[i]));
         if (opt_option_get(option, &before->options) !=
             opt_option_get(option, &after->options)) {
-            return opt_fail(error, OPT_FAILED_PRECONDITION,
-                            "%s of a model that runs cannot change: its slots hold "
-                            "what the present one made",
-                            option->name);
+            return opt_fail_as(error, OPT_FAILED_PRECONDITION, OPT_DETAIL_UNFIT,
+                               "%s of a model that runs cannot change: its slots hold "
+                               "what the present one made",
+                               option->name);
         }
     }
     if (status == OPT_OK &&
         opt_view_train_differs(before) != opt_view_train_differs(after)) {
-        return opt_fail(error, OPT_FAILED_PRECONDITION,
-                        "nesterov_form of a model that runs cannot change, nor its "
-                        "momentum become or cease to be 0: its workers would take "
-                        "gradients at another point");
+        return opt_fail_as(error, OPT_FAILED_PRECONDITION, OPT_DETAIL_UNFIT,
+                           "nesterov_form of a model that runs cannot change, nor its "
+                           "momentum become or cease to be 0: its workers would take "
+                           "gradients at another point");
     }
     return status;
 }

@@ -119,8 +119,8 @@ enum opt_status opt_group_add(struct opt_spec *spec, const char *pattern,
     char *copy = malloc(size + 1);
     if (copy == NULL || !grow(spec)) {
         free(copy);
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for %zu groups",
-                        spec->group_count + 1);
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for %zu groups", spec->group_count + 1);
     }
     memcpy(copy, pattern, size + 1);
     *out = &spec->groups[spec->group_count++];

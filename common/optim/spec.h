@@ -3,8 +3,8 @@
  * Expression, YAML and wire message become a struct opt_spec with every option
  * resolved; it prints back as one canonical expression, and two specifications are the
  * same if and only if their canonical texts are. Everything is driven by two tables:
- * the rules (registry.c) and the options (spec.c); nothing here switches on a name. Any
- * thread.
+ * the rules (registry.c) and the options (options.c); nothing here switches on a name.
+ * Any thread.
  *
  *   adam(lr=1e-3, beta2=0.98) + decay(0.01, decoupled) + clip(global_norm, 1)
  *     + warmup(500) + cosine(20000, end=1e-5) + lookahead(k=6, alpha=0.5)

@@ -9,10 +9,7 @@
 #include "server/engine/team.h"
 #include "server/letter.h"
 
-enum {
-    SHARD_BLOCKS = OPT_SHARD / OPT_BLOCK,
-    AHEAD_ELEMENTS = 1 << 18 /* of a smaller update the answer has all */
-};
+enum { AHEAD_ELEMENTS = 1 << 18 }; /* of a smaller update the answer has all */
 
 /* All frames are here: what the last of them says is what will be pulled. */
 static void ask_again(struct push *push)

@@ -8,7 +8,7 @@
  * is over, so nobody else sees a step that is half done.
  *
  * An update that ends with a Lookahead synchronisation changes every shard once more,
- * and sparse tensors are stepped last: they give nothing away. Engine thread.
+ * and sparse tensors are stepped last: they give nothing away. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_AHEAD_H
 #define OPTIMD_SERVER_ENGINE_AHEAD_H

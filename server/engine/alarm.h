@@ -1,6 +1,7 @@
 /* alarm — what shall happen at a time: deadlines of requests, grace of lost workers.
  *
- * A binary heap of alarms that are embedded in what they are about. Engine thread.
+ * A binary heap of alarms that are embedded in what they are about. In the engine's
+ * turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_ALARM_H
 #define OPTIMD_SERVER_ENGINE_ALARM_H

@@ -64,19 +64,19 @@ static void answer(struct engine *engine, const struct model *model,
 }
 
 void barrier_withdraw(struct engine *engine, struct member *member,
-                      enum opt_status status, const char *why)
+                      enum opt_status status, enum opt_detail detail, const char *why)
 {
     struct letter *letter = go(engine, member);
     if (letter != NULL) {
-        engine_fail(engine, letter, status, "%s", why);
+        engine_fail(engine, letter, status, detail, "%s", why);
     }
 }
 
 void barrier_refuse(struct engine *engine, struct model *model, enum opt_status status,
-                    const char *why)
+                    enum opt_detail detail, const char *why)
 {
     for (size_t i = 0; i < model->member_count; i++) {
-        barrier_withdraw(engine, model->members[i], status, why);
+        barrier_withdraw(engine, model->members[i], status, detail, why);
     }
 }
 
@@ -88,7 +88,7 @@ void barrier_closed(struct engine *engine, const struct peer *peer)
             struct member *member = model->members[k];
             if (member->arrival.letter != NULL &&
                 member->arrival.letter->peer == peer) {
-                barrier_withdraw(engine, member, OPT_UNAVAILABLE,
+                barrier_withdraw(engine, member, OPT_UNAVAILABLE, OPT_DETAIL_CONTINUED,
                                  "the connection of the worker was lost, or followed "
                                  "by another one, while it waited at the barrier");
             }
@@ -107,7 +107,7 @@ static void on_deadline(struct engine *engine, struct alarm *alarm)
     snprintf(text, sizeof text, "the barrier of model \"%.100s\" was not passed: %s",
              model->name, missing);
     engine->counters.deadlines_exceeded++;
-    barrier_withdraw(engine, member, OPT_DEADLINE_EXCEEDED, text);
+    barrier_withdraw(engine, member, OPT_DEADLINE_EXCEEDED, OPT_DETAIL_NO_PEER, text);
 }
 
 /* Whether the worker may wait for a barrier of this number now. */
@@ -116,8 +116,8 @@ static enum opt_status check(const struct member *member, uint64_t sequence,
 {
     const struct arrival *arrival = &member->arrival;
     if (arrival->letter != NULL && arrival->sequence != sequence) {
-        return opt_fail(
-            error, OPT_FAILED_PRECONDITION,
+        return opt_fail_as(
+            error, OPT_FAILED_PRECONDITION, OPT_DETAIL_AT_BARRIER,
             "worker \"%s\" waits at barrier %" PRIu64 " of model \"%s\"; it "
             "cannot wait at barrier %" PRIu64 " too",
             member->worker->name, arrival->sequence, member->model->name, sequence);
@@ -131,7 +131,7 @@ void barrier_arrive(struct engine *engine, struct model *model, struct letter *l
     struct member *member = lease_member(model, letter->peer);
     struct opt_error error;
     if (member == NULL || !member->joined) {
-        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NOT_JOINED,
                     "worker \"%s\" has not joined model \"%s\"; create or open it with "
                     "join before its barrier",
                     letter->peer->name, model->name);
@@ -150,11 +150,11 @@ void barrier_arrive(struct engine *engine, struct model *model, struct letter *l
         engine_refuse(engine, letter, &error);
         return;
     }
-    barrier_withdraw(engine, member, OPT_ABORTED,
+    barrier_withdraw(engine, member, OPT_ABORTED, OPT_DETAIL_REPLACED,
                      "the same barrier was asked for again by a later request");
     if (!alarm_set(&engine->alarms, &arrival->deadline, engine_deadline(engine, letter),
                    on_deadline)) {
-        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
+        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                     "no memory to let a request wait");
         return;
     }

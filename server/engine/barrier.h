@@ -8,7 +8,7 @@
  *   arrive -> here -> all are here: passed
  *              \ deadline, leave, lost -> not here
  *
- * Engine thread.
+ * In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_BARRIER_H
 #define OPTIMD_SERVER_ENGINE_BARRIER_H
@@ -44,10 +44,10 @@ bool barrier_try(struct engine *engine, struct model *model);
 /* A worker is not here any more; its letter, if there is one, is answered with the
  * error. */
 void barrier_withdraw(struct engine *engine, struct member *member,
-                      enum opt_status status, const char *why);
+                      enum opt_status status, enum opt_detail detail, const char *why);
 /* The same for all. */
 void barrier_refuse(struct engine *engine, struct model *model, enum opt_status status,
-                    const char *why);
+                    enum opt_detail detail, const char *why);
 /* The connection is gone, or its worker goes on with another one: who waits there by
  * it is not here any more. */
 void barrier_closed(struct engine *engine, const struct peer *peer);

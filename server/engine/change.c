@@ -102,10 +102,10 @@ static enum opt_status begin_leg(struct engine *engine, struct model *model,
         status = stream_check(&course->next, error);
     }
     if (status == OPT_OK && !update_reserve(engine, model, &course->next)) {
-        status = opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                          "the scratch memory that layerwise needs does not fit the "
-                          "%zu bytes that are left of the %zu that --memory allows",
-                          budget_left(&engine->budget), engine->budget.limit);
+        status = opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                             "the scratch memory that layerwise needs does not fit the "
+                             "%zu bytes that are left of the %zu that --memory allows",
+                             budget_left(&engine->budget), engine->budget.limit);
     }
     if (status != OPT_OK) {
         return status;
@@ -114,7 +114,8 @@ static enum opt_status begin_leg(struct engine *engine, struct model *model,
     course->text = model_print_spec(&course->next);
     course->made = moves ? grouping_new(engine, model->tensor_count) : NULL;
     if (course->text == NULL || (moves && course->made == NULL)) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for a change");
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for a change");
     }
     if (moves) {
         opt_matching_begin(&course->matching, &course->next, &model->named,
@@ -224,7 +225,8 @@ static enum opt_status record(struct engine *engine, struct model *model,
     struct change *change = calloc(1, sizeof *change);
     if (change == NULL || !copy_before(course, texts)) {
         free(change);
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for a change");
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for a change");
     }
     size_t more = bytes_more(model, course, texts);
     if (!budget_take(&engine->budget, more)) {
@@ -232,10 +234,10 @@ static enum opt_status record(struct engine *engine, struct model *model,
             free(texts[i]);
         }
         free(change);
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "the texts of the change take %zu bytes, but %zu of the %zu "
-                        "that --memory allows are left",
-                        more, budget_left(&engine->budget), engine->budget.limit);
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "the texts of the change take %zu bytes, but %zu of the %zu "
+                           "that --memory allows are left",
+                           more, budget_left(&engine->budget), engine->budget.limit);
     }
     insert(engine, model, course, change, texts);
     return OPT_OK;
@@ -246,26 +248,29 @@ static enum opt_status check_step(const struct model *model, uint64_t step,
                                   struct opt_error *error)
 {
     if (step <= model->step) {
-        return opt_fail(error, OPT_FAILED_PRECONDITION,
-                        "model \"%.100s\" has had update %" PRIu64
-                        " already; a change can take effect from update %" PRIu64 " on",
-                        model->name, step, model->step + 1);
+        return opt_fail_as(error, OPT_FAILED_PRECONDITION, OPT_DETAIL_PASSED,
+                           "model \"%.100s\" has had update %" PRIu64
+                           " already; a change can take effect from update %" PRIu64
+                           " on",
+                           model->name, step, model->step + 1);
     }
     size_t bytes = 0;
     for (size_t i = model->changes.done; i < model->changes.count; i++) {
         bytes += bytes_of(model->changes.list[i]);
     }
     if (bytes > CHANGES_COMING_BYTES) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "the changes of model \"%.100s\" that have been stated and not "
-                        "yet taken effect take %zu bytes; there cannot be more",
-                        model->name, bytes);
+        return opt_fail_as(
+            error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
+            "the changes of model \"%.100s\" that have been stated and not "
+            "yet taken effect take %zu bytes; there cannot be more",
+            model->name, bytes);
     }
     if (model->changes.count - model->changes.done == CHANGES_COMING) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "%d changes of model \"%.100s\" have been stated and not yet "
-                        "taken effect; there cannot be more",
-                        CHANGES_COMING, model->name);
+        return opt_fail_as(
+            error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
+            "%d changes of model \"%.100s\" have been stated and not yet "
+            "taken effect; there cannot be more",
+            CHANGES_COMING, model->name);
     }
     return OPT_OK;
 }
@@ -289,10 +294,10 @@ static bool go_on(struct engine *engine, struct model *model, struct errand *err
     if (course->status != OPT_OK && own) {
         course->error = error;
     } else if (course->status != OPT_OK) {
-        opt_fail(&course->error, course->status,
-                 "the change that was stated for update %" PRIu64
-                 " could not follow: %.400s",
-                 changes->list[later]->step, error.text);
+        opt_fail_as(&course->error, course->status, error.detail,
+                    "the change that was stated for update %" PRIu64
+                    " could not follow: %.400s",
+                    changes->list[later]->step, error.text);
     }
     if (course->status != OPT_OK || !course->matched ||
         course->checked < model->tensor_count) {
@@ -317,7 +322,7 @@ static void end(struct engine *engine, struct model *model, struct errand *erran
         course->status = record(engine, model, course, &course->error);
     }
     if (course->status != OPT_OK) {
-        engine_fail(engine, letter, course->status, "%s", course->error.text);
+        engine_refuse(engine, letter, &course->error);
     } else {
         struct stated stated = {
             .step = course->first,
@@ -338,12 +343,12 @@ void change_state(struct engine *engine, struct model *model, struct letter *let
     struct opt_error error;
     struct course *course = calloc(1, sizeof *course);
     enum opt_status status =
-        course == NULL
-            ? opt_fail(&error, OPT_RESOURCE_EXHAUSTED, "no memory for a change")
-            : opt_change_read(model->spec.rule, set, &course->what, &error);
+        course == NULL ? opt_fail_as(&error, OPT_RESOURCE_EXHAUSTED,
+                                     OPT_DETAIL_NO_MEMORY, "no memory for a change")
+                       : opt_change_read(model->spec.rule, set, &course->what, &error);
     if (status != OPT_OK) {
         free(course);
-        engine_fail(engine, letter, status, "%s", error.text);
+        engine_refuse(engine, letter, &error);
         return;
     }
     course->errand = (struct errand){ .go_on = go_on, .end = end, .letter = letter };

@@ -3,7 +3,7 @@
  * A change takes effect between two updates, on all tensors at once: when the update
  * before `step` is over, or at once if `step` is the next one. Until then it is listed
  * with those that are to come; afterwards it stays in the list as a record. Everything
- * that can go wrong is found when it is stated. Engine thread.
+ * that can go wrong is found when it is stated. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_CHANGE_H
 #define OPTIMD_SERVER_ENGINE_CHANGE_H

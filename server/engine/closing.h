@@ -6,7 +6,7 @@
  *   bounded       a push of the worker that has made the fewest, if its worker does not
  *                 get too far ahead
  *
- * Decides and names who is waited for; round does the rest. Engine thread.
+ * Decides and names who is waited for; round does the rest. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_CLOSING_H
 #define OPTIMD_SERVER_ENGINE_CLOSING_H

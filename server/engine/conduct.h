@@ -1,6 +1,6 @@
 /* conduct — how a worker's pushes have fared in a model, for people who look at it.
  *
- * Counted when a push is settled; describe shows it. Engine thread.
+ * Counted when a push is settled; describe shows it. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_CONDUCT_H
 #define OPTIMD_SERVER_ENGINE_CONDUCT_H

@@ -1,6 +1,6 @@
 /* consistency — what a model's policy may say, and how two of them differ.
  *
- * Asked when a model is created. Engine thread.
+ * Asked when a model is created. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_CONSISTENCY_H
 #define OPTIMD_SERVER_ENGINE_CONSISTENCY_H

@@ -78,8 +78,8 @@ void engine_silence(struct engine *engine, struct letter *letter)
     engine_return(engine, letter);
 }
 
-static void refuse(struct engine *engine, struct letter *letter,
-                   uint32_t retry_after_ms, const struct opt_error *error)
+void engine_refuse_for(struct engine *engine, struct letter *letter,
+                       uint32_t retry_after_ms, const struct opt_error *error)
 {
     struct opt_error told = *error;
     struct model *rest = frames_refused(engine, letter, &told);
@@ -102,47 +102,20 @@ void engine_failed(struct engine *engine, struct letter *letter)
 void engine_refuse(struct engine *engine, struct letter *letter,
                    const struct opt_error *error)
 {
-    refuse(engine, letter, 0, error);
-}
-
-static void fail(struct engine *engine, struct letter *letter, uint32_t retry_after_ms,
-                 enum opt_status status, enum opt_detail detail, const char *format,
-                 va_list arguments)
-{
-    char text[OPT_ERROR_TEXT];
-    struct opt_error error;
-    vsnprintf(text, sizeof text, format, arguments);
-    opt_fail_as(&error, status, detail, "%s", text);
-    refuse(engine, letter, retry_after_ms, &error);
+    engine_refuse_for(engine, letter, 0, error);
 }
 
 void engine_fail(struct engine *engine, struct letter *letter, enum opt_status status,
-                 const char *format, ...)
+                 enum opt_detail detail, const char *format, ...)
 {
+    char text[OPT_ERROR_TEXT];
+    struct opt_error error;
     va_list arguments;
     va_start(arguments, format);
-    fail(engine, letter, 0, status, OPT_DETAIL_NONE, format, arguments);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-}
-
-void engine_fail_as(struct engine *engine, struct letter *letter,
-                    enum opt_status status, enum opt_detail detail, const char *format,
-                    ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    fail(engine, letter, 0, status, detail, format, arguments);
-    va_end(arguments);
-}
-
-void engine_fail_retry(struct engine *engine, struct letter *letter,
-                       uint32_t retry_after_ms, enum opt_status status,
-                       const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    fail(engine, letter, retry_after_ms, status, OPT_DETAIL_NONE, format, arguments);
-    va_end(arguments);
+    opt_fail_as(&error, status, detail, "%s", text);
+    engine_refuse(engine, letter, &error);
 }
 
 struct opt_reply *engine_reply(struct letter *letter, enum opt_message message)
@@ -184,7 +157,7 @@ struct model *engine_model(struct engine *engine, struct letter *letter,
     if (place < engine->model_count && engine->numbered[place]->number == number) {
         return engine->numbered[place];
     }
-    engine_fail(engine, letter, OPT_NOT_FOUND,
+    engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                 "there is no model with the number %" PRIu32
                 "; numbers come with the answer to create and open, and end with the "
                 "model or the daemon",
@@ -203,14 +176,14 @@ struct model *engine_model_named(struct engine *engine, struct letter *letter,
     const char *nearest = names_nearest(&engine->models, name, &steps);
     engine_worked(engine, steps);
     if (engine->model_count == 0) {
-        engine_fail(engine, letter, OPT_NOT_FOUND,
+        engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                     "there is no model \"%s\", nor any other", name);
     } else if (nearest == NULL) {
-        engine_fail(engine, letter, OPT_NOT_FOUND,
+        engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                     "there is no model \"%s\", nor one of the %zu with a name like it",
                     name, engine->model_count);
     } else {
-        engine_fail(engine, letter, OPT_NOT_FOUND,
+        engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                     "there is no model \"%s\"; the nearest of %zu is \"%s\"", name,
                     engine->model_count, nearest);
     }
@@ -256,34 +229,34 @@ static bool admit(struct engine *engine, struct letter *letter,
     const struct peer *peer = letter->peer;
     const char *name = opt_message_name(letter->request.message);
     if (engine->stopping) {
-        engine_fail_as(engine, letter, OPT_UNAVAILABLE, OPT_DETAIL_STOPPING,
-                       "the daemon is stopping");
+        engine_fail(engine, letter, OPT_UNAVAILABLE, OPT_DETAIL_STOPPING,
+                    "the daemon is stopping");
         return false;
     }
     if (row == NULL) {
-        engine_fail(engine, letter, OPT_UNIMPLEMENTED,
+        engine_fail(engine, letter, OPT_UNIMPLEMENTED, OPT_DETAIL_NO_SERVICE,
                     "this daemon does not serve message %d",
                     (int)letter->request.message);
         return false;
     }
     if (row->needs_hello && !peer->greeted) {
-        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NO_HELLO,
                     "the first request of a connection must be hello, not %s", name);
         return false;
     }
     if (peer->greeted && !peer->observer && peer->worker == NULL) {
-        engine_fail_as(engine, letter, OPT_FAILED_PRECONDITION,
-                       peer->continued ? OPT_DETAIL_CONTINUED : OPT_DETAIL_TAKEN_OVER,
-                       peer->continued
-                           ? "worker \"%s\" (incarnation %" PRIu64
-                             ") goes on over another connection"
-                           : "worker \"%s\" was taken over by another process, so "
-                             "incarnation %" PRIu64 " is stale",
-                       peer->name, peer->incarnation);
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+                    peer->continued ? OPT_DETAIL_CONTINUED : OPT_DETAIL_TAKEN_OVER,
+                    peer->continued
+                        ? "worker \"%s\" (incarnation %" PRIu64
+                          ") goes on over another connection"
+                        : "worker \"%s\" was taken over by another process, so "
+                          "incarnation %" PRIu64 " is stale",
+                    peer->name, peer->incarnation);
         return false;
     }
     if (row->needs_worker && peer->observer) {
-        engine_fail(engine, letter, OPT_PERMISSION_DENIED,
+        engine_fail(engine, letter, OPT_PERMISSION_DENIED, OPT_DETAIL_OBSERVER,
                     "an observer may not %s; say hello with a worker's name", name);
         return false;
     }

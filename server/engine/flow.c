@@ -88,7 +88,7 @@ static void on_deadline(struct engine *engine, struct alarm *alarm)
     engine->counters.deadlines_exceeded++;
     if (!model->ready) {
         engine_fail(
-            engine, letter, OPT_DEADLINE_EXCEEDED,
+            engine, letter, OPT_DEADLINE_EXCEEDED, OPT_DETAIL_NOT_READY,
             "model \"%s\" is not ready: its creator has not assigned all weights",
             model->name);
         return;
@@ -98,12 +98,12 @@ static void on_deadline(struct engine *engine, struct alarm *alarm)
     if (letter->request.message == OPT_MESSAGE_WAIT &&
         letter->request.body.wait.epoch > model_epoch(model)) {
         engine_fail(
-            engine, letter, OPT_DEADLINE_EXCEEDED,
+            engine, letter, OPT_DEADLINE_EXCEEDED, OPT_DETAIL_NO_PEER,
             "model \"%.100s\" has had %" PRIu64 " sync epochs, not %" PRIu64 ": %s",
             model->name, model_epoch(model), letter->request.body.wait.epoch, missing);
         return;
     }
-    engine_fail(engine, letter, OPT_DEADLINE_EXCEEDED,
+    engine_fail(engine, letter, OPT_DEADLINE_EXCEEDED, OPT_DETAIL_NO_PEER,
                 "model \"%.100s\" has had %" PRIu64 " updates, not %" PRIu64 ": %s",
                 model->name, model->step, step, missing);
 }
@@ -115,7 +115,7 @@ void flow_wait(struct engine *engine, struct model *model, struct letter *letter
     if (waiting == NULL || !alarm_set(&engine->alarms, &waiting->deadline,
                                       engine_deadline(engine, letter), on_deadline)) {
         free(waiting);
-        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
+        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                     "no memory to let a request wait");
         return;
     }
@@ -287,12 +287,13 @@ static void refuse_pull(struct engine *engine, struct model *model,
     if (is_member(model, letter)) {
         atomic_store(&engine->refused_ns, uv_hrtime());
     }
-    engine_fail_retry(
-        engine, letter, RETRY_MS, OPT_RESOURCE_EXHAUSTED,
-        "model \"%s\": another version of its weights beside the one that "
-        "is read does not fit the %zu bytes that are left of the %zu "
-        "bytes that --memory allows",
-        model->name, budget_left(&engine->budget), engine->budget.limit);
+    struct opt_error error;
+    opt_fail_as(&error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                "model \"%s\": another version of its weights beside the one that "
+                "is read does not fit the %zu bytes that are left of the %zu "
+                "bytes that --memory allows",
+                model->name, budget_left(&engine->budget), engine->budget.limit);
+    engine_refuse_for(engine, letter, RETRY_MS, &error);
 }
 
 /* Put a busy model at the end of the engine's list, once. */
@@ -462,6 +463,8 @@ bool flow_turn(struct engine *engine)
 void flow_refuse(struct engine *engine, struct model *model, enum opt_status status,
                  const char *why)
 {
+    enum opt_detail detail =
+        status == OPT_UNAVAILABLE ? OPT_DETAIL_STOPPING : OPT_DETAIL_MODEL_GONE;
     struct waiting *waiting = model->waiting_first;
     model->waiting_first = NULL;
     model->waiting_last = NULL;
@@ -470,12 +473,10 @@ void flow_refuse(struct engine *engine, struct model *model, enum opt_status sta
         struct letter *letter = waiting->letter;
         alarm_cancel(&engine->alarms, &waiting->deadline);
         free(waiting);
-        engine_fail(engine, letter, status, "%s", why);
+        engine_fail(engine, letter, status, detail, "%s", why);
         waiting = next;
     }
-    enum opt_detail detail =
-        status == OPT_UNAVAILABLE ? OPT_DETAIL_STOPPING : OPT_DETAIL_MODEL_GONE;
-    barrier_refuse(engine, model, status, why);
+    barrier_refuse(engine, model, status, detail, why);
     stream_close(engine, model, detail, why);
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];

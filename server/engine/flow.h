@@ -2,8 +2,8 @@
  *
  * A model is idle, or an update or a copy is in progress. While it is not idle, letters
  * for it queue up; letters that need more updates, or its weights before they are
- * there, wait beside. model_settle brings everything forward that can go. Engine
- * thread.
+ * there, wait beside. flow_settle brings everything forward that can go. In the
+ * engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_FLOW_H
 #define OPTIMD_SERVER_ENGINE_FLOW_H

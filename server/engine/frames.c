@@ -40,7 +40,8 @@ void frames_drop(struct engine *engine, struct member *member)
     }
     if (stream_has(push)) { /* else it has left nothing, and may come again */
         struct opt_error error;
-        opt_fail(&error, OPT_ABORTED, "it was not finished");
+        /* Nobody waits for this: only the code is kept, with the number. */
+        opt_fail_as(&error, OPT_ABORTED, OPT_DETAIL_NONE, "it was not finished");
         fate_settle(push, OPT_FATE_REFUSED, &error);
     }
     member->gathering = NULL;
@@ -113,16 +114,16 @@ static enum opt_status check_room(const struct model *model,
     if (model->consistency.samples > 0) {
         char missing[OPT_ERROR_TEXT / 2];
         closing_missing(model, missing, sizeof missing);
-        return opt_fail(
-            error, OPT_RESOURCE_EXHAUSTED,
+        return opt_fail_as(
+            error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
             "%zu pushes of worker \"%.40s\" wait for a round, for more there "
             "is no memory: %s; a push must cover more of them",
             most, member->worker->name, missing);
     }
-    return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                    "%zu pushes of worker \"%s\" are waiting for rounds of model "
-                    "\"%s\" already",
-                    most, member->worker->name, model->name);
+    return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
+                       "%zu pushes of worker \"%s\" are waiting for rounds of model "
+                       "\"%s\" already",
+                       most, member->worker->name, model->name);
 }
 
 /* The answer of a push that waits goes to the letter that asks again. */
@@ -159,10 +160,10 @@ static void finish_echo(struct engine *engine, struct model *model,
         round_answer(engine, model, letter, reply);
         return;
     case FATE_NEW: /* it was forgotten meanwhile: as if this copy had not come */
-        opt_fail(&error, OPT_UNAVAILABLE,
-                 "the push of sequence %" PRIu64
-                 " was given up while it was sent again; send it once more",
-                 head->sequence);
+        opt_fail_as(&error, OPT_UNAVAILABLE, OPT_DETAIL_SEND_AGAIN,
+                    "the push of sequence %" PRIu64
+                    " was given up while it was sent again; send it once more",
+                    head->sequence);
         break;
     case FATE_REFUSED:
     case FATE_LATE:
@@ -203,7 +204,8 @@ static struct push *begin(struct engine *engine, struct model *model,
         if (push != NULL) {
             push_recycle(engine, push);
         }
-        opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the tables of a push");
+        opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                    "no memory for the tables of a push");
         return NULL;
     }
     push->member = member;
@@ -239,7 +241,8 @@ static struct push *take_up(struct engine *engine, struct model *model,
         return NULL;
     }
     if (!round_limit(engine, push, letter)) {
-        opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the deadline of a push");
+        opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                    "no memory for the deadline of a push");
         return NULL;
     }
     return push;

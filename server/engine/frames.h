@@ -2,7 +2,8 @@
  *
  * Each is checked before it is kept; one that is wrong, whoever finds that, answers the
  * whole push, of which nothing stays. What a copy means that comes again is known by
- * fate.h; if the first one waits or was settled, its data is not used. Engine thread.
+ * fate.h; if the first one waits or was settled, its data is not used. In the engine's
+ * turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_FRAMES_H
 #define OPTIMD_SERVER_ENGINE_FRAMES_H

@@ -1,7 +1,7 @@
 /* grouping — which group of the specification each tensor of a model is in.
  *
  * Made once for a list of patterns, and shared by the model and the changes of options
- * that leave it as it is. Counted references. Engine thread.
+ * that leave it as it is. Counted references. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_GROUPING_H
 #define OPTIMD_SERVER_ENGINE_GROUPING_H

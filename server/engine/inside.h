@@ -127,20 +127,16 @@ void engine_worked(struct engine *engine, uint64_t cost);
 void engine_return(struct engine *engine, struct letter *letter);
 /* Give it back without an answer. */
 void engine_silence(struct engine *engine, struct letter *letter);
-/* Answer with an error. */
+/* Answer with an error; */
 void engine_refuse(struct engine *engine, struct letter *letter,
                    const struct opt_error *error);
-/* The same, of a status and a sentence; */
+/* with one that says when trying again may help; */
+void engine_refuse_for(struct engine *engine, struct letter *letter,
+                       uint32_t retry_after_ms, const struct opt_error *error);
+/* with one of these parts. NONE as detail: the status says all that there is to do. */
 void engine_fail(struct engine *engine, struct letter *letter, enum opt_status status,
-                 const char *format, ...) __attribute__((format(printf, 4, 5)));
-/* with the reason as data; */
-void engine_fail_as(struct engine *engine, struct letter *letter,
-                    enum opt_status status, enum opt_detail detail, const char *format,
-                    ...) __attribute__((format(printf, 5, 6)));
-/* and one that says when trying again may help. */
-void engine_fail_retry(struct engine *engine, struct letter *letter,
-                       uint32_t retry_after_ms, enum opt_status status,
-                       const char *format, ...) __attribute__((format(printf, 5, 6)));
+                 enum opt_detail detail, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 /* The letter has been given its error (letter_fail): give it back. */
 void engine_failed(struct engine *engine, struct letter *letter);
 /* Start a reply: id and message set, everything else zero. */

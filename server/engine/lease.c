@@ -186,8 +186,8 @@ static enum opt_status reserve(struct engine *engine, const struct model *model,
     if (!budget_take(&engine->budget, need)) {
         models_trim(engine);
         if (!budget_take(&engine->budget, need)) {
-            return opt_fail(
-                error, OPT_RESOURCE_EXHAUSTED,
+            return opt_fail_as(
+                error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                 "a worker of model \"%s\" needs %zu bytes for its gradient%s, "
                 "but %zu of the %zu bytes that --memory allows are left",
                 model->name, need,
@@ -208,8 +208,8 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
     bool made = member == NULL;
     if (made) {
         if (!make_way(engine, model)) {
-            return opt_fail(
-                error, OPT_RESOURCE_EXHAUSTED,
+            return opt_fail_as(
+                error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                 "a worker of model \"%s\" needs %zu bytes to be remembered, "
                 "but %zu of the %zu bytes that --memory allows are left",
                 model->name, sizeof *member, budget_left(&engine->budget),
@@ -218,8 +218,8 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
         member = member_new(engine, model, peer->worker);
         if (member == NULL) {
             budget_give(&engine->budget, sizeof *member);
-            return opt_fail(error, OPT_UNAVAILABLE,
-                            "no memory for a worker of model \"%s\"", model->name);
+            return opt_fail_as(error, OPT_UNAVAILABLE, OPT_DETAIL_NO_MEMORY,
+                               "no memory for a worker of model \"%s\"", model->name);
         }
     }
     if (!member->joined) {
@@ -227,8 +227,8 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
         if (status == OPT_OK && !recall_open(model, &member->recall)) {
             budget_give(&engine->budget, member->reserved);
             member->reserved = 0;
-            status = opt_fail(error, OPT_UNAVAILABLE,
-                              "no memory for a worker of model \"%s\"", model->name);
+            status = opt_fail_as(error, OPT_UNAVAILABLE, OPT_DETAIL_NO_MEMORY,
+                                 "no memory for a worker of model \"%s\"", model->name);
         }
         if (status != OPT_OK) {
             if (made) {
@@ -328,7 +328,7 @@ void lease_leave(struct engine *engine, struct member *member)
         round_withdraw(engine, member->gathering, OPT_ABORTED, OPT_DETAIL_LEFT, why);
     }
     withdraw(engine, member, 0, OPT_DETAIL_LEFT, why);
-    barrier_withdraw(engine, member, OPT_ABORTED,
+    barrier_withdraw(engine, member, OPT_ABORTED, OPT_DETAIL_LEFT,
                      "the worker has left the model while it waited at the barrier");
     leave_rounds(engine, member);
     event_worker_left(member);
@@ -356,7 +356,7 @@ static void fail_round(struct engine *engine, struct model *model, const char *n
     snprintf(why, sizeof why,
              "the barrier of model \"%.100s\" failed: worker \"%s\" was lost",
              model->name, name);
-    barrier_refuse(engine, model, OPT_ABORTED, why);
+    barrier_refuse(engine, model, OPT_ABORTED, OPT_DETAIL_WORKER_LOST, why);
 }
 
 void lease_lost(struct engine *engine, struct member *member)
@@ -383,7 +383,7 @@ void lease_lost(struct engine *engine, struct member *member)
         event_worker_lost(member);
         losses_note(model, member->worker->name);
     }
-    barrier_withdraw(engine, member, OPT_ABORTED,
+    barrier_withdraw(engine, member, OPT_ABORTED, OPT_DETAIL_TAKEN_FOR_DEAD,
                      "the worker was lost while it waited at the barrier");
     if (waits) {
         member->away = true;

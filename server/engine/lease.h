@@ -11,7 +11,7 @@
  *                       |  |   lost: shrink, fail -> left; wait -> joined, away
  *                       +- left <- leave, goodbye
  *
- * The loops watch for silence; the engine decides what it means. Engine thread.
+ * The loops watch for silence; the engine decides what it means. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_LEASE_H
 #define OPTIMD_SERVER_ENGINE_LEASE_H

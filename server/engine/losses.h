@@ -2,7 +2,7 @@
  *
  * Each worker is told with the answers to its pushes, waits and barriers of those that
  * were lost since it was told last, or has joined. An answer that is lost with its
- * connection is not repeated. Engine thread.
+ * connection is not repeated. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_LOSSES_H
 #define OPTIMD_SERVER_ENGINE_LOSSES_H

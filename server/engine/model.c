@@ -110,10 +110,11 @@ static enum opt_status check_budget(struct engine *engine,
     }
     size_t left = budget_left(&engine->budget);
     if (need > left) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "model \"%s\" needs %zu bytes for weights, slots and scratch, "
-                        "but %zu of the %zu bytes that --memory allows are left",
-                        plan->name, need, left, engine->budget.limit);
+        return opt_fail_as(
+            error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+            "model \"%s\" needs %zu bytes for weights, slots and scratch, "
+            "but %zu of the %zu bytes that --memory allows are left",
+            plan->name, need, left, engine->budget.limit);
     }
     return OPT_OK;
 }
@@ -319,10 +320,10 @@ enum opt_status model_new(struct engine *engine, const struct model_plan *plan,
 
 fail:
     model_free(engine, model);
-    return opt_fail(error, OPT_UNAVAILABLE,
-                    "the system has no memory for model \"%s\", although --memory "
-                    "would allow it",
-                    plan->name);
+    return opt_fail_as(error, OPT_UNAVAILABLE, OPT_DETAIL_NO_MEMORY,
+                       "the system has no memory for model \"%s\", although --memory "
+                       "would allow it",
+                       plan->name);
 }
 
 static void free_mirrors(struct model *model, size_t view)
@@ -513,12 +514,14 @@ enum opt_status model_share(struct engine *engine, struct model *model,
     size_t planes = opt_view_train_differs(&model->spec) ? 4 : 2;
     size_t bytes;
     if (!size_multiply(model->floats, planes * sizeof(float), &bytes)) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "the model is too large");
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
+                           "the model is too large");
     }
     size_t *at = malloc(model->shard_count * sizeof *at);
     if (at == NULL) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "no memory to share the weights of model \"%s\"", model->name);
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory to share the weights of model \"%s\"",
+                           model->name);
     }
     for (size_t i = 0; i < model->shard_count; i++) {
         at[i] = model->shards[i].at;
@@ -529,9 +532,9 @@ enum opt_status model_share(struct engine *engine, struct model *model,
     if (status == OPT_OK) {
         if (!version_pool_share(model->pool, region, at, model->shard_count,
                                 model->floats)) {
-            status =
-                opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                         "no memory to share the weights of model \"%s\"", model->name);
+            status = opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                                 "no memory to share the weights of model \"%s\"",
+                                 model->name);
         }
         region_unref(region);
     }

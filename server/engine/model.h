@@ -11,7 +11,7 @@
  *   shards   |    0    |     1     |     2     |    3     |   4             |
  *
  * All memory an update needs is allocated when the model is made or a worker joins.
- * Engine thread.
+ * In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_MODEL_H
 #define OPTIMD_SERVER_ENGINE_MODEL_H
@@ -59,6 +59,7 @@ struct tensor {
 
 /* How far a shard is in a round that is applied shard by shard (stream.h), or as a
  * whole (ahead.h). */
+enum { SHARD_BLOCKS = OPT_SHARD / OPT_BLOCK }; /* of a shard, at most */
 enum shard_stage { SHARD_WAITING, SHARD_RUNNING, SHARD_APPLIED };
 
 struct shard {

@@ -1,6 +1,7 @@
 /* names — things that are found by their names: models, workers.
  *
- * A hash table with open addressing; the names belong to the things. Engine thread.
+ * A hash table with open addressing; the names belong to the things. In the engine's
+ * turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_NAMES_H
 #define OPTIMD_SERVER_ENGINE_NAMES_H

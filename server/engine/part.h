@@ -5,7 +5,7 @@
  * shard (stream.h) or by the update of a whole one (ahead.h): in a letter of the
  * engine's own, sent to the connection ahead of the answer, which then has the rest.
  * Where a round ends with a Lookahead synchronisation every shard changes once more, so
- * nothing leaves before. Engine thread.
+ * nothing leaves before. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_PART_H
 #define OPTIMD_SERVER_ENGINE_PART_H

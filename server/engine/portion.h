@@ -2,7 +2,7 @@
  *
  * update.c chooses the work of a portion and says in which phase it is; here it is
  * dealt to the threads of the team, and each block finds its gradients, weights and
- * slots. Engine thread.
+ * slots. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_PORTION_H
 #define OPTIMD_SERVER_ENGINE_PORTION_H

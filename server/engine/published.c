@@ -138,7 +138,8 @@ void version_pool_close(struct version_pool *pool)
     }
 }
 
-size_t version_bytes(size_t count)
+/* What a version takes from the budget. */
+static size_t version_bytes(size_t count)
 {
     return count * sizeof(float);
 }
@@ -157,7 +158,8 @@ static struct version *begin(struct version *version, struct version_pool *pool,
     return version;
 }
 
-struct version *version_new_paid(struct version_pool *pool, size_t count, size_t number)
+/* The budget has been asked already. */
+static struct version *new_paid(struct version_pool *pool, size_t count, size_t number)
 {
     struct version *version = calloc(1, sizeof *version);
     if (version == NULL) {
@@ -233,7 +235,7 @@ struct version *version_new(struct version_pool *pool, size_t count, size_t numb
     if (!budget_take(pool->budget, version_bytes(count))) {
         return NULL;
     }
-    version = version_new_paid(pool, count, number);
+    version = new_paid(pool, count, number);
     if (version == NULL) {
         budget_give(pool->budget, version_bytes(count));
     }

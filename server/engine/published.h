@@ -34,7 +34,7 @@ struct version_pool;
 /* Drop one reference; NULL is allowed. Any thread. */
 void version_unref(struct version *version);
 
-/* The rest is for the engine thread. */
+/* The rest: in the engine's turn. */
 
 /* NULL: no memory. budget (borrowed) must outlive every version. */
 struct version_pool *version_pool_new(struct budget *budget);
@@ -57,13 +57,8 @@ struct version *version_next(const struct version *version);
  * it is a version of: that of a shard, with a multiple of the count of shards added for
  * views of it, or SIZE_MAX. NULL if the budget or the memory does not allow it. */
 struct version *version_new(struct version_pool *pool, size_t count, size_t number);
-/* The same, but for a caller that has taken version_bytes(count) from the budget. */
-struct version *version_new_paid(struct version_pool *pool, size_t count,
-                                 size_t number);
 /* How many versions of the pool there are. */
 size_t version_pool_alive(struct version_pool *pool);
-/* What a version takes from the budget. */
-size_t version_bytes(size_t count);
 /* Free a version of which the caller has the only reference; NULL is allowed. */
 void version_free(struct version *version);
 

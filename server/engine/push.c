@@ -328,9 +328,10 @@ static enum opt_status add_rows(struct engine *engine, struct push *push,
     struct row_run *run = opt_arena_alloc(&letter->arena, sizeof *run);
     if (run == NULL ||
         !rows_reserve(engine, model, model->rows_held + segment->row_count)) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "no memory for an update with %zu more rows of tensor \"%s\"",
-                        segment->row_count, model->tensors[segment->tensor].name);
+        return opt_fail_as(
+            error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+            "no memory for an update with %zu more rows of tensor \"%s\"",
+            segment->row_count, model->tensors[segment->tensor].name);
     }
     *run = (struct row_run){
         .tensor = segment->tensor,
@@ -408,9 +409,9 @@ enum opt_status push_take(struct engine *engine, struct push *push,
     struct opt_segment *segments =
         opt_arena_alloc(&letter->arena, (head->segment_count + 1) * sizeof *segments);
     if (segments == NULL) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "no memory for the %zu segments of a frame",
-                        head->segment_count);
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for the %zu segments of a frame",
+                           head->segment_count);
     }
     enum opt_status status = segments_check(
         push->model, SEGMENT_PUSH, head->dtype, head->segments, head->segment_count,

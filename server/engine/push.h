@@ -3,7 +3,7 @@
  * A push names whole tensors, in segments of any order over any number of frames. The
  * letters of the frames are kept, and a table says for each block of the model where in
  * them its values are, so that nothing is copied and nothing is counted twice. Rows of
- * sparse tensors are kept as they are named, run by run. Engine thread.
+ * sparse tensors are kept as they are named, run by run. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_PUSH_H
 #define OPTIMD_SERVER_ENGINE_PUSH_H

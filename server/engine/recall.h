@@ -3,7 +3,7 @@
  * A worker of a model with delay_compensation has a copy of the training view it last
  * pulled, block by block, with the step it was of. The memory is the member's, from the
  * budget, while it is joined. The copy is made when the pull is answered, about a
- * millisecond at a time. Engine thread, but for recall_of, which the team calls.
+ * millisecond at a time. In the engine's turn, but for recall_of, which the team calls.
  */
 #ifndef OPTIMD_SERVER_ENGINE_RECALL_H
 #define OPTIMD_SERVER_ENGINE_RECALL_H

@@ -83,15 +83,16 @@ enum opt_status region_new(enum region_kind kind, size_t size, struct budget *bu
 {
     const char *what = kind == REGION_WEIGHTS ? "weights" : "gradients";
     if (!budget_take(budget, size)) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "%s to share take %zu bytes, but %zu of the %zu bytes that "
-                        "--memory allows are left",
-                        what, size, budget_left(budget), budget->limit);
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "%s to share take %zu bytes, but %zu of the %zu bytes that "
+                           "--memory allows are left",
+                           what, size, budget_left(budget), budget->limit);
     }
     struct region *region = malloc(sizeof *region);
     if (region == NULL) {
         budget_give(budget, size);
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory to share %s", what);
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory to share %s", what);
     }
     *region =
         (struct region){ .size = size, .kind = kind, .file = -1, .budget = budget };
@@ -100,9 +101,10 @@ enum opt_status region_new(enum region_kind kind, size_t size, struct budget *bu
         int code = errno;
         bool passing = kind == REGION_GRADIENTS && code == EMFILE;
         region_free(region);
-        return opt_fail(error, passing ? OPT_UNAVAILABLE : OPT_RESOURCE_EXHAUSTED,
-                        "cannot make a file in memory to share %s: %s", what,
-                        strerror(code));
+        return opt_fail_as(error, passing ? OPT_UNAVAILABLE : OPT_RESOURCE_EXHAUSTED,
+                           passing ? OPT_DETAIL_NO_ROOM : OPT_DETAIL_NO_MEMORY,
+                           "cannot make a file in memory to share %s: %s", what,
+                           strerror(code));
     }
     *out = region;
     return OPT_OK;

@@ -11,7 +11,7 @@
  *                 \              \ deadline, leave, policy fail \
  *                  \ error        -> withdrawn, dropped          skipped, refused
  *
- * Engine thread.
+ * In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_ROUND_H
 #define OPTIMD_SERVER_ENGINE_ROUND_H

@@ -4,8 +4,8 @@
  * row, and within a row by worker and position. Equal ones are a group; its occurrences
  * are the contributions to that row, summed in this order, so neither arrival nor the
  * size of the team changes a bit. Costs depend on the rows named, not on the tensors.
- * Memory is made when pushes come, so the update itself cannot fail. Engine thread, but
- * for rows_run, which the team calls.
+ * Memory is made when pushes come, so the update itself cannot fail. In the engine's
+ * turn, but for rows_run, which the team calls.
  */
 #ifndef OPTIMD_SERVER_ENGINE_ROWS_H
 #define OPTIMD_SERVER_ENGINE_ROWS_H

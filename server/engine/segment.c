@@ -36,11 +36,11 @@ enum opt_status segment_check(const struct model *model, enum segment_use use,
                               struct opt_segment *out, struct opt_error *error)
 {
     if (segment->tensor >= model->tensor_count) {
-        return opt_fail(error, OPT_NOT_FOUND,
-                        "model \"%s\" has no tensor %" PRIu32
-                        "; its %zu tensors have the numbers 0 to %zu",
-                        model->name, segment->tensor, model->tensor_count,
-                        model->tensor_count - 1);
+        return opt_fail_as(error, OPT_NOT_FOUND, OPT_DETAIL_NO_TENSOR,
+                           "model \"%s\" has no tensor %" PRIu32
+                           "; its %zu tensors have the numbers 0 to %zu",
+                           model->name, segment->tensor, model->tensor_count,
+                           model->tensor_count - 1);
     }
     const struct tensor *tensor = &model->tensors[segment->tensor];
     bool sparse = tensor->width > 0;

@@ -1,6 +1,6 @@
 /* segment — pieces of tensors as requests name them, against a model.
  *
- * Engine thread.
+ * In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_SEGMENT_H
 #define OPTIMD_SERVER_ENGINE_SEGMENT_H

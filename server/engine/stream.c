@@ -14,8 +14,6 @@
 #include "server/engine/round.h"
 #include "server/engine/view.h"
 
-enum { SHARD_BLOCKS = OPT_SHARD / OPT_BLOCK };
-
 enum opt_status stream_check(const struct opt_spec *spec, struct opt_error *error)
 {
     const struct opt_options *options = &spec->options;

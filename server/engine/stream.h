@@ -18,7 +18,8 @@
  * the connection, it stays, and the worker's next copy brings the rest.
  *
  * What is updated at once is a shard, or a whole tensor of several shards where the
- * update needs norms of it. Sparse tensors come with the last batch. Engine thread.
+ * update needs norms of it. Sparse tensors come with the last batch. In the engine's
+ * turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_STREAM_H
 #define OPTIMD_SERVER_ENGINE_STREAM_H

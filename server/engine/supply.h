@@ -3,7 +3,7 @@
  * The OpenMP runtime ends the process if it cannot start a thread: where processes are
  * limited (RLIMIT_NPROC, pids.max of a control group) it must not be asked for more
  * than there are. So as many threads are started here as would be wanted, and ended
- * again. Engine thread, between regions.
+ * again. In the engine's turn, between regions.
  */
 #ifndef OPTIMD_SERVER_ENGINE_SUPPLY_H
 #define OPTIMD_SERVER_ENGINE_SUPPLY_H

@@ -118,7 +118,7 @@ struct team *team_new(int usual, int most, int others)
         return NULL;
     }
 #ifdef _OPENMP
-    /* Of the calling thread's regions only: this is the engine thread. */
+    /* Of the calling thread's regions only: this is the engine's own. */
     omp_set_dynamic(0);
     team_gather(team, false);
     team_run(team, true, do_nothing, NULL);

@@ -55,9 +55,9 @@ static enum opt_status unknown_slot(const struct model *model, const char *slot,
         used += (size_t)snprintf(names + used, sizeof names - used, "%s%s",
                                  i == 0 ? "" : ", ", model->slot_names[i]);
     }
-    return opt_fail(error, OPT_NOT_FOUND,
-                    "model \"%s\" has no slot \"%.100s\"; it has %s", model->name, slot,
-                    model->slot_count == 0 ? "none" : names);
+    return opt_fail_as(error, OPT_NOT_FOUND, OPT_DETAIL_NO_TENSOR,
+                       "model \"%s\" has no slot \"%.100s\"; it has %s", model->name,
+                       slot, model->slot_count == 0 ? "none" : names);
 }
 
 /* ---------------------------------------------------------------- planning */
@@ -206,8 +206,8 @@ static bool open_mirror(struct engine *engine, struct model *model,
 static enum opt_status no_memory(const struct engine *engine, const struct model *model,
                                  struct opt_error *error)
 {
-    return opt_fail(
-        error, OPT_RESOURCE_EXHAUSTED,
+    return opt_fail_as(
+        error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
         "a view of model \"%s\" does not fit the %zu bytes that are left of "
         "the %zu bytes that --memory allows",
         model->name, budget_left(&engine->budget), engine->budget.limit);
@@ -287,8 +287,8 @@ enum opt_status view_plan(struct engine *engine, struct model *model,
         return status;
     }
     if (!letter_pay(letter, count * sizeof(struct piece))) {
-        return opt_fail(
-            error, OPT_RESOURCE_EXHAUSTED,
+        return opt_fail_as(
+            error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_ROOM,
             "no room for %zu pieces of an answer at present: what peers have "
             "not read takes as much as the setting inflight allows",
             count);

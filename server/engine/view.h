@@ -3,7 +3,7 @@
  * Plain weights are never copied: a piece refers to the current version of its shard.
  * Other views (the training point of classical NAG, slow weights, slots) are computed
  * into versions of their own, shard by shard, and shared by everybody who asks for the
- * same at the same step. Engine thread.
+ * same at the same step. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_VIEW_H
 #define OPTIMD_SERVER_ENGINE_VIEW_H

@@ -3,7 +3,8 @@
  * A push is settled once, one way or the other, and its sequence is never used again. A
  * push that comes again, because its answer was lost or because somebody replays what
  * was recorded, is answered from here. A window is plain data of a fixed size without
- * pointers, so that it can be written to a file and read back as it is. Engine thread.
+ * pointers, so that it can be written to a file and read back as it is. In the engine's
+ * turn.
  *
  *   sequence   1 ... last-4096 | last-4095 ........ last | last+1 ...
  *              too old         | settled or passed over  | new

@@ -145,8 +145,8 @@ enum opt_status worker_hello(struct engine *engine, struct peer *peer,
     if (worker == NULL) {
         worker = worker_new(engine, hello->worker);
         if (worker == NULL) {
-            return opt_fail(error, OPT_UNAVAILABLE, "no memory for worker \"%s\"",
-                            hello->worker);
+            return opt_fail_as(error, OPT_UNAVAILABLE, OPT_DETAIL_NO_MEMORY,
+                               "no memory for worker \"%s\"", hello->worker);
         }
     } else if (check_incarnation(worker, hello, error) != OPT_OK) {
         engine->counters.hellos_stale++;

@@ -12,7 +12,7 @@
  *
  * An older session that was followed by another one is refused: two processes cannot
  * take one name from each other for ever. What a worker is to a model is a member
- * (lease.h). Engine thread.
+ * (lease.h). In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_WORKER_H
 #define OPTIMD_SERVER_ENGINE_WORKER_H

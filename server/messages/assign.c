@@ -12,13 +12,13 @@ static enum opt_status check(const struct model *model, struct letter *letter,
 {
     const struct opt_assign *assign = &letter->request.body.assign;
     if (model->ready) {
-        return opt_fail(error, OPT_FAILED_PRECONDITION,
-                        "model \"%s\" has its weights; they cannot be assigned again",
-                        model->name);
+        return opt_fail_as(
+            error, OPT_FAILED_PRECONDITION, OPT_DETAIL_PASSED,
+            "model \"%s\" has its weights; they cannot be assigned again", model->name);
     }
     if (model->creator != letter->peer) {
-        return opt_fail(
-            error, OPT_FAILED_PRECONDITION,
+        return opt_fail_as(
+            error, OPT_FAILED_PRECONDITION, OPT_DETAIL_NOT_CREATOR,
             "the weights of model \"%s\" are assigned by the connection that "
             "created it",
             model->name);
@@ -26,9 +26,9 @@ static enum opt_status check(const struct model *model, struct letter *letter,
     struct opt_segment *segments =
         opt_arena_alloc(&letter->arena, (assign->segment_count + 1) * sizeof *segments);
     if (segments == NULL) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "no memory for the %zu segments of a frame",
-                        assign->segment_count);
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for the %zu segments of a frame",
+                           assign->segment_count);
     }
     enum opt_status status =
         segments_check(model, SEGMENT_ASSIGN, assign->dtype, assign->segments,

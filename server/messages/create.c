@@ -61,10 +61,11 @@ static enum opt_status read_paid(const struct engine *engine, struct letter *let
         size_t more = limit > 0 ? limit : USUAL * letter->data_size + FIXED;
         more = more < most - limit ? more : most - limit;
         if (!letter_pay(letter, more)) {
-            return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                            "no room to read a table of %zu bytes at present: requests "
-                            "and unread answers take what the setting inflight allows",
-                            letter->data_size);
+            return opt_fail_as(
+                error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_ROOM,
+                "no room to read a table of %zu bytes at present: requests "
+                "and unread answers take what the setting inflight allows",
+                letter->data_size);
         }
         limit += more;
         opt_spec_fini(spec);
@@ -81,7 +82,7 @@ static void open_same(struct engine *engine, struct letter *letter, struct model
 {
     char difference[OPT_ERROR_TEXT];
     if (model_differs(model, plan, difference, sizeof difference)) {
-        engine_fail(engine, letter, OPT_ALREADY_EXISTS,
+        engine_fail(engine, letter, OPT_ALREADY_EXISTS, OPT_DETAIL_OTHER_DEFINITION,
                     "model \"%.60s\" exists with another definition: %s", model->name,
                     difference);
         return;
@@ -127,7 +128,7 @@ static void end(struct engine *engine, struct model *model, struct errand *erran
     const struct opt_create *create = &letter->request.body.create;
     model->making = false;
     if (making->status != OPT_OK) {
-        engine_fail(engine, letter, making->status, "%s", making->error.text);
+        engine_refuse(engine, letter, &making->error);
         flow_delete(engine, model, "the model could not be created");
         free(making);
         return;
@@ -148,7 +149,7 @@ static void make_new(struct engine *engine, struct letter *letter,
                      const struct model_plan *plan)
 {
     if (engine->model_count >= engine->settings.max_models) {
-        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
+        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
                     "there are %zu models already, as many as the daemon may have",
                     engine->model_count);
         return;
@@ -164,7 +165,8 @@ static void make_new(struct engine *engine, struct letter *letter,
     if (making == NULL || !engine_add_model(engine, model)) {
         model_free(engine, model);
         free(making);
-        engine_fail(engine, letter, OPT_UNAVAILABLE, "no memory for another model");
+        engine_fail(engine, letter, OPT_UNAVAILABLE, OPT_DETAIL_NO_MEMORY,
+                    "no memory for another model");
         return;
     }
     making->errand = (struct errand){ .go_on = go_on, .end = end, .letter = letter };
@@ -178,7 +180,7 @@ void serve_create(struct engine *engine, struct letter *letter)
 {
     const struct opt_create *create = &letter->request.body.create;
     if (letter->peer->observer && (create->join || create->assigned)) {
-        engine_fail(engine, letter, OPT_PERMISSION_DENIED,
+        engine_fail(engine, letter, OPT_PERMISSION_DENIED, OPT_DETAIL_OBSERVER,
                     "an observer may not join a model or assign its weights; say hello "
                     "with a worker's name");
         return;

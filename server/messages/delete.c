@@ -28,14 +28,14 @@ void serve_delete(struct engine *engine, struct letter *letter)
     }
     const char *other = other_worker(model, letter->peer);
     if (other != NULL) {
-        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_IN_USE,
                     "model \"%s\" has other workers, such as \"%s\"; they must leave "
                     "before it can be deleted",
                     model->name, other);
         return;
     }
     if (model->creator != NULL && model->creator != letter->peer) {
-        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_IN_USE,
                     "model \"%s\" is being created by another connection", model->name);
         return;
     }

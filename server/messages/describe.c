@@ -124,7 +124,7 @@ static bool make_table(struct letter *letter, const struct model *model)
             opt_description_pack(&description, letter->table, size);
         }
     } else {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                     "no memory for the description of model \"%s\"", model->name);
     }
     free(entries.tensors);

@@ -14,9 +14,10 @@ enum {
 
 /* What a client may ask for in Hello.require; optimd.proto and protocol.md explain
  * each, at HelloReply.features. */
-static const char *const features[] = { "bf16",   "fp16",    "xxh3",   "push_pull",
-                                        "sparse", "bounded", "shards", "barrier",
-                                        "set",    "since",   "share",  "fate" };
+static const char *const features[] = { "bf16",     "fp16",    "xxh3",   "push_pull",
+                                        "sparse",   "bounded", "shards", "barrier",
+                                        "set",      "since",   "share",  "fate",
+                                        "identity", "credit" };
 enum { FEATURES = sizeof features / sizeof *features };
 
 static const char *unknown_feature(const struct opt_hello *hello)
@@ -84,19 +85,19 @@ void serve_hello(struct engine *engine, struct letter *letter)
     const struct opt_hello *hello = &letter->request.body.hello;
     struct peer *peer = letter->peer;
     if (peer->greeted) {
-        engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+        engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_SECOND_HELLO,
                     "this connection has said hello before");
         return;
     }
     if (hello->protocol != OPT_PROTOCOL) {
-        engine_fail(engine, letter, OPT_UNIMPLEMENTED,
+        engine_fail(engine, letter, OPT_UNIMPLEMENTED, OPT_DETAIL_NO_FEATURE,
                     "protocol %u is not spoken here; it must be %d", hello->protocol,
                     OPT_PROTOCOL);
         return;
     }
     const char *feature = unknown_feature(hello);
     if (feature != NULL) {
-        engine_fail(engine, letter, OPT_UNIMPLEMENTED,
+        engine_fail(engine, letter, OPT_UNIMPLEMENTED, OPT_DETAIL_NO_FEATURE,
                     "the feature \"%s\" that the client requires is not known here",
                     feature);
         return;

@@ -33,7 +33,7 @@ void serve_rest(struct engine *engine, struct letter *letter)
     struct member *member = lease_member(model, letter->peer);
     if (member == NULL || !member->joined) {
         engine_fail(
-            engine, letter, OPT_FAILED_PRECONDITION,
+            engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NOT_JOINED,
             "worker \"%s\" has not joined model \"%s\", so no round waits for it",
             letter->peer->name, model->name);
         return;

@@ -43,7 +43,7 @@ static bool make_table(const struct engine *engine, struct letter *letter)
             opt_model_table_pack(models, count, letter->table, size);
         }
     } else {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                     "no memory for a table of %zu models", count);
     }
     free(models);

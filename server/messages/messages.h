@@ -26,7 +26,8 @@ struct message_row {
     bool needs_hello;  /* the connection has said hello */
     bool needs_worker; /* and is not an observer */
     enum message_data data;
-    void (*serve)(struct engine *engine, struct letter *letter); /* engine thread */
+    void (*serve)(struct engine *engine,
+                  struct letter *letter); /* in the engine's turn */
 };
 
 /* The row of a request, or NULL for a message that no request has. Any thread. */

@@ -35,7 +35,7 @@ bool serve_model_reply(struct engine *engine, struct letter *letter,
     if (member != NULL) {
         reply.lost_step = member->lost_step;
         if (!fate_report(member, letter, &reply)) {
-            engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED,
+            engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                         "no memory to say what became of pushes");
             return false;
         }
@@ -51,7 +51,7 @@ void serve_open(struct engine *engine, struct letter *letter)
 {
     const struct opt_open *open = &letter->request.body.open;
     if (open->join && letter->peer->observer) {
-        engine_fail(engine, letter, OPT_PERMISSION_DENIED,
+        engine_fail(engine, letter, OPT_PERMISSION_DENIED, OPT_DETAIL_OBSERVER,
                     "an observer may not join a model; say hello with a worker's name");
         return;
     }

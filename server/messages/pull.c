@@ -17,7 +17,7 @@ void serve_pull(struct engine *engine, struct letter *letter)
     struct opt_error error;
     enum opt_status status = view_plan(engine, model, letter, pull, false, &error);
     if (status == OPT_RESOURCE_EXHAUSTED) {
-        engine_fail_retry(engine, letter, RETRY_MS, status, "%s", error.text);
+        engine_refuse_for(engine, letter, RETRY_MS, &error);
     } else if (status != OPT_OK) {
         engine_refuse(engine, letter, &error);
     } else if (pull->min_step > model->step) {

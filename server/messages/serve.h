@@ -1,7 +1,7 @@
 /* serve — the serve functions of all messages, and what some of them share.
  *
  * Each is called by the engine for a letter that its row has admitted; see
- * messages.h. Engine thread.
+ * messages.h. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_MESSAGES_SERVE_H
 #define OPTIMD_SERVER_MESSAGES_SERVE_H

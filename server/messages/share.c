@@ -30,7 +30,7 @@ void serve_share(struct engine *engine, struct letter *letter)
                             &offers[LETTER_GRADIENTS], &error);
     }
     if (status == OPT_UNAVAILABLE) {
-        engine_fail_retry(engine, letter, RETRY_MS, status, "%s", error.text);
+        engine_refuse_for(engine, letter, RETRY_MS, &error);
         return;
     }
     if (status != OPT_OK) {

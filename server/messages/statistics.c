@@ -68,7 +68,8 @@ void serve_statistics(struct engine *engine, struct letter *letter)
     struct opt_counter *counters = opt_arena_alloc(
         &letter->arena, (ENGINE_COUNTERS + COUNTER_COUNT) * sizeof *counters);
     if (counters == NULL) {
-        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED, "no memory for counters");
+        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                    "no memory for counters");
         return;
     }
     size_t count = read_engine(engine, counters);

@@ -19,7 +19,7 @@ void serve_wait(struct engine *engine, struct letter *letter)
     }
     if (wait->epoch > model_epoch(model)) {
         if (model->spec.options.lookahead_k == 0) {
-            engine_fail(engine, letter, OPT_FAILED_PRECONDITION,
+            engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_UNFIT,
                         "model \"%s\" has no Lookahead, so it has no sync epochs",
                         model->name);
             return;

@@ -176,14 +176,11 @@ void conn_end(struct conn *conn, const char *reason)
     loop_ready(conn->loop, conn);
 }
 
-void conn_refuse(struct conn *conn, enum opt_status status, const char *reason,
-                 const char *format, ...)
+static void refuse(struct conn *conn, enum opt_status status, enum opt_detail detail,
+                   const char *reason, const char *format, va_list arguments)
 {
     char sentence[OPT_ERROR_TEXT];
-    va_list arguments;
-    va_start(arguments, format);
     vsnprintf(sentence, sizeof(sentence), format, arguments);
-    va_end(arguments);
     static struct opt_log_site site;
     opt_log_limited(&site, OPT_LOG_WARN, "connection_refused",
                     "peer=%s worker=%s why=%s", conn->address, conn->worker, sentence);
@@ -194,13 +191,22 @@ void conn_refuse(struct conn *conn, enum opt_status status, const char *reason,
         return;
     }
     conn->letters++;
-    letter_fail(letter, status, "%s", sentence);
+    letter_fail(letter, status, detail, "%s", sentence);
     hold_sync(conn, letter);
     if (conn->refused) {
         letter->reply.body.error.retry_after_ms = REFUSAL_RETRY_MS;
     }
     send_answer(conn, letter);
     conn_end(conn, reason);
+}
+
+void conn_refuse(struct conn *conn, enum opt_status status, enum opt_detail detail,
+                 const char *reason, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    refuse(conn, status, detail, reason, format, arguments);
+    va_end(arguments);
 }
 
 static void on_shutdown(uv_shutdown_t *request, int status)
@@ -342,7 +348,7 @@ static void check_room(struct conn *conn, uint64_t now)
 {
     if (conn->pause == PAUSE_BUDGET &&
         now - conn->paused_ms > limits_of(conn)->room_ms) {
-        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, "no room",
+        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_ROOM, "no room",
                     "no room for this request within %" PRIu32
                     " ms: all connections together hold the %zu bytes that the setting "
                     "inflight allows",
@@ -356,7 +362,7 @@ static void check_frame(struct conn *conn, uint64_t now)
     uint64_t elapsed = now - conn->frame_ms;
     if (opt_frame_pending(conn->reader) && elapsed > limits->frame_ms &&
         conn->frame_bytes < elapsed * limits->frame_rate / 1000) {
-        conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "frame too slow",
+        conn_refuse(conn, OPT_DEADLINE_EXCEEDED, OPT_DETAIL_TOO_SLOW, "frame too slow",
                     "a frame has been arriving for %" PRIu64 " ms, %" PRIu64
                     " bytes so far; it may take %" PRIu32
                     " ms, and longer only at %" PRIu32 " bytes a second or more",
@@ -370,7 +376,7 @@ static void check_lease(struct conn *conn, uint64_t now)
     if (conn->lease_ms > 0 && silent > conn->lease_ms) {
         counter_add(COUNTER_LEASES_EXPIRED, 1);
         bid_farewell(conn, true, silent);
-        conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "lease expired",
+        conn_refuse(conn, OPT_DEADLINE_EXCEEDED, OPT_DETAIL_SILENT, "lease expired",
                     "silent for %" PRIu64 " ms; the lease of worker %s is %" PRIu32
                     " ms, send heartbeats",
                     silent, conn->worker, conn->lease_ms);
@@ -383,13 +389,13 @@ static void check_silence(struct conn *conn, uint64_t now)
     if (!conn->said_hello) {
         uint32_t allowed = limits_of(conn)->hello_ms;
         if (now - conn->since_ms > allowed) {
-            conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "no hello",
+            conn_refuse(conn, OPT_DEADLINE_EXCEEDED, OPT_DETAIL_SILENT, "no hello",
                         "no hello within %" PRIu32 " ms", allowed);
         }
     } else if (conn->is_worker) {
         check_lease(conn, now);
     } else if (conn->letters == 0 && silent > limits_of(conn)->idle_ms) {
-        conn_refuse(conn, OPT_DEADLINE_EXCEEDED, "idle",
+        conn_refuse(conn, OPT_DEADLINE_EXCEEDED, OPT_DETAIL_SILENT, "idle",
                     "nothing asked for %" PRIu64
                     " ms; an observer may be silent for %" PRIu32 " ms",
                     silent, limits_of(conn)->idle_ms);
@@ -653,7 +659,8 @@ void conn_open(struct loop *loop, int socket, bool refuse)
     } else if (refuse) {
         char text[OPT_ERROR_TEXT];
         refusal_sentence(limits_of(conn)->connections, text, sizeof(text));
-        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, "too many connections", "%s", text);
+        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
+                    "too many connections", "%s", text);
     } else {
         conn_update_reading(conn);
     }
@@ -666,5 +673,6 @@ void conn_finish(struct conn *conn)
     if (conn->state != CONN_OPEN) {
         return;
     }
-    conn_refuse(conn, OPT_UNAVAILABLE, "daemon stopping", "the daemon is stopping");
+    conn_refuse(conn, OPT_UNAVAILABLE, OPT_DETAIL_STOPPING, "daemon stopping",
+                "the daemon is stopping");
 }

@@ -157,8 +157,9 @@ void conn_tick(struct conn *conn, uint64_t now_ms);
 void conn_forgive(struct conn *conn, uint64_t ms);
 
 /* Tell the peer status and sentence (id 0), then end. reason is for the log. */
-void conn_refuse(struct conn *conn, enum opt_status status, const char *reason,
-                 const char *format, ...) __attribute__((format(printf, 4, 5)));
+void conn_refuse(struct conn *conn, enum opt_status status, enum opt_detail detail,
+                 const char *reason, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 
 /* Send what is queued, then end. */
 void conn_end(struct conn *conn, const char *reason);

@@ -6,6 +6,14 @@
 #include "server/messages/messages.h"
 #include "server/net/share.h"
 
+/* Why a request cannot be read. */
+static enum opt_detail unreadable(enum opt_status status)
+{
+    return status == OPT_UNIMPLEMENTED        ? OPT_DETAIL_NO_SERVICE
+           : status == OPT_RESOURCE_EXHAUSTED ? OPT_DETAIL_TOO_LARGE
+                                              : OPT_DETAIL_MALFORMED;
+}
+
 const struct message_row *dispatch(const struct conn *conn, struct letter *letter,
                                    const uint8_t *header, size_t size, size_t data_size)
 {
@@ -18,41 +26,42 @@ const struct message_row *dispatch(const struct conn *conn, struct letter *lette
         /* What has been read of it is not needed any more, its memory is. */
         opt_arena_reset(&letter->arena);
         *request = (struct opt_request){ .id = id };
-        letter_fail(letter, status, "%s", error.text);
+        letter_fail(letter, status, unreadable(status), "%s", error.text);
         return NULL;
     }
     const char *name = opt_message_name(request->message);
     const struct message_row *row = message_row(request->message);
     if (row == NULL) {
-        letter_fail(letter, OPT_UNIMPLEMENTED, "this daemon does not serve %s", name);
+        letter_fail(letter, OPT_UNIMPLEMENTED, OPT_DETAIL_NO_SERVICE,
+                    "this daemon does not serve %s", name);
         return NULL;
     }
     if (!conn->said_hello && request->message != OPT_MESSAGE_HELLO) {
-        letter_fail(letter, OPT_FAILED_PRECONDITION,
+        letter_fail(letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NO_HELLO,
                     "%s came before hello, which is the first request of a connection",
                     name);
         return NULL;
     }
     if (request->message == OPT_MESSAGE_SHARE && conn->sharing == NULL) {
-        letter_fail(letter, OPT_FAILED_PRECONDITION,
+        letter_fail(letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NO_SERVICE,
                     "no memory is shared on this connection; it takes a Unix socket, "
                     "and a daemon that is not told no-shared-memory");
         return NULL;
     }
     if (request->message == OPT_MESSAGE_SHARE &&
         !share_has_room(conn, request->body.share)) {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
                     "this connection shares memory for as many models as it may");
         return NULL;
     }
     if (row->data == DATA_NONE && data_size > 0) {
-        letter_fail(letter, OPT_INVALID_ARGUMENT,
+        letter_fail(letter, OPT_INVALID_ARGUMENT, OPT_DETAIL_MALFORMED,
                     "%s has no data, but %zu bytes came with it", name, data_size);
         return NULL;
     }
     size_t table_limit = conn->loop->all->limits.table_bytes;
     if (row->data == DATA_TABLE && data_size > table_limit) {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
                     "%s: a table of %zu bytes is longer than the limit of %zu "
                     "(setting max-table)",
                     name, data_size, table_limit);

@@ -59,7 +59,7 @@ static void wait_for_room(struct conn *conn, enum conn_pause pause, uint64_t id)
         return;
     }
     letter->request.id = id;
-    letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+    letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
                 "the unfinished pushes of this connection hold %zu bytes of the "
                 "%zu it may have in flight; join the model before pushing, push in "
                 "smaller parts, or raise the setting connection-inflight",
@@ -92,7 +92,7 @@ static bool place_long(struct conn *conn)
 {
     size_t wanted = opt_frame_wanted(conn->reader);
     if (!conn->said_hello) {
-        conn_refuse(conn, OPT_FAILED_PRECONDITION, "no hello",
+        conn_refuse(conn, OPT_FAILED_PRECONDITION, OPT_DETAIL_NO_HELLO, "no hello",
                     "a request of more than %d bytes came before hello, which is the "
                     "first request of a connection",
                     OPT_FRAME_STAGE);
@@ -143,8 +143,8 @@ static bool place_data(struct conn *conn)
     struct letter *letter = conn->arriving;
     size_t size = opt_frame_data_size(conn->reader);
     if (size > 0 && (conn->thrown || !letter_data(letter, size))) {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, "no memory for %zu bytes of data",
-                    size);
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                    "no memory for %zu bytes of data", size);
         conn->unwanted = true;
     }
     hold_sync(conn, letter);
@@ -323,7 +323,7 @@ static void on_end(struct conn *conn)
         letter->data_size + letter->placed > 0) {
         uint64_t sum = opt_checksum(XXH3_64bits_digest(conn->hash));
         if (sum != letter->request.checksum) {
-            letter_fail(letter, OPT_DATA_LOSS,
+            letter_fail(letter, OPT_DATA_LOSS, OPT_DETAIL_NONE,
                         "the XXH3-64 of the data is %016" PRIx64
                         ", the request says %016" PRIx64,
                         sum, letter->request.checksum);
@@ -331,7 +331,7 @@ static void on_end(struct conn *conn)
         }
     }
     if (!conn->unwanted && !hold_push_posted(conn, letter)) {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
                     "%d pushes are begun and not finished on this connection; finish "
                     "one first",
                     PUSHES_MAX);
@@ -370,7 +370,8 @@ static bool is_full(struct conn *conn)
     }
     set_pause(conn, PAUSE_LETTERS);
     if (hold_is_hopeless(conn)) {
-        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, "too many unfinished frames",
+        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
+                    "too many unfinished frames",
                     "%zu frames of unfinished pushes are in flight on this "
                     "connection; push in larger frames",
                     conn->letters);
@@ -406,8 +407,11 @@ static void advance(struct conn *conn)
             break;
         case OPT_FRAME_BROKEN:
             counter_add(COUNTER_FRAMES_REFUSED, 1);
-            conn_refuse(conn, opt_frame_error(conn->reader)->status, "broken frame",
-                        "%s", opt_frame_error(conn->reader)->text);
+            conn_refuse(conn, opt_frame_error(conn->reader)->status,
+                        opt_frame_error(conn->reader)->status == OPT_INVALID_ARGUMENT
+                            ? OPT_DETAIL_MALFORMED
+                            : OPT_DETAIL_TOO_LARGE,
+                        "broken frame", "%s", opt_frame_error(conn->reader)->text);
             return;
         }
     }

@@ -29,7 +29,8 @@ void refusal_init(struct refusal *refusal, size_t connections)
         .message = OPT_MESSAGE_ERROR,
         .body.error = { .status = OPT_RESOURCE_EXHAUSTED,
                         .text = text,
-                        .retry_after_ms = REFUSAL_RETRY_MS },
+                        .retry_after_ms = REFUSAL_RETRY_MS,
+                        .detail = OPT_DETAIL_TOO_MANY },
     };
     size_t size = opt_reply_pack(&reply, refusal->frame + OPT_FRAME_PREFIX,
                                  sizeof(refusal->frame) - OPT_FRAME_PREFIX);

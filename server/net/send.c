@@ -479,7 +479,7 @@ static void limit_table(const struct conn *conn, struct letter *letter)
 {
     size_t around = (size_t)OPT_HEADER_BYTES; /* more than the rest of such an answer */
     if (letter->table_size > 0 && letter->table_size + around > conn->answer_bytes) {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
                     "the answer has a table of %zu bytes; this client takes frames of "
                     "%" PRIu64 " bytes (Hello.max_frame_bytes)",
                     letter->table_size, conn->answer_bytes);
@@ -678,7 +678,7 @@ void send_answer(struct conn *conn, struct letter *letter)
     /* Too long a frame must not leave: the client would have to cut the connection. */
     size_t limit = conn->loop->all->limits.frame.frame_bytes;
     if (letter->table_size > limit - conn->loop->all->limits.frame.header_bytes) {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
                     "the answer takes %zu bytes, more than a frame may have (%zu, "
                     "setting max-frame)",
                     letter->table_size, limit);
@@ -719,7 +719,7 @@ static bool send_files(struct conn *conn)
     conn->files_ms = 0;
     if (code == UV_EMFILE) { /* others do not take theirs */
         share_forget(conn, letter);
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED,
+        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_ROOM,
                     "no more files can be handed over at present");
         return true;
     }

@@ -169,7 +169,7 @@ bool share_locate(struct conn *conn, struct letter *letter)
     }
     const struct share *share = find(conn, push->model);
     if (share == NULL || share->gradients == NULL) {
-        letter_fail(letter, OPT_FAILED_PRECONDITION,
+        letter_fail(letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NOT_SHARED,
                     "values are given by place, but this connection shares no memory "
                     "for gradients of model %" PRIu32
                     "; join it and ask for that first",
@@ -184,7 +184,7 @@ bool share_locate(struct conn *conn, struct letter *letter)
         /* Counts are at most 2^40. */
         size_t bytes = (size_t)push->segments[i].count * element;
         if (bytes > size || push->places[i] > size - bytes) {
-            letter_fail(letter, OPT_INVALID_ARGUMENT,
+            letter_fail(letter, OPT_INVALID_ARGUMENT, OPT_DETAIL_MALFORMED,
                         "segment %zu of a push has %zu bytes from byte %" PRIu64
                         " on of a file that has %zu",
                         i, bytes, push->places[i], size);
@@ -192,7 +192,7 @@ bool share_locate(struct conn *conn, struct letter *letter)
         }
         placed += bytes; /* at most the file's size, 4,096 times */
         if (placed > limit) {
-            letter_fail(letter, OPT_INVALID_ARGUMENT,
+            letter_fail(letter, OPT_INVALID_ARGUMENT, OPT_DETAIL_TOO_LARGE,
                         "a frame gives more than %zu bytes by place (setting "
                         "max-frame); push in smaller frames",
                         limit);

@@ -7,6 +7,7 @@
 Every ```client block of the document is sent, in order, over one connection; what comes
 back must be the ```daemon block behind it. A line is bytes in hex, and words behind a #.
 """
+import glob
 import os
 import re
 import sys
@@ -49,6 +50,8 @@ def without_version(frame):
     reply = pb.Reply.FromString(frame[4:])
     if reply.HasField('hello'):
         reply.hello.server = ''
+    if reply.HasField('model'):
+        reply.model.identity = 0
     return reply
 
 
@@ -81,6 +84,15 @@ class Protocol(unittest.TestCase):
                              f'{DOCUMENT} has another answer (--write mends it)')
             count += 1
         self.assertGreaterEqual(count, 7)
+
+    def test_tests_that_the_document_names_are_there(self):
+        named = re.findall(r'`(\w+)`', ' '.join(
+            re.findall(r'^\|.*\| (.*) \|$', read(DOCUMENT).split('| sentence | test |')[1],
+                       re.M)))
+        tests = ''.join(map(read, glob.glob('tests/**/test_*', recursive=True)))
+        for name in named:
+            if '_' in name and not os.path.exists(f'tests/checks/{name}'):
+                self.assertRegex(tests, rf'\b{name}\b[):]|def {name}\(')
 
     def test_features_stand_in_the_document_and_the_protocol(self):
         daemon = Daemon(DAEMON)
@@ -197,6 +209,84 @@ class Sentences(unittest.TestCase):
                     data=to_bytes([1.0] * 4)).SerializeToString()))
                 self.refused(DATA_LOSS, worker, id, lives=last)
 
+    def detail(self, peer, detail, data=b'', **body):
+        id = peer.send(data, **body)
+        reply = peer.receive()
+        self.assertEqual((reply.id, reply.error.detail), (id, detail), reply)
+
+    def test_details_say_why_without_words(self):
+        e = pb.Error
+        hello = pb.Hello(protocol=1, worker='w', session=1)
+        table = pb.TensorTable(tensors=[pb.Tensor(name='t', shape=[1])])
+        create = pb.CreateModel(model='why', specification=pb.Specification(
+            expression='adam(lr=1)'))
+        with Connection(daemon_port()) as peer:
+            self.detail(peer, e.NO_HELLO, heartbeat=pb.Heartbeat())
+            for more in {'require': ['magic']}, {'protocol': 2}:
+                wanted = pb.Hello(protocol=1, worker='w', session=1)
+                wanted.MergeFrom(pb.Hello(**more))
+                self.detail(peer, e.NO_FEATURE, hello=wanted)
+        with Worker('a') as a, Worker('b') as b, Worker('') as observer:
+            self.detail(a, e.SECOND_HELLO, hello=hello)
+        with Worker('a') as a, Worker('b') as b, Worker('') as observer:
+            b.create('why', 'sgd(lr=1)', [[1]])
+            self.detail(a, e.OTHER_DEFINITION, table.SerializeToString(), create=create)
+            self.detail(a, e.IN_USE, delete=pb.DeleteModel(model='why'))
+            self.detail(a, e.NO_MODEL, open=pb.OpenModel(model='what'))
+            self.detail(a, e.NO_MODEL, pull=pb.Pull(model=10 ** 6))
+            self.detail(a, e.NO_SERVICE, share=pb.Share(model=b.model))
+            self.detail(a, e.MALFORMED, open=pb.OpenModel())
+            self.detail(observer, e.OBSERVER, rest=pb.Rest(model=b.model))
+            self.detail(observer, e.OBSERVER, open=pb.OpenModel(model='why', join=True))
+            Worker('b', session=8).close()
+            self.detail(b, e.TAKEN_OVER, heartbeat=pb.Heartbeat())
+        with Worker('a') as a, Worker('b') as b, Worker('') as observer:
+            for worker in a, b:
+                worker.create('details', 'sgd(lr=1)', [[1]])
+            self.detail(a, e.UNFIT, wait=pb.Wait(model=a.model, epoch=1))
+            self.detail(a, e.NO_TENSOR, pull=pb.Pull(model=a.model, view=pb.SLOT, slot='m'))
+            self.detail(a, e.PASSED, to_bytes([1]), assign=pb.Assign(
+                model=a.model, last=True, segments=segments(1)))
+            a.sequence = 0
+            place = a.push_message(places=[0])
+            self.detail(a, e.NOT_SHARED, push=place)
+            for peer, body in (a, {'wait': pb.Wait(model=a.model, step=1)}), \
+                    (a, {'barrier': pb.Barrier(model=a.model, sequence=1)}):
+                id = peer.send(timeout_ms=1, **body)
+                reply = peer.receive()
+                self.assertEqual((reply.id, reply.error.detail), (id, e.NO_PEER), reply)
+            first = a.send(barrier=pb.Barrier(model=a.model, sequence=2))
+            self.detail(a, e.AT_BARRIER, barrier=pb.Barrier(model=a.model, sequence=3))
+            a.send(barrier=pb.Barrier(model=a.model, sequence=2))
+            reply = a.receive()
+            self.assertEqual((reply.id, reply.error.detail), (first, e.REPLACED), reply)
+            b.call(leave=pb.Leave(model=b.model))
+            a.receive()  # the barrier, which nobody else is to come to any more
+            self.detail(b, e.NOT_JOINED, rest=pb.Rest(model=b.model))
+            self.detail(b, e.NOT_JOINED, barrier=pb.Barrier(model=b.model, sequence=1))
+            a.call(set=pb.SetOptions(model='details', change='lr=0.5', at_step=2))
+            a.sequence = 0
+            for _ in range(2):
+                a.push([0.0])
+            self.detail(a, e.PASSED, set=pb.SetOptions(model='details', change='lr=0.25',
+                                                       at_step=2))
+            a.send(create=pb.CreateModel(
+                model='unmade', specification=pb.Specification(expression='sgd(lr=1)'),
+                initial=pb.CreateModel.ASSIGNED), data=table.SerializeToString())
+            unmade = a.receive().model.model
+            id = b.send(timeout_ms=1, pull=pb.Pull(model=unmade))
+            reply = b.receive()
+            self.assertEqual((reply.id, reply.error.detail), (id, e.NOT_READY), reply)
+            self.detail(b, e.NOT_CREATOR, to_bytes([1]), assign=pb.Assign(
+                model=unmade, last=True, segments=segments(1)))
+        with Worker('slow', lease_ms=100) as slow:
+            reply = slow.receive()
+            self.assertEqual((reply.id, reply.error.detail), (0, e.SILENT))
+        for odd, why in (wire.frame(b'\xff' * 40), e.MALFORMED), (b'\xff' * 4, e.TOO_LARGE):
+            with Worker('odd') as peer:
+                peer.socket.sendall(odd)
+                self.assertEqual(peer.receive().error.detail, why)
+
     # ------------------------------------------------------------ pushes
 
     def test_each_assign_is_answered(self):
@@ -233,6 +323,21 @@ class Sentences(unittest.TestCase):
                 size = 2 if second.dtype else 4
                 worker.send(id=id, push=second, data=bytes(size * n))
                 self.assertEqual(worker.receive().error.code, INVALID_ARGUMENT)
+
+    def test_refused_push_is_answered_once_whatever_follows_of_it(self):
+        n = 16384
+        with Worker('late frames') as worker:
+            worker.create('late frames', 'sgd(lr=1)', [[3 * n]])
+            first = worker.push_message(segments=[
+                pb.Segment(tensor=9, count=n)], last=False)  # there is no such tensor
+            id = worker.send(push=first, data=bytes(4 * n))
+            reply = worker.receive()
+            self.assertEqual((reply.id, reply.error.detail, reply.error.fate),
+                             (id, pb.Error.NO_TENSOR, pb.PushReply.REFUSED), reply)
+            for frame in 1, 2:
+                first.frame, first.last = frame, frame == 2
+                worker.send(id=id, push=first, data=bytes(4 * n))
+            self.assertEqual(worker.push([1.0] * 3 * n).fate, pb.PushReply.APPLIED)
 
     def test_divisor_is_that_of_the_workers_who_name_a_tensor(self):
         for aggregate, both in ('weighted_mean', 0.25), ('mean', 0.5):
