@@ -52,11 +52,13 @@ Test(letter, fails_with_status_and_sentence)
     struct letter *letter = letter_new(NULL, NULL, NULL, ARENA);
     letter->request.id = 77;
     letter->silent = true;
-    letter_fail(letter, OPT_NOT_FOUND, "no model named %s; there are %d", "x", 3);
+    letter_fail(letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
+                "no model named %s; there are %d", "x", 3);
     cr_expect_eq(letter->reply.id, 77u);
     cr_expect_eq(letter->reply.message, OPT_MESSAGE_ERROR);
     cr_expect_eq(letter->reply.body.error.status, OPT_NOT_FOUND);
     cr_expect_str_eq(letter->reply.body.error.text, "no model named x; there are 3");
+    cr_expect_eq(letter->reply.body.error.detail, OPT_DETAIL_NO_MODEL);
     cr_expect_not(letter->silent);
     letter_free(letter);
 }
@@ -64,7 +66,7 @@ Test(letter, fails_with_status_and_sentence)
 Test(letter, fails_even_without_memory_for_the_sentence)
 {
     struct letter *letter = letter_new(NULL, NULL, NULL, 0);
-    letter_fail(letter, OPT_UNAVAILABLE, "the daemon is stopping");
+    letter_fail(letter, OPT_UNAVAILABLE, OPT_DETAIL_STOPPING, "the daemon is stopping");
     cr_expect_eq(letter->reply.body.error.status, OPT_UNAVAILABLE);
     cr_expect_str_eq(letter->reply.body.error.text, "UNAVAILABLE");
     letter_free(letter);
@@ -77,7 +79,7 @@ Test(letter, cuts_a_long_sentence_between_characters)
         memcpy(name + i, "\xE2\x82\xAC", 4); /* a euro sign is 3 bytes */
     }
     struct letter *letter = letter_new(NULL, NULL, NULL, ARENA);
-    letter_fail(letter, OPT_NOT_FOUND, "%s", name);
+    letter_fail(letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL, "%s", name);
     const char *text = letter->reply.body.error.text;
     size_t size = strlen(text);
     cr_expect_lt(size, (size_t)OPT_ERROR_TEXT);
