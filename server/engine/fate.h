@@ -19,18 +19,16 @@
  * REFUSED stands it is IN_PART if some of its shards had been applied, APPLIED if all
  * had.
  *
- *   a copy comes for a number that is   it is
- *
- *   COMING                              a frame of it, or wrong; cut off: gone on with
- *
- *   WAITING, of the same session        an echo: its answer is that of the first copy
- *
- *   settled                             answered with what it was settled as
- *
- *   none of these, and                  REFUSED, because its incarnation is over;
- *                                       NOT_KNOWN, because it is below the last 4,096;
- *                                       REFUSED, because it is below one that is
- * settled or waits, and numbers must ascend; else new: taken
+ *   a copy comes for a number that is        it is
+ *   ---------------------------------------  ---------------------------------------
+ *   COMING                                   a frame of it, or wrong
+ *   COMING, cut off in an open round         gone on with
+ *   WAITING, of the same session             an echo, answered as the first copy is
+ *   settled                                  answered with what it was settled as
+ *   not settled, its incarnation is over     REFUSED
+ *   not settled, below a settled or waiting  REFUSED: numbers must ascend
+ *   not settled, above all                   taken
+ *   below the last 4,096                     NOT_KNOWN
  *
  * A copy that is not taken for any other reason (no room, not joined, damaged) changes
  * nothing: NOT_TAKEN, and the number stays what it is. In the engine's turn.
