@@ -200,7 +200,6 @@ static void on_error(struct optclient *client, struct optclient_call *call,
         session_break(client, "part of a push was refused: %s", reply->text);
         return;
     }
-    call->placed = false;
     if (status == OPT_FAILED_PRECONDITION) {
         /* Is it this call, or has another process taken this worker's name? Only in the
          * second case a heartbeat is refused as well. */
@@ -214,6 +213,9 @@ static void on_error(struct optclient *client, struct optclient_call *call,
     if (call_pushes(call)) {
         fate_refuse(&call->fate, reply);
         call->pushed = call->fate.settled == OPT_FATE_APPLIED;
+    }
+    if (!call_pushes(call) || fate_tell(&call->fate) != OPT_FATE_NOT_KNOWN) {
+        call->placed = false; /* else a copy that stands may still be read from there */
     }
     uint32_t wait_ms;
     if (may_heal(client, call, reply, &wait_ms)) {
