@@ -293,7 +293,7 @@ Test(lease, promises_a_connection_room_for_the_gradients_it_may_send)
         &a, create_letter(&a, "m", "sgd(lr=1)", shrink, &four, 1, false, true));
     struct letter *second = letter_ask(
         &a, create_letter(&a, "n", "sgd(lr=1)", shrink, &four, 1, false, true));
-    enum { PUSH = 16 + 160 }; /* four floats, and the segment that names them */
+    enum { PUSH = 16 + 288 }; /* four floats, and the segment that names them */
     cr_assert(first->allowance == (8 << 20) + PUSH);
     cr_assert(second->allowance == (8 << 20) + 2 * PUSH);
     desk_free(first);
