@@ -66,7 +66,7 @@ static void preload(const struct clock_test *test)
     globfree(&found);
 }
 
-/* build/tests/faults/test_clock -> build/client/examples/minimal */
+/* build/tests/faults/test_clock -> build/examples/minimal */
 static void start_worker(struct clock_test *test, const char *address)
 {
     char program[PATH_MAX] = "";
@@ -74,7 +74,7 @@ static void start_worker(struct clock_test *test, const char *address)
     for (int i = 0; i < 3; i++) {
         *strrchr(program, '/') = '\0';
     }
-    strcat(program, "/client/examples/minimal");
+    strcat(program, "/examples/minimal");
     pid_t parent = getpid();
     test->worker = fork();
     cr_assert_geq(test->worker, 0);
