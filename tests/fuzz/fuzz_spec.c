@@ -47,24 +47,29 @@ static void comes_back(const struct opt_spec *spec)
     demand(size < sizeof canonical, "the canonical text is too long", canonical);
     demand(opt_spec_parse(canonical, &again, &error) == OPT_OK, error.text, canonical);
     demand_same(&again, canonical, "the expression reads back as another");
+    opt_spec_fini(&again);
 
     size = opt_spec_print_yaml(spec, yaml, sizeof yaml);
     demand(size <= OPT_YAML_BYTES, "the YAML is too long", canonical);
     demand(opt_spec_read_yaml(yaml, size, "yaml", &again, &error) == OPT_OK, error.text,
            yaml);
     demand_same(&again, canonical, "the YAML reads back as another");
+    opt_spec_fini(&again);
 
     opt_spec_to_wire(spec, &parts);
     demand(opt_spec_from_wire(&parts.wire, &again, &error) == OPT_OK, error.text,
            canonical);
     demand_same(&again, canonical, "the message reads back as another");
+    opt_spec_fini(&again);
 }
 
-static void judge(enum opt_status status, const struct opt_spec *spec,
+/* Gives the specification up, if there is one. */
+static void judge(enum opt_status status, struct opt_spec *spec,
                   const struct opt_error *error)
 {
     if (status == OPT_OK) {
         comes_back(spec);
+        opt_spec_fini(spec);
     } else {
         demand(error->text[0] != '\0' && error->status == status, "no sentence", "");
     }
@@ -80,6 +85,10 @@ static void change(const char *preset, const struct opt_set *set)
     enum opt_status status = opt_change_read(spec.rule, set, &read, &error);
     if (status == OPT_OK) {
         status = opt_change_apply(&read, &spec, &error);
+        opt_change_fini(&read);
+    }
+    if (status != OPT_OK) {
+        opt_spec_fini(&spec); /* as it was */
     }
     judge(status, &spec, &error);
 }
