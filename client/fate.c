@@ -69,6 +69,9 @@ void fate_found(struct fate *fate, const struct opt_settled *settled)
 
 void fate_absent(struct fate *fate, bool remembered, uint64_t last)
 {
+    if (fate->settled != OPT_FATE_UNKNOWN) {
+        return; /* the daemon has said so before, and was not asked again */
+    }
     if (!remembered && fate_is_open(fate)) {
         fate->settled = OPT_FATE_NOT_KNOWN;
         return;

@@ -101,6 +101,7 @@ static bool begin_sink(struct optclient *client, struct optclient_call *call)
 static bool begin_call(struct optclient *client, struct optclient_call *call)
 {
     call->begun = true;
+    call->pushed = call->pushed || fate_is_done(&call->fate);
     call->id = ++client->last_id;
     call->first_id = call->id;
     exchange_id_insert(client, call);

@@ -104,6 +104,9 @@ static void recover(struct optclient *client, struct optclient_call *call,
     const struct opt_settled *settled =
         call->fate.inquired ? find_settled(found, call->fate.number) : NULL;
     bool stale = call->fate.incarnation != client->incarnation;
+    if (fate_is_done(&call->fate)) {
+        return; /* it was answered, and only the weights have not come */
+    }
     if (settled != NULL && stale &&
         (settled->fate == OPT_FATE_REFUSED || settled->fate == OPT_FATE_IN_PART)) {
         fate_found(&call->fate, settled);

@@ -32,7 +32,7 @@ struct truth {
     bool may_stand;      /* a copy that counts, or may count, may be there */
     bool this_may_stand; /* and the present copy */
     enum fate_extent sent;
-    bool over; /* the push has ended */
+    bool counts; /* it was applied, and this was said */
 };
 
 struct run {
@@ -58,14 +58,14 @@ static bool can(const struct run *run, enum event event)
         return !settled && under_way;
     case IN_PART:
         return !settled && under_way && run->fate.by_shards;
-    case CUT:
-        return !settled;
+    case CUT: /* also in the middle of an answer that has told of the push */
+        return true;
     case FOUND_APPLIED:
     case FOUND_REFUSED:
     case FOUND_FORGOTTEN:
         return !settled && !under_way && run->truth.may_stand;
     case FOUND_ABSENT:
-        return !settled && !under_way;
+        return !under_way;
     case RESENT:
         return settled && fate_may_resend(&run->fate);
     default:
@@ -122,9 +122,11 @@ static void happen(struct run *run, enum event event)
         break;
     case APPLIED:
         fate_answer(&run->fate, OPT_FATE_APPLIED);
+        truth->counts = true;
         break;
     case FOUND_APPLIED:
         fate_found(&run->fate, &applied);
+        truth->counts = true;
         break;
     case FOUND_REFUSED:
         fate_found(&run->fate, &refused);
@@ -151,6 +153,10 @@ static void judge(const struct run *before, const struct run *after)
     enum opt_fate told = fate_tell(fate);
     cr_assert_neq(told, OPT_FATE_UNKNOWN);
     cr_assert_neq(told, OPT_FATE_NOT_TAKEN);
+    if (after->truth.counts) {
+        cr_assert(fate_is_done(fate) && !fate_may_resend(fate), "it would count twice");
+        cr_assert_eq(before->fate.number, fate->number);
+    }
     if (stands) {
         cr_assert_neq(told, OPT_FATE_REFUSED, "said not to be applied, and it may be");
         cr_assert_eq(before->fate.number == 0 ||
