@@ -180,8 +180,7 @@ static void happen(enum barrier_event event)
         pass(BARRIER_MS + 100);
         break;
     case A_CLOSES:
-        optclient_model_close(cast.parties[cast.living].model);
-        cast.parties[cast.living].model = NULL;
+        cast_close(&cast.parties[cast.living]);
         break;
     case A_IS_RESTARTED:
         cast_kill_a();

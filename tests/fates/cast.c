@@ -22,6 +22,7 @@
 
 enum {
     ELEMENTS = DENSE - 1 + OPT_BLOCK,
+    USED_AGAIN = 1000, /* what memory holds whose push is over */
     HEADER_BYTES = 4 << 10,
     FRAME_BYTES = HEADER_BYTES + OPT_FRAME_BEGIN_MAX + OPT_BLOCK * (int)sizeof(float)
 };
@@ -162,12 +163,35 @@ static bool must(enum optclient_status status, const char *what)
     return status == OPTCLIENT_OK;
 }
 
+/* Which tensor of the model a dense one is. */
+static size_t tensor_of(size_t dense)
+{
+    return dense + dense / OF_SHARD;
+}
+
+/* A party has the model, and may have its gradients in the library's memory. */
+static void begin_training(struct party *party)
+{
+    if (cast.order->in_place && party->model != NULL) {
+        party->large = optclient_gradient(party->model, tensor_of(LARGE));
+    }
+}
+
 void cast_open(int who)
 {
     struct party *party = &cast.parties[who];
     party->model = NULL;
     must(optclient_open(party->client, "m", 1, &party->model),
          who == 1 ? "B opens" : "A opens");
+    begin_training(party);
+}
+
+void cast_close(struct party *party)
+{
+    party->large = NULL; /* before it goes */
+    optclient_model_close(party->model);
+    party->model = NULL;
+    world_settle();
 }
 
 static bool appear(int who, const char *name)
@@ -190,6 +214,7 @@ void cast_kill_a(void)
     sockets_isolate(0, true);
     sockets_cut(0);
     cast.pushes[0].told.wanted = cast.pushes[0].told.ended;
+    cast.pull.told.wanted = cast.pull.told.ended;
 }
 
 void cast_appear_again(void)
@@ -198,12 +223,6 @@ void cast_appear_again(void)
     if (appear(cast.living, "A")) {
         cast_open(cast.living);
     }
-}
-
-/* Which tensor of the model a dense one is. */
-static size_t tensor_of(size_t dense)
-{
-    return dense + dense / OF_SHARD;
 }
 
 static void create(void)
@@ -226,6 +245,7 @@ static void create(void)
                           "sgd(lr=1, aggregate=sum, nonfinite=propagate)", &policy,
                           tensors, TENSORS, NULL, &cast.parties[0].model),
          "A creates");
+    begin_training(&cast.parties[0]);
 }
 
 /* ------------------------------------------------------------------- pushes */
@@ -240,13 +260,50 @@ static void spread(float *memory, struct optclient_values values[DENSE])
     }
 }
 
+static void spread_gradient(const struct pushed *push,
+                            struct optclient_values values[DENSE])
+{
+    spread(push->gradient, values);
+    if (push->large != NULL) {
+        values[LARGE].values = push->large;
+    }
+}
+
+/* The push is over, so its memory is the worker's again. If it were read once more, the
+ * weights would tell. */
+static void use_again(const struct pushed *push)
+{
+    struct optclient_values values[DENSE];
+    spread_gradient(push, values);
+    bool gone = push->large != NULL && cast.parties[push->who].large != push->large;
+    for (size_t i = 0; i < DENSE; i++) {
+        size_t count = i != LARGE ? 1 : gone ? 0 : OPT_BLOCK;
+        for (size_t k = 0; k < count; k++) {
+            values[i].values[k] = USED_AGAIN;
+        }
+    }
+}
+
+/* Between any two steps of library and daemon. */
+static void use_all_again(void)
+{
+    for (size_t i = 0; i < cast.push_count; i++) {
+        struct pushed *push = &cast.pushes[i];
+        if (!push->used_again && push->call != NULL &&
+            optclient_call_done(push->call)) {
+            push->used_again = true;
+            use_again(push);
+        }
+    }
+}
+
 /* Ask the library for it, and do not wait if call is given. */
 static enum optclient_status ask(struct pushed *push, struct optclient_call **call)
 {
     static const struct optclient_push_options options = { .timeout_ms = PUSH_MS };
     struct optclient_model *model = cast.parties[push->who].model;
     struct optclient_values values[DENSE], pulled[DENSE];
-    spread(push->gradient, values);
+    spread_gradient(push, values);
     if (push->weights == NULL) {
         return call != NULL
                    ? optclient_push_start(model, values, DENSE, &options, NULL, NULL,
@@ -272,6 +329,7 @@ static void take(struct told *told, enum optclient_status status)
 static void *wait_in_library(void *push)
 {
     take(&((struct pushed *)push)->told, ask(push, NULL));
+    use_again(push);
     return NULL;
 }
 
@@ -279,14 +337,18 @@ size_t cast_push(int who)
 {
     size_t number = cast.push_count++;
     struct pushed *push = &cast.pushes[number];
-    *push = (struct pushed){ .who = who, .told.wanted = true };
+    *push = (struct pushed){ .who = who,
+                             .told.wanted = true,
+                             .large = cast.parties[who].large };
     struct optclient_values values[DENSE];
     push->gradient = calloc(ELEMENTS, sizeof(*push->gradient));
-    spread(push->gradient, values);
+    spread_gradient(push, values);
+    memset(values[LARGE].values, 0, OPT_BLOCK * sizeof(float));
     for (size_t shard = 0; shard < SHARDS; shard++) {
         values[shard * OF_SHARD + number].values[0] = 1;
     }
-    if (number == 0 && cast.order->pulls) {
+    values[LARGE].values[number] = 1;
+    if (number == 0 && order_pulls(cast.order)) {
         push->weights = calloc(ELEMENTS, sizeof(*push->weights));
     }
     if (number == 0 && cast.order->blocks) {
@@ -312,6 +374,33 @@ void cast_hear(void)
             take(&push->told, optclient_call_wait(push->call, &push->told.result));
         }
     }
+    struct pulled *pull = &cast.pull;
+    if (!pull->told.ended && pull->call != NULL && optclient_call_done(pull->call)) {
+        take(&pull->told, optclient_call_wait(pull->call, &pull->told.result));
+    }
+}
+
+void cast_pull_of_a(void)
+{
+    static const struct optclient_pull_options options = { .timeout_ms = PUSH_MS };
+    struct pulled *pull = &cast.pull;
+    struct optclient_values values[DENSE];
+    pull->told.wanted = true;
+    pull->weights = calloc(ELEMENTS, sizeof(*pull->weights));
+    spread(pull->weights, values);
+    enum optclient_status status = optclient_pull_start(
+        cast.parties[0].model, values, DENSE, &options, NULL, NULL, &pull->call);
+    if (status != OPTCLIENT_OK) {
+        pull->call = NULL;
+        take(&pull->told, status);
+    }
+    world_settle();
+}
+
+bool cast_pull_has_ended(void)
+{
+    cast_hear();
+    return cast.pull.told.ended;
 }
 
 bool cast_has_ended(size_t push)
@@ -322,13 +411,28 @@ bool cast_has_ended(size_t push)
 
 /* -------------------------------------------------------------------- weights */
 
-/* What a tensor's one weight is when nobody can pull any more. */
-static float weight_left(size_t tensor)
+/* What a tensor's weights are when nobody can pull any more. */
+static const float *weights_left(size_t tensor)
 {
     const struct model *model = cast.engine->numbered[0];
     const struct tensor *one = &model->tensors[tensor];
     const struct shard *shard = &model->shards[one->shard];
-    return version_values(shard->current)[one->at - shard->at];
+    return version_values(shard->current) + (one->at - shard->at);
+}
+
+void cast_count_in(const float *weights, size_t push, int counts[SHARDS])
+{
+    struct optclient_values values[DENSE];
+    spread((float *)(uintptr_t)weights, values);
+    for (size_t shard = 0; shard < SHARDS; shard++) {
+        counts[shard] = (int)lrintf(-values[shard * OF_SHARD + push].values[0]);
+    }
+    int in_large = (int)lrintf(-values[LARGE].values[push]);
+    if (in_large != counts[LARGE / OF_SHARD]) {
+        cast_fail("push %zu counts %d times in the large tensor, and %d times in the "
+                  "others of that shard",
+                  push, in_large, counts[LARGE / OF_SHARD]);
+    }
 }
 
 bool cast_count(void)
@@ -339,19 +443,18 @@ bool cast_count(void)
     if (cast.engine == NULL) {
         return true; /* it was done */
     }
-    bool runs = !cast.engine->stopping;
-    if (runs && (cast.parties[1].model == NULL ||
-                 !must(optclient_pull(cast.parties[1].model, values, DENSE, NULL, NULL),
-                       "B pulls"))) {
+    if (cast.engine->stopping) {
+        for (size_t i = 0; i < DENSE; i++) {
+            memcpy(values[i].values, weights_left(tensor_of(i)),
+                   (i == LARGE ? OPT_BLOCK : 1) * sizeof(float));
+        }
+    } else if (cast.parties[1].model == NULL ||
+               !must(optclient_pull(cast.parties[1].model, values, DENSE, NULL, NULL),
+                     "B pulls")) {
         return false;
     }
     for (size_t i = 0; i < cast.push_count; i++) {
-        for (size_t shard = 0; shard < SHARDS; shard++) {
-            size_t dense = shard * OF_SHARD + i;
-            float weight =
-                runs ? values[dense].values[0] : weight_left(tensor_of(dense));
-            cast.counts[i][shard] = (int)lrintf(-weight);
-        }
+        cast_count_in(weights, i, cast.counts[i]);
     }
     return true;
 }
@@ -365,6 +468,7 @@ void cast_begin(const struct order *order, char *why, size_t size)
     world_begin();
     sockets_begin(order->transport == SHARED, order->chunks);
     start_daemon();
+    world_watch(use_all_again);
     if (appear(0, "A") && appear(1, "B")) {
         create();
         cast_open(1);
@@ -375,6 +479,7 @@ void cast_leave(void)
 {
     for (int i = 0; i < PARTIES; i++) {
         sockets_isolate(i, false);
+        cast.parties[i].large = NULL;
         optclient_close(cast.parties[i].client);
         cast.parties[i] = (struct party){ 0 };
     }
@@ -382,12 +487,14 @@ void cast_leave(void)
 
 void cast_end(void)
 {
+    world_watch(NULL);
     for (size_t i = 0; i < cast.push_count; i++) {
         if (cast.pushes[i].told.ended) { /* others end with their client */
             optclient_call_free(cast.pushes[i].call);
             cast.pushes[i].call = NULL;
         }
     }
+    optclient_call_free(cast.pull.told.ended ? cast.pull.call : NULL);
     cast_leave();
     for (size_t i = 0; i < cast.push_count; i++) {
         struct pushed *push = &cast.pushes[i];
@@ -398,6 +505,8 @@ void cast_end(void)
         free(push->gradient);
         free(push->weights);
     }
+    optclient_call_free(cast.pull.told.ended ? NULL : cast.pull.call);
+    free(cast.pull.weights);
     cast_stop_daemon();
     sockets_end();
     world_end();

@@ -1,7 +1,9 @@
 /* cast — the daemon, the workers and their pushes in a play (play.h).
  *
  * A and B train one model of three shards. A push takes three frames and has an element
- * of its own in each shard, so the weights tell how often it counts.
+ * of its own in each shard, so the weights tell how often it counts. In the second
+ * shard it has two: one of them in the large tensor, which goes by place where memory
+ * is shared.
  */
 #ifndef OPTIMD_TESTS_FATES_CAST_H
 #define OPTIMD_TESTS_FATES_CAST_H
@@ -47,14 +49,24 @@ struct pushed {
     bool in_thread; /* a thread waits for it in the library */
     pthread_t thread;
     struct told told;
-    bool looked; /* the judge has seen that it ended */
+    bool used_again; /* its memory is used for something else */
+    bool looked;     /* the judge has seen that it ended */
     float *gradient;
+    float *large;   /* where the large tensor's values are, if not in gradient */
     float *weights; /* of what is pulled with it; NULL: nothing is */
+};
+
+/* A pull of A's first life. */
+struct pulled {
+    struct optclient_call *call;
+    struct told told;
+    float *weights;
 };
 
 struct party {
     struct optclient *client; /* NULL: not there */
     struct optclient_model *model;
+    float *large; /* the library's memory for the large tensor's gradient, or NULL */
 };
 
 struct cast {
@@ -67,6 +79,7 @@ struct cast {
     int others;                        /* of A's lives so far */
     struct pushed pushes[PUSHES_MOST]; /* 0 is the push under test */
     size_t push_count;
+    struct pulled pull;
     int counts[PUSHES_MOST][SHARDS]; /* how often each counts, once that was read */
     uint64_t
         doubtful_ns[PARTIES]; /* when pushes of each were last in doubt (judge.h) */
@@ -89,6 +102,7 @@ void cast_kill_a(void);
 /* Another life of A begins, and A is that from now on. */
 void cast_appear_again(void);
 void cast_open(int who);
+void cast_close(struct party *party);
 /* The daemon stops, as at SIGTERM. */
 void cast_stop_daemon(void);
 
@@ -97,6 +111,11 @@ size_t cast_push(int who);
 /* Take what has been told of all pushes by now. */
 void cast_hear(void);
 bool cast_has_ended(size_t push);
+/* A's first life pulls, and does not wait. */
+void cast_pull_of_a(void);
+bool cast_pull_has_ended(void);
+/* How often a push counts in each shard of weights that were pulled. */
+void cast_count_in(const float *weights, size_t push, int counts[SHARDS]);
 /* Read from the weights how often each push counts. */
 bool cast_count(void);
 

@@ -49,6 +49,7 @@ struct descriptor {
 
 struct way {
     bool holds_pushes;
+    bool cuts_answer;
     bool isolated;
 };
 

@@ -117,12 +117,65 @@ static bool is_true(const struct told *told, const int counts[SHARDS])
     }
 }
 
+/* What may not happen to a pull unless something of this did. */
+static bool may_fail(void)
+{
+    const struct order *order = cast.order;
+    for (size_t i = 0; i < order->count; i++) {
+        enum event event = order->events[i];
+        if (event == CANCELLED || event == TAKEN_OVER || event == DEADLINE ||
+            event == STOPPED) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* All of the weights have come to somebody, whose own push is one of them or
+ * push_count. */
+static void judge_weights(const float *weights, size_t own)
+{
+    for (size_t i = 0; i < cast.push_count; i++) {
+        int seen[SHARDS];
+        cast_count_in(weights, i, seen);
+        const int *counts = cast.counts[i];
+        bool whole = seen[0] == seen[1] && seen[1] == seen[2];
+        bool later = false, missing = false;
+        for (size_t k = 0; k < SHARDS; k++) {
+            later = later || seen[k] < 0 || seen[k] > counts[k];
+            missing = missing || seen[k] < counts[k];
+        }
+        if ((!whole && cast.order->policy != SHARD) || later || (i == own && missing)) {
+            cast_fail("weights were pulled in which push %zu counts %d, %d, %d times, "
+                      "while it counts %d, %d, %d times",
+                      i, seen[0], seen[1], seen[2], counts[0], counts[1], counts[2]);
+        }
+    }
+}
+
+static void judge_pulls(void)
+{
+    const struct pulled *pull = &cast.pull;
+    const struct pushed *both = &cast.pushes[0];
+    if (pull->told.ended && pull->told.status == OPTCLIENT_OK) {
+        judge_weights(pull->weights, cast.push_count);
+    } else if (pull->told.wanted && !may_fail()) {
+        cast_fail("a pull was told: %s: %s", optclient_status_name(pull->told.status),
+                  pull->told.sentence);
+    }
+    if (both->weights != NULL && both->told.ended &&
+        both->told.status == OPTCLIENT_OK) {
+        judge_weights(both->weights, 0);
+    }
+}
+
 void judge_pushes(char *trace, size_t size)
 {
     if (!cast_count()) {
         return;
     }
     size_t used = 0;
+    judge_pulls();
     for (size_t i = 0; i < cast.push_count; i++) {
         const struct told *told = &cast.pushes[i].told;
         const int *counts = cast.counts[i];

@@ -2,7 +2,9 @@
  *
  * A push counts once at most, in every shard or in none (but with atomic=shard, where a
  * push may count in part), and its fate says which. IN_PART says in how many of how
- * many shards, if it says it at all.
+ * many shards, if it says it at all. Weights that were pulled are of one step: they
+ * have a push in all shards or in none (the same exception), only pushes that count,
+ * and the push that pulled them if that was applied.
  *
  * NOT_KNOWN is true of anything, so it is judged by whether it could have been known: a
  * push is in doubt as long as a copy of it is on its way or stands unsettled at the

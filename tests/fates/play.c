@@ -29,6 +29,8 @@ static const char *const event_sentences[EVENTS] = {
     "B pushes",
     "half of a push of B arrives",
     "the daemon stops",
+    "A's connection is cut in the middle of the answer",
+    "A's connection is cut in the middle of the answer to a pull",
 };
 
 enum { SERVED_MS = 5000 /* when everything is well a push takes no longer */ };
@@ -117,9 +119,7 @@ static void happen_to_a(enum event event)
         pass_slowly(PUSH_MS + 1000);
         break;
     case CANCELLED:
-        optclient_model_close(a->model);
-        a->model = NULL;
-        world_settle();
+        cast_close(a);
         break;
     case RESTARTED:
         cast_kill_a();
@@ -152,6 +152,14 @@ static void happen(enum event event)
     case STOPPED:
         stop_daemon();
         break;
+    case PULL_CUT:
+        sockets_cut_answer(0);
+        cast_pull_of_a();
+        judge_pass(10);
+        break;
+    case ANSWER_CUT:
+        sockets_cut_answer(0);
+        break;
     default:
         if (event < CUT) {
             happen_to_copy(event);
@@ -169,6 +177,15 @@ static bool is_often(enum event event)
            event == ROUND || event == COPY_DAMAGED;
 }
 
+bool order_pulls(const struct order *order)
+{
+    bool pulls = order->pulls;
+    for (size_t i = 0; i < order->count; i++) {
+        pulls = pulls || order->events[i] == ANSWER_CUT;
+    }
+    return pulls;
+}
+
 /* What else can still happen to the push under test. */
 bool order_is_possible(const struct order *order)
 {
@@ -183,7 +200,8 @@ bool order_is_possible(const struct order *order)
             (halved && event == HALF_OF_B) || times[STOPPED] > (event == STOPPED)) {
             return false;
         }
-        if (gone && (event < CUT || event == CANCELLED || event == DEADLINE)) {
+        if (gone && (event < CUT || event == CANCELLED || event == DEADLINE ||
+                     event == ANSWER_CUT || event == PULL_CUT)) {
             return false;
         }
         /* The halves of other rounds do nothing by themselves. */
@@ -234,6 +252,9 @@ static void go_on(void)
     }
     if (first_awaited() < cast.push_count) {
         cast_fail("push %zu hangs", first_awaited());
+    }
+    if (cast.pull.told.wanted && !cast_pull_has_ended()) {
+        cast_fail("the pull hangs");
     }
 }
 

@@ -4,7 +4,8 @@
  * Two workers, A and B, train one model (cast.h). A pushes (the push under test); its
  * copies wait on their way, and each event says what happens next. When all events have
  * happened everything passes again, B pushes as long as A waits, and whoever is alive
- * pushes once more. Then everything that was told is judged (judge.h).
+ * pushes once more. As soon as a worker has the result of a push it uses the memory in
+ * which that lay for something else. Then everything that was told is judged (judge.h).
  */
 #ifndef OPTIMD_TESTS_FATES_PLAY_H
 #define OPTIMD_TESTS_FATES_PLAY_H
@@ -29,6 +30,9 @@ enum event {
     ROUND,      /* B pushes; if half of its push is there, the rest comes */
     HALF_OF_B,  /* B pushes, and half of the bytes arrive for now */
     STOPPED,    /* the daemon stops, and does not come back */
+    ANSWER_CUT, /* A's connection breaks in the middle of an answer with weights: the
+                   push under test is a push_pull */
+    PULL_CUT,   /* the same of an answer to a pull: A asks for one */
     EVENTS
 };
 
@@ -45,10 +49,14 @@ struct order {
     enum transport transport;
     enum event events[EVENTS_MOST];
     size_t count;
-    bool pulls;      /* the push under test is a push_pull */
-    bool blocks;     /* a thread of A's waits for it in the library */
+    bool pulls;    /* the push under test is a push_pull */
+    bool blocks;   /* a thread of A's waits for it in the library */
+    bool in_place; /* pushes lie in memory of the library's, as far as they are large */
     uint64_t chunks; /* not 0: reads get pieces whose sizes follow from it */
 };
+
+/* Whether its push under test is a push_pull. */
+bool order_pulls(const struct order *order);
 
 /* Whether the order means something: no event in it is one that cannot happen. */
 bool order_is_possible(const struct order *order);

@@ -61,6 +61,29 @@ bool descriptor_is_isolated(const struct descriptor *end)
     return way_of(end)->isolated;
 }
 
+static void sever(struct descriptor *end)
+{
+    end->broken = true;
+    if (end->peer != NULL) {
+        end->peer->broken = true;
+    }
+}
+
+/* How much of what was sent to a dialer arrives, whose next answer is cut. */
+static size_t until_middle(struct descriptor *end)
+{
+    struct flow *flow = &end->in;
+    size_t begin;
+    size_t middle =
+        frames_middle_of_answer(flow->bytes, flow->through, flow->sent, &begin);
+    if (middle == 0) {
+        return begin;
+    }
+    way_of(end)->cuts_answer = false;
+    sever(end);
+    return middle;
+}
+
 /* Let arrive at an end what may. */
 static void advance(struct descriptor *end)
 {
@@ -73,6 +96,8 @@ static void advance(struct descriptor *end)
     if (way->holds_pushes && !end->is_dialer) {
         size_t held = frames_first_push(flow->bytes, flow->through, flow->sent);
         until = held;
+    } else if (way->cuts_answer && end->is_dialer) {
+        until = until_middle(end);
     }
     flow->through = until > flow->through ? until : flow->through;
 }
@@ -335,11 +360,13 @@ void sockets_cut(int owner)
 {
     for (struct descriptor *end = next_end(owner, net.table); end != NULL;
          end = next_end(owner, end + 1)) {
-        end->broken = true;
-        if (end->peer != NULL) {
-            end->peer->broken = true;
-        }
+        sever(end);
     }
+}
+
+void sockets_cut_answer(int owner)
+{
+    net.ways[owner].cuts_answer = true;
 }
 
 bool sockets_are_isolated(int owner)

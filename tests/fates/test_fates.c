@@ -19,11 +19,11 @@
 
 enum { USUAL = 3, PIECED = 60, TOLD_MOST = 5 };
 
-static const char *const words[EVENTS] = { "whole",     "half",       "damaged",
-                                           "refused",   "no-room",    "cut",
-                                           "deadline",  "cancelled",  "taken-over",
-                                           "restarted", "lease-lost", "full",
-                                           "round",     "half-of-b",  "stopped" };
+static const char *const words[EVENTS] = {
+    "whole",    "half",      "damaged",    "refused",    "no-room",    "cut",
+    "deadline", "cancelled", "taken-over", "restarted",  "lease-lost", "full",
+    "round",    "half-of-b", "stopped",    "answer-cut", "pull-cut"
+};
 
 static void write_order(const struct order *order, char *out, size_t size)
 {
@@ -32,6 +32,9 @@ static void write_order(const struct order *order, char *out, size_t size)
                                    order->pulls ? "pull," : "");
     if (order->blocks && used < size) {
         used += (size_t)snprintf(out + used, size - used, "block,");
+    }
+    if (order->in_place && used < size) {
+        used += (size_t)snprintf(out + used, size - used, "place,");
     }
     for (size_t i = 0; i < order->count && used < size; i++) {
         used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? "," : "",
@@ -62,6 +65,8 @@ static struct order read_order(const char *text)
             order.pulls = true;
         } else if (strcmp(word, "block") == 0) {
             order.blocks = true;
+        } else if (strcmp(word, "place") == 0) {
+            order.in_place = true;
         } else {
             order.events[order.count++] = (enum event)find(words, EVENTS, word);
         }
@@ -100,17 +105,17 @@ static bool has_rare(const struct order *order)
 {
     for (size_t i = 0; i < order->count; i++) {
         if (order->events[i] == NO_ROOM || order->events[i] == FULL ||
-            order->events[i] == STOPPED) {
+            order->events[i] >= STOPPED) {
             return true;
         }
     }
     return false;
 }
 
-/* All orders of up to so many more events. */
+/* All orders of up to so many more events, every other one with gradients in place. */
 static void play_all(struct order *order, size_t more, struct tally *tally)
 {
-    tally->played++;
+    order->in_place = tally->played++ % 2 == 1;
     if (!hold(order, tally->wrong < TOLD_MOST)) {
         tally->wrong++;
     }
@@ -232,6 +237,7 @@ static struct order random_order(uint64_t *state, size_t least, size_t most)
         .transport = (enum transport)random_below(state, TRANSPORTS),
         .pulls = random_below(state, 2) == 1,
         .blocks = random_below(state, 2) == 1,
+        .in_place = random_below(state, 2) == 1,
     };
     size_t count = least + (size_t)random_below(state, most - least + 1);
     for (int tries = 0; order.count < count && tries < 64; tries++) {

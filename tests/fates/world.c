@@ -41,6 +41,7 @@ static struct {
     uint64_t random;
     unsigned turns; /* taken since time passed */
     int owner;
+    void (*look)(void);
 } world;
 
 uint64_t world_now(void)
@@ -52,6 +53,7 @@ void world_begin(void)
 {
     world.now_ns = begin_ns;
     world.random = 0;
+    world.look = NULL;
     world.running = &world.main;
     world.owner = WORLD_NOBODY;
     world.main.owner = WORLD_NOBODY;
@@ -84,6 +86,11 @@ void world_belongs(int owner)
 int world_owner(void)
 {
     return world.running->owner;
+}
+
+void world_watch(void (*look)(void))
+{
+    world.look = look;
 }
 
 /* ------------------------------------------------------------------ fibers */
@@ -165,6 +172,9 @@ static bool run_one(void)
                 die("somebody turns in a circle");
             }
             switch_to(fiber);
+            if (world.look != NULL) {
+                world.look();
+            }
             return true;
         }
     }

@@ -37,6 +37,10 @@ int world_owner(void);
  * never). Whether it is true. */
 bool world_wait(bool (*ready)(void *what), void *what, uint64_t until_ns);
 
+/* Have this called in the test's own fiber whenever another one has run, and before the
+ * next does. NULL: no more. */
+void world_watch(void (*look)(void));
+
 /* Let everybody run until all of them wait; no time passes. */
 void world_settle(void);
 /* Let that much time pass, and everybody do what falls due. */
