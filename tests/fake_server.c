@@ -461,8 +461,7 @@ static void send_weights(struct fake_conn *conn, const struct opt_request *reque
                 reply.body.pull = weights;
             } else {
                 reply.body.push_pull.pull = weights;
-                /* As the daemon does: what became of the push is known first. */
-                reply.body.push_pull.has_push = i == 0 && offset == 0;
+                reply.body.push_pull.has_push = weights.last;
                 reply.body.push_pull.push = *push;
             }
             fake_reply(conn, &reply, data, size);

@@ -94,8 +94,7 @@ Test(reconnect, applies_each_push_once_wherever_the_connection_is_cut)
         }
         fake_server_stop(server);
     }
-    cr_assert_eq(duplicates, PUSHES,
-                 "one cut for each push is between update and answer");
+    cr_assert_gt(duplicates, PUSHES, "the cuts between update and answer were missed");
 }
 
 static enum fake_action cut_often(struct fake_conn *conn,
