@@ -28,8 +28,8 @@
  *   part of one, rounds applied by shards      NOT_KNOWN               the same
  *   one of them WHOLE                          NOT_KNOWN               the same
  *
- * What is settled stays so: the answer to a push_pull may have told of the push when the
- * connection goes, and its weights have to be asked for again.
+ * What is settled stays so: the answer to a push_pull may have told of the push when
+ * the connection goes, and its weights have to be asked for again.
  *
  * A number is given up in two cases only: the daemon has settled it as REFUSED, or it
  * has been asked on a new connection and has nothing of it (fate_absent). Used under
