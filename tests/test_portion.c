@@ -64,8 +64,8 @@ static void run_round(struct desk *desk, const struct caller *first,
     cr_assert_not(letter_is_back(desk, waits));
     const struct model *of = desk->engine->numbered[0];
     struct push *push = of->members[of->members[0]->first != NULL ? 0 : 1]->first;
-    cr_assert_not(push->shared);
-    push->shared = shared;
+    cr_assert_neq(push->gradient.memory, GRADIENT_SHARED);
+    push->gradient.memory = shared ? GRADIENT_SHARED : GRADIENT_OWN;
     change(waits, dtype, !shared ? 0.0f : round % 2 == 0 ? NAN : -INFINITY);
     size_t size = waits->data_size;
     const void *data = waits->data;
@@ -142,7 +142,7 @@ Test(portion, a_push_that_is_used_again_is_private_again)
     const struct model *of = desk.engine->numbered[0];
     cr_assert_not_null(of->spare_pushes);
     for (const struct push *push = of->spare_pushes; push != NULL; push = push->next) {
-        cr_assert_not(push->shared);
+        cr_assert_neq(push->gradient.memory, GRADIENT_SHARED);
     }
     caller_gone(&first, false);
     caller_gone(&second, false);

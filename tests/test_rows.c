@@ -606,7 +606,7 @@ Test(rows, shared_ones_count_as_0_where_they_are_not_finite)
     struct letter *waits = push_rows(&a, model, 1, rows, 2, 2, values);
     letter_send(&a, waits);
     cr_assert_not(letter_is_back(&desk, waits));
-    desk.engine->numbered[0]->members[0]->first->shared = true;
+    desk.engine->numbered[0]->members[0]->first->gradient.memory = GRADIENT_SHARED;
     ((float *)(void *)waits->data)[1] = INFINITY;
     must_apply(letter_ask(&b, push_rows(&b, model, 1, rows, 1, 2, values)));
     must_apply(letter_await(&desk, waits));

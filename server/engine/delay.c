@@ -2,9 +2,8 @@
 #include "server/engine/delay.h"
 
 #include "common/optim/compensate.h"
-#include "server/engine/lease.h"
+#include "server/engine/gradient.h"
 #include "server/engine/model.h"
-#include "server/engine/push.h"
 #include "server/engine/recall.h"
 #include "server/engine/team.h"
 
@@ -15,13 +14,13 @@ void delay_compensate(const struct model *model, const struct work *work,
     if (lambda == 0 || memory->contribution_count == 0) {
         return;
     }
-    const struct push *push = model->update.pushes[0]; /* such updates have one */
+    const struct gradient *of = model->update.gradients[0]; /* such updates have one */
     const struct tensor *tensor = &model->tensors[work->tensor];
     const float *then =
-        push->head.basis == model->step
+        of->basis == model->step || of->recall == NULL
             ? NULL
-            : recall_of(&push->member->recall, tensor->first_block + work->block,
-                        tensor->at + (size_t)work->block * OPT_BLOCK, push->head.basis);
+            : recall_of(of->recall, tensor->first_block + work->block,
+                        tensor->at + (size_t)work->block * OPT_BLOCK, of->basis);
     if (then == NULL) {
         return;
     }

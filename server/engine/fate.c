@@ -147,7 +147,7 @@ enum fate_meeting fate_meet(struct member *member, const struct opt_push *head,
 static bool names(const struct push *push, const struct shard *shard)
 {
     for (size_t i = 0; i < shard->tensor_count; i++) {
-        if (push->covered[shard->first_tensor + i] > 0) {
+        if (push->gradient.covered[shard->first_tensor + i] > 0) {
             return true;
         }
     }

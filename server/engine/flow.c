@@ -12,6 +12,7 @@
 #include "server/engine/closing.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
+#include "server/engine/push.h"
 #include "server/engine/recall.h"
 #include "server/engine/round.h"
 #include "server/engine/view.h"
@@ -397,7 +398,7 @@ static bool update_piece(struct engine *engine, struct model *model)
 void flow_update(struct engine *engine, struct model *model)
 {
     view_outdated(model);
-    update_start(engine, model);
+    update_start(engine, model, push_gradients(model), model->round_count);
     flow_run(engine, model);
 }
 

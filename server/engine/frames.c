@@ -212,6 +212,11 @@ static struct push *begin(struct engine *engine, struct model *model,
     push->head = *head;
     push->head.segments = NULL;
     push->head.segment_count = 0;
+    push->gradient.dtype = head->dtype;
+    push->gradient.form = head->form;
+    push->gradient.samples = head->samples;
+    push->gradient.basis = head->basis;
+    push->gradient.recall = &member->recall;
     push->peer = letter->peer;
     push->request_id = letter->request.id;
     push->session = member->worker->session;

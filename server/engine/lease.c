@@ -72,12 +72,18 @@ static bool make_room(struct model *model)
         return false;
     }
     model->members = members;
-    struct push **round =
-        realloc(model->round, capacity * round_reserved(model) * sizeof(struct push *));
+    size_t pushes = capacity * round_reserved(model);
+    struct push **round = realloc(model->round, pushes * sizeof(struct push *));
     if (round == NULL) {
         return false;
     }
     model->round = round;
+    const struct gradient **gradients =
+        realloc(model->gradients, pushes * sizeof(struct gradient *));
+    if (gradients == NULL) {
+        return false;
+    }
+    model->gradients = gradients;
     model->member_capacity = capacity;
     return true;
 }

@@ -362,6 +362,7 @@ void model_free(struct engine *engine, struct model *model)
     losses_free(model);
     free(model->members);
     free(model->round);
+    free(model->gradients);
     free(model->shards);
     free(model->tensors);
     free(model->tensor_names);

@@ -33,6 +33,7 @@
 
 struct engine;
 struct errand;
+struct gradient;
 struct letter;
 struct member;
 struct peer;
@@ -149,6 +150,7 @@ struct model {
     bool gathered;       /* min_workers have come together since there was nobody */
     struct push **round; /* the pushes being applied, room for all that can be */
     size_t round_count;
+    const struct gradient **gradients; /* theirs, while an update reads them */
     struct stream stream; /* the round, while it is applied shard by shard */
     struct push *spare_pushes;
     size_t push_count;  /* pushes that there are, spares too; of these, beyond what */

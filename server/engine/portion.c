@@ -7,10 +7,10 @@
 #include <string.h>
 
 #include "server/engine/delay.h"
+#include "server/engine/gradient.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
-#include "server/engine/push.h"
 #include "server/engine/team.h"
 
 enum { CHECK_ELEMENTS = 1024 };
@@ -31,16 +31,19 @@ static size_t gather(const struct model *model, const struct work *work,
     const struct tensor *tensor = &model->tensors[work->tensor];
     size_t place = tensor->first_block + work->block;
     size_t count = 0;
-    for (size_t i = 0; i < update->push_count; i++) {
-        const struct push *push = update->pushes[i];
-        if (push->blocks[place] == NULL) {
+    seat->writable = false;
+    for (size_t i = 0; i < update->gradient_count; i++) {
+        const struct gradient *gradient = update->gradients[i];
+        if (gradient->blocks[place] == NULL) {
             continue;
         }
-        seat->contributions[count].values = push->blocks[place];
-        seat->contributions[count].dtype = push->head.dtype;
-        seat->contributions[count].shared = push->shared;
-        seat->samples[count] = push->head.samples;
-        seat->forms[count] = push->head.form;
+        bool own = gradient->memory == GRADIENT_OWN && gradient->dtype == OPT_FP32;
+        seat->writable = count == 0 ? own : seat->writable;
+        seat->contributions[count].values = gradient->blocks[place];
+        seat->contributions[count].dtype = gradient->dtype;
+        seat->contributions[count].shared = gradient->memory == GRADIENT_SHARED;
+        seat->samples[count] = gradient->samples;
+        seat->forms[count] = gradient->form;
         count++;
     }
     opt_aggregate_factors((enum opt_aggregate)model->spec.options.aggregate,
@@ -52,12 +55,12 @@ static size_t gather(const struct model *model, const struct work *work,
 }
 
 /* Where the directions of a block are kept between its two passes: in its gradient,
- * which nobody needs after the first, if that is fp32 and nobody else's. */
+ * which nobody needs after the first, if the update may write there. */
 static float *direction_of(const struct model *model, const struct work *work,
                            const struct seat *seat)
 {
     const struct tensor *tensor = &model->tensors[work->tensor];
-    if (seat->contributions[0].dtype == OPT_FP32 && !seat->contributions[0].shared) {
+    if (seat->writable) {
         return (float *)(uintptr_t)seat->contributions[0].values;
     }
     float *all = tensor->n <= TEAM_DIRECTION ? seat->direction : model->update.scratch;

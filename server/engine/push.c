@@ -57,11 +57,11 @@ void push_free(struct push *push)
     if (push == NULL) {
         return;
     }
-    free(push->tensors);
-    free(push->covered);
+    free(push->gradient.tensors);
+    free(push->gradient.covered);
     free(push->here);
     free(push->left);
-    free(push->blocks);
+    free(push->gradient.blocks);
     free(push);
 }
 
@@ -72,15 +72,18 @@ static struct push *make(struct model *model)
         return NULL;
     }
     push->model = model;
-    push->tensors = calloc(model->tensor_count, sizeof *push->tensors);
-    push->covered = calloc(model->tensor_count, sizeof *push->covered);
-    push->blocks = calloc(model->blocks, sizeof *push->blocks);
+    push->gradient.tensors =
+        calloc(model->tensor_count, sizeof *push->gradient.tensors);
+    push->gradient.covered =
+        calloc(model->tensor_count, sizeof *push->gradient.covered);
+    push->gradient.blocks = calloc(model->blocks, sizeof *push->gradient.blocks);
     push->left = calloc(model->shard_count, sizeof *push->left);
     if (stream_is_policy(model)) {
         push->here = calloc(model->shard_count, sizeof *push->here);
     }
-    if (push->tensors == NULL || push->covered == NULL || push->blocks == NULL ||
-        push->left == NULL || (stream_is_policy(model) && push->here == NULL)) {
+    if (push->gradient.tensors == NULL || push->gradient.covered == NULL ||
+        push->gradient.blocks == NULL || push->left == NULL ||
+        (stream_is_policy(model) && push->here == NULL)) {
         push_free(push);
         return NULL;
     }
@@ -142,24 +145,24 @@ void push_recycle(struct engine *engine, struct push *push)
             engine_silence(engine, letter);
         }
     }
-    for (size_t i = 0; i < push->tensor_count; i++) {
-        const struct tensor *tensor = &model->tensors[push->tensors[i]];
-        memset(push->blocks + tensor->first_block, 0,
-               tensor->blocks * sizeof *push->blocks);
-        push->covered[push->tensors[i]] = 0;
+    for (size_t i = 0; i < push->gradient.tensor_count; i++) {
+        const struct tensor *tensor = &model->tensors[push->gradient.tensors[i]];
+        memset(push->gradient.blocks + tensor->first_block, 0,
+               tensor->blocks * sizeof *push->gradient.blocks);
+        push->gradient.covered[push->gradient.tensors[i]] = 0;
     }
     if (push->here != NULL) {
         memset(push->here, 0, model->shard_count * sizeof *push->here);
     }
     part_forget(push);
-    model->rows_held -= push->row_count;
+    model->rows_held -= push->gradient.row_count;
     struct push empty = {
         .model = model,
-        .tensors = push->tensors,
-        .covered = push->covered,
+        .gradient = { .tensors = push->gradient.tensors,
+                      .covered = push->gradient.covered,
+                      .blocks = push->gradient.blocks },
         .here = push->here,
         .left = push->left,
-        .blocks = push->blocks,
         .next = model->spare_pushes,
     };
     *push = empty;
@@ -214,9 +217,12 @@ struct letter *push_first_frame(const struct push *push)
     return first;
 }
 
-uint64_t push_staleness(const struct push *push, uint64_t step)
+const struct gradient *const *push_gradients(struct model *model)
 {
-    return step > push->head.basis ? step - push->head.basis : 0;
+    for (size_t i = 0; i < model->round_count; i++) {
+        model->gradients[i] = &model->round[i]->gradient;
+    }
+    return model->gradients;
 }
 
 /* ---------------------------------------------------------------- frames */
@@ -253,19 +259,19 @@ static void forget_rows(struct push *push)
 {
     struct model *model = push->model;
     size_t kept = 0;
-    for (size_t i = 0; i < push->tensor_count; i++) {
-        uint32_t tensor = push->tensors[i];
+    for (size_t i = 0; i < push->gradient.tensor_count; i++) {
+        uint32_t tensor = push->gradient.tensors[i];
         if (model->tensors[tensor].width > 0) {
-            push->covered[tensor] = 0;
+            push->gradient.covered[tensor] = 0;
         } else {
-            push->tensors[kept++] = tensor;
+            push->gradient.tensors[kept++] = tensor;
         }
     }
-    push->tensor_count = kept;
-    model->rows_held -= push->row_count;
-    push->row_count = 0;
-    push->rows_first = NULL;
-    push->rows_last = NULL;
+    push->gradient.tensor_count = kept;
+    model->rows_held -= push->gradient.row_count;
+    push->gradient.row_count = 0;
+    push->gradient.rows_first = NULL;
+    push->gradient.rows_last = NULL;
 }
 
 enum opt_status push_resume(struct push *push, const struct letter *letter,
@@ -296,7 +302,7 @@ static enum opt_status cover(struct push *push, const struct opt_segment *segmen
     size_t count = ((size_t)segment->count + OPT_BLOCK - 1) / OPT_BLOCK;
     size_t step = OPT_BLOCK * opt_dtype_size(push->head.dtype);
     for (size_t i = 0; i < count; i++) {
-        const uint8_t **block = &push->blocks[tensor->first_block + first + i];
+        const uint8_t **block = &push->gradient.blocks[tensor->first_block + first + i];
         if (*block != NULL && push->again) {
             continue;
         }
@@ -310,8 +316,8 @@ static enum opt_status cover(struct push *push, const struct opt_segment *segmen
         if (push->here != NULL) {
             push->here[tensor->shard + (first + i) / (OPT_SHARD / OPT_BLOCK)]++;
         }
-        if (push->covered[segment->tensor]++ == 0) {
-            push->tensors[push->tensor_count++] = segment->tensor;
+        if (push->gradient.covered[segment->tensor]++ == 0) {
+            push->gradient.tensors[push->gradient.tensor_count++] = segment->tensor;
         }
     }
     return OPT_OK;
@@ -339,16 +345,16 @@ static enum opt_status add_rows(struct engine *engine, struct push *push,
         .count = segment->row_count,
         .values = values,
     };
-    if (push->rows_last == NULL) {
-        push->rows_first = run;
+    if (push->gradient.rows_last == NULL) {
+        push->gradient.rows_first = run;
     } else {
-        push->rows_last->next = run;
+        push->gradient.rows_last->next = run;
     }
-    push->rows_last = run;
-    push->row_count += run->count;
+    push->gradient.rows_last = run;
+    push->gradient.row_count += run->count;
     model->rows_held += run->count;
-    if (push->covered[segment->tensor]++ == 0) {
-        push->tensors[push->tensor_count++] = segment->tensor;
+    if (push->gradient.covered[segment->tensor]++ == 0) {
+        push->gradient.tensors[push->gradient.tensor_count++] = segment->tensor;
     }
     return OPT_OK;
 }
@@ -379,23 +385,23 @@ static enum opt_status check_finite(struct push *push, const struct letter *lett
 
 enum opt_status push_whole(const struct push *push, struct opt_error *error)
 {
-    if (push->tensor_count == 0) {
+    if (push->gradient.tensor_count == 0) {
         return opt_fail(error, OPT_INVALID_ARGUMENT, "the push names no tensor");
     }
-    for (size_t i = 0; i < push->tensor_count; i++) {
-        uint32_t number = push->tensors[i];
+    for (size_t i = 0; i < push->gradient.tensor_count; i++) {
+        uint32_t number = push->gradient.tensors[i];
         const struct tensor *tensor = &push->model->tensors[number];
-        if (tensor->width > 0 || push->covered[number] == tensor->blocks) {
+        if (tensor->width > 0 || push->gradient.covered[number] == tensor->blocks) {
             continue;
         }
         size_t block = 0;
-        while (push->blocks[tensor->first_block + block] != NULL) {
+        while (push->gradient.blocks[tensor->first_block + block] != NULL) {
             block++;
         }
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "the push has only a part of tensor \"%s\": %" PRIu32
                         " of %zu blocks, element %zu is missing",
-                        tensor->name, push->covered[number], tensor->blocks,
+                        tensor->name, push->gradient.covered[number], tensor->blocks,
                         block * OPT_BLOCK);
     }
     return OPT_OK;
@@ -421,7 +427,9 @@ enum opt_status push_take(struct engine *engine, struct push *push,
     }
     status = check_finite(push, letter, segments, head->segment_count, error);
     const uint8_t *values = letter->data;
-    push->shared = push->shared || letter->region != NULL;
+    if (letter->region != NULL) {
+        push->gradient.memory = GRADIENT_SHARED;
+    }
     for (size_t i = 0; status == OPT_OK && i < head->segment_count; i++) {
         if (letter->region != NULL) {
             values = region_base(letter->region) + head->places[i];

@@ -15,21 +15,13 @@
 #include "common/status.h"
 #include "common/wire.h"
 #include "server/engine/alarm.h"
+#include "server/engine/gradient.h"
 
 struct engine;
 struct letter;
 struct member;
 struct model;
 struct peer;
-
-/* The rows that one segment names. In the arena of its frame's letter. */
-struct row_run {
-    struct row_run *next; /* of the push, in the order of its frames and segments */
-    uint32_t tensor;
-    const uint32_t *rows;
-    size_t count;
-    const uint8_t *values;
-};
 
 struct push {
     struct push *next; /* in the member's queue, or among the model's spares */
@@ -46,26 +38,19 @@ struct push {
     uint64_t session;
     uint64_t complete_ns; /* when its last frame came */
     uint32_t frame_count;
-    bool shared;       /* its values are in memory that the worker can still write */
-    bool echo;         /* sent again while the first copy waits: data is not used */
-    bool skip;         /* not finite: its round will be skipped */
-    bool again;        /* resumed: what comes may have come before */
-    bool overdue;      /* its deadline has passed while its data was in use, */
-    bool over;         /* or it has ended, and been answered */
-    uint32_t *tensors; /* that it names, in the order of their first segments */
-    size_t tensor_count;
-    uint32_t *covered; /* per tensor of the model: blocks that are there; of a
-                          sparse one: segments */
-    uint32_t *here;    /* per shard: blocks of it that are there; NULL unless rounds
-                          are applied shard by shard */
-    uint8_t *left;     /* per shard: whether it has gone to the worker (part.h) */
-    bool wishes;       /* for that */
-    bool wish_shared;  /* and that it may be given by place */
+    bool echo;    /* sent again while the first copy waits: data is not used */
+    bool skip;    /* not finite: its round will be skipped */
+    bool again;   /* resumed: what comes may have come before */
+    bool overdue; /* its deadline has passed while its data was in use, */
+    bool over;    /* or it has ended, and been answered */
+    struct gradient gradient; /* what has come; rows are in the arenas of frames */
+    uint32_t *here;   /* per shard: blocks of it that are there; NULL unless rounds
+                         are applied shard by shard */
+    uint8_t *left;    /* per shard: whether it has gone to the worker (part.h) */
+    bool wishes;      /* for that */
+    bool wish_shared; /* and that it may be given by place */
     enum opt_dtype wish_dtype;
-    uint64_t wish_since;    /* Pull.since */
-    const uint8_t **blocks; /* per block of the model: its values, or NULL */
-    struct row_run *rows_first, *rows_last;
-    size_t row_count;
+    uint64_t wish_since; /* Pull.since */
 };
 
 /* Bytes that the frames of one push hold while it waits, as many as one segment a
@@ -98,8 +83,8 @@ void push_release(struct engine *engine, struct push *push);
 /* The first frame of those that came over its present connection, or NULL. */
 struct letter *push_first_frame(const struct push *push);
 
-/* Updates that the model had between the push's basis and a step. */
-uint64_t push_staleness(const struct push *push, uint64_t step);
+/* The gradients of the pushes of the model's round, in their order. */
+const struct gradient *const *push_gradients(struct model *model);
 
 /* Whether a later frame belongs to the push that was begun. */
 enum opt_status push_continues(const struct push *push, const struct opt_push *head,

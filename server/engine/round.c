@@ -165,7 +165,7 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
         round_unpin(push->model, answer);
     }
     bool applied = error.fate == OPT_FATE_APPLIED && !push->echo;
-    uint64_t staleness = push_staleness(push, push->model->step);
+    uint64_t staleness = gradient_staleness(&push->gradient, push->model->step);
     push_recycle(engine, push);
     engine->counters.pushes_withdrawn += !applied;
     if (answer != NULL && applied) {
@@ -285,7 +285,7 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
         fate_settle(push, fate, NULL);
         member->clock++;
         if (fate == OPT_FATE_APPLIED) {
-            reply.staleness = push_staleness(push, model->step - 1);
+            reply.staleness = gradient_staleness(&push->gradient, model->step - 1);
             member->conduct.staleness[conduct_bucket(reply.staleness)]++;
             model->staleness_sum += (double)reply.staleness;
             model->pushes_applied++;
@@ -388,6 +388,9 @@ static void close_round(struct engine *engine, struct model *model)
             skip(engine, model);
             return;
         }
+    }
+    for (size_t i = 0; i < model->round_count; i++) {
+        engine->counters.round_ns += uv_hrtime() - model->round[i]->complete_ns;
     }
     flow_update(engine, model);
 }

@@ -3,19 +3,19 @@
 
 #include <stdlib.h>
 
+#include "server/engine/gradient.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
-#include "server/engine/push.h"
 #include "server/engine/segment.h"
 #include "server/engine/team.h"
 
 enum { ROWS_LEAST = 1024 };
 
-/* One row that a push names. */
+/* One row that a gradient names. */
 struct row_source {
     const uint8_t *values;
-    uint32_t push; /* its place in the round */
+    uint32_t gradient; /* its place among the update's */
 };
 
 /* ---------------------------------------------------------------- memory */
@@ -71,23 +71,23 @@ void rows_fini(struct model *model)
 
 /* ---------------------------------------------------------------- gathering */
 
-/* The factor of each push of the round in a tensor: seat->factors, by place. */
+/* The factor of each gradient of the update in a tensor: seat->factors, by place. */
 static void find_factors(const struct model *model, uint32_t tensor, struct seat *seat)
 {
     const struct update *update = &model->update;
     size_t count = 0;
-    for (size_t i = 0; i < update->push_count; i++) {
-        const struct push *push = update->pushes[i];
-        if (push->covered[tensor] > 0) {
-            seat->samples[count] = push->head.samples;
-            seat->forms[count] = push->head.form;
+    for (size_t i = 0; i < update->gradient_count; i++) {
+        const struct gradient *gradient = update->gradients[i];
+        if (gradient->covered[tensor] > 0) {
+            seat->samples[count] = gradient->samples;
+            seat->forms[count] = gradient->form;
             count++;
         }
     }
     opt_aggregate_factors((enum opt_aggregate)model->spec.options.aggregate,
                           seat->samples, seat->forms, count, seat->factors);
-    for (size_t i = update->push_count; i-- > 0;) {
-        if (update->pushes[i]->covered[tensor] > 0) {
+    for (size_t i = update->gradient_count; i-- > 0;) {
+        if (update->gradients[i]->covered[tensor] > 0) {
             seat->factors[i] = seat->factors[--count];
         }
     }
@@ -98,16 +98,16 @@ static size_t list_rows(struct model *model)
 {
     struct rows *rows = &model->update.rows;
     size_t count = 0;
-    for (size_t i = 0; i < model->update.push_count; i++) {
-        const struct push *push = model->update.pushes[i];
-        size_t element = opt_dtype_size(push->head.dtype);
-        for (const struct row_run *run = push->rows_first; run != NULL;
+    for (size_t i = 0; i < model->update.gradient_count; i++) {
+        const struct gradient *gradient = model->update.gradients[i];
+        size_t element = opt_dtype_size(gradient->dtype);
+        for (const struct row_run *run = gradient->rows_first; run != NULL;
              run = run->next) {
             size_t bytes = model->tensors[run->tensor].width * element;
             for (size_t k = 0; k < run->count; k++) {
                 rows->sources[count] =
                     (struct row_source){ .values = run->values + k * bytes,
-                                         .push = (uint32_t)i };
+                                         .gradient = (uint32_t)i };
                 rows->order[count] =
                     (struct opt_row){ .key = opt_row_key(run->tensor, run->rows[k]),
                                       .index = (uint32_t)count };
@@ -131,7 +131,7 @@ void rows_begin(struct model *model, struct seat *seat)
     uint32_t tensor = UINT32_MAX;
     for (size_t i = 0; i < count; i++) {
         const struct row_source *source = &rows->sources[sorted[i].index];
-        const struct push *push = update->pushes[source->push];
+        const struct gradient *gradient = update->gradients[source->gradient];
         uint32_t of = (uint32_t)(sorted[i].key >> 32);
         if (of != tensor) {
             tensor = of;
@@ -145,9 +145,9 @@ void rows_begin(struct model *model, struct seat *seat)
         }
         rows->contributions[i] = (struct opt_contribution){
             .values = source->values,
-            .dtype = push->head.dtype,
-            .factor = seat->factors[source->push] * update->damping,
-            .shared = push->shared,
+            .dtype = gradient->dtype,
+            .factor = seat->factors[source->gradient] * update->damping,
+            .shared = gradient->memory == GRADIENT_SHARED,
         };
     }
     rows->groups[rows->group_count].first = count;

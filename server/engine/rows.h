@@ -1,11 +1,11 @@
 /* rows — the rows of sparse tensors in one update.
  *
- * An update starts by putting the rows that its pushes name into order: by tensor and
- * row, and within a row by worker and position. Equal ones are a group; its occurrences
- * are the contributions to that row, summed in this order, so neither arrival nor the
- * size of the team changes a bit. Costs depend on the rows named, not on the tensors.
- * Memory is made when pushes come, so the update itself cannot fail. In the engine's
- * turn, but for rows_run, which the team calls.
+ * An update starts by putting the rows that its gradients name into order: by tensor
+ * and row, and within a row by worker and position. Equal ones are a group; its
+ * occurrences are the contributions to that row, summed in this order, so neither
+ * arrival nor the size of the team changes a bit. Costs depend on the rows named, not
+ * on the tensors. Memory is made when pushes come, so the update itself cannot fail. In
+ * the engine's turn, but for rows_run, which the team calls.
  */
 #ifndef OPTIMD_SERVER_ENGINE_ROWS_H
 #define OPTIMD_SERVER_ENGINE_ROWS_H
@@ -44,7 +44,7 @@ struct rows {
 bool rows_reserve(struct engine *engine, struct model *model, size_t count);
 void rows_fini(struct model *model);
 
-/* Gather the rows of the update's pushes. seat: scratch. */
+/* Gather the rows of the update's gradients. seat: scratch. */
 void rows_begin(struct model *model, struct seat *seat);
 
 /* Elements of a group's row, and its contributions. */

@@ -86,7 +86,7 @@ static bool is_ready(const struct model *model, size_t shard)
     for (size_t i = 0; i < model->round_count; i++) {
         const struct push *push = model->round[i];
         if (!is_complete(push) &&
-            (several ? push->covered[first->first_tensor] != tensor->blocks
+            (several ? push->gradient.covered[first->first_tensor] != tensor->blocks
                      : push->here[shard] != first->blocks)) {
             return false;
         }
@@ -97,7 +97,7 @@ static bool is_ready(const struct model *model, size_t shard)
 static bool is_named(const struct model *model, uint32_t tensor)
 {
     for (size_t i = 0; i < model->round_count; i++) {
-        if (model->round[i]->covered[tensor] > 0) {
+        if (model->round[i]->gradient.covered[tensor] > 0) {
             return true;
         }
     }
@@ -147,7 +147,7 @@ static bool run_ready(struct engine *engine, struct model *model)
     if (shard >= model->shard_count) {
         return false;
     }
-    update_batch(model);
+    update_batch(model, push_gradients(model), model->round_count);
     while (shard < model->shard_count) {
         size_t end = shard + unit_shards(model, shard);
         for (; shard < end; shard++) {
@@ -165,7 +165,7 @@ static void run_rest(struct engine *engine, struct model *model)
 {
     model->stream.open = false;
     round_take(engine, model);
-    update_batch(model);
+    update_batch(model, push_gradients(model), model->round_count);
     for (size_t i = 0; i < model->shard_count; i++) {
         if (model->shards[i].stage == SHARD_WAITING) {
             add_shard(model, i);

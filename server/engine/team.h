@@ -35,6 +35,7 @@ struct seat {
     double *factors;
     uint64_t *samples;
     enum opt_form *forms;
+    bool writable;      /* the first contribution's values are fp32, and an update's */
     float *direction;   /* TEAM_DIRECTION */
     float *compensated; /* a block of a gradient */
 };

@@ -7,11 +7,11 @@
 #include <string.h>
 
 #include "server/engine/ahead.h"
+#include "server/engine/gradient.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/portion.h"
 #include "server/engine/published.h"
-#include "server/engine/push.h"
 #include "server/engine/segment.h"
 #include "server/engine/team.h"
 
@@ -389,24 +389,23 @@ static bool piece_done(const struct model *model, size_t end)
 void update_begin(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
-    update->pushes = model->round;
-    update->push_count = model->round_count;
-    update->damping = 1;
     update->ahead = 0;
-    if (model->consistency.damping) { /* such rounds have one push */
-        update->damping =
-            1 / (1 + (double)push_staleness(update->pushes[0], model->step));
-    }
     opt_update_begin(&update->scalars, &model->spec, model->step + 1);
     memset(update->is_bound, 0, model->tensor_count);
     engine->counters.updates++;
 }
 
-void update_batch(struct model *model)
+void update_batch(struct model *model, const struct gradient *const *gradients,
+                  size_t count)
 {
     struct update *update = &model->update;
-    update->pushes = model->round; /* it may have been moved, or be shorter */
-    update->push_count = model->round_count;
+    update->gradients = gradients;
+    update->gradient_count = count;
+    update->damping = 1;
+    if (model->consistency.damping) { /* such updates have one */
+        update->damping =
+            1 / (1 + (double)gradient_staleness(gradients[0], model->step));
+    }
     update->span_count = 0;
     update->elements = 0;
     update->rows.group_count = 0;
@@ -439,8 +438,8 @@ void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
 /* Whether loops have carried no gradients and leave their cores to the team. */
 static bool came_through_no_loop(const struct update *update)
 {
-    for (size_t i = 0; i < update->push_count; i++) {
-        if (!update->pushes[i]->shared) {
+    for (size_t i = 0; i < update->gradient_count; i++) {
+        if (update->gradients[i]->memory != GRADIENT_SHARED) {
             return false;
         }
     }
@@ -461,19 +460,19 @@ void update_batch_start(struct engine *engine, struct model *model, bool last)
         opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS : UPDATE_PREPARE, 0);
 }
 
-/* Whether all pushes name the tensors of the first, in ascending order. */
+/* Whether all gradients name the tensors of the first, in ascending order. */
 static bool name_the_same(const struct update *update)
 {
-    const struct push *first = update->pushes[0];
+    const struct gradient *first = update->gradients[0];
     for (size_t i = 1; i < first->tensor_count; i++) {
         if (first->tensors[i] <= first->tensors[i - 1]) {
             return false;
         }
     }
-    for (size_t i = 1; i < update->push_count; i++) {
-        const struct push *push = update->pushes[i];
-        if (push->tensor_count != first->tensor_count ||
-            memcmp(push->tensors, first->tensors,
+    for (size_t i = 1; i < update->gradient_count; i++) {
+        const struct gradient *gradient = update->gradients[i];
+        if (gradient->tensor_count != first->tensor_count ||
+            memcmp(gradient->tensors, first->tensors,
                    first->tensor_count * sizeof *first->tensors) != 0) {
             return false;
         }
@@ -481,25 +480,26 @@ static bool name_the_same(const struct update *update)
     return true;
 }
 
-/* Mark the tensors that the pushes name, unless all of them name those of the first in
- * ascending order. Workers usually do, and then nothing is done for all the others. */
+/* Mark the tensors that the gradients name, unless all of them name those of the first
+ * in ascending order. Workers usually do, and then nothing is done for all the others.
+ */
 static void mark_tensors(struct update *update)
 {
     update->in_order = name_the_same(update);
-    for (size_t i = 0; !update->in_order && i < update->push_count; i++) {
-        const struct push *push = update->pushes[i];
-        for (size_t k = 0; k < push->tensor_count; k++) {
-            update->is_touched[push->tensors[k]] = 1;
+    for (size_t i = 0; !update->in_order && i < update->gradient_count; i++) {
+        const struct gradient *gradient = update->gradients[i];
+        for (size_t k = 0; k < gradient->tensor_count; k++) {
+            update->is_touched[gradient->tensors[k]] = 1;
         }
     }
 }
 
-/* Add the next of the tensors that the pushes name, in ascending order. The last of
+/* Add the next of the tensors that the gradients name, in ascending order. The last of
  * them start the batch. */
 static void add_tensors(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
-    const struct push *first = update->pushes[0];
+    const struct gradient *first = update->gradients[0];
     size_t end = update->in_order ? first->tensor_count : model->tensor_count;
     size_t begin = update->cursor;
     size_t until = end - begin > PIECE_TENSORS ? begin + PIECE_TENSORS : end;
@@ -517,14 +517,12 @@ static void add_tensors(struct engine *engine, struct model *model)
     }
 }
 
-void update_start(struct engine *engine, struct model *model)
+void update_start(struct engine *engine, struct model *model,
+                  const struct gradient *const *gradients, size_t count)
 {
     struct update *update = &model->update;
     update_begin(engine, model);
-    update_batch(model);
-    for (size_t i = 0; i < update->push_count; i++) {
-        engine->counters.round_ns += uv_hrtime() - update->pushes[i]->complete_ns;
-    }
+    update_batch(model, gradients, count);
     mark_tensors(update);
     begin_phase(update, UPDATE_ADD, 0);
     add_tensors(engine, model);

@@ -31,8 +31,8 @@
 #include "server/engine/rows.h"
 
 struct engine;
+struct gradient;
 struct model;
-struct push;
 struct shard;
 
 enum update_phase {
@@ -65,7 +65,7 @@ struct update {
     size_t span_count;
     uint8_t *is_touched;   /* per tensor: in the batch */
     uint8_t *is_bound;     /* per tensor: in this batch or one before */
-    bool in_order;         /* the pushes name the same tensors, in ascending order */
+    bool in_order;         /* the gradients name the same tensors, in ascending order */
     bool last;             /* the batch ends the update */
     size_t ahead;          /* shards to be given away as they are done (ahead.h) */
     uint64_t elements;     /* in the batch */
@@ -79,9 +79,8 @@ struct update {
     uint64_t copied;               /* elements, of shards opened for one piece */
     struct rows rows;              /* of sparse tensors; cursor is the next group */
     struct shard *opened;          /* shards that it may write, linked by opened */
-    /* the round, borrowed until the update is over */
-    struct push *const *pushes;
-    size_t push_count;
+    const struct gradient *const *gradients; /* borrowed until the batch is over */
+    size_t gradient_count;
 };
 
 /* Bytes that update_init will take for a model, or SIZE_MAX. */
@@ -97,18 +96,21 @@ bool update_reserve(struct engine *engine, struct model *model,
                     const struct opt_spec *spec);
 void update_fini(struct model *model);
 
-/* Begin the update of the model's round, of all that its pushes name in one batch. They
- * are in ascending order of worker names and stay as they are until it is over. */
-void update_start(struct engine *engine, struct model *model);
+/* Begin the model's next update, of all that the gradients name in one batch. They are
+ * in ascending order of worker names, and the model's options in force count. There is
+ * room for so many contributions (team_reserve) and rows (rows_reserve). */
+void update_start(struct engine *engine, struct model *model,
+                  const struct gradient *const *gradients, size_t count);
 /* What the batch that has been started takes: elements, and in the same measure what is
  * to be done besides. A push of one value takes much if it names many tensors, or if
  * all slow weights move. */
 uint64_t update_cost(const struct model *model);
 
 /* The same by hand: begin the update; then, for each batch, open it, add its spans in
- * ascending order, and start it. Between batches pushes may leave the round. */
+ * ascending order, and start it. Batches may have other gradients. */
 void update_begin(struct engine *engine, struct model *model);
-void update_batch(struct model *model);
+void update_batch(struct model *model, const struct gradient *const *gradients,
+                  size_t count);
 void update_add(struct model *model, uint32_t tensor, size_t first, size_t end);
 void update_batch_start(struct engine *engine, struct model *model, bool last);
 
