@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "common/optim/kernels.h"
 
@@ -31,17 +30,6 @@ const char *opt_dtype_name(enum opt_dtype dtype)
 {
     assert((unsigned)dtype < OPT_DTYPE_COUNT);
     return types[dtype].name;
-}
-
-bool opt_dtype_parse(const char *word, enum opt_dtype *out)
-{
-    for (int i = 0; i < OPT_DTYPE_COUNT; i++) {
-        if (strcmp(word, types[i].name) == 0) {
-            *out = (enum opt_dtype)i;
-            return true;
-        }
-    }
-    return false;
 }
 
 void opt_dtype_widen(enum opt_dtype dtype, const void *values, float *out, size_t n)

@@ -18,9 +18,6 @@ size_t opt_dtype_size(enum opt_dtype dtype);
 /* "fp32", "bf16", "fp16". Static text. */
 const char *opt_dtype_name(enum opt_dtype dtype);
 
-/* The reverse; false if the word is none of them. */
-bool opt_dtype_parse(const char *word, enum opt_dtype *out);
-
 /* n elements of any dtype to float. values aligned to its element size, not
  * overlapping. */
 void opt_dtype_widen(enum opt_dtype dtype, const void *values, float *out, size_t n);

@@ -1,9 +1,6 @@
 #include "common/quantity.h"
 
-#include <locale.h>
-#include <math.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/name.h"
@@ -222,63 +219,6 @@ enum opt_status opt_quantity_count(const char *text, uint64_t *out,
     if (at == text || *at != '\0') {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "\"%s\" is not a whole number; only digits are allowed",
-                        quote(&quoted, text));
-    }
-    *out = value;
-    return OPT_OK;
-}
-
-/* [+-] digits [. digits] [e [+-] digits], digits on at least one side of the point. */
-static bool is_number(const char *text)
-{
-    text += *text == '+' || *text == '-';
-    size_t digits = 0;
-    for (; is_digit(*text); text++) {
-        digits++;
-    }
-    if (*text == '.') {
-        for (text++; is_digit(*text); text++) {
-            digits++;
-        }
-    }
-    if (digits == 0) {
-        return false;
-    }
-    if (*text == 'e' || *text == 'E') {
-        text++;
-        text += *text == '+' || *text == '-';
-        if (!is_digit(*text)) {
-            return false;
-        }
-        while (is_digit(*text)) {
-            text++;
-        }
-    }
-    return *text == '\0';
-}
-
-enum opt_status opt_quantity_number(const char *text, double *out,
-                                    struct opt_error *error)
-{
-    struct quoted quoted;
-    if (!is_number(text)) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "\"%s\" is not a number; write it like 0.001 or 1e-3",
-                        quote(&quoted, text));
-    }
-    /* The program that links this may have chosen a locale with another point. */
-    locale_t plain = newlocale(LC_NUMERIC_MASK, "C", (locale_t)0);
-    if (plain == (locale_t)0) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory to read \"%s\"",
-                        quote(&quoted, text));
-    }
-    locale_t before = uselocale(plain);
-    double value = strtod(text, NULL);
-    uselocale(before);
-    freelocale(plain);
-    if (!isfinite(value)) {
-        return opt_fail(error, OPT_OUT_OF_RANGE,
-                        "\"%s\" is too large; the largest number is about 1.8e308",
                         quote(&quoted, text));
     }
     *out = value;

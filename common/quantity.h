@@ -1,8 +1,8 @@
-/* quantity — numbers as people write them: "64MiB", "30s", "1e-3", "4096".
+/* quantity — numbers as people write them: "64MiB", "30s", "4096".
  *
  * Strict: the whole text is the quantity, or it is refused with a sentence that quotes
  * it and says what would be right. No leading or trailing spaces, no hexadecimal, no
- * infinities, no locale. Used for settings, command lines and expressions. Any thread.
+ * locale. Used for settings and command lines. Any thread.
  */
 #ifndef OPTIMD_COMMON_QUANTITY_H
 #define OPTIMD_COMMON_QUANTITY_H
@@ -28,10 +28,5 @@ enum opt_status opt_quantity_bytes(const char *text, uint64_t *out,
  * milliseconds. OPT_INVALID_ARGUMENT, OPT_OUT_OF_RANGE. */
 enum opt_status opt_quantity_milliseconds(const char *text, uint64_t *out,
                                           struct opt_error *error);
-
-/* A finite decimal number: "1e-3", "-0.5", ".5". OPT_INVALID_ARGUMENT, OPT_OUT_OF_RANGE
- * (larger than any double). */
-enum opt_status opt_quantity_number(const char *text, double *out,
-                                    struct opt_error *error);
 
 #endif

@@ -216,16 +216,11 @@ Test(dtype, finds_the_first_non_finite_value_wherever_it_is)
     each_isa(scanning);
 }
 
-Test(dtype, has_sizes_and_names_that_read_back)
+Test(dtype, has_sizes_and_names)
 {
+    static const char *const names[] = { "fp32", "bf16", "fp16" };
     for (int i = 0; i < OPT_DTYPE_COUNT; i++) {
-        enum opt_dtype back = OPT_DTYPE_COUNT;
-
-        cr_assert(opt_dtype_parse(opt_dtype_name((enum opt_dtype)i), &back));
-        cr_assert_eq(back, (enum opt_dtype)i);
-        cr_assert_eq(opt_dtype_size(back), i == OPT_FP32 ? 4 : 2);
+        cr_assert_str_eq(opt_dtype_name((enum opt_dtype)i), names[i]);
+        cr_assert_eq(opt_dtype_size((enum opt_dtype)i), i == OPT_FP32 ? 4 : 2);
     }
-    enum opt_dtype unused = OPT_FP32;
-    cr_assert_not(opt_dtype_parse("fp64", &unused));
-    cr_assert_not(opt_dtype_parse("", &unused));
 }

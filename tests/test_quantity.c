@@ -1,7 +1,5 @@
 #include <criterion/criterion.h>
 #include <inttypes.h>
-#include <locale.h>
-#include <math.h>
 #include <string.h>
 
 #include "common/quantity.h"
@@ -140,47 +138,6 @@ Test(quantity, durations_have_units)
     };
     expect_good(opt_quantity_milliseconds, good, COUNT(good));
     expect_bad(opt_quantity_milliseconds, bad, COUNT(bad));
-}
-
-Test(quantity, numbers_are_finite_decimals)
-{
-    static const struct {
-        const char *text;
-        double value;
-    } good[] = {
-        { "0", 0 },        { "1e-3", 1e-3 },
-        { "-0.5", -0.5 },  { ".5", 0.5 },
-        { "5.", 5 },       { "+2", 2 },
-        { "1E+10", 1e10 }, { "1e-400", 0 },
-        { "0.1", 0.1 },    { "1.7976931348623157e308", 1.7976931348623157e308 },
-    };
-    static const struct {
-        const char *text;
-        enum opt_status status;
-    } bad[] = {
-        { "", OPT_INVALID_ARGUMENT },    { ".", OPT_INVALID_ARGUMENT },
-        { "e5", OPT_INVALID_ARGUMENT },  { "1e", OPT_INVALID_ARGUMENT },
-        { "1e+", OPT_INVALID_ARGUMENT }, { "1e5x", OPT_INVALID_ARGUMENT },
-        { " 1", OPT_INVALID_ARGUMENT },  { "1 ", OPT_INVALID_ARGUMENT },
-        { "1,5", OPT_INVALID_ARGUMENT }, { "0x1p3", OPT_INVALID_ARGUMENT },
-        { "inf", OPT_INVALID_ARGUMENT }, { "nan", OPT_INVALID_ARGUMENT },
-        { "--1", OPT_INVALID_ARGUMENT }, { "1e999", OPT_OUT_OF_RANGE },
-        { "-1e999", OPT_OUT_OF_RANGE },
-    };
-    for (size_t i = 0; i < COUNT(good); i++) {
-        double value = NAN;
-        cr_assert_eq(opt_quantity_number(good[i].text, &value, NULL), OPT_OK, "%s",
-                     good[i].text);
-        cr_assert_eq(value, good[i].value, "%s is %g", good[i].text, value);
-    }
-    for (size_t i = 0; i < COUNT(bad); i++) {
-        double value = 7;
-        struct opt_error error;
-        cr_assert_eq(opt_quantity_number(bad[i].text, &value, &error), bad[i].status,
-                     "\"%s\"", bad[i].text);
-        cr_assert_eq(value, 7);
-        cr_assert_not_null(strstr(error.text, bad[i].text), "%s", error.text);
-    }
 }
 
 Test(quantity, sentences_quote_hostile_texts_safely)
