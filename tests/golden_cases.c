@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/optim/options.h"
 #include "common/safetensors.h"
 
 /* A whole file in memory. */
@@ -210,6 +211,16 @@ static enum opt_status set_groups(struct opt_spec *spec, json_t *groups,
     return status;
 }
 
+static enum opt_status set_option(struct opt_spec *spec,
+                                  const struct opt_wire_option *value,
+                                  struct opt_error *error)
+{
+    size_t size = strlen(value->name);
+    const struct opt_option *option = opt_option_find(value->name, size);
+    return option != NULL ? opt_option_set(spec, option, value, error)
+                          : opt_option_unknown(value->name, size, spec->rule, error);
+}
+
 /* The configuration spells out every option, so the rule's name and the setters are
  * all it takes. What they refuse is not supported. */
 static void read_spec(struct golden_case *golden, json_t *config)
@@ -229,7 +240,7 @@ static void read_spec(struct golden_case *golden, json_t *config)
             status = set_groups(&golden->spec, value, &error);
         } else {
             struct opt_wire_option option = option_of(name, value);
-            status = opt_spec_set(&golden->spec, &option, &error);
+            status = set_option(&golden->spec, &option, &error);
         }
     }
     if (status == OPT_OK) {

@@ -434,7 +434,7 @@ Test(spec, random_specifications_print_back)
                 value.kind = OPT_VALUE_FLAG;
                 value.flag = (seed >> 45) % 2 != 0;
             }
-            opt_spec_set(&spec, &value, NULL);
+            opt_option_set(&spec, option, &value, NULL);
         }
         if (opt_spec_check(&spec, NULL) != OPT_OK) {
             continue;

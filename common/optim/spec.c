@@ -197,20 +197,6 @@ enum opt_status opt_option_set(struct opt_spec *spec, const struct opt_option *o
     return status;
 }
 
-enum opt_status opt_spec_set(struct opt_spec *spec,
-                             const struct opt_wire_option *option,
-                             struct opt_error *error)
-{
-    const struct opt_option *found =
-        opt_option_find(option->name, strlen(option->name));
-
-    if (found == NULL) {
-        return opt_option_unknown(option->name, strlen(option->name), spec->rule,
-                                  error);
-    }
-    return opt_option_set(spec, found, option, error);
-}
-
 /* ------------------------------------------------------------------ groups */
 
 static enum opt_status set_group_number(const char *name, bool *has, double *place,

@@ -133,12 +133,6 @@ struct opt_spec_parts {
 };
 void opt_spec_to_wire(const struct opt_spec *spec, struct opt_spec_parts *out);
 
-/* Set one option by its name on a specification that already has a rule: number, word
- * or flag as in a message. For readers of other formats. Call opt_spec_check at the
- * end. */
-enum opt_status opt_spec_set(struct opt_spec *spec,
-                             const struct opt_wire_option *option,
-                             struct opt_error *error);
 /* Start from the name of a rule, a preset or a profile's rule, every option at its
  * default. */
 enum opt_status opt_spec_init(struct opt_spec *spec, const char *rule,
