@@ -1,8 +1,6 @@
 /* counters — see counters.h. */
 #include "common/counters.h"
 
-#include <string.h>
-
 /* clang-format off */
 static const struct opt_counter_text texts[] = {
     { "requests", "requests that the engine has taken" },
@@ -38,6 +36,7 @@ static const struct opt_counter_text texts[] = {
     { "workers", "workers registered now, once for each model, as in optctl list" },
     { "workers_known", "names of workers that are connected now or remembered" },
     { "memory_used", "bytes taken now of what --memory allows" },
+    { "memory_kept", "bytes kept unused, to be used again soon" },
     { "memory_limit", "bytes that --memory allows" },
     { "connections", "connections open now" },
     { "connections_opened", "connections accepted and served" },
@@ -63,14 +62,4 @@ const struct opt_counter_text *opt_counter_texts(size_t *count)
 {
     *count = sizeof(texts) / sizeof(texts[0]);
     return texts;
-}
-
-const char *opt_counter_text(const char *name)
-{
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-        if (strcmp(texts[i].name, name) == 0) {
-            return texts[i].text;
-        }
-    }
-    return NULL;
 }

@@ -10,9 +10,7 @@ struct opt_counter_text {
     const char *name, *text;
 };
 
+/* All of them. One that is not there is a newer daemon's. */
 const struct opt_counter_text *opt_counter_texts(size_t *count);
-
-/* The text of a counter, or NULL: a newer daemon has it. */
-const char *opt_counter_text(const char *name);
 
 #endif

@@ -1,4 +1,5 @@
 /* statistics — the daemon's counters by name: the engine's, then the loops'. */
+#include "server/buffer.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/messages/serve.h"
@@ -53,6 +54,7 @@ static size_t read_engine(const struct engine *engine,
         { "workers", registered(engine) },
         { "workers_known", engine->workers.count },
         { "memory_used", budget_used(&engine->budget) },
+        { "memory_kept", buffer_kept() },
         { "memory_limit", engine->budget.limit },
     };
     enum { COUNT = sizeof counters / sizeof *counters };

@@ -367,22 +367,19 @@ Test(optctl_line, explains_every_counter, .init = operator_start, .fini = operat
 {
     size_t count;
     const struct opt_counter_text *texts = opt_counter_texts(&count);
-    const char *name;
-    json_t *value;
     cr_assert_eq(RUN("--json", "stats"), 0);
     json_t *counters = operator_json();
-    json_object_foreach(counters, name, value)
-    {
-        cr_expect_not_null(opt_counter_text(name),
-                           "%s is not explained in common/counters.c", name);
-    }
+    cr_expect_eq(json_object_size(counters), count,
+                 "one is not explained in common/counters.c");
     for (size_t i = 0; i < count; i++) {
         cr_expect_not_null(json_object_get(counters, texts[i].name), "%s is no counter",
                            texts[i].name);
     }
     json_decref(counters);
     cr_assert_eq(RUN("stats"), 0);
-    cr_expect(says(opt_counter_text("pushes_stale")), "%s", operator_out);
+    for (size_t i = 0; i < count; i++) {
+        cr_expect(says(texts[i].text), "%s", texts[i].text);
+    }
 }
 
 /* ---------------------------------------------------------------- completion */

@@ -1,20 +1,33 @@
 /* daemon — the daemon as a whole; see commands.c. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "common/counters.h"
 #include "tools/optctl/commands.h"
+
+/* What a counter counts; of a newer daemon's that is not known. */
+static const char *text_of(const char *name)
+{
+    size_t count;
+    const struct opt_counter_text *texts = opt_counter_texts(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(texts[i].name, name) == 0) {
+            return texts[i].text;
+        }
+    }
+    return "";
+}
 
 static int print_counters(const struct ctl *ctl,
                           const struct optclient_counter *counters, size_t count)
 {
     struct table *table = table_new("lrl");
     for (size_t i = 0; i < count; i++) {
-        const char *text = opt_counter_text(counters[i].name);
         table_add(table, "%s", counters[i].name);
         table_add(table, "%" PRIu64, counters[i].value);
-        table_add(table, "%s", text == NULL ? "" : text);
+        table_add(table, "%s", text_of(counters[i].name));
     }
     return table_print(ctl, table);
 }
