@@ -117,11 +117,6 @@ static const struct setting table[] = {
 
 enum { COUNT = sizeof(table) / sizeof(table[0]) };
 
-const char *settings_name(size_t index)
-{
-    return index < COUNT ? table[index].name : NULL;
-}
-
 static const char *name_at(size_t index, const void *context)
 {
     (void)context;

@@ -79,7 +79,4 @@ void settings_help(FILE *out);
 /* All settings as they are, in the form of a configuration file. */
 void settings_print(const struct settings *settings, FILE *out);
 
-/* The names in the order of the table; NULL after the last. */
-const char *settings_name(size_t index);
-
 #endif
