@@ -60,7 +60,7 @@ bool worker_join(struct worker *worker, const char *specification)
 
     struct optclient_tensor tensors[TENSORS];
     const float *initial[TENSORS];
-    for (size_t i = 0; i < TENSORS; i++) {
+    for (size_t i = 0; i < mlp_tensors(worker->mlp); i++) {
         const struct mlp_tensor *tensor = mlp_tensor(worker->mlp, i);
         tensors[i] = (struct optclient_tensor){ .name = tensor->name,
                                                 .shape = tensor->shape,

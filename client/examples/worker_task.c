@@ -70,7 +70,7 @@ bool worker_check(struct worker *worker, const char *what, enum optclient_status
 
 static bool parameters_new(struct parameters *out, const struct mlp *mlp)
 {
-    for (size_t i = 0; i < TENSORS; i++) {
+    for (size_t i = 0; i < mlp_tensors(mlp); i++) {
         out->tensor[i] = calloc(mlp_tensor(mlp, i)->elements, sizeof(float));
         out->values[i] =
             (struct optclient_values){ .tensor = i, .values = out->tensor[i] };
@@ -146,7 +146,7 @@ void worker_next_batch(struct worker *worker)
 uint64_t worker_fingerprint(const struct worker *worker)
 {
     uint64_t hash = 0xcbf29ce484222325U;
-    for (size_t t = 0; t < TENSORS; t++) {
+    for (size_t t = 0; t < mlp_tensors(worker->mlp); t++) {
         const uint8_t *bytes = (const uint8_t *)worker->weights.tensor[t];
         size_t size = mlp_tensor(worker->mlp, t)->elements * sizeof(float);
         for (size_t i = 0; i < size; i++) {
