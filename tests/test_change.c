@@ -389,6 +389,74 @@ Test(change, keeps_the_last_sixty_four_and_no_more_than_so_many_to_come)
     desk_close(&desk);
 }
 
+static void delete (const struct caller *caller)
+{
+    struct letter *letter = letter_start(caller, OPT_MESSAGE_DELETE);
+    letter->request.body.delete_ = "m";
+    letter = letter_ask(caller, letter);
+    cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+    desk_free(letter);
+}
+
+/* A change in front of others makes their texts shorter, or their groups more. */
+Test(change, gives_back_all_that_it_took)
+{
+    static const char *const in_front[] = { "lr=1", "tensors(\"*\", weight_decay=1)" };
+    for (size_t i = 0; i < 2; i++) {
+        struct desk desk;
+        desk_open(&desk, desk_settings());
+        struct caller a = caller_new(&desk, "a", 1);
+        uint32_t model = model_create(&a, "m", "sgd(lr=0.12345678901234567)",
+                                      sync_shrink, tensors, TENSORS, NULL);
+        char text[64];
+        for (int k = 0; k < 20; k++) {
+            snprintf(text, sizeof text, "cosine(%d)", 100 + k);
+            set(&a, text, (uint64_t)(k + 3));
+        }
+        set(&a, in_front[i], 2);
+        for (uint64_t number = 1; number <= 6; number++) {
+            push(&a, model, number);
+        }
+        delete (&a);
+        cr_expect_eq(statistic(&a, "memory_used"), 0);
+        caller_gone(&a, false);
+        desk_close(&desk);
+    }
+}
+
+/* All that a change keeps is part of what --memory allows. */
+Test(change, is_refused_where_its_texts_do_not_fit)
+{
+    struct desk desk;
+    struct engine_settings settings = desk_settings();
+    desk_open(&desk, settings);
+    struct caller a = caller_new(&desk, "a", 1);
+    model_create(&a, "m", "sgd(lr=1)", sync_shrink, tensors, TENSORS, NULL);
+    uint64_t used = statistic(&a, "memory_used");
+    static char text[200 << 10];
+    size_t size = 0;
+    for (int i = 0; i < 500; i++) {
+        size += (size_t)snprintf(text + size, sizeof text - size,
+                                 "%stensors(\"%0200d*\", lr_scale=2, missing=ok)",
+                                 i > 0 ? ", " : "", i);
+    }
+    set(&a, text, 0);
+    uint64_t took = statistic(&a, "memory_used") - used;
+    cr_expect_gt(took, 5 * size / 2, "the text, the change's groups, the model's");
+    delete (&a);
+    caller_gone(&a, false);
+    desk_close(&desk);
+
+    settings.memory_bytes = used + took / 2;
+    desk_open(&desk, settings);
+    a = caller_new(&desk, "a", 1);
+    model_create(&a, "m", "sgd(lr=1)", sync_shrink, tensors, TENSORS, NULL);
+    refuse(&a, text, 0, OPT_RESOURCE_EXHAUSTED, "that --memory allows are left");
+    cr_expect_eq(statistic(&a, "memory_used"), used);
+    caller_gone(&a, false);
+    desk_close(&desk);
+}
+
 Test(change, leaves_the_model_the_same_for_those_who_create_it)
 {
     struct desk desk;

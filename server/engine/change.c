@@ -16,11 +16,17 @@ enum {
     CHANGE_BYTE_COST = 16   /* to read, merge, check and print a byte of text */
 };
 
-/* What its texts and groups take of the budget. */
-static size_t bytes_of(const struct change *change)
+/* What the budget is charged for what it makes of the model, */
+static size_t bytes_made(const struct change *change)
 {
     return strlen(change->before) + strlen(change->after) + 2 +
-           opt_spec_bytes(&change->what.values);
+           opt_spec_bytes(&change->spec);
+}
+
+/* and for all of it. */
+static size_t bytes_of(const struct change *change)
+{
+    return bytes_made(change) + opt_spec_bytes(&change->what.values);
 }
 
 static void change_free(struct engine *engine, struct change *change)
@@ -28,6 +34,7 @@ static void change_free(struct engine *engine, struct change *change)
     budget_give(&engine->budget, bytes_of(change));
     grouping_unref(engine, change->grouping);
     opt_change_fini(&change->what);
+    opt_spec_fini(&change->spec);
     free(change->before);
     free(change->after);
     free(change);
@@ -46,13 +53,16 @@ void change_free_all(struct engine *engine, struct model *model)
 /* What the model will be from one change on. */
 struct leg {
     char *text;
+    struct opt_spec spec;
     struct grouping *grouping; /* a reference */
 };
 
 /* A change on its way into the list: what the model will be with it and, anew, after
- * each of those that follow it. All of that is known before anything changes. */
+ * each of those that follow it. All of that is known, and paid for, before anything
+ * changes. */
 struct course {
     struct errand errand;
+    size_t charged; /* to the budget */
     void (*answer)(struct engine *engine, struct letter *letter,
                    const struct stated *stated);
     struct opt_change what;
@@ -78,8 +88,10 @@ static void course_free(struct engine *engine, struct course *course)
 {
     for (size_t i = 0; i < course->count; i++) {
         free(course->legs[i].text);
+        opt_spec_fini(&course->legs[i].spec);
         grouping_unref(engine, course->legs[i].grouping);
     }
+    budget_give(&engine->budget, course->charged);
     grouping_unref(engine, course->made);
     free(course->text);
     opt_change_fini(&course->what);
@@ -88,13 +100,59 @@ static void course_free(struct engine *engine, struct course *course)
     free(course);
 }
 
+static enum opt_status charge(struct engine *engine, struct course *course, size_t size,
+                              struct opt_error *error)
+{
+    if (!budget_take(&engine->budget, size)) {
+        return opt_fail_as(
+            error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+            "texts and groups of the change take %zu bytes more, but %zu "
+            "of the %zu that --memory allows are left",
+            size, budget_left(&engine->budget), engine->budget.limit);
+    }
+    course->charged += size;
+    return OPT_OK;
+}
+
+static void discharge(struct engine *engine, struct course *course, size_t size)
+{
+    budget_give(&engine->budget, size);
+    course->charged -= size;
+}
+
+/* The specification after the leg in hand, and its text beside a copy of the one
+ * before. */
+static enum opt_status make_next(struct engine *engine, struct course *course,
+                                 const struct opt_change *what, struct opt_error *error)
+{
+    size_t most = opt_spec_bytes(&course->spec) + opt_spec_bytes(&what->values);
+    enum opt_status status = charge(engine, course, most, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    opt_spec_share(&course->next, &course->spec);
+    status = opt_change_apply(what, &course->next, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    discharge(engine, course, most - opt_spec_bytes(&course->next));
+    size_t before = course->count > 0 ? strlen(course->legs[course->count - 1].text)
+                                      : strlen(course->before);
+    size_t after = opt_spec_print(&course->next, NULL, 0);
+    status = charge(engine, course, before + after + 2, error);
+    if (status == OPT_OK && (course->text = model_print_spec(&course->next)) == NULL) {
+        status = opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                             "no memory for a change");
+    }
+    return status;
+}
+
 /* One change further: all but the tensors. */
 static enum opt_status begin_leg(struct engine *engine, struct model *model,
                                  struct course *course, const struct opt_change *what,
                                  struct opt_error *error)
 {
-    opt_spec_share(&course->next, &course->spec);
-    enum opt_status status = opt_change_apply(what, &course->next, error);
+    enum opt_status status = make_next(engine, course, what, error);
     if (status == OPT_OK) {
         status = opt_change_fits(&course->spec, &course->next, error);
     }
@@ -111,9 +169,8 @@ static enum opt_status begin_leg(struct engine *engine, struct model *model,
         return status;
     }
     bool moves = course->next.group_count != course->spec.group_count;
-    course->text = model_print_spec(&course->next);
     course->made = moves ? grouping_new(engine, model->tensor_count) : NULL;
-    if (course->text == NULL || (moves && course->made == NULL)) {
+    if (moves && course->made == NULL) {
         return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                            "no memory for a change");
     }
@@ -156,6 +213,7 @@ static void end_leg(struct course *course)
     course->text = NULL;
     course->made = NULL;
     course->grouping = leg->grouping;
+    opt_spec_share(&leg->spec, &course->next);
     opt_spec_fini(&course->spec);
     course->spec = course->next;
     course->next = (struct opt_spec){ .rule = course->spec.rule };
@@ -179,21 +237,6 @@ static bool copy_before(const struct course *course, char *texts[CHANGES_COMING 
     return true;
 }
 
-static size_t bytes_more(const struct model *model, const struct course *course,
-                         char *const texts[CHANGES_COMING + 1])
-{
-    size_t bytes = opt_spec_bytes(&course->what.values);
-    for (size_t i = 0; i < course->count; i++) {
-        bytes += strlen(texts[i]) + strlen(course->legs[i].text) + 2;
-    }
-    for (size_t i = 1; i < course->count; i++) {
-        const struct change *later = model->changes.list[course->place + i - 1];
-        size_t had = strlen(later->before) + strlen(later->after) + 2;
-        bytes = bytes > had ? bytes - had : 0;
-    }
-    return bytes;
-}
-
 /* Put the change into the list; what the course knows becomes the list's. */
 static void insert(struct engine *engine, struct model *model, struct course *course,
                    struct change *change, char *texts[CHANGES_COMING + 1])
@@ -208,14 +251,20 @@ static void insert(struct engine *engine, struct model *model, struct course *co
     course->what = (struct opt_change){ .given = 0 };
     for (size_t i = 0; i < course->count; i++) {
         struct change *one = changes->list[course->place + i];
+        if (one != change) {
+            budget_give(&engine->budget, bytes_made(one));
+        }
         free(one->before);
         free(one->after);
+        opt_spec_fini(&one->spec);
         grouping_unref(engine, one->grouping);
         one->before = texts[i];
         one->after = course->legs[i].text;
+        one->spec = course->legs[i].spec;
         one->grouping = course->legs[i].grouping;
     }
     course->count = 0;
+    course->charged = 0; /* it is the list's */
 }
 
 static enum opt_status record(struct engine *engine, struct model *model,
@@ -227,17 +276,6 @@ static enum opt_status record(struct engine *engine, struct model *model,
         free(change);
         return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                            "no memory for a change");
-    }
-    size_t more = bytes_more(model, course, texts);
-    if (!budget_take(&engine->budget, more)) {
-        for (size_t i = 0; i < course->count; i++) {
-            free(texts[i]);
-        }
-        free(change);
-        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
-                           "the texts of the change take %zu bytes, but %zu of the %zu "
-                           "that --memory allows are left",
-                           more, budget_left(&engine->budget), engine->budget.limit);
     }
     insert(engine, model, course, change, texts);
     return OPT_OK;
@@ -346,8 +384,13 @@ void change_state(struct engine *engine, struct model *model, struct letter *let
         course == NULL ? opt_fail_as(&error, OPT_RESOURCE_EXHAUSTED,
                                      OPT_DETAIL_NO_MEMORY, "no memory for a change")
                        : opt_change_read(model->spec.rule, set, &course->what, &error);
+    if (status == OPT_OK) {
+        status = charge(engine, course, opt_spec_bytes(&course->what.values), &error);
+    }
     if (status != OPT_OK) {
-        free(course);
+        if (course != NULL) {
+            course_free(engine, course);
+        }
         engine_refuse(engine, letter, &error);
         return;
     }
@@ -357,14 +400,15 @@ void change_state(struct engine *engine, struct model *model, struct letter *let
     course->place = changes->done;
     course->before = model->canonical;
     course->grouping = model->grouping;
-    opt_spec_share(&course->spec, &model->spec);
+    const struct opt_spec *spec = &model->spec;
     while (course->place < changes->count &&
            changes->list[course->place]->step <= course->first) {
         const struct change *earlier = changes->list[course->place++];
-        opt_change_apply(&earlier->what, &course->spec, NULL);
+        spec = &earlier->spec;
         course->before = earlier->after;
         course->grouping = earlier->grouping;
     }
+    opt_spec_share(&course->spec, spec);
     engine_worked(engine, (strlen(set->change) + 1) * CHANGE_BYTE_COST);
     flow_errand(engine, model, &course->errand);
 }
@@ -372,10 +416,15 @@ void change_state(struct engine *engine, struct model *model, struct letter *let
 /* ---------------------------------------------------------------- taking effect */
 
 static void take_effect(struct engine *engine, struct model *model,
-                        const struct change *change)
+                        struct change *change)
 {
     uint64_t epoch = model_epoch(model);
-    opt_change_apply(&change->what, &model->spec, NULL);
+    size_t had = opt_spec_bytes(&model->spec);
+    opt_spec_fini(&model->spec);
+    budget_give(&engine->budget, had);
+    model->spec = change->spec; /* and what it has been charged for it */
+    change->spec = (struct opt_spec){ .rule = model->spec.rule };
+    model->reserved = model->reserved - had + opt_spec_bytes(&model->spec);
     model->canonical = change->after;
     model->epochs_before = epoch;
     model->epochs_from = opt_lookahead_epochs(&model->spec, model->step);
