@@ -14,6 +14,27 @@
 
 enum { ALIGNMENT = 64, SMALL_BYTES = 4 << 10, PIECES_KEPT = 16 };
 
+void letters_append(struct letters *letters, struct letter *letter)
+{
+    letter->next = NULL;
+    if (letters->first == NULL) {
+        letters->first = letter;
+    } else {
+        letters->last->next = letter;
+    }
+    letters->last = letter;
+}
+
+struct letter *letters_take(struct letters *letters)
+{
+    struct letter *letter = letters->first;
+    if (letter != NULL) {
+        letters->first = letter->next;
+        letter->next = NULL;
+    }
+    return letter;
+}
+
 struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *peer,
                           size_t arena_limit)
 {

@@ -111,6 +111,14 @@ struct letter {
         *offers[LETTER_OFFERS]; /* files that go with the answer, references */
 };
 
+/* A queue of letters, linked by next. All zeros: an empty one. */
+struct letters {
+    struct letter *first, *last;
+};
+void letters_append(struct letters *letters, struct letter *letter);
+/* Its first, which is there no more, or NULL. */
+struct letter *letters_take(struct letters *letters);
+
 /* An empty letter; NULL if there is no memory. arena_limit bounds request and reply. */
 struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *peer,
                           size_t arena_limit);

@@ -20,6 +20,7 @@
 #include "common/standard.h"
 #include "server/data_dir.h"
 #include "server/engine/engine.h"
+#include "server/messages/messages.h"
 #include "server/net/listener.h"
 #include "server/net/loop.h"
 #include "server/notify.h"
@@ -128,6 +129,7 @@ static enum opt_status start_engine(struct daemon *daemon, struct opt_error *err
         .max_frame_bytes = (size_t)settings->max_frame,
         .max_header_bytes = (size_t)settings->max_header,
         .connection_bytes = (size_t)settings->connection_inflight,
+        .row = message_row,
     };
     return engine_start(&engine, &daemon->engine, error);
 }

@@ -27,6 +27,7 @@ struct engine_settings desk_settings(void)
         .max_frame_bytes = OPT_FRAME_BYTES,
         .max_header_bytes = OPT_HEADER_BYTES,
         .connection_bytes = 16 << 20,
+        .row = message_row,
     };
 }
 

@@ -1,7 +1,7 @@
 /* test_turns — nobody holds up others: what the engine does before it looks for other
  * letters is bounded, whatever is asked of it.
  *
- * Judged by what the engine counts (engine_worked), not by a clock: the measure is one
+ * Judged by what the engine counts (work_done), not by a clock: the measure is one
  * element of an update, and so much of it takes about a millisecond. bench_optimd shows
  * what it is in milliseconds.
  */

@@ -77,7 +77,7 @@ void ahead_stepped(struct engine *engine, struct model *model, const struct work
     if (model->update.ahead == before || model->update.ahead == 0) {
         return;
     }
-    part_send(model);
+    part_send(engine, model);
     for (size_t i = 0; i < model->round_count; i++) {
         push_release(engine, model->round[i]);
     }

@@ -5,11 +5,12 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#include "server/engine/flow.h"
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/losses.h"
 #include "server/engine/model.h"
+#include "server/engine/work.h"
 #include "server/engine/worker.h"
 
 enum { NAMES_SHOWN = 8 };
@@ -161,7 +162,7 @@ void barrier_arrive(struct engine *engine, struct model *model, struct letter *l
     arrival->letter = letter;
     arrival->sequence = sequence;
     model->arrived++;
-    flow_settle(engine, model);
+    work_settle(engine, model);
 }
 
 bool barrier_try(struct engine *engine, struct model *model)

@@ -6,10 +6,12 @@
 #include <string.h>
 
 #include "common/optim/groups.h"
-#include "server/engine/flow.h"
+#include "server/engine/answers.h"
+#include "server/engine/errand.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/update.h"
+#include "server/engine/work.h"
 
 enum {
     CHANGE_PIECE = 1 << 18, /* steps of matching at a time */
@@ -181,7 +183,7 @@ static enum opt_status begin_leg(struct engine *engine, struct model *model,
     course->matched = !moves;
     course->checked = 0;
     course->begun = true;
-    engine_worked(engine, (strlen(course->text) + 1) * CHANGE_BYTE_COST);
+    work_done(engine, (strlen(course->text) + 1) * CHANGE_BYTE_COST);
     return OPT_OK;
 }
 
@@ -194,7 +196,7 @@ static enum opt_status go_on_leg(struct engine *engine, struct model *model,
     if (!course->matched) {
         status = opt_matching_go_on(&course->matching, CHANGE_PIECE, &course->matched,
                                     &steps, error);
-        engine_worked(engine, steps);
+        work_done(engine, steps);
         return status;
     }
     const struct grouping *grouping =
@@ -409,8 +411,8 @@ void change_state(struct engine *engine, struct model *model, struct letter *let
         course->grouping = earlier->grouping;
     }
     opt_spec_share(&course->spec, spec);
-    engine_worked(engine, (strlen(set->change) + 1) * CHANGE_BYTE_COST);
-    flow_errand(engine, model, &course->errand);
+    work_done(engine, (strlen(set->change) + 1) * CHANGE_BYTE_COST);
+    errand_begin(engine, model, &course->errand);
 }
 
 /* ---------------------------------------------------------------- taking effect */

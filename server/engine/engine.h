@@ -16,6 +16,7 @@
 #include "server/letter.h"
 
 struct engine;
+struct message_row;
 
 struct engine_settings {
     int threads;         /* of the OpenMP team, at least 1 */
@@ -31,6 +32,7 @@ struct engine_settings {
     size_t max_frame_bytes;    /* told to clients */
     size_t max_header_bytes;   /* told to clients */
     size_t connection_bytes;   /* in flight without a worker's share; told to clients */
+    const struct message_row *(*row)(enum opt_message); /* who serves a message */
 };
 
 /* Start the thread. Main thread. */

@@ -3,9 +3,9 @@
 
 #include <inttypes.h>
 
+#include "server/engine/answers.h"
 #include "server/engine/closing.h"
 #include "server/engine/fate.h"
-#include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
@@ -13,6 +13,7 @@
 #include "server/engine/push.h"
 #include "server/engine/round.h"
 #include "server/engine/view.h"
+#include "server/engine/work.h"
 #include "server/engine/worker.h"
 
 /* An error in a frame: it answers the whole push. */
@@ -59,27 +60,34 @@ void frames_end(struct engine *engine, struct member *member)
     }
 }
 
-struct model *frames_refused(struct engine *engine, const struct letter *letter,
-                             struct opt_error *error)
+void frames_refused(struct engine *engine, struct letter *letter)
 {
     const struct worker *worker = letter->peer->worker;
     if (letter_push(letter) == NULL || worker == NULL) {
-        return NULL;
+        return;
     }
     struct member *member = worker->members;
     while (member != NULL && !is_part_of(member->gathering, letter)) {
         member = member->next_of_worker;
     }
     if (member == NULL) {
-        return NULL;
+        return;
     }
+    struct opt_error_reply *told = &letter->reply.body.error;
+    struct opt_error error;
+    opt_fail_as(&error, told->status, told->detail, "%s", told->text);
     if (stream_is_using(member->gathering)) {
-        error->fate = OPT_FATE_IN_PART; /* it will be known how many */
+        error.fate = OPT_FATE_IN_PART; /* it will be known how many */
     } else {
-        fate_settle(member->gathering, OPT_FATE_REFUSED, error);
+        fate_settle(member->gathering, OPT_FATE_REFUSED, &error);
     }
+    uint32_t retry_after_ms = told->retry_after_ms;
+    letter_refuse(letter, &error);
+    told->retry_after_ms = retry_after_ms;
     frames_end(engine, member);
-    return stream_is_open(member->model) ? member->model : NULL;
+    if (stream_is_open(member->model)) {
+        work_settle(engine, member->model);
+    }
 }
 
 void frames_cut_off(struct engine *engine, struct member *member)
@@ -365,6 +373,6 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
     if (head->last) {
         complete(engine, model, push, letter);
     } else if (stream_is_policy(model)) {
-        flow_settle(engine, model);
+        work_settle(engine, model);
     }
 }

@@ -26,12 +26,9 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
 void frames_drop(struct engine *engine, struct member *member);
 /* The same, but the model may be busy: its life is over, nothing of it may follow. */
 void frames_end(struct engine *engine, struct member *member);
-/* A letter is going to be answered with this error. If it is a frame of a push that is
- * not finished, that ends the push, whatever was wrong: the error gets its fate.
- * Returns the model whose open round goes on without it, to be settled (flow.h), or
- * NULL. */
-struct model *frames_refused(struct engine *engine, const struct letter *letter,
-                             struct opt_error *error);
+/* A letter is answered with an error. If it is a frame of a push that is not finished,
+ * that ends the push, whatever was wrong: the error gets its fate. */
+void frames_refused(struct engine *engine, struct letter *letter);
 /* The connection of an unfinished push is gone: it is dropped, but one that a round is
  * being made of waits to be sent again. */
 void frames_cut_off(struct engine *engine, struct member *member);

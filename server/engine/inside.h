@@ -1,9 +1,9 @@
 /* inside — the engine's state, and what its rooms and the messages ask of it.
  *
  * Everything here belongs to the engine: to its thread, or to a loop that has its turn
- * (thread.c). A letter that comes to a serve function
- * ends in exactly one of three ways: answered (engine_return after its reply was set),
- * failed (engine_fail), or kept by a room that will do one of the two later.
+ * (thread.c). A letter that comes to a serve function ends in exactly one of three
+ * ways: answered (engine_return after its reply was set), failed (engine_fail), or kept
+ * by a room that will do one of the two later.
  */
 #ifndef OPTIMD_SERVER_ENGINE_INSIDE_H
 #define OPTIMD_SERVER_ENGINE_INSIDE_H
@@ -55,7 +55,7 @@ struct engine_counters {
     uint64_t hellos_stale;        /* of processes that another one has followed */
     uint64_t deadlines_exceeded;
     uint64_t turn_ns_most;   /* the longest turn, */
-    uint64_t turn_cost_most; /* and what the largest has cost (engine_worked) */
+    uint64_t turn_cost_most; /* and what the largest has cost (work_done) */
 };
 
 struct engine {
@@ -83,13 +83,17 @@ struct engine {
     struct model **numbered; /* the same in ascending order of their numbers */
     size_t model_count, model_capacity;
     uint32_t last_number;
-    struct model *busy_first, *busy_last; /* with an update or a copy in progress */
-    struct model *dead;                   /* deleted, to be freed between two letters */
+    struct letters again;                       /* to be served again, */
+    struct model *changed_first, *changed_last; /* to be settled, */
+    struct model *busy_first, *busy_last;       /* with work in progress (work.h) */
+    struct model *dead; /* deleted, to be freed between two letters */
 
     struct names workers; /* struct worker by name */
 
-    struct letter *later_first, *later_last; /* ends of peers that have letters in
-                                                models' queues */
+    struct letters later; /* ends of peers that have letters in models' queues */
+
+    struct letters refused; /* answered with an error in this turn, */
+    struct letters outbox;  /* and all that it has answered (answers.h) */
 };
 
 enum {
@@ -113,53 +117,12 @@ struct peer {
     size_t settled_next;
 };
 
-/* Whether work that somebody's letter causes may be done before the next letter is
- * looked at. cost is in elements of an update, of which a core does about one in a
- * nanosecond. What may not is done in pieces (flow_turn): this is the one place that
- * says how long others may be held up. A loop that works for the engine does less. */
-bool engine_may_do(const struct engine *engine, uint64_t cost);
-/* So much has been done without looking whether somebody else waits, in the same
- * measure, by each of the threads that shared it. Statistics tell the most of one turn.
- */
-void engine_worked(struct engine *engine, uint64_t cost);
-
-/* Give a letter back to its loop; silently if its connection is gone. */
-void engine_return(struct engine *engine, struct letter *letter);
-/* Give it back without an answer. */
-void engine_silence(struct engine *engine, struct letter *letter);
-/* Answer with an error; */
-void engine_refuse(struct engine *engine, struct letter *letter,
-                   const struct opt_error *error);
-/* with one that says when trying again may help; */
-void engine_refuse_for(struct engine *engine, struct letter *letter,
-                       uint32_t retry_after_ms, const struct opt_error *error);
-/* with one of these parts. NONE as detail: the status says all that there is to do. */
-void engine_fail(struct engine *engine, struct letter *letter, enum opt_status status,
-                 enum opt_detail detail, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
-/* The letter has been given its error (letter_fail): give it back. */
-void engine_failed(struct engine *engine, struct letter *letter);
-/* Start a reply: id and message set, everything else zero. */
-struct opt_reply *engine_reply(struct letter *letter, enum opt_message message);
-
 /* Serve a letter that has come. */
 void engine_receive(struct engine *engine, struct letter *letter);
 /* Serve those that come last, once their turn has come. */
 void engine_serve_later(struct engine *engine);
-
-/* Serve a letter now, whatever it waited for before. */
-void engine_serve(struct engine *engine, struct letter *letter);
-
-/* When the request must have been answered. */
-uint64_t engine_deadline(const struct engine *engine, const struct letter *letter);
-
-/* The model a request names, or NULL: then the letter has been answered NOT_FOUND. */
-struct model *engine_model(struct engine *engine, struct letter *letter,
-                           uint32_t number);
-struct model *engine_model_named(struct engine *engine, struct letter *letter,
-                                 const char *name);
-/* Make a model known under its name and the next number, or forget it. */
-bool engine_add_model(struct engine *engine, struct model *model);
-void engine_remove_model(struct engine *engine, struct model *model);
+/* The letter, the piece of work or the alarm is over: do what follows from it, and send
+ * all answers. */
+void engine_conclude(struct engine *engine);
 
 #endif

@@ -9,7 +9,6 @@
 
 #include "server/engine/closing.h"
 #include "server/engine/events.h"
-#include "server/engine/flow.h"
 #include "server/engine/frames.h"
 #include "server/engine/inside.h"
 #include "server/engine/losses.h"
@@ -17,6 +16,7 @@
 #include "server/engine/push.h"
 #include "server/engine/round.h"
 #include "server/engine/team.h"
+#include "server/engine/work.h"
 #include "server/engine/worker.h"
 
 enum {
@@ -338,14 +338,14 @@ void lease_leave(struct engine *engine, struct member *member)
                      "the worker has left the model while it waited at the barrier");
     leave_rounds(engine, member);
     event_worker_left(member);
-    flow_settle(engine, model);
+    work_settle(engine, model);
 }
 
 void lease_rest(struct engine *engine, struct member *member)
 {
     member->resting = true;
     round_recount(member->model);
-    flow_settle(engine, member->model);
+    work_settle(engine, member->model);
 }
 
 static void fail_round(struct engine *engine, struct model *model, const char *name)
@@ -403,7 +403,7 @@ void lease_lost(struct engine *engine, struct member *member)
         fail_round(engine, model, member->worker->name);
     }
     leave_rounds(engine, member);
-    flow_settle(engine, model);
+    work_settle(engine, model);
 }
 
 bool lease_settle(struct engine *engine, struct model *model)
@@ -452,17 +452,6 @@ static void start_grace(struct engine *engine, struct member *member)
 void lease_closed(struct engine *engine, struct peer *peer, bool expired,
                   uint64_t silent_ms)
 {
-    flow_closed(engine, peer);
-    barrier_closed(engine, peer);
-    for (size_t i = engine->model_count; i-- > 0;) {
-        struct model *model = engine->numbered[i];
-        if (model->creator == peer) {
-            event_model_deleted(model, peer, "its creator vanished");
-            flow_delete(engine, model,
-                        "whoever created the model vanished before its weights were "
-                        "assigned; create it again");
-        }
-    }
     struct worker *worker = peer->worker;
     if (worker == NULL) {
         return;

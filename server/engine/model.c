@@ -13,6 +13,7 @@
 #include "server/engine/push.h"
 #include "server/engine/region.h"
 #include "server/engine/segment.h"
+#include "server/engine/work.h"
 
 enum {
     ALIGNED_FLOATS = 16, /* a tensor starts at a multiple of 64 bytes */
@@ -244,7 +245,7 @@ void model_fill_slots(struct engine *engine, struct model *model, size_t *filled
         }
     }
     *filled += slots > 0 ? n : rest;
-    engine_worked(engine, slots * n);
+    work_done(engine, slots * n);
 }
 
 void model_tensor_options(const struct model *model, size_t tensor,
@@ -263,7 +264,7 @@ enum opt_status model_check_sparse(struct engine *engine, const struct model *mo
     enum opt_status status = OPT_OK;
     size_t rest = model->tensor_count - *checked;
     size_t end = *checked + (rest < CHECKED ? rest : CHECKED);
-    engine_worked(engine, COST * (uint64_t)(end - *checked));
+    work_done(engine, COST * (uint64_t)(end - *checked));
     for (; status == OPT_OK && *checked < end; ++*checked) {
         const struct tensor *tensor = &model->tensors[*checked];
         struct opt_tensor_options options;

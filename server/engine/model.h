@@ -30,6 +30,7 @@
 #include "server/engine/losses.h"
 #include "server/engine/stream.h"
 #include "server/engine/update.h"
+#include "server/letter.h"
 
 struct engine;
 struct errand;
@@ -158,15 +159,16 @@ struct model {
     size_t rows_held;   /* of sparse tensors, in all pushes that are here */
 
     enum { MODEL_IDLE, MODEL_UPDATING, MODEL_COPYING, MODEL_ON_ERRAND } activity;
-    struct errand *errand;   /* the one that it is on (flow.h) */
+    struct errand *errand;   /* the one that it is on (errand.h) */
     bool making;             /* which is to make it: nobody else knows it yet */
     bool listed;             /* among the engine's busy models */
     struct model *next_busy; /* there */
-    struct letter *queue_first, *queue_last;     /* came while it was not idle */
-    struct letter *copying_first, *copying_last; /* pulls of computed views */
+    struct letters queue;    /* came while it was not idle */
+    struct letters copying;  /* pulls of computed views */
     struct waiting *waiting_first, *waiting_last;
     bool advanced; /* ready or stepped since those who wait were last looked at */
-    bool settling; /* flow_settle is at work */
+    bool changing; /* among those that are to be settled (work.h) */
+    struct model *next_changed; /* there */
     bool deleted;
     struct model *next_dead;
 };

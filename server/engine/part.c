@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/optim/update.h"
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
@@ -122,7 +123,7 @@ static bool any_can_leave(const struct push *push)
     return false;
 }
 
-void part_send(struct model *model)
+void part_send(struct engine *engine, struct model *model)
 {
     if (opt_update_synchronises(&model->update.scalars)) {
         return;
@@ -134,7 +135,7 @@ void part_send(struct model *model)
             continue; /* the answer will have it */
         }
         if (fill(push, letter)) {
-            letter_return(letter);
+            engine_send_part(engine, letter);
         } else {
             letter_free(letter);
         }

@@ -10,6 +10,7 @@
 #ifndef OPTIMD_SERVER_ENGINE_PART_H
 #define OPTIMD_SERVER_ENGINE_PART_H
 
+struct engine;
 struct letter;
 struct model;
 struct opt_pull;
@@ -21,7 +22,7 @@ void part_wish(struct push *push, const struct opt_pull *pull);
 /* The push goes on over another connection, where nothing has left yet. */
 void part_forget(struct push *push);
 /* Shards of the round have been applied: send what can be sent. */
-void part_send(struct model *model);
+void part_send(struct engine *engine, struct model *model);
 /* The letter is the answer: take what has left out of its pieces. */
 void part_subtract(const struct push *push, struct letter *letter);
 

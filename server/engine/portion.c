@@ -12,6 +12,7 @@
 #include "server/engine/model.h"
 #include "server/engine/published.h"
 #include "server/engine/team.h"
+#include "server/engine/work.h"
 
 enum { CHECK_ELEMENTS = 1024 };
 
@@ -227,7 +228,7 @@ size_t portion_run(struct engine *engine, struct model *model,
     struct deal deal = {
         .engine = engine, .model = model, .portion = portion, .share = share
     };
-    engine_worked(engine, portion->at_least / (uint64_t)team_size(team));
+    work_done(engine, portion->at_least / (uint64_t)team_size(team));
     team_run(team, portion->elements >= TEAM_ELEMENTS, take_shares, &deal);
     size_t dealt = atomic_load_explicit(&deal.next, memory_order_relaxed);
     return dealt < portion->count ? dealt : portion->count;

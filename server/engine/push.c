@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/part.h"

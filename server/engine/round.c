@@ -5,17 +5,19 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "server/engine/answers.h"
 #include "server/engine/closing.h"
 #include "server/engine/events.h"
 #include "server/engine/fate.h"
-#include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/losses.h"
 #include "server/engine/model.h"
 #include "server/engine/part.h"
+#include "server/engine/pull.h"
 #include "server/engine/push.h"
 #include "server/engine/view.h"
+#include "server/engine/work.h"
 
 enum {
     PUSHES_WAITING = 16,           /* of one worker, at most */
@@ -63,7 +65,7 @@ void round_answer(struct engine *engine, struct model *model, struct letter *let
     struct opt_reply *reply = engine_reply(letter, OPT_MESSAGE_PUSH_PULL);
     reply->body.push_pull.has_push = true;
     reply->body.push_pull.push = fate;
-    flow_pull(engine, model, letter);
+    pull_answer(engine, model, letter);
 }
 
 /* ---------------------------------------------------------------- the queue */
@@ -201,7 +203,7 @@ static void on_push_deadline(struct engine *engine, struct alarm *alarm)
         return;
     }
     round_expire(engine, push);
-    flow_settle(engine, model);
+    work_settle(engine, model);
 }
 
 bool round_limit(struct engine *engine, struct push *push, const struct letter *letter)
@@ -256,7 +258,7 @@ void round_add(struct engine *engine, struct push *push, struct letter *letter)
     }
     push->answer_is_frame = true;
     enqueue(push->member, push, engine->now_ns);
-    flow_settle(engine, model);
+    work_settle(engine, model);
 }
 
 /* ---------------------------------------------------------------- closing */
@@ -392,7 +394,9 @@ static void close_round(struct engine *engine, struct model *model)
     for (size_t i = 0; i < model->round_count; i++) {
         engine->counters.round_ns += uv_hrtime() - model->round[i]->complete_ns;
     }
-    flow_update(engine, model);
+    view_outdated(model);
+    update_start(engine, model, push_gradients(model), model->round_count);
+    model->activity = MODEL_UPDATING;
 }
 
 /* Take what is due into the round. Members stand in ascending order of their names, and

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "server/engine/flow.h"
 #include "server/engine/frames.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -156,7 +155,7 @@ static bool run_ready(struct engine *engine, struct model *model)
         shard = find_ready(model, shard);
     }
     update_batch_start(engine, model, false);
-    flow_run(engine, model);
+    model->activity = MODEL_UPDATING;
     return true;
 }
 
@@ -172,7 +171,7 @@ static void run_rest(struct engine *engine, struct model *model)
         }
     }
     update_batch_start(engine, model, true);
-    flow_run(engine, model);
+    model->activity = MODEL_UPDATING;
 }
 
 /* What computed views show of a shard is old. */
@@ -194,7 +193,7 @@ void stream_applied(struct engine *engine, struct model *model)
             outdate(model, i);
         }
     }
-    part_send(model);
+    part_send(engine, model);
     for (size_t i = 0; i < model->round_count; i++) {
         push_release(engine, model->round[i]);
     }

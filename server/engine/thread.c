@@ -11,9 +11,10 @@
  */
 #include <stdlib.h>
 
-#include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
+#include "server/engine/removal.h"
+#include "server/engine/settle.h"
 #include "server/engine/team.h"
 #include "server/engine/worker.h"
 
@@ -21,21 +22,6 @@ enum {
     STALLED_NS = 1000000, /* how often readers are looked after */
     IDLE_NS = 1000000000  /* longest sleep */
 };
-
-enum {
-    AT_ONCE_COST = 1 << 18, /* of work that is done before the next letter */
-    VISIT_COST = 32768      /* and while a loop works for the engine */
-};
-
-bool engine_may_do(const struct engine *engine, uint64_t cost)
-{
-    return cost <= (engine->visited ? VISIT_COST : AT_ONCE_COST);
-}
-
-void engine_worked(struct engine *engine, uint64_t cost)
-{
-    engine->turn_cost += cost;
-}
 
 static void begin_turn(struct engine *engine)
 {
@@ -67,6 +53,14 @@ static void free_dead(struct engine *engine)
     }
 }
 
+/* A letter has been served, a piece of work done, an alarm has rung. */
+static void conclude(struct engine *engine)
+{
+    engine_conclude(engine);
+    free_dead(engine);
+    end_turn(engine);
+}
+
 static uint64_t sleep_ns(const struct engine *engine, bool moved)
 {
     if (engine->busy_first != NULL) {
@@ -84,8 +78,8 @@ static uint64_t sleep_ns(const struct engine *engine, bool moved)
 static void drain(struct engine *engine)
 {
     for (size_t i = 0; i < engine->model_count; i++) {
-        flow_refuse(engine, engine->numbered[i], OPT_UNAVAILABLE,
-                    "the daemon is stopping");
+        removal_refuse(engine, engine->numbered[i], OPT_UNAVAILABLE,
+                       "the daemon is stopping");
     }
 }
 
@@ -103,8 +97,7 @@ static int serve(struct engine *engine, struct letter *letter)
         } else {
             engine_receive(engine, letter);
         }
-        free_dead(engine);
-        end_turn(engine);
+        conclude(engine);
         letter = next;
     }
     if (any) {
@@ -114,11 +107,10 @@ static int serve(struct engine *engine, struct letter *letter)
 }
 
 /* What comes after the letters, whoever has served them. */
-static void conclude(struct engine *engine)
+static void serve_later(struct engine *engine)
 {
     engine_serve_later(engine);
-    free_dead(engine);
-    end_turn(engine);
+    conclude(engine);
 }
 
 static void ring_alarms(struct engine *engine)
@@ -126,7 +118,7 @@ static void ring_alarms(struct engine *engine)
     for (struct alarm *alarm;
          (alarm = alarms_due(&engine->alarms, engine->now_ns)) != NULL;) {
         alarm->on_alarm(engine, alarm);
-        end_turn(engine);
+        conclude(engine);
     }
 }
 
@@ -159,12 +151,13 @@ static void run(void *argument)
             engine->stopping = true;
         }
         ring_alarms(engine);
-        moved = engine->busy_first == NULL || flow_turn(engine);
-        end_turn(engine);
+        moved = engine->busy_first == NULL || settle_busy(engine);
         engine->counters.updates_stalled += !moved;
         conclude(engine);
+        serve_later(engine);
         if (engine->stopping && !drained && engine->busy_first == NULL) {
             drain(engine);
+            conclude(engine);
             drained = true;
             uv_sem_post(&engine->drained);
         }
@@ -181,7 +174,7 @@ void engine_visit(struct engine *engine)
     }
     engine->visited = true;
     serve(engine, mailbox_take_light(&engine->box));
-    conclude(engine);
+    serve_later(engine);
     engine->visited = false;
     bool due =
         engine->busy_first != NULL || alarms_next(&engine->alarms) < engine->wakes_ns;
@@ -195,8 +188,8 @@ static void free_state(struct engine *engine)
 {
     while (engine->model_count > 0) {
         struct model *model = engine->numbered[engine->model_count - 1];
-        flow_delete(engine, model, "the daemon has stopped");
-        free_dead(engine);
+        removal_delete(engine, model, "the daemon has stopped");
+        conclude(engine);
     }
     for (size_t i = 0; i < engine->workers.capacity; i++) {
         worker_free(engine->workers.slots[i].thing);

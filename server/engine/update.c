@@ -14,6 +14,7 @@
 #include "server/engine/published.h"
 #include "server/engine/segment.h"
 #include "server/engine/team.h"
+#include "server/engine/work.h"
 
 enum {
     PIECE_LEAST = 1 << 20, /* elements per thread and piece: about a millisecond */
@@ -299,7 +300,7 @@ static bool run_piece(struct engine *engine, struct model *model, size_t end)
     struct update *update = &model->update;
     struct portion portion = { 0 };
     bool open = choose_work(engine, model, end, &portion);
-    engine_worked(engine, update->copied);
+    work_done(engine, update->copied);
     size_t done = portion_run(engine, model, &portion);
     if (update->ahead > 0 && update->phase == UPDATE_STEPS) {
         ahead_stepped(engine, model, engine->team->work, done);
@@ -358,8 +359,7 @@ static bool run_row_piece(struct engine *engine, struct model *model)
                     rows_width(model, end) * rows_contributions(&update->rows, end);
         end++;
     }
-    engine_worked(engine,
-                  update->copied + elements / (uint64_t)team_size(engine->team));
+    work_done(engine, update->copied + elements / (uint64_t)team_size(engine->team));
     team_each(engine->team, elements >= TEAM_ELEMENTS, begin, end, 64,
               writes ? step_row : norm_row, model);
     update->cursor = end;
@@ -510,7 +510,7 @@ static void add_tensors(struct engine *engine, struct model *model)
             update_add(model, number, 0, model->tensors[number].blocks);
         }
     }
-    engine_worked(engine, (uint64_t)PIECE_TENSOR * (until - begin));
+    work_done(engine, (uint64_t)PIECE_TENSOR * (until - begin));
     if (until == end) {
         update_batch_start(engine, model, true);
         ahead_begin(model);
@@ -586,7 +586,7 @@ static enum update_progress add_norms(struct engine *engine, struct model *model
     struct update *update = &model->update;
     size_t rest = update->span_count - update->cursor;
     size_t end = update->cursor + (rest < PIECE_TENSORS ? rest : PIECE_TENSORS);
-    engine_worked(engine, (uint64_t)PIECE_TENSOR * (end - update->cursor));
+    work_done(engine, (uint64_t)PIECE_TENSOR * (end - update->cursor));
     for (; update->cursor < end; update->cursor++) {
         uint32_t number = update->spans[update->cursor].tensor;
         const struct tensor *tensor = &model->tensors[number];
@@ -645,8 +645,8 @@ static void prepare(struct engine *engine, struct model *model)
     if (end - begin > most) {
         end = begin + most;
     }
-    engine_worked(engine, (uint64_t)PIECE_TENSOR * (end - begin) /
-                              (uint64_t)team_size(engine->team));
+    work_done(engine, (uint64_t)PIECE_TENSOR * (end - begin) /
+                          (uint64_t)team_size(engine->team));
     team_each(engine->team, end - begin >= TEAM_TENSORS, begin, end, TEAM_TENSORS / 8,
               prepare_tensor, update);
     update->cursor = end;

@@ -1,10 +1,13 @@
 /* assign — a new model's initial weights, by its creator. */
 #include <inttypes.h>
 
-#include "server/engine/flow.h"
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
+#include "server/engine/registry.h"
 #include "server/engine/segment.h"
+#include "server/engine/waiting.h"
+#include "server/engine/work.h"
 #include "server/messages/serve.h"
 
 static enum opt_status check(const struct model *model, struct letter *letter,
@@ -57,7 +60,7 @@ void serve_assign(struct engine *engine, struct letter *letter)
 {
     const struct opt_assign *assign = &letter->request.body.assign;
     struct model *model = engine_model(engine, letter, assign->model);
-    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+    if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
     struct opt_segment *segments = NULL;
@@ -77,6 +80,6 @@ void serve_assign(struct engine *engine, struct letter *letter)
     engine_return(engine, letter);
     if (last) {
         model_ready(model);
-        flow_settle(engine, model);
+        work_settle(engine, model);
     }
 }

@@ -1,12 +1,17 @@
 /* create — a new model, or the one that is there with the same definition. */
 #include <stdlib.h>
 
+#include "server/engine/answers.h"
 #include "server/engine/consistency.h"
+#include "server/engine/errand.h"
 #include "server/engine/events.h"
-#include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/registry.h"
+#include "server/engine/removal.h"
+#include "server/engine/waiting.h"
+#include "server/engine/work.h"
 #include "server/messages/serve.h"
 
 /* Read what the model shall be. The plan's memory is in the arena; its specification is
@@ -108,7 +113,7 @@ static bool go_on(struct engine *engine, struct model *model, struct errand *err
         uint64_t steps;
         making->status = opt_matching_go_on(&making->matching, PIECE, &making->matched,
                                             &steps, &making->error);
-        engine_worked(engine, steps);
+        work_done(engine, steps);
     } else if (making->checked < model->tensor_count) {
         making->status =
             model_check_sparse(engine, model, &model->spec, model->grouping,
@@ -129,7 +134,7 @@ static void end(struct engine *engine, struct model *model, struct errand *erran
     model->making = false;
     if (making->status != OPT_OK) {
         engine_refuse(engine, letter, &making->error);
-        flow_delete(engine, model, "the model could not be created");
+        removal_delete(engine, model, "the model could not be created");
         free(making);
         return;
     }
@@ -140,7 +145,7 @@ static void end(struct engine *engine, struct model *model, struct errand *erran
     }
     event_model_created(model, letter->peer);
     if (!serve_model_reply(engine, letter, model, create->join, true)) {
-        flow_delete(engine, model, "the model could not be created");
+        removal_delete(engine, model, "the model could not be created");
     }
     free(making);
 }
@@ -173,7 +178,7 @@ static void make_new(struct engine *engine, struct letter *letter,
     opt_matching_begin(&making->matching, &model->spec, &model->named,
                        model->grouping->of);
     model->making = true;
-    flow_errand(engine, model, &making->errand);
+    errand_begin(engine, model, &making->errand);
 }
 
 void serve_create(struct engine *engine, struct letter *letter)
@@ -186,7 +191,7 @@ void serve_create(struct engine *engine, struct letter *letter)
         return;
     }
     struct model *model = names_find(&engine->models, create->model);
-    if (model != NULL && flow_postponed(engine, model, letter, false)) {
+    if (model != NULL && waiting_postponed(engine, model, letter, false)) {
         return;
     }
     struct opt_arena arena;

@@ -1,9 +1,12 @@
 /* delete — a model and its state go. */
+#include "server/engine/answers.h"
 #include "server/engine/events.h"
-#include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/registry.h"
+#include "server/engine/removal.h"
+#include "server/engine/waiting.h"
 #include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
@@ -23,7 +26,7 @@ void serve_delete(struct engine *engine, struct letter *letter)
 {
     struct model *model =
         engine_model_named(engine, letter, letter->request.body.delete_);
-    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+    if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
     const char *other = other_worker(model, letter->peer);
@@ -40,7 +43,7 @@ void serve_delete(struct engine *engine, struct letter *letter)
         return;
     }
     event_model_deleted(model, letter->peer, "asked for");
-    flow_delete(engine, model, "the model was deleted");
+    removal_delete(engine, model, "the model was deleted");
     engine_reply(letter, OPT_MESSAGE_DELETE);
     engine_return(engine, letter);
 }

@@ -3,10 +3,12 @@
 #include <string.h>
 
 #include "common/optim/update.h"
-#include "server/engine/flow.h"
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/registry.h"
+#include "server/engine/waiting.h"
 #include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
@@ -137,7 +139,7 @@ void serve_describe(struct engine *engine, struct letter *letter)
 {
     struct model *model =
         engine_model_named(engine, letter, letter->request.body.describe);
-    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+    if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
     if (make_table(letter, model)) {

@@ -1,4 +1,5 @@
 /* heartbeat — a sign of life; the loop has counted it when it read it. */
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/messages/serve.h"
 

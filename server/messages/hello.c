@@ -1,6 +1,7 @@
 /* hello — who speaks on this connection. */
 #include <string.h>
 
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/worker.h"

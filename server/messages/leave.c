@@ -1,16 +1,18 @@
 /* leave — out of one model's rounds; rest — out of them until the next push; goodbye —
  * out of everything. */
-#include "server/engine/flow.h"
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/registry.h"
+#include "server/engine/waiting.h"
 #include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
 void serve_leave(struct engine *engine, struct letter *letter)
 {
     struct model *model = engine_model(engine, letter, letter->request.body.leave);
-    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+    if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
     struct member *member = lease_member(model, letter->peer);
@@ -27,7 +29,7 @@ void serve_leave(struct engine *engine, struct letter *letter)
 void serve_rest(struct engine *engine, struct letter *letter)
 {
     struct model *model = engine_model(engine, letter, letter->request.body.rest);
-    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+    if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
     struct member *member = lease_member(model, letter->peer);

@@ -1,6 +1,7 @@
 /* list — all models in a table. */
 #include <stdlib.h>
 
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/messages/serve.h"

@@ -1,9 +1,12 @@
 /* open — an existing model; and what create and open answer. */
+#include "server/engine/answers.h"
 #include "server/engine/fate.h"
-#include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
+#include "server/engine/registry.h"
+#include "server/engine/waiting.h"
+#include "server/engine/work.h"
 #include "server/messages/serve.h"
 
 bool serve_model_reply(struct engine *engine, struct letter *letter,
@@ -43,7 +46,7 @@ bool serve_model_reply(struct engine *engine, struct letter *letter,
     engine_reply(letter, OPT_MESSAGE_CREATE)->body.model = reply;
     engine_return(engine, letter);
     /* Somebody more: enough may have come together now. */
-    flow_settle(engine, model);
+    work_settle(engine, model);
     return true;
 }
 
@@ -56,7 +59,7 @@ void serve_open(struct engine *engine, struct letter *letter)
         return;
     }
     struct model *model = engine_model_named(engine, letter, open->model);
-    if (model != NULL && !flow_postponed(engine, model, letter, false)) {
+    if (model != NULL && !waiting_postponed(engine, model, letter, false)) {
         serve_model_reply(engine, letter, model, open->join, false);
     }
 }

@@ -1,7 +1,11 @@
 /* pull — weights, or another view of a model. */
-#include "server/engine/flow.h"
+#include "server/engine/pull.h"
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
+#include "server/engine/model.h"
+#include "server/engine/registry.h"
 #include "server/engine/view.h"
+#include "server/engine/waiting.h"
 #include "server/messages/serve.h"
 
 enum { RETRY_MS = 200 }; /* for memory that others may give back */
@@ -10,7 +14,7 @@ void serve_pull(struct engine *engine, struct letter *letter)
 {
     const struct opt_pull *pull = &letter->request.body.pull;
     struct model *model = engine_model(engine, letter, pull->model);
-    if (model == NULL || flow_postponed(engine, model, letter, true)) {
+    if (model == NULL || waiting_postponed(engine, model, letter, true)) {
         return;
     }
     /* Planned before it waits, so that what is wrong is said at once. */
@@ -21,8 +25,8 @@ void serve_pull(struct engine *engine, struct letter *letter)
     } else if (status != OPT_OK) {
         engine_refuse(engine, letter, &error);
     } else if (pull->min_step > model->step) {
-        flow_wait(engine, model, letter, pull->min_step);
+        waiting_for_step(engine, model, letter, pull->min_step);
     } else {
-        flow_pull(engine, model, letter);
+        pull_answer(engine, model, letter);
     }
 }

@@ -1,9 +1,11 @@
 /* set — options of a model that runs get other values. */
+#include "server/engine/answers.h"
 #include "server/engine/change.h"
 #include "server/engine/events.h"
-#include "server/engine/flow.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
+#include "server/engine/registry.h"
+#include "server/engine/waiting.h"
 #include "server/messages/serve.h"
 
 static void answer(struct engine *engine, struct letter *letter,
@@ -21,11 +23,11 @@ void serve_set(struct engine *engine, struct letter *letter)
 {
     const struct opt_set *set = &letter->request.body.set;
     struct model *model = engine_model_named(engine, letter, set->model);
-    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+    if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
     if (stream_is_open(model)) { /* its step has begun with the options that are */
-        flow_wait(engine, model, letter, model->step + 1);
+        waiting_for_step(engine, model, letter, model->step + 1);
         return;
     }
     change_state(engine, model, letter, answer);

@@ -1,11 +1,13 @@
 /* share — memory in common with a worker of this machine. */
-#include "server/engine/flow.h"
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
 #include "server/engine/push.h"
 #include "server/engine/region.h"
+#include "server/engine/registry.h"
+#include "server/engine/waiting.h"
 #include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
@@ -14,7 +16,7 @@ enum { RETRY_MS = 10 };
 void serve_share(struct engine *engine, struct letter *letter)
 {
     struct model *model = engine_model(engine, letter, letter->request.body.share);
-    if (model == NULL || flow_postponed(engine, model, letter, false)) {
+    if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
     struct opt_error error;

@@ -1,5 +1,6 @@
 /* statistics — the daemon's counters by name: the engine's, then the loops'. */
 #include "server/buffer.h"
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/messages/serve.h"

@@ -1,20 +1,22 @@
 /* wait — until a model has had so many updates or Lookahead sync epochs. */
-#include "server/engine/flow.h"
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/losses.h"
 #include "server/engine/model.h"
+#include "server/engine/registry.h"
+#include "server/engine/waiting.h"
 #include "server/messages/serve.h"
 
 void serve_wait(struct engine *engine, struct letter *letter)
 {
     const struct opt_wait *wait = &letter->request.body.wait;
     struct model *model = engine_model(engine, letter, wait->model);
-    if (model == NULL || flow_postponed(engine, model, letter, true)) {
+    if (model == NULL || waiting_postponed(engine, model, letter, true)) {
         return;
     }
     if (wait->step > model->step) {
-        flow_wait(engine, model, letter, wait->step);
+        waiting_for_step(engine, model, letter, wait->step);
         return;
     }
     if (wait->epoch > model_epoch(model)) {
@@ -25,7 +27,7 @@ void serve_wait(struct engine *engine, struct letter *letter)
             return;
         }
         /* Which update ends the epoch can change until then. */
-        flow_wait(engine, model, letter, model->step + 1);
+        waiting_for_step(engine, model, letter, model->step + 1);
         return;
     }
     engine_reply(letter, OPT_MESSAGE_WAIT)->body.wait = (struct opt_wait_reply){

@@ -13,6 +13,7 @@
 #include "server/engine/model.h"
 #include "server/engine/published.h"
 #include "server/letter.h"
+#include "server/messages/messages.h"
 #include "server/net/limits.h"
 #include "server/net/loop.h"
 #include "tests/fates/judge.h"
@@ -93,6 +94,7 @@ static void start_daemon(void)
         .timeout_limit_ms = 4 * PUSH_MS,
         .max_frame_bytes = FRAME_BYTES,
         .max_header_bytes = HEADER_BYTES,
+        .row = message_row,
     };
     const struct net_limits limits = {
         .frame = { .frame_bytes = settings.max_frame_bytes,

@@ -1,0 +1,39 @@
+/* errand — see errand.h. */
+#include "server/engine/errand.h"
+
+#include "server/engine/inside.h"
+#include "server/engine/model.h"
+#include "server/engine/work.h"
+
+/* Whether that was the last piece. */
+static bool errand_piece(struct engine *engine, struct model *model)
+{
+    struct errand *errand = model->errand;
+    if (!errand->go_on(engine, model, errand)) {
+        return false;
+    }
+    model->activity = MODEL_IDLE;
+    model->errand = NULL;
+    errand->letter->peer->queued--;
+    errand->end(engine, model, errand);
+    return true;
+}
+
+void errand_begin(struct engine *engine, struct model *model, struct errand *errand)
+{
+    model->activity = MODEL_ON_ERRAND;
+    model->errand = errand;
+    errand->letter->peer->queued++; /* its end comes after the errand's */
+    while (!errand_piece(engine, model)) {
+        if (!work_may_do(engine, engine->turn_cost)) {
+            work_go_on(engine, model);
+            return;
+        }
+    }
+    work_settle(engine, model);
+}
+
+void errand_go_on(struct engine *engine, struct model *model)
+{
+    errand_piece(engine, model);
+}

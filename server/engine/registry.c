@@ -1,0 +1,96 @@
+/* registry — see registry.h. */
+#include "server/engine/registry.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/engine/answers.h"
+#include "server/engine/inside.h"
+#include "server/engine/model.h"
+#include "server/engine/work.h"
+
+/* Where in the ascending numbers this one is or would be. */
+static size_t place_of(const struct engine *engine, uint32_t number)
+{
+    size_t low = 0, high = engine->model_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (engine->numbered[middle]->number < number) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+struct model *engine_model(struct engine *engine, struct letter *letter,
+                           uint32_t number)
+{
+    size_t place = place_of(engine, number);
+    if (place < engine->model_count && engine->numbered[place]->number == number) {
+        return engine->numbered[place];
+    }
+    engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
+                "there is no model with the number %" PRIu32
+                "; numbers come with the answer to create and open, and end with the "
+                "model or the daemon",
+                number);
+    return NULL;
+}
+
+struct model *engine_model_named(struct engine *engine, struct letter *letter,
+                                 const char *name)
+{
+    struct model *model = names_find(&engine->models, name);
+    if (model != NULL) {
+        return model;
+    }
+    size_t steps;
+    const char *nearest = names_nearest(&engine->models, name, &steps);
+    work_done(engine, steps);
+    if (engine->model_count == 0) {
+        engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
+                    "there is no model \"%s\", nor any other", name);
+    } else if (nearest == NULL) {
+        engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
+                    "there is no model \"%s\", nor one of the %zu with a name like it",
+                    name, engine->model_count);
+    } else {
+        engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
+                    "there is no model \"%s\"; the nearest of %zu is \"%s\"", name,
+                    engine->model_count, nearest);
+    }
+    return NULL;
+}
+
+bool engine_add_model(struct engine *engine, struct model *model)
+{
+    if (engine->model_count == engine->model_capacity) {
+        size_t capacity = engine->model_capacity == 0 ? 16 : engine->model_capacity * 2;
+        struct model **numbered =
+            realloc(engine->numbered, capacity * sizeof(struct model *));
+        if (numbered == NULL) {
+            return false;
+        }
+        engine->numbered = numbered;
+        engine->model_capacity = capacity;
+    }
+    if (engine->last_number == UINT32_MAX ||
+        !names_add(&engine->models, model->name, model)) {
+        return false;
+    }
+    model->number = ++engine->last_number;
+    engine->numbered[engine->model_count++] = model;
+    return true;
+}
+
+void engine_remove_model(struct engine *engine, struct model *model)
+{
+    size_t place = place_of(engine, model->number);
+    engine->model_count--;
+    memmove(engine->numbered + place, engine->numbered + place + 1,
+            (engine->model_count - place) * sizeof(struct model *));
+    names_remove(&engine->models, model->name);
+}

@@ -1,0 +1,21 @@
+/* registry — the models there are, by number and by name. In the engine's turn. */
+#ifndef OPTIMD_SERVER_ENGINE_REGISTRY_H
+#define OPTIMD_SERVER_ENGINE_REGISTRY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct engine;
+struct letter;
+struct model;
+
+/* The model a request names, or NULL: then the letter has been answered NOT_FOUND. */
+struct model *engine_model(struct engine *engine, struct letter *letter,
+                           uint32_t number);
+struct model *engine_model_named(struct engine *engine, struct letter *letter,
+                                 const char *name);
+/* Make a model known under its name and the next number, or forget it. */
+bool engine_add_model(struct engine *engine, struct model *model);
+void engine_remove_model(struct engine *engine, struct model *model);
+
+#endif

@@ -1,0 +1,60 @@
+/* removal — see removal.h. */
+#include "server/engine/removal.h"
+
+#include <assert.h>
+
+#include "server/engine/barrier.h"
+#include "server/engine/events.h"
+#include "server/engine/inside.h"
+#include "server/engine/lease.h"
+#include "server/engine/model.h"
+#include "server/engine/registry.h"
+#include "server/engine/round.h"
+#include "server/engine/waiting.h"
+
+void removal_refuse(struct engine *engine, struct model *model, enum opt_status status,
+                    const char *why)
+{
+    enum opt_detail detail =
+        status == OPT_UNAVAILABLE ? OPT_DETAIL_STOPPING : OPT_DETAIL_MODEL_GONE;
+    waiting_refuse(engine, model, status, detail, why);
+    barrier_refuse(engine, model, status, detail, why);
+    stream_close(engine, model, detail, why);
+    for (size_t i = 0; i < model->member_count; i++) {
+        struct member *member = model->members[i];
+        if (member->gathering != NULL) {
+            round_withdraw(engine, member->gathering, status, detail, why);
+        }
+        while (member->last != NULL) {
+            round_withdraw(engine, member->last, status, detail, why);
+        }
+    }
+}
+
+void removal_delete(struct engine *engine, struct model *model, const char *why)
+{
+    assert(model->activity == MODEL_IDLE);
+    engine_remove_model(engine, model);
+    model->deleted = true;
+    model->next_dead = engine->dead;
+    engine->dead = model;
+    removal_refuse(engine, model, OPT_ABORTED, why);
+    while (model->member_count > 0) {
+        lease_forget(engine, model->members[model->member_count - 1]);
+    }
+    while (waiting_next(engine, model)) {
+    }
+}
+
+void removal_creator_gone(struct engine *engine, const struct peer *peer)
+{
+    for (size_t i = engine->model_count; i-- > 0;) {
+        struct model *model = engine->numbered[i];
+        if (model->creator == peer) {
+            event_model_deleted(model, peer, "its creator vanished");
+            removal_delete(engine, model,
+                           "whoever created the model vanished before its weights were "
+                           "assigned; create it again");
+        }
+    }
+}
