@@ -12,7 +12,7 @@
 
 #include "common/optim/spec.h"
 #include "common/optim/update.h"
-#include "server/engine/stream.h"
+#include "server/engine/consistency.h"
 #include "tests/desk.h"
 
 enum { TENSORS = 6, WORKERS = 4, ROUNDS = 4, LARGE = 786432 };
@@ -352,7 +352,7 @@ ParameterizedTest(size_t *number, determinism,
     struct state expected = reference(situation, &spec, start);
     for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
         run_engine(situation, OPT_ATOMIC_ROUND, threads[i], start, &expected);
-        if (stream_check(&spec, &error) == OPT_OK) {
+        if (consistency_check_atomic(&spec, &error) == OPT_OK) {
             run_engine(situation, OPT_ATOMIC_SHARD, threads[i], start, &expected);
         }
     }

@@ -262,7 +262,8 @@ static void update_again(struct engine *engine, const struct gradient *const *gr
         rows += gradients[i]->row_count;
     }
     cr_assert(team_reserve(engine->team, count) && rows_reserve(engine, model, rows));
-    update_start(engine, model, gradients, count);
+    update_begin(engine, model);
+    update_rest(engine, model, gradients, count);
     while (progress != UPDATE_DONE) {
         progress = update_run(engine, model, &tensor, &element);
         cr_assert_neq(progress, UPDATE_OVERFLOW);

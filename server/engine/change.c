@@ -7,10 +7,13 @@
 
 #include "common/optim/groups.h"
 #include "server/engine/answers.h"
+#include "server/engine/consistency.h"
 #include "server/engine/errand.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
-#include "server/engine/update.h"
+#include "server/engine/shard_schedule.h"
+#include "server/engine/shards.h"
+#include "server/engine/update_memory.h"
 #include "server/engine/work.h"
 
 enum {
@@ -158,10 +161,10 @@ static enum opt_status begin_leg(struct engine *engine, struct model *model,
     if (status == OPT_OK) {
         status = opt_change_fits(&course->spec, &course->next, error);
     }
-    if (status == OPT_OK && stream_is_policy(model)) {
-        status = stream_check(&course->next, error);
+    if (status == OPT_OK && shard_schedule_is_policy(model)) {
+        status = consistency_check_atomic(&course->next, error);
     }
-    if (status == OPT_OK && !update_reserve(engine, model, &course->next)) {
+    if (status == OPT_OK && !update_memory_reserve(engine, model, &course->next)) {
         status = opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                              "the scratch memory that layerwise needs does not fit the "
                              "%zu bytes that are left of the %zu that --memory allows",
@@ -433,7 +436,7 @@ static void take_effect(struct engine *engine, struct model *model,
     struct grouping *before = model->grouping;
     model->grouping = grouping_ref(change->grouping);
     grouping_unref(engine, before);
-    model_outdate_training_view(model);
+    shards_outdate_view(model, MIRROR_TRAIN);
     model->changed = model->step + 1; /* the view of this step is another one too */
 }
 

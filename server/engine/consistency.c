@@ -5,7 +5,6 @@
 #include <stdio.h>
 
 #include "common/optim/update.h"
-#include "server/engine/stream.h"
 
 static const char *const modes[] = { "sync", "async", "bounded" };
 static const char *const losses[] = { "shrink", "wait", "fail" };
@@ -31,6 +30,25 @@ static enum opt_status check_compensation(const struct opt_spec *spec,
     return OPT_OK;
 }
 
+enum opt_status consistency_check_atomic(const struct opt_spec *spec,
+                                         struct opt_error *error)
+{
+    const struct opt_options *options = &spec->options;
+    const char *why =
+        options->clip == OPT_CLIP_GLOBAL_NORM
+            ? "clip(global_norm) needs the norm of the whole gradient first"
+        : options->nonfinite == OPT_SKIP
+            ? "nonfinite(skip) cannot skip what has been applied"
+        : options->aggregate == OPT_SUM && options->nonfinite != OPT_PROPAGATE
+            ? "aggregate(sum) must look for an overflow in the whole gradient first"
+            : NULL;
+    if (why == NULL) {
+        return OPT_OK;
+    }
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "atomic is SHARD, but %s; it is possible with atomic ROUND", why);
+}
+
 /* Rounds that close before everybody has pushed cannot begin before that. */
 static enum opt_status check_shards(const struct opt_consistency *policy,
                                     const struct opt_spec *spec,
@@ -42,7 +60,7 @@ static enum opt_status check_shards(const struct opt_consistency *policy,
                         "round is known when it begins, not when it closes",
                         policy->samples > 0 ? "samples" : "backup");
     }
-    return stream_check(spec, error);
+    return consistency_check_atomic(spec, error);
 }
 
 /* A field that only some modes know. */

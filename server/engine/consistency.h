@@ -21,6 +21,11 @@ enum opt_status consistency_check(const struct opt_consistency *consistency,
                                   const struct opt_tensor_entry *tensors, size_t count,
                                   struct opt_error *error);
 
+/* Whether rounds of the specification can be applied shard by shard.
+ * OPT_INVALID_ARGUMENT: it needs the whole gradient first. */
+enum opt_status consistency_check_atomic(const struct opt_spec *spec,
+                                         struct opt_error *error);
+
 /* The first difference, as a sentence part ("its mode is sync, not async"); false if
  * there is none. */
 bool consistency_differs(const struct opt_consistency *has,

@@ -165,8 +165,7 @@ static void judge(const struct push *push, struct opt_settled *settled,
         const struct shard *shard = &model->shards[i];
         bool counts = complete ? names(push, shard) : shard->blocks > 0;
         *shards += counts;
-        settled->shards_applied +=
-            counts && shard->stage == SHARD_APPLIED && push->here[i] > 0;
+        settled->shards_applied += counts && shard->published && push->here[i] > 0;
     }
     if (complete && settled->shards_applied == *shards) {
         settled->fate = OPT_FATE_APPLIED;
@@ -222,10 +221,10 @@ void fate_settle(struct push *push, enum opt_fate fate, struct opt_error *error)
                                    .fate = fate,
                                    .step = push->model->step };
     uint64_t shards = 0;
-    if (fate == OPT_FATE_REFUSED && stream_has(push)) {
+    if (fate == OPT_FATE_REFUSED && shard_schedule_has(push)) {
         judge(push, &settled, &shards);
     }
-    stream_withdraw(push);
+    shard_schedule_withdraw(push);
     if (error != NULL) {
         tell(error, &settled, shards);
         settled.status = error->status;
@@ -245,7 +244,7 @@ uint64_t fate_last(const struct member *member)
 static bool stands(const struct member *member, uint64_t sequence)
 {
     const struct push *push = fate_waiting(member, sequence);
-    if (push == NULL && stream_has(member->gathering)) {
+    if (push == NULL && shard_schedule_has(member->gathering)) {
         push = member->gathering;
     }
     return push != NULL && push->head.sequence == sequence &&

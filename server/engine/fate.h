@@ -14,10 +14,10 @@
  *                           v deadline       v                         v
  *                        REFUSED          REFUSED, DROPPED    APPLIED, SKIPPED, REFUSED
  *
- * In an open round that is applied shard by shard (stream.h) a push that is COMING
- * stays when its connection is gone, and its second copy goes on with it; and where
- * REFUSED stands it is IN_PART if some of its shards had been applied, APPLIED if all
- * had.
+ * In an open round that is applied shard by shard (shard_schedule.h) a push that is
+ * COMING stays when its connection is gone, and its second copy goes on with it; and
+ * where REFUSED stands it is IN_PART if some of its shards had been applied, APPLIED if
+ * all had.
  *
  *   a copy comes for a number that is        it is
  *   ---------------------------------------  ---------------------------------------

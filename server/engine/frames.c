@@ -9,9 +9,9 @@
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
-#include "server/engine/part.h"
 #include "server/engine/push.h"
 #include "server/engine/round.h"
+#include "server/engine/shard_schedule.h"
 #include "server/engine/view.h"
 #include "server/engine/work.h"
 #include "server/engine/worker.h"
@@ -39,7 +39,7 @@ void frames_drop(struct engine *engine, struct member *member)
     if (push == NULL) {
         return;
     }
-    if (stream_has(push)) { /* else it has left nothing, and may come again */
+    if (shard_schedule_has(push)) { /* else it has left nothing, and may come again */
         struct opt_error error;
         /* Nobody waits for this: only the code is kept, with the number. */
         opt_fail_as(&error, OPT_ABORTED, OPT_DETAIL_NONE, "it was not finished");
@@ -52,7 +52,7 @@ void frames_drop(struct engine *engine, struct member *member)
 void frames_end(struct engine *engine, struct member *member)
 {
     struct push *push = member->gathering;
-    if (push != NULL && stream_is_using(push)) {
+    if (push != NULL && shard_schedule_is_using(push)) {
         push->over = true;
         push->peer = NULL;
     } else {
@@ -76,7 +76,7 @@ void frames_refused(struct engine *engine, struct letter *letter)
     struct opt_error_reply *told = &letter->reply.body.error;
     struct opt_error error;
     opt_fail_as(&error, told->status, told->detail, "%s", told->text);
-    if (stream_is_using(member->gathering)) {
+    if (shard_schedule_is_using(member->gathering)) {
         error.fate = OPT_FATE_IN_PART; /* it will be known how many */
     } else {
         fate_settle(member->gathering, OPT_FATE_REFUSED, &error);
@@ -85,7 +85,7 @@ void frames_refused(struct engine *engine, struct letter *letter)
     letter_refuse(letter, &error);
     told->retry_after_ms = retry_after_ms;
     frames_end(engine, member);
-    if (stream_is_open(member->model)) {
+    if (member->model->schedule.open) {
         work_settle(engine, member->model);
     }
 }
@@ -93,7 +93,7 @@ void frames_refused(struct engine *engine, struct letter *letter)
 void frames_cut_off(struct engine *engine, struct member *member)
 {
     struct push *push = member->gathering;
-    if (push != NULL && stream_has(push)) {
+    if (push != NULL && shard_schedule_has(push)) {
         push->peer = NULL;
     } else {
         frames_drop(engine, member);
@@ -148,7 +148,7 @@ static void move_answer(struct engine *engine, struct model *model,
     }
     first->answer_is_frame = false;
     first->peer = letter->peer;
-    part_forget(first);
+    push_forget_left(first);
     first->request_id = letter->request.id;
     round_limit(engine, first, letter);
 }
@@ -229,7 +229,7 @@ static struct push *begin(struct engine *engine, struct model *model,
     push->request_id = letter->request.id;
     push->session = member->worker->session;
     push->echo = echo;
-    part_wish(push, pull);
+    shard_schedule_wish(push, pull);
     member->gathering = push;
     if (!echo) {
         end_rest(model, member);
@@ -369,10 +369,10 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
     }
     letter->next = push->frames;
     push->frames = letter;
-    stream_changed(model);
+    model->schedule.changed = true;
     if (head->last) {
         complete(engine, model, push, letter);
-    } else if (stream_is_policy(model)) {
+    } else if (shard_schedule_is_policy(model)) {
         work_settle(engine, model);
     }
 }

@@ -15,6 +15,7 @@
 #include "server/engine/model.h"
 #include "server/engine/push.h"
 #include "server/engine/round.h"
+#include "server/engine/shards.h"
 #include "server/engine/team.h"
 #include "server/engine/work.h"
 #include "server/engine/worker.h"
@@ -190,7 +191,7 @@ static enum opt_status reserve(struct engine *engine, const struct model *model,
     size_t pushes = round_reserved(model);
     size_t need = pushes * push_bytes(model) + RESERVED_BASE + recall_bytes(model);
     if (!budget_take(&engine->budget, need)) {
-        models_trim(engine);
+        shards_trim(engine);
         if (!budget_take(&engine->budget, need)) {
             return opt_fail_as(
                 error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
@@ -284,7 +285,8 @@ bool lease_in_use(const struct peer *peer)
     for (const struct member *member = peer->worker == NULL ? NULL
                                                             : peer->worker->members;
          member != NULL; member = member->next_of_worker) {
-        if (stream_is_using(member->gathering) || stream_is_using(member->first)) {
+        if (shard_schedule_is_using(member->gathering) ||
+            shard_schedule_is_using(member->first)) {
             return true;
         }
     }
@@ -355,7 +357,7 @@ static void fail_round(struct engine *engine, struct model *model, const char *n
              "the round of step %" PRIu64 " failed: worker \"%s\" was lost",
              model->step + 1, name);
     event_round_failed(model, why);
-    stream_fail(engine, model, OPT_DETAIL_WORKER_LOST, why);
+    round_fail(engine, model, OPT_DETAIL_WORKER_LOST, why);
     for (size_t i = 0; i < model->member_count; i++) {
         withdraw(engine, model->members[i], 0, OPT_DETAIL_WORKER_LOST, why);
     }

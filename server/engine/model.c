@@ -13,11 +13,12 @@
 #include "server/engine/push.h"
 #include "server/engine/region.h"
 #include "server/engine/segment.h"
+#include "server/engine/shards.h"
+#include "server/engine/update_memory.h"
 #include "server/engine/work.h"
 
 enum {
-    ALIGNED_FLOATS = 16, /* a tensor starts at a multiple of 64 bytes */
-    SPARE_IDLE = 16      /* updates after which a spare that was used once is freed */
+    ALIGNED_FLOATS = 16 /* a tensor starts at a multiple of 64 bytes */
 };
 
 static size_t aligned(size_t n)
@@ -82,8 +83,8 @@ static bool bytes_beside(const struct opt_spec *spec, const struct layout *layou
            size_add(tables, shards, &tables) &&
            size_add(tables, layout->words + sizeof(struct model), &tables) &&
            size_add(tables,
-                    update_bytes(tensors, layout->shards, layout->blocks,
-                                 update_scratch(spec, layout->largest)),
+                    update_memory_bytes(tensors, layout->shards, layout->blocks,
+                                        update_memory_scratch(spec, layout->largest)),
                     &tables) &&
            size_add(slots, tables, out);
 }
@@ -107,7 +108,7 @@ static enum opt_status check_budget(struct engine *engine,
         need = SIZE_MAX;
     }
     if (need > budget_left(&engine->budget)) {
-        models_trim(engine);
+        shards_trim(engine);
     }
     size_t left = budget_left(&engine->budget);
     if (need > left) {
@@ -248,13 +249,6 @@ void model_fill_slots(struct engine *engine, struct model *model, size_t *filled
     work_done(engine, slots * n);
 }
 
-void model_tensor_options(const struct model *model, size_t tensor,
-                          struct opt_tensor_options *out)
-{
-    opt_group_options(&model->spec, model->grouping->of[tensor],
-                      model->tensors[tensor].rank, out);
-}
-
 enum opt_status model_check_sparse(struct engine *engine, const struct model *model,
                                    const struct opt_spec *spec,
                                    const struct grouping *grouping, size_t *checked,
@@ -313,7 +307,7 @@ enum opt_status model_new(struct engine *engine, const struct model_plan *plan,
     if (!opt_random_identity(&model->identity) || model->name == NULL ||
         model->created == NULL || model->pool == NULL || !copy_tensors(model, plan) ||
         (model->grouping = grouping_new(engine, model->tensor_count)) == NULL ||
-        !make_shards(model) || !make_slots(model) || !update_init(model)) {
+        !make_shards(model) || !make_slots(model) || !update_memory_init(model)) {
         goto fail;
     }
     *out = model;
@@ -327,22 +321,13 @@ fail:
                        plan->name);
 }
 
-static void free_mirrors(struct model *model, size_t view)
-{
-    for (size_t i = 0; model->mirrors[view] != NULL && i < model->shard_count; i++) {
-        version_unref(model->mirrors[view][i].version);
-    }
-    free(model->mirrors[view]);
-    model->mirrors[view] = NULL;
-}
-
 void model_free(struct engine *engine, struct model *model)
 {
     if (model == NULL) {
         return;
     }
     for (size_t i = 0; i < MIRROR_COUNT; i++) {
-        free_mirrors(model, i);
+        shards_drop_view(model, i);
     }
     for (size_t i = 0; model->shards != NULL && i < model->shard_count; i++) {
         version_unref(model->shards[i].current);
@@ -352,7 +337,7 @@ void model_free(struct engine *engine, struct model *model)
     for (size_t i = 0; i < model->slot_count; i++) {
         memory_free(model->slots[i], model->floats * sizeof(float));
     }
-    update_fini(model);
+    update_memory_fini(model);
     while (model->spare_pushes != NULL) {
         struct push *next = model->spare_pushes->next;
         push_free(model->spare_pushes);
@@ -440,12 +425,6 @@ bool model_differs(const struct model *model, const struct model_plan *plan, cha
     return tensor_differs(model, plan, text, capacity);
 }
 
-uint64_t model_epoch(const struct model *model)
-{
-    return model->epochs_before + opt_lookahead_epochs(&model->spec, model->step) -
-           model->epochs_from;
-}
-
 /* ---------------------------------------------------------------- weights */
 
 /* Some slots begin as the weights. They get them as these come: all at once would keep
@@ -486,23 +465,6 @@ void model_ready(struct model *model)
     model->ready = true;
     model->advanced = true;
     model->creator = NULL;
-}
-
-void model_collect(struct model *model)
-{
-    struct version *version = version_pool_returned(model->pool);
-    while (version != NULL) {
-        struct version *next = version_next(version);
-        size_t number = version_number(version);
-        if (number < model->shard_count && model->shards[number].spare == NULL &&
-            !model_outgrew(model, version)) {
-            model->shards[number].spare = version;
-            model->shards[number].idle_updates = 0;
-        } else {
-            version_free(version);
-        }
-        version = next;
-    }
 }
 
 enum opt_status model_share(struct engine *engine, struct model *model,
@@ -546,88 +508,4 @@ enum opt_status model_share(struct engine *engine, struct model *model,
         model->shards[i].spare = NULL;
     }
     return status;
-}
-
-bool model_outgrew(const struct model *model, const struct version *version)
-{
-    return version_pool_region(model->pool) != NULL && version_plane(version) < 0;
-}
-
-bool model_back(struct engine *engine, struct model *model, struct shard *shard)
-{
-    if (shard->spare != NULL) {
-        return true;
-    }
-    model_collect(model);
-    if (shard->spare != NULL) {
-        return true;
-    }
-    size_t number = (size_t)(shard - model->shards);
-    shard->spare = version_new(model->pool, shard->n, number);
-    if (shard->spare == NULL) {
-        models_trim(engine);
-        shard->spare = version_new(model->pool, shard->n, number);
-    }
-    shard->idle_updates = 0;
-    return shard->spare != NULL;
-}
-
-bool model_is_held(struct model *model)
-{
-    model_collect(model);
-    size_t known = model->shard_count;
-    for (size_t i = 0; i < model->shard_count; i++) {
-        known += model->shards[i].spare != NULL;
-    }
-    for (size_t view = 0; view < MIRROR_COUNT; view++) {
-        for (size_t i = 0; model->mirrors[view] != NULL && i < model->shard_count;
-             i++) {
-            known += model->mirrors[view][i].version != NULL;
-        }
-    }
-    return version_pool_alive(model->pool) > known;
-}
-
-void model_spare_idle(struct shard *shard)
-{
-    /* One in a file that is shared would give no memory back. */
-    if (shard->spare != NULL && version_plane(shard->spare) < 0 &&
-        ++shard->idle_updates >= SPARE_IDLE) {
-        version_free(shard->spare);
-        shard->spare = NULL;
-    }
-}
-
-void models_trim(struct engine *engine)
-{
-    for (size_t m = 0; m < engine->model_count; m++) {
-        struct model *model = engine->numbered[m];
-        model_collect(model);
-        for (size_t i = 0; i < model->shard_count; i++) {
-            struct shard *shard = &model->shards[i];
-            if (!version_held(shard->current)) {
-                version_free(shard->spare);
-                shard->spare = NULL;
-            }
-        }
-        for (size_t i = 0; i < MIRROR_COUNT && model->activity == MODEL_IDLE; i++) {
-            if (model->mirror_pins[i] == 0) {
-                free_mirrors(model, i);
-            }
-        }
-        model_collect(model);
-    }
-}
-
-void model_outdate_training_view(struct model *model)
-{
-    struct mirror *mirrors = model->mirrors[MIRROR_TRAIN];
-    for (size_t i = 0; mirrors != NULL && i < model->shard_count; i++) {
-        mirrors[i].step = UINT64_MAX;
-    }
-}
-
-void model_drop_mirrors(struct model *model, size_t view)
-{
-    free_mirrors(model, view);
 }

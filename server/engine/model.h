@@ -28,7 +28,7 @@
 #include "server/engine/change.h"
 #include "server/engine/grouping.h"
 #include "server/engine/losses.h"
-#include "server/engine/stream.h"
+#include "server/engine/shard_schedule.h"
 #include "server/engine/update.h"
 #include "server/letter.h"
 
@@ -59,10 +59,7 @@ struct tensor {
     const uint64_t *shape; /* rank dimensions; NULL: a scalar */
 };
 
-/* How far a shard is in a round that is applied shard by shard (stream.h), or as a
- * whole (ahead.h). */
 enum { SHARD_BLOCKS = OPT_SHARD / OPT_BLOCK }; /* of a shard, at most */
-enum shard_stage { SHARD_WAITING, SHARD_RUNNING, SHARD_APPLIED };
 
 struct shard {
     size_t at, n; /* in the flat range, padding included */
@@ -74,8 +71,8 @@ struct shard {
     struct shard *opened;    /* during an update: the one it opened before */
     unsigned idle_updates;   /* since the spare was last needed */
     uint64_t changed;        /* number of the last update that wrote any of it */
-    enum shard_stage stage;
-    size_t unstepped; /* during an update of a whole round: blocks still to do */
+    bool published;          /* by the update that has begun */
+    size_t unstepped;        /* blocks that its batch has still to step (update.h) */
 };
 
 /* Computed views: the training view where it is not the weights, and slots. Kept per
@@ -119,6 +116,7 @@ struct model {
 
     struct shard *shards;
     size_t shard_count;
+    struct shard *opened; /* those that an update may write, linked by opened */
     struct version_pool *pool;
     float *slots[OPT_SLOTS_MAX]; /* floats each */
     const char *slot_names[OPT_SLOTS_MAX];
@@ -152,7 +150,7 @@ struct model {
     struct push **round; /* the pushes being applied, room for all that can be */
     size_t round_count;
     const struct gradient **gradients; /* theirs, while an update reads them */
-    struct stream stream; /* the round, while it is applied shard by shard */
+    struct shard_schedule schedule;    /* of the shards of the round */
     struct push *spare_pushes;
     size_t push_count;  /* pushes that there are, spares too; of these, beyond what */
     size_t pushes_paid; /* members have reserved */
@@ -195,8 +193,12 @@ bool model_differs(const struct model *model, const struct model_plan *plan, cha
                    size_t capacity);
 
 /* What a tensor has of its own according to the specification in force. */
-void model_tensor_options(const struct model *model, size_t tensor,
-                          struct opt_tensor_options *out);
+static inline void model_tensor_options(const struct model *model, size_t tensor,
+                                        struct opt_tensor_options *out)
+{
+    opt_group_options(&model->spec, model->grouping->of[tensor],
+                      model->tensors[tensor].rank, out);
+}
 /* Whether the next of the sparse tensors, from *checked on, can be updated row by row
  * with that specification; all can if there is no error and *checked is their count. */
 enum opt_status model_check_sparse(struct engine *engine, const struct model *model,
@@ -211,7 +213,11 @@ void model_fill_slots(struct engine *engine, struct model *model, size_t *filled
 char *model_print_spec(const struct opt_spec *spec);
 
 /* Lookahead sync epochs so far. */
-uint64_t model_epoch(const struct model *model);
+static inline uint64_t model_epoch(const struct model *model)
+{
+    return model->epochs_before + opt_lookahead_epochs(&model->spec, model->step) -
+           model->epochs_from;
+}
 
 /* Write initial weights, and the slots that begin as they do. */
 void model_assign(struct model *model, const struct opt_segment *segment,
@@ -223,24 +229,5 @@ void model_ready(struct model *model);
  * read them. OPT_RESOURCE_EXHAUSTED; they can be asked for again. */
 enum opt_status model_share(struct engine *engine, struct model *model,
                             struct opt_error *error);
-/* Whether a version of the model is not where the next one would be made: it is in
- * memory of its own, and the model shares its weights. */
-bool model_outgrew(const struct model *model, const struct version *version);
-
-/* See that the shard has a spare version, from those that readers returned or fresh.
- * False if the budget does not allow it. */
-bool model_back(struct engine *engine, struct model *model, struct shard *shard);
-/* Take what readers returned: spares of shards; the rest is freed. */
-void model_collect(struct model *model);
-/* An update did not need the shard's spare: after enough of them it is freed. */
-void model_spare_idle(struct shard *shard);
-/* The training view is another one from now on: what was computed of it is old. */
-void model_outdate_training_view(struct model *model);
-/* Give up a computed view of all shards. */
-void model_drop_mirrors(struct model *model, size_t view);
-/* Free all spares and mirrors that nobody needs now, of every model. */
-void models_trim(struct engine *engine);
-/* Whether readers hold versions that updates have superseded. */
-bool model_is_held(struct model *model);
 
 #endif

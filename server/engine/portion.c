@@ -11,10 +11,16 @@
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
+#include "server/engine/segment.h"
+#include "server/engine/shards.h"
 #include "server/engine/team.h"
 #include "server/engine/work.h"
 
-enum { CHECK_ELEMENTS = 1024 };
+enum {
+    PIECE_LEAST = 1 << 20, /* elements per thread and piece: about a millisecond */
+    PIECE_MOST = 16 << 20, /* while nobody has sent a letter */
+    CHECK_ELEMENTS = 1024
+};
 
 /* ---------------------------------------------------------------- one block */
 
@@ -75,7 +81,7 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
     const struct tensor *tensor = &model->tensors[work->tensor];
     size_t flat = tensor->at + (size_t)work->block * OPT_BLOCK;
     const struct shard *shard =
-        &model->shards[tensor->shard + (size_t)work->block / (OPT_SHARD / OPT_BLOCK)];
+        &model->shards[tensor->shard + (size_t)work->block / SHARD_BLOCKS];
     const struct opt_tensor_update *scalars = &update->tensors[work->tensor];
     struct opt_block_memory memory = {
         .n = portion_block_elements(tensor, work->block),
@@ -184,6 +190,13 @@ static void run_one(struct model *model, const struct work *work, struct seat *s
     }
 }
 
+struct portion {
+    size_t count;      /* entries of the team's work */
+    size_t least;      /* of them, to be done in any case */
+    uint64_t elements; /* in all of them, */
+    uint64_t at_least; /* and in those that are done in any case */
+};
+
 /* Work that the threads of the team share out as they go. */
 struct deal {
     struct engine *engine;
@@ -216,8 +229,12 @@ static void take_shares(struct seat *seat, void *argument)
     }
 }
 
-size_t portion_run(struct engine *engine, struct model *model,
-                   const struct portion *portion)
+/* Deal the work of the portion to the team; which thread does what changes nothing but
+ * the time. Returns how many entries from the start have been done: all, unless a
+ * letter came after the least. The team meets only at the end of a portion, which on a
+ * busy machine costs a time slice, so one is long while nobody waits. */
+static size_t run(struct engine *engine, struct model *model,
+                  const struct portion *portion)
 {
     struct team *team = engine->team;
     /* A share is about one full block, or many small ones. */
@@ -232,4 +249,210 @@ size_t portion_run(struct engine *engine, struct model *model,
     team_run(team, portion->elements >= TEAM_ELEMENTS, take_shares, &deal);
     size_t dealt = atomic_load_explicit(&deal.next, memory_order_relaxed);
     return dealt < portion->count ? dealt : portion->count;
+}
+
+/* ---------------------------------------------------------------- the next piece */
+
+/* The span at a place of the phase's order. */
+static struct span span_at(const struct model *model, size_t place)
+{
+    if (model->update.phase == UPDATE_LOOKAHEAD) {
+        return (struct span){ .tensor = (uint32_t)place,
+                              .end = (uint32_t)model->tensors[place].blocks };
+    }
+    return model->update.spans[place];
+}
+
+bool portion_is_whole(const struct model *model, uint32_t tensor)
+{
+    return model->update.tensors[tensor].two_passes &&
+           model->tensors[tensor].n <= TEAM_DIRECTION;
+}
+
+/* The second of two passes goes backwards: what the first has read last is still in
+ * cache. */
+static bool goes_backwards(const struct update *update, const struct span *span)
+{
+    return update->phase == UPDATE_STEPS && update->tensors[span->tensor].two_passes;
+}
+
+/* The index-th block of a span in the order of the phase, and the other way round. */
+static size_t block_at(const struct update *update, const struct span *span,
+                       size_t index)
+{
+    return goes_backwards(update, span) ? span->end - 1 - index : span->first + index;
+}
+
+static size_t index_of(const struct update *update, const struct span *span,
+                       size_t block)
+{
+    return goes_backwards(update, span) ? span->end - 1 - block : block - span->first;
+}
+
+void portion_bind(struct model *model, size_t number)
+{
+    struct update *update = &model->update;
+    struct tensor *tensor = &model->tensors[number];
+    if (update->is_bound[number] == 0) {
+        update->is_bound[number] = 1;
+        model_tensor_options(model, number, &tensor->options);
+        opt_update_bind(&update->tensors[number], &update->scalars, &tensor->options,
+                        &tensor->counters);
+        tensor->changed = model->step + 1;
+    }
+}
+
+/* See that the update may write a shard; a look ahead writes all of it, whatever the
+ * steps have written. */
+static bool open_shard(struct engine *engine, struct model *model, struct shard *shard)
+{
+    struct update *update = &model->update;
+    bool all = update->phase == UPDATE_LOOKAHEAD;
+    return shard_open(engine, model, shard, all ? NULL : update->is_touched,
+                      &update->copied);
+}
+
+/* Choose the next work of the phase, up to the span at place end. False if a shard
+ * cannot be written now. */
+static bool choose_work(struct engine *engine, struct model *model, size_t end,
+                        struct portion *portion)
+{
+    struct update *update = &model->update;
+    uint64_t threads = (uint64_t)team_size(engine->team);
+    uint64_t least = PIECE_LEAST * threads;
+    uint64_t most = engine->busy_first == NULL && update->unstepped == 0
+                        ? PIECE_MOST * threads
+                        : least;
+    bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
+    update->copied = 0;
+    while (update->cursor < end && portion->count < TEAM_WORK &&
+           portion->elements < most && update->copied < PIECE_LEAST) {
+        const struct span span = span_at(model, update->cursor);
+        const uint32_t number = span.tensor;
+        const struct tensor *tensor = &model->tensors[number];
+        if (update->cursor_block == span.end - span.first) {
+            update->cursor++;
+            update->cursor_block = 0;
+            continue;
+        }
+        if (update->phase == UPDATE_LOOKAHEAD) {
+            portion_bind(model, number);
+        }
+        size_t block = block_at(update, &span, update->cursor_block);
+        struct shard *shard = &model->shards[tensor->shard + block / SHARD_BLOCKS];
+        if (writes && !open_shard(engine, model, shard)) {
+            return false;
+        }
+        struct work *work = &engine->team->work[portion->count++];
+        *work = (struct work){ .tensor = number,
+                               .block = (uint32_t)block,
+                               .place = (uint32_t)update->cursor };
+        if (update->phase == UPDATE_STEPS && portion_is_whole(model, number)) {
+            work->block = WORK_WHOLE;
+            portion->elements += PORTION_WORK + 2 * tensor->n;
+            update->cursor_block = tensor->blocks;
+        } else {
+            portion->elements += PORTION_WORK + portion_block_elements(tensor, block);
+            update->cursor_block++;
+        }
+        if (portion->elements <= least) {
+            portion->least = portion->count;
+            portion->at_least = portion->elements;
+        }
+    }
+    return true;
+}
+
+/* These blocks and tensors have been stepped: publish the shards of which they were the
+ * last. */
+static void count_stepped(struct model *model, const struct work *work, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        /* A tensor that is stepped whole lies in one shard. */
+        const struct tensor *tensor = &model->tensors[work[i].tensor];
+        bool whole = work[i].block == WORK_WHOLE;
+        struct shard *shard =
+            &model->shards[tensor->shard + (whole ? 0 : work[i].block / SHARD_BLOCKS)];
+        shard->unstepped -= whole ? tensor->blocks : 1;
+        if (shard->unstepped == 0) {
+            shard_publish(model, shard);
+            model->update.unstepped--;
+        }
+    }
+}
+
+bool portion_blocks(struct engine *engine, struct model *model, size_t end)
+{
+    struct update *update = &model->update;
+    struct portion portion = { 0 };
+    bool open = choose_work(engine, model, end, &portion);
+    work_done(engine, update->copied);
+    size_t done = run(engine, model, &portion);
+    if (update->unstepped > 0 && update->phase == UPDATE_STEPS) {
+        count_stepped(model, engine->team->work, done);
+    }
+    if (done < portion.count) {
+        const struct work *first = &engine->team->work[done];
+        const struct span span = span_at(model, first->place);
+        update->cursor = first->place;
+        update->cursor_block =
+            first->block == WORK_WHOLE ? 0 : index_of(update, &span, first->block);
+    } else if (update->cursor < end) {
+        const struct span span = span_at(model, update->cursor);
+        if (update->cursor_block == span.end - span.first) {
+            update->cursor++;
+            update->cursor_block = 0;
+        }
+    }
+    return open || portion.count > 0;
+}
+
+/* Whether the row of a group can be written. */
+static bool open_row(struct engine *engine, struct model *model, size_t group)
+{
+    const struct row_group *row = &model->update.rows.groups[group];
+    size_t width = rows_width(model, group), run;
+    for (size_t at = 0; at < width; at += run) {
+        struct shard *shard =
+            segment_shard(model, row->tensor, row->row * width + at, width - at, &run);
+        if (!open_shard(engine, model, shard)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void norm_row(size_t group, void *model)
+{
+    rows_run(model, OPT_PASS_NORM, group);
+}
+
+static void step_row(size_t group, void *model)
+{
+    rows_run(model, OPT_PASS_STEP, group);
+}
+
+bool portion_rows(struct engine *engine, struct model *model)
+{
+    struct update *update = &model->update;
+    bool writes = update->phase == UPDATE_ROWS, open = true;
+    uint64_t limit = PIECE_LEAST * (uint64_t)team_size(engine->team);
+    uint64_t elements = 0;
+    size_t begin = update->cursor, end = begin;
+    update->copied = 0;
+    while (end < update->rows.group_count && elements < limit &&
+           update->copied < PIECE_LEAST) {
+        open = !writes || open_row(engine, model, end);
+        if (!open) {
+            break;
+        }
+        elements += PORTION_ROW +
+                    rows_width(model, end) * rows_contributions(&update->rows, end);
+        end++;
+    }
+    work_done(engine, update->copied + elements / (uint64_t)team_size(engine->team));
+    team_each(engine->team, elements >= TEAM_ELEMENTS, begin, end, 64,
+              writes ? step_row : norm_row, model);
+    update->cursor = end;
+    return open || end > begin;
 }

@@ -6,6 +6,7 @@
 #include "server/engine/lease.h"
 #include "server/engine/model.h"
 #include "server/engine/recall.h"
+#include "server/engine/shards.h"
 #include "server/engine/view.h"
 #include "server/engine/work.h"
 
@@ -50,11 +51,11 @@ static bool leaves_room(struct engine *engine, struct model *model,
                         const struct letter *letter)
 {
     size_t version = model->floats * sizeof(float);
-    if (model->joined == 0 || is_member(model, letter) || !model_is_held(model)) {
+    if (model->joined == 0 || is_member(model, letter) || !shards_are_held(model)) {
         return true;
     }
     if (budget_left(&engine->budget) < version) {
-        models_trim(engine);
+        shards_trim(engine);
     }
     return budget_left(&engine->budget) >= version;
 }

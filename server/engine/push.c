@@ -8,11 +8,11 @@
 #include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
-#include "server/engine/part.h"
 #include "server/engine/region.h"
 #include "server/engine/round.h"
 #include "server/engine/rows.h"
 #include "server/engine/segment.h"
+#include "server/engine/shard_schedule.h"
 
 enum { SEGMENT_BYTES = 288, SPARSE_RESERVED = 1 << 20 };
 
@@ -42,7 +42,7 @@ size_t push_frames_reserved(const struct model *model)
 
 static size_t tables_bytes(const struct model *model)
 {
-    size_t shards = stream_is_policy(model) ? model->shard_count : 0;
+    size_t shards = shard_schedule_is_policy(model) ? model->shard_count : 0;
     return sizeof(struct push) + model->shard_count * sizeof(uint8_t) +
            (model->tensor_count * 2 + shards) * sizeof(uint32_t) +
            model->blocks * sizeof(uint8_t *);
@@ -79,12 +79,12 @@ static struct push *make(struct model *model)
         calloc(model->tensor_count, sizeof *push->gradient.covered);
     push->gradient.blocks = calloc(model->blocks, sizeof *push->gradient.blocks);
     push->left = calloc(model->shard_count, sizeof *push->left);
-    if (stream_is_policy(model)) {
+    if (shard_schedule_is_policy(model)) {
         push->here = calloc(model->shard_count, sizeof *push->here);
     }
     if (push->gradient.tensors == NULL || push->gradient.covered == NULL ||
         push->gradient.blocks == NULL || push->left == NULL ||
-        (stream_is_policy(model) && push->here == NULL)) {
+        (shard_schedule_is_policy(model) && push->here == NULL)) {
         push_free(push);
         return NULL;
     }
@@ -155,7 +155,7 @@ void push_recycle(struct engine *engine, struct push *push)
     if (push->here != NULL) {
         memset(push->here, 0, model->shard_count * sizeof *push->here);
     }
-    part_forget(push);
+    push_forget_left(push);
     model->rows_held -= push->gradient.row_count;
     struct push empty = {
         .model = model,
@@ -171,7 +171,7 @@ void push_recycle(struct engine *engine, struct push *push)
     push_trim(engine, model);
 }
 
-/* Whether everything that a frame brought has been applied. */
+/* Whether everything that a frame brought has been published. */
 static bool is_spent(const struct model *model, const struct letter *letter)
 {
     const struct opt_push *head = letter_push(letter);
@@ -180,14 +180,11 @@ static bool is_spent(const struct model *model, const struct letter *letter)
         const struct tensor *tensor = &model->tensors[segment->tensor];
         uint64_t end =
             segment->count == 0 ? tensor->n : segment->offset + segment->count;
-        for (uint64_t at = segment->offset; at < end; at += OPT_SHARD) {
-            if (model->shards[tensor->shard + at / OPT_SHARD].stage != SHARD_APPLIED) {
+        for (uint64_t shard = segment->offset / OPT_SHARD; shard * OPT_SHARD < end;
+             shard++) {
+            if (!model->shards[tensor->shard + shard].published) {
                 return false;
             }
-        }
-        if (model->shards[tensor->shard + (end - 1) / OPT_SHARD].stage !=
-            SHARD_APPLIED) {
-            return false;
         }
     }
     return true;
@@ -209,21 +206,9 @@ void push_release(struct engine *engine, struct push *push)
     }
 }
 
-struct letter *push_first_frame(const struct push *push)
+void push_forget_left(struct push *push)
 {
-    struct letter *first = NULL;
-    for (struct letter *letter = push->frames; letter != NULL; letter = letter->next) {
-        first = letter->peer == push->peer ? letter : first;
-    }
-    return first;
-}
-
-const struct gradient *const *push_gradients(struct model *model)
-{
-    for (size_t i = 0; i < model->round_count; i++) {
-        model->gradients[i] = &model->round[i]->gradient;
-    }
-    return model->gradients;
+    memset(push->left, 0, push->model->shard_count * sizeof *push->left);
 }
 
 /* ---------------------------------------------------------------- frames */
@@ -285,7 +270,7 @@ enum opt_status push_resume(struct push *push, const struct letter *letter,
                         head->sequence);
     }
     forget_rows(push);
-    part_forget(push);
+    push_forget_left(push);
     push->again = true;
     push->frame_count = 0;
     push->peer = letter->peer;
@@ -315,7 +300,7 @@ static enum opt_status cover(struct push *push, const struct opt_segment *segmen
         *block = values + i * step;
         *used = true;
         if (push->here != NULL) {
-            push->here[tensor->shard + (first + i) / (OPT_SHARD / OPT_BLOCK)]++;
+            push->here[tensor->shard + (first + i) / SHARD_BLOCKS]++;
         }
         if (push->gradient.covered[segment->tensor]++ == 0) {
             push->gradient.tensors[push->gradient.tensor_count++] = segment->tensor;

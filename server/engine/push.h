@@ -16,6 +16,7 @@
 #include "common/wire.h"
 #include "server/engine/alarm.h"
 #include "server/engine/gradient.h"
+#include "server/letter.h"
 
 struct engine;
 struct letter;
@@ -44,10 +45,10 @@ struct push {
     bool overdue; /* its deadline has passed while its data was in use, */
     bool over;    /* or it has ended, and been answered */
     struct gradient gradient; /* what has come; rows are in the arenas of frames */
-    uint32_t *here;   /* per shard: blocks of it that are there; NULL unless rounds
-                         are applied shard by shard */
-    uint8_t *left;    /* per shard: whether it has gone to the worker (part.h) */
-    bool wishes;      /* for that */
+    uint32_t *here; /* per shard: blocks of it that are there; NULL unless rounds
+                       are applied shard by shard */
+    uint8_t *left; /* per shard: whether it has gone to the worker (shard_schedule.h) */
+    bool wishes;   /* for that */
     bool wish_shared; /* and that it may be given by place */
     enum opt_dtype wish_dtype;
     uint64_t wish_since; /* Pull.since */
@@ -77,14 +78,20 @@ void push_free(struct push *push);
  * the caller's; it becomes a spare. */
 void push_recycle(struct engine *engine, struct push *push);
 
-/* Give back the frames all of whose shards have been applied, so that their memory,
+/* Give back the frames all of whose shards have been published, so that their memory,
  * still in cache, takes the next ones. The first stays: it may have to answer. */
 void push_release(struct engine *engine, struct push *push);
+/* It goes on over another connection, where no shard has left yet. */
+void push_forget_left(struct push *push);
 /* The first frame of those that came over its present connection, or NULL. */
-struct letter *push_first_frame(const struct push *push);
-
-/* The gradients of the pushes of the model's round, in their order. */
-const struct gradient *const *push_gradients(struct model *model);
+static inline struct letter *push_first_frame(const struct push *push)
+{
+    struct letter *first = NULL;
+    for (struct letter *letter = push->frames; letter != NULL; letter = letter->next) {
+        first = letter->peer == push->peer ? letter : first;
+    }
+    return first;
+}
 
 /* Whether a later frame belongs to the push that was begun. */
 enum opt_status push_continues(const struct push *push, const struct opt_push *head,

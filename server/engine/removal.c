@@ -19,7 +19,7 @@ void removal_refuse(struct engine *engine, struct model *model, enum opt_status 
         status == OPT_UNAVAILABLE ? OPT_DETAIL_STOPPING : OPT_DETAIL_MODEL_GONE;
     waiting_refuse(engine, model, status, detail, why);
     barrier_refuse(engine, model, status, detail, why);
-    stream_close(engine, model, detail, why);
+    round_close(engine, model, detail, why);
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
         if (member->gathering != NULL) {

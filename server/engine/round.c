@@ -9,13 +9,14 @@
 #include "server/engine/closing.h"
 #include "server/engine/events.h"
 #include "server/engine/fate.h"
+#include "server/engine/frames.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
 #include "server/engine/losses.h"
 #include "server/engine/model.h"
-#include "server/engine/part.h"
 #include "server/engine/pull.h"
 #include "server/engine/push.h"
+#include "server/engine/shard_schedule.h"
 #include "server/engine/view.h"
 #include "server/engine/work.h"
 
@@ -121,7 +122,7 @@ void round_recount(struct model *model)
         model->missing += active && member->first == NULL;
         model->present += member->first != NULL;
     }
-    stream_changed(model);
+    model->schedule.changed = true;
     if (model->joined == 0) {
         model->gathered = false;
     } else if (model->joined >= model->consistency.min_workers) {
@@ -177,6 +178,22 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
     }
 }
 
+void round_fail(struct engine *engine, struct model *model, enum opt_detail detail,
+                const char *why)
+{
+    while (model->schedule.open && model->round_count > 0) {
+        round_withdraw(engine, model->round[model->round_count - 1], OPT_ABORTED,
+                       detail, why);
+    }
+}
+
+void round_close(struct engine *engine, struct model *model, enum opt_detail detail,
+                 const char *why)
+{
+    round_fail(engine, model, detail, why);
+    model->schedule.open = false;
+}
+
 void round_expire(struct engine *engine, struct push *push)
 {
     struct model *model = push->model;
@@ -198,7 +215,7 @@ static void on_push_deadline(struct engine *engine, struct alarm *alarm)
     struct push *push =
         (struct push *)(void *)((char *)alarm - offsetof(struct push, deadline));
     struct model *model = push->model;
-    if (stream_is_using(push)) {
+    if (shard_schedule_is_using(push)) {
         push->overdue = true;
         return;
     }
@@ -298,9 +315,17 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
             reply.reason = "a gradient of its round is not finite";
             engine->counters.pushes_skipped++;
         }
-        part_subtract(push, answer);
+        shard_schedule_subtract(push, answer);
         push_recycle(engine, push);
         round_answer(engine, model, answer, reply);
+    }
+}
+
+void round_published(struct engine *engine, struct model *model)
+{
+    shard_schedule_send(engine, model);
+    for (size_t i = 0; i < model->round_count; i++) {
+        push_release(engine, model->round[i]);
     }
 }
 
@@ -371,7 +396,9 @@ static void count_waiting(const struct engine *engine, struct model *model)
     }
 }
 
-void round_take(struct engine *engine, struct model *model)
+/* The round is that of the pushes in it, which still are in their workers' queues, all
+ * complete: take them out of there. */
+static void take_all(struct engine *engine, struct model *model)
 {
     size_t count = model->round_count;
     model->round_count = 0;
@@ -392,10 +419,15 @@ static void close_round(struct engine *engine, struct model *model)
         }
     }
     for (size_t i = 0; i < model->round_count; i++) {
-        engine->counters.round_ns += uv_hrtime() - model->round[i]->complete_ns;
+        struct push *push = model->round[i];
+        const struct opt_request *request = &push->answer->request;
+        bool pulls = request->message == OPT_MESSAGE_PUSH_PULL &&
+                     request->body.push_pull.has_pull;
+        /* All frames are here: what the last of them says is what will be pulled. */
+        shard_schedule_wish(push, pulls ? &request->body.push_pull.pull : NULL);
+        engine->counters.round_ns += uv_hrtime() - push->complete_ns;
     }
-    view_outdated(model);
-    update_start(engine, model, push_gradients(model), model->round_count);
+    shard_schedule_whole(engine, model);
     model->activity = MODEL_UPDATING;
 }
 
@@ -417,18 +449,45 @@ static void gather(struct engine *engine, struct model *model, enum closing clos
     }
 }
 
+/* Those that came to their end while a batch was reading them. */
+static void expire(struct engine *engine, struct model *model)
+{
+    for (size_t i = model->round_count; i-- > 0;) {
+        struct push *push = model->round[i];
+        if (push->over) {
+            frames_drop(engine, push->member);
+        } else if (push->overdue) {
+            round_expire(engine, push);
+        }
+    }
+}
+
+/* Begin with shards of a round that is applied shard by shard, if any are ready. */
+static bool go_on(struct engine *engine, struct model *model)
+{
+    enum shards_begun begun = shard_schedule_next(engine, model);
+    if (begun == SHARDS_REST) {
+        take_all(engine, model);
+    }
+    if (begun != SHARDS_NONE) {
+        model->activity = MODEL_UPDATING;
+    }
+    return begun != SHARDS_NONE;
+}
+
 bool round_try(struct engine *engine, struct model *model)
 {
     struct member *one = NULL;
     if (model->activity != MODEL_IDLE || model->deleted || engine->stopping) {
         return false;
     }
-    if (stream_is_open(model)) {
-        return stream_go_on(engine, model);
+    if (model->schedule.open) {
+        expire(engine, model);
+        return go_on(engine, model);
     }
     enum closing closing = closing_due(model, &one);
     if (closing == CLOSING_NOT) {
-        return stream_open(engine, model);
+        return go_on(engine, model);
     }
     gather(engine, model, closing, one);
     count_waiting(engine, model);

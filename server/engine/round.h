@@ -47,12 +47,11 @@ bool round_limit(struct engine *engine, struct push *push, const struct letter *
 
 /* Whether a round can be closed; if so it becomes the update in progress. */
 bool round_try(struct engine *engine, struct model *model);
-/* The round is that of the pushes in it, which still are in their workers' queues, all
- * complete: take them out of there. */
-void round_take(struct engine *engine, struct model *model);
 /* Bring the counts up to date after somebody has joined, left, or begun or ended a
  * rest. */
 void round_recount(struct model *model);
+/* Shards of the round have been published: give away what can go. */
+void round_published(struct engine *engine, struct model *model);
 /* The update of the round is over: answer everybody. */
 void round_applied(struct engine *engine, struct model *model);
 /* The sum of the round is not finite there. */
@@ -65,5 +64,12 @@ void round_expire(struct engine *engine, struct push *push);
  * stay, and the error is ABORTED and says how many; if all have, it is APPLIED. */
 void round_withdraw(struct engine *engine, struct push *push, enum opt_status status,
                     enum opt_detail detail, const char *text);
+/* All who take part in an open round are answered ABORTED with the sentence, or
+ * APPLIED; the round ends as an update of what has been applied. */
+void round_fail(struct engine *engine, struct model *model, enum opt_detail detail,
+                const char *why);
+/* The same, but nothing follows: the model goes, or the daemon. */
+void round_close(struct engine *engine, struct model *model, enum opt_detail detail,
+                 const char *why);
 
 #endif

@@ -19,7 +19,7 @@ static void end_update(struct engine *engine, struct model *model,
 {
     model->activity = MODEL_IDLE;
     if (progress == UPDATE_PARTLY) {
-        stream_applied(engine, model);
+        round_published(engine, model);
     } else if (progress == UPDATE_DONE) {
         model->advanced = true;
         change_due(engine, model);
@@ -35,7 +35,9 @@ static bool update_piece(struct engine *engine, struct model *model)
     uint32_t tensor = 0;
     uint64_t element = 0;
     enum update_progress progress = update_run(engine, model, &tensor, &element);
-    if (progress != UPDATE_MORE && progress != UPDATE_STALLED) {
+    if (progress == UPDATE_SHARDS) {
+        round_published(engine, model);
+    } else if (progress != UPDATE_MORE && progress != UPDATE_STALLED) {
         end_update(engine, model, progress, tensor, element);
     }
     return progress != UPDATE_STALLED;

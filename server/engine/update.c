@@ -6,365 +6,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/engine/ahead.h"
 #include "server/engine/gradient.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/portion.h"
-#include "server/engine/published.h"
-#include "server/engine/segment.h"
+#include "server/engine/shards.h"
 #include "server/engine/team.h"
 #include "server/engine/work.h"
 
 enum {
-    PIECE_LEAST = 1 << 20, /* elements per thread and piece: about a millisecond */
-    PIECE_MOST = 16 << 20, /* while nobody has sent a letter */
-    PIECE_TENSORS = 8192,  /* prepared at a time, per thread */
-    PIECE_TENSOR = PIECE_LEAST / PIECE_TENSORS,
-    TEAM_TENSORS = 256, /* fewer are prepared before a second thread is awake */
-    ROW_ELEMENTS = 64,  /* to find a row takes as long as to update so many, */
-    WORK_ELEMENTS = 256 /* and a tensor or block of one, however small, so many */
+    PIECE_TENSORS = 8192, /* prepared at a time, per thread */
+    PIECE_TENSOR = 128,   /* elements whose update takes as long */
+    TEAM_TENSORS = 256,   /* fewer are prepared before a second thread is awake */
+    EARLY = 1 << 18 /* elements: shards of a larger batch are published one by one */
 };
 
-/* ---------------------------------------------------------------- memory */
-
-size_t update_scratch(const struct opt_spec *spec, size_t largest)
-{
-    bool two_passes = spec->options.layerwise == OPT_LAYERWISE_UPDATE;
-    return two_passes && largest > TEAM_DIRECTION ? largest : 0;
-}
-
-size_t update_bytes(size_t tensors, size_t shards, size_t blocks, size_t scratch_floats)
-{
-    size_t per_tensor =
-        sizeof(struct opt_tensor_update) + sizeof(struct span) + 2 * sizeof(uint8_t);
-    size_t total, more;
-    if (size_multiply(tensors, per_tensor, &total) &&
-        size_multiply(shards, sizeof(struct span), &more) &&
-        size_add(total, more, &total) &&
-        size_multiply(blocks, sizeof(struct opt_block_sums), &more) &&
-        size_add(total, more, &total) &&
-        size_multiply(scratch_floats, sizeof(float), &more) &&
-        size_add(total, more, &total)) {
-        return total;
-    }
-    return SIZE_MAX;
-}
-
-static size_t largest_tensor(const struct model *model)
-{
-    size_t largest = 0;
-    for (size_t i = 0; i < model->tensor_count; i++) {
-        if (model->tensors[i].n > largest) {
-            largest = model->tensors[i].n;
-        }
-    }
-    return largest;
-}
-
-bool update_init(struct model *model)
-{
-    struct update *update = &model->update;
-    size_t scratch = update_scratch(&model->spec, largest_tensor(model));
-    update->tensors = calloc(model->tensor_count + 1, sizeof *update->tensors);
-    update->sums = calloc(model->blocks + 1, sizeof *update->sums);
-    update->spans =
-        calloc(model->tensor_count + model->shard_count + 1, sizeof *update->spans);
-    update->is_touched = calloc(model->tensor_count + 1, sizeof *update->is_touched);
-    update->is_bound = calloc(model->tensor_count + 1, sizeof *update->is_bound);
-    if (update->tensors == NULL || update->sums == NULL || update->spans == NULL ||
-        update->is_touched == NULL || update->is_bound == NULL) {
-        return false;
-    }
-    update->scratch_bytes = scratch * sizeof(float);
-    update->scratch = memory_new(update->scratch_bytes);
-    return scratch == 0 || update->scratch != NULL;
-}
-
-bool update_reserve(struct engine *engine, struct model *model,
-                    const struct opt_spec *spec)
-{
-    struct update *update = &model->update;
-    size_t bytes = update_scratch(spec, largest_tensor(model)) * sizeof(float);
-    if (bytes <= update->scratch_bytes) {
-        return true;
-    }
-    size_t more = bytes - update->scratch_bytes;
-    if (!budget_take(&engine->budget, more)) {
-        return false;
-    }
-    float *scratch = memory_new(bytes);
-    if (scratch == NULL) {
-        budget_give(&engine->budget, more);
-        return false;
-    }
-    memory_free(update->scratch, update->scratch_bytes);
-    update->scratch = scratch;
-    update->scratch_bytes = bytes;
-    model->reserved += more;
-    return true;
-}
-
-void update_fini(struct model *model)
-{
-    struct update *update = &model->update;
-    memory_free(update->scratch, update->scratch_bytes);
-    rows_fini(model);
-    free(update->is_bound);
-    free(update->is_touched);
-    free(update->spans);
-    free(update->sums);
-    free(update->tensors);
-}
-
-/* ---------------------------------------------------------------- pieces */
-
-/* The span at a place of the phase's order. */
-static struct span span_at(const struct model *model, size_t place)
-{
-    if (model->update.phase == UPDATE_LOOKAHEAD) {
-        return (struct span){ .tensor = (uint32_t)place,
-                              .end = (uint32_t)model->tensors[place].blocks };
-    }
-    return model->update.spans[place];
-}
-
-/* What the update writes, or has written, of the shard beside one of a large tensor, or
- * NULL. */
-static const struct version *neighbour(const struct model *model,
-                                       const struct shard *shard)
-{
-    const struct tensor *tensor = &model->tensors[shard->first_tensor];
-    const struct shard *first = &model->shards[tensor->shard];
-    const struct shard *end = first + (tensor->n + OPT_SHARD - 1) / OPT_SHARD;
-    if (shard > first && shard[-1].next != NULL) {
-        return shard[-1].next;
-    }
-    if (shard + 1 < end && shard[1].next != NULL) {
-        return shard[1].next;
-    }
-    bool applied = shard > first && shard[-1].stage == SHARD_APPLIED;
-    return model->stream.open && applied ? shard[-1].current : NULL;
-}
-
-/* Whether the update had better not write in place though nobody reads the shard: to
- * bring it to where workers of this machine can read it, and all of a tensor into one
- * plane, so that they find it in one piece. */
-static bool had_better_move(const struct model *model, const struct shard *shard)
-{
-    if (version_pool_region(model->pool) == NULL) {
-        return false;
-    }
-    const struct version *beside = neighbour(model, shard);
-    return model_outgrew(model, shard->current) ||
-           (beside != NULL && version_plane(beside) != version_plane(shard->current));
-}
-
-/* See that the update may write the shard: in place if nobody reads it, else into a
- * fresh version, with what the update does not write carried over. */
-static bool open_shard(struct engine *engine, struct model *model, struct shard *shard)
-{
-    if (shard->next != NULL) {
-        return true;
-    }
-    bool held = version_held(shard->current);
-    bool moves = held || had_better_move(model, shard);
-    if (moves && !model_back(engine, model, shard)) {
-        if (held) {
-            return false;
-        }
-        moves = false;
-    }
-    shard->opened = model->update.opened;
-    model->update.opened = shard;
-    if (!moves) {
-        shard->next = shard->current;
-        model_spare_idle(shard);
-        return true;
-    }
-    shard->next = shard->spare;
-    shard->spare = NULL;
-    engine->counters.versions_fresh++;
-    /* What has been stepped is open when the look ahead begins. */
-    bool all = model->update.phase == UPDATE_LOOKAHEAD;
-    for (size_t i = 0; i < shard->tensor_count; i++) {
-        const struct tensor *tensor = &model->tensors[shard->first_tensor + i];
-        if (all || model->update.is_touched[shard->first_tensor + i] == 0 ||
-            tensor->width > 0) {
-            /* A tensor of several shards is in each of them alone. */
-            size_t from = tensor->at > shard->at ? tensor->at - shard->at : 0;
-            size_t n = tensor->n < shard->n ? tensor->n : shard->n;
-            memcpy(version_values(shard->next) + from,
-                   version_values(shard->current) + from, n * sizeof(float));
-            model->update.copied += n;
-        }
-    }
-    return true;
-}
-
-/* Whether one thread does both passes of the tensor. */
-static bool is_whole(const struct model *model, uint32_t tensor)
-{
-    return model->update.tensors[tensor].two_passes &&
-           model->tensors[tensor].n <= TEAM_DIRECTION;
-}
-
-/* The second of two passes goes backwards: what the first has read last is still in
- * cache. */
-static bool goes_backwards(const struct update *update, const struct span *span)
-{
-    return update->phase == UPDATE_STEPS && update->tensors[span->tensor].two_passes;
-}
-
-/* The index-th block of a span in the order of the phase, and the other way round. */
-static size_t block_at(const struct update *update, const struct span *span,
-                       size_t index)
-{
-    return goes_backwards(update, span) ? span->end - 1 - index : span->first + index;
-}
-
-static size_t index_of(const struct update *update, const struct span *span,
-                       size_t block)
-{
-    return goes_backwards(update, span) ? span->end - 1 - block : block - span->first;
-}
-
-/* The first of what an update does with a tensor. */
-static void bind_tensor(struct model *model, size_t number)
-{
-    struct update *update = &model->update;
-    struct tensor *tensor = &model->tensors[number];
-    if (update->is_bound[number] == 0) {
-        update->is_bound[number] = 1;
-        model_tensor_options(model, number, &tensor->options);
-        opt_update_bind(&update->tensors[number], &update->scalars, &tensor->options,
-                        &tensor->counters);
-        tensor->changed = model->step + 1;
-    }
-}
-
-/* Choose the next work of the phase, up to the span at place end. False if a shard
- * cannot be written now. */
-static bool choose_work(struct engine *engine, struct model *model, size_t end,
-                        struct portion *portion)
-{
-    struct update *update = &model->update;
-    uint64_t threads = (uint64_t)team_size(engine->team);
-    uint64_t least = PIECE_LEAST * threads;
-    uint64_t most =
-        engine->busy_first == NULL && update->ahead == 0 ? PIECE_MOST * threads : least;
-    bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
-    update->copied = 0;
-    while (update->cursor < end && portion->count < TEAM_WORK &&
-           portion->elements < most && update->copied < PIECE_LEAST) {
-        const struct span span = span_at(model, update->cursor);
-        const uint32_t number = span.tensor;
-        const struct tensor *tensor = &model->tensors[number];
-        if (update->cursor_block == span.end - span.first) {
-            update->cursor++;
-            update->cursor_block = 0;
-            continue;
-        }
-        if (update->phase == UPDATE_LOOKAHEAD) {
-            bind_tensor(model, number);
-        }
-        size_t block = block_at(update, &span, update->cursor_block);
-        struct shard *shard =
-            &model->shards[tensor->shard + block / (OPT_SHARD / OPT_BLOCK)];
-        if (writes && !open_shard(engine, model, shard)) {
-            return false;
-        }
-        struct work *work = &engine->team->work[portion->count++];
-        *work = (struct work){ .tensor = number,
-                               .block = (uint32_t)block,
-                               .place = (uint32_t)update->cursor };
-        if (update->phase == UPDATE_STEPS && is_whole(model, number)) {
-            work->block = WORK_WHOLE;
-            portion->elements += WORK_ELEMENTS + 2 * tensor->n;
-            update->cursor_block = tensor->blocks;
-        } else {
-            portion->elements += WORK_ELEMENTS + portion_block_elements(tensor, block);
-            update->cursor_block++;
-        }
-        if (portion->elements <= least) {
-            portion->least = portion->count;
-            portion->at_least = portion->elements;
-        }
-    }
-    return true;
-}
-
-/* Do the next work of the phase. False if a shard cannot be written now. */
-static bool run_piece(struct engine *engine, struct model *model, size_t end)
-{
-    struct update *update = &model->update;
-    struct portion portion = { 0 };
-    bool open = choose_work(engine, model, end, &portion);
-    work_done(engine, update->copied);
-    size_t done = portion_run(engine, model, &portion);
-    if (update->ahead > 0 && update->phase == UPDATE_STEPS) {
-        ahead_stepped(engine, model, engine->team->work, done);
-    }
-    if (done < portion.count) {
-        const struct work *first = &engine->team->work[done];
-        const struct span span = span_at(model, first->place);
-        update->cursor = first->place;
-        update->cursor_block =
-            first->block == WORK_WHOLE ? 0 : index_of(update, &span, first->block);
-    }
-    return open || portion.count > 0;
-}
-
-/* Whether the row of a group can be written. */
-static bool open_row(struct engine *engine, struct model *model, size_t group)
-{
-    const struct row_group *row = &model->update.rows.groups[group];
-    size_t width = rows_width(model, group), run;
-    for (size_t at = 0; at < width; at += run) {
-        struct shard *shard =
-            segment_shard(model, row->tensor, row->row * width + at, width - at, &run);
-        if (!open_shard(engine, model, shard)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void norm_row(size_t group, void *model)
-{
-    rows_run(model, OPT_PASS_NORM, group);
-}
-
-static void step_row(size_t group, void *model)
-{
-    rows_run(model, OPT_PASS_STEP, group);
-}
-
-/* The same for rows: norms or steps of the next groups, dealt to the team. */
-static bool run_row_piece(struct engine *engine, struct model *model)
-{
-    struct update *update = &model->update;
-    bool writes = update->phase == UPDATE_ROWS, open = true;
-    uint64_t limit = PIECE_LEAST * (uint64_t)team_size(engine->team);
-    uint64_t elements = 0;
-    size_t begin = update->cursor, end = begin;
-    update->copied = 0;
-    while (end < update->rows.group_count && elements < limit &&
-           update->copied < PIECE_LEAST) {
-        open = !writes || open_row(engine, model, end);
-        if (!open) {
-            break;
-        }
-        elements += ROW_ELEMENTS +
-                    rows_width(model, end) * rows_contributions(&update->rows, end);
-        end++;
-    }
-    work_done(engine, update->copied + elements / (uint64_t)team_size(engine->team));
-    team_each(engine->team, elements >= TEAM_ELEMENTS, begin, end, 64,
-              writes ? step_row : norm_row, model);
-    update->cursor = end;
-    return open || end > begin;
-}
+/* ---------------------------------------------------------------- phases */
 
 static void begin_phase(struct update *update, enum update_phase phase, size_t place)
 {
@@ -373,23 +30,9 @@ static void begin_phase(struct update *update, enum update_phase phase, size_t p
     update->cursor_block = 0;
 }
 
-static bool piece_done(const struct model *model, size_t end)
-{
-    const struct update *update = &model->update;
-    if (update->cursor == end || update->phase == UPDATE_ROWS ||
-        update->phase == UPDATE_ROW_NORMS) {
-        return update->cursor == end;
-    }
-    const struct span span = span_at(model, update->cursor);
-    return update->cursor == end - 1 && update->cursor_block == span.end - span.first;
-}
-
-/* ---------------------------------------------------------------- phases */
-
 void update_begin(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
-    update->ahead = 0;
     opt_update_begin(&update->scalars, &model->spec, model->step + 1);
     memset(update->is_bound, 0, model->tensor_count);
     engine->counters.updates++;
@@ -432,7 +75,7 @@ void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
                        .end = (uint32_t)end,
                        .prepares = update->is_bound[tensor] == 0 };
     update->is_touched[tensor] = 1;
-    bind_tensor(model, tensor);
+    portion_bind(model, tensor);
 }
 
 /* Whether loops have carried no gradients and leave their cores to the team. */
@@ -446,12 +89,38 @@ static bool came_through_no_loop(const struct update *update)
     return true;
 }
 
+/* Have shards published as soon as their last block is stepped, if the batch is large,
+ * and if a look ahead does not change them once more. */
+static void watch_shards(struct model *model)
+{
+    struct update *update = &model->update;
+    update->unstepped = 0;
+    if (update->elements <= EARLY || opt_update_synchronises(&update->scalars)) {
+        return;
+    }
+    for (size_t i = 0; i < model->shard_count; i++) {
+        model->shards[i].unstepped = 0;
+    }
+    for (size_t i = 0; i < update->span_count; i++) {
+        const struct span *span = &update->spans[i];
+        struct shard *shards = &model->shards[model->tensors[span->tensor].shard];
+        for (size_t block = span->first, end; block < span->end; block = end) {
+            struct shard *shard = &shards[block / SHARD_BLOCKS];
+            end = (block / SHARD_BLOCKS + 1) * SHARD_BLOCKS;
+            end = end < span->end ? end : span->end;
+            update->unstepped += shard->unstepped == 0;
+            shard->unstepped += end - block;
+        }
+    }
+}
+
 void update_batch_start(struct engine *engine, struct model *model, bool last)
 {
     struct update *update = &model->update;
     update->last = last;
     update->started_ns = uv_hrtime();
     team_gather(engine->team, came_through_no_loop(update));
+    watch_shards(model);
     if (last) {
         rows_begin(model, &engine->team->seats[0]);
     }
@@ -460,9 +129,28 @@ void update_batch_start(struct engine *engine, struct model *model, bool last)
         opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS : UPDATE_PREPARE, 0);
 }
 
+/* Add what no batch before has had of a tensor. */
+static void add_rest(struct model *model, uint32_t number)
+{
+    const struct tensor *tensor = &model->tensors[number];
+    if (tensor->blocks == 0) {
+        update_add(model, number, 0, 0);
+    }
+    for (size_t block = 0, end; block < tensor->blocks; block = end) {
+        end = block + SHARD_BLOCKS < tensor->blocks ? block + SHARD_BLOCKS
+                                                    : tensor->blocks;
+        if (!model->shards[tensor->shard + block / SHARD_BLOCKS].published) {
+            update_add(model, number, block, end);
+        }
+    }
+}
+
 /* Whether all gradients name the tensors of the first, in ascending order. */
 static bool name_the_same(const struct update *update)
 {
+    if (update->gradient_count == 0) {
+        return false;
+    }
     const struct gradient *first = update->gradients[0];
     for (size_t i = 1; i < first->tensor_count; i++) {
         if (first->tensors[i] <= first->tensors[i - 1]) {
@@ -499,7 +187,7 @@ static void mark_tensors(struct update *update)
 static void add_tensors(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
-    const struct gradient *first = update->gradients[0];
+    const struct gradient *first = update->in_order ? update->gradients[0] : NULL;
     size_t end = update->in_order ? first->tensor_count : model->tensor_count;
     size_t begin = update->cursor;
     size_t until = end - begin > PIECE_TENSORS ? begin + PIECE_TENSORS : end;
@@ -507,21 +195,19 @@ static void add_tensors(struct engine *engine, struct model *model)
         uint32_t number = update->in_order ? first->tensors[update->cursor]
                                            : (uint32_t)update->cursor;
         if (update->in_order || update->is_touched[number] != 0) {
-            update_add(model, number, 0, model->tensors[number].blocks);
+            add_rest(model, number);
         }
     }
     work_done(engine, (uint64_t)PIECE_TENSOR * (until - begin));
     if (until == end) {
         update_batch_start(engine, model, true);
-        ahead_begin(model);
     }
 }
 
-void update_start(struct engine *engine, struct model *model,
-                  const struct gradient *const *gradients, size_t count)
+void update_rest(struct engine *engine, struct model *model,
+                 const struct gradient *const *gradients, size_t count)
 {
     struct update *update = &model->update;
-    update_begin(engine, model);
     update_batch(model, gradients, count);
     mark_tensors(update);
     begin_phase(update, UPDATE_ADD, 0);
@@ -535,10 +221,10 @@ uint64_t update_cost(const struct model *model)
         return UINT64_MAX; /* not known yet, and much */
     }
     uint64_t all = update->last && opt_update_synchronises(&update->scalars)
-                       ? model->floats + WORK_ELEMENTS * (uint64_t)model->tensor_count
+                       ? model->floats + PORTION_WORK * (uint64_t)model->tensor_count
                        : 0;
-    return update->elements + WORK_ELEMENTS * (uint64_t)update->span_count +
-           ROW_ELEMENTS * (uint64_t)update->rows.group_count + all;
+    return update->elements + PORTION_WORK * (uint64_t)update->span_count +
+           PORTION_ROW * (uint64_t)update->rows.group_count + all;
 }
 
 /* Where the aggregate is not finite; about there, if its worker has changed it since.
@@ -617,7 +303,7 @@ static void begin_group(struct model *model)
     size_t end = update->group_begin;
     while (end < update->span_count) {
         uint32_t number = update->spans[end].tensor;
-        if (update->tensors[number].two_passes && !is_whole(model, number)) {
+        if (update->tensors[number].two_passes && !portion_is_whole(model, number)) {
             break;
         }
         end++;
@@ -674,21 +360,15 @@ static void end_first(struct model *model)
 /* The batch is done. */
 static enum update_progress publish(struct engine *engine, struct model *model)
 {
-    while (model->update.opened != NULL) {
-        struct shard *shard = model->update.opened;
-        model->update.opened = shard->opened;
-        if (shard->next != shard->current) {
-            version_unref(shard->current);
-            shard->current = shard->next;
-        }
-        shard->next = NULL;
-        shard->changed = model->step + 1;
-    }
+    shards_close(model);
     engine->counters.parameters_updated += model->update.elements;
     engine->counters.blocks_held += atomic_exchange(&model->update.held, 0);
     engine->counters.update_ns += uv_hrtime() - model->update.started_ns;
     if (!model->update.last) {
         return UPDATE_PARTLY;
+    }
+    for (size_t i = 0; i < model->shard_count; i++) {
+        model->shards[i].published = false;
     }
     model->step++;
     return UPDATE_DONE;
@@ -718,34 +398,28 @@ static enum update_progress end_steps(struct engine *engine, struct model *model
     return UPDATE_MORE;
 }
 
-enum update_progress update_run(struct engine *engine, struct model *model,
-                                uint32_t *tensor, uint64_t *element)
+/* Where the phase ends: spans, tensors or groups of rows. */
+static size_t phase_end(const struct model *model)
+{
+    const struct update *update = &model->update;
+    switch (update->phase) {
+    case UPDATE_LOOKAHEAD:
+        return model->tensor_count;
+    case UPDATE_FIRST:
+    case UPDATE_STEPS:
+        return update->group_end;
+    case UPDATE_ROWS:
+    case UPDATE_ROW_NORMS:
+        return update->rows.group_count;
+    default:
+        return update->span_count;
+    }
+}
+
+/* The phase has come to its end: begin the next one. */
+static enum update_progress next_phase(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
-    switch (update->phase) { /* what goes by tensors */
-    case UPDATE_ADD:
-        add_tensors(engine, model);
-        return UPDATE_MORE;
-    case UPDATE_ADD_NORMS:
-        return add_norms(engine, model, tensor, element);
-    case UPDATE_PREPARE:
-        prepare(engine, model);
-        return UPDATE_MORE;
-    default:
-        break;
-    }
-    bool by_rows = update->phase == UPDATE_ROWS || update->phase == UPDATE_ROW_NORMS;
-    size_t end = update->phase == UPDATE_LOOKAHEAD ? model->tensor_count
-                 : update->phase == UPDATE_FIRST || update->phase == UPDATE_STEPS
-                     ? update->group_end
-                 : by_rows ? update->rows.group_count
-                           : update->span_count;
-    if (by_rows ? !run_row_piece(engine, model) : !run_piece(engine, model, end)) {
-        return UPDATE_STALLED;
-    }
-    if (!piece_done(model, end)) {
-        return UPDATE_MORE;
-    }
     switch (update->phase) {
     case UPDATE_NORMS:
         begin_phase(update, UPDATE_ROW_NORMS, 0);
@@ -768,4 +442,32 @@ enum update_progress update_run(struct engine *engine, struct model *model,
     }
     assert(!"an update phase");
     return UPDATE_MORE;
+}
+
+enum update_progress update_run(struct engine *engine, struct model *model,
+                                uint32_t *tensor, uint64_t *element)
+{
+    struct update *update = &model->update;
+    switch (update->phase) { /* what goes by tensors */
+    case UPDATE_ADD:
+        add_tensors(engine, model);
+        return UPDATE_MORE;
+    case UPDATE_ADD_NORMS:
+        return add_norms(engine, model, tensor, element);
+    case UPDATE_PREPARE:
+        prepare(engine, model);
+        return UPDATE_MORE;
+    default:
+        break;
+    }
+    bool by_rows = update->phase == UPDATE_ROWS || update->phase == UPDATE_ROW_NORMS;
+    size_t end = phase_end(model), unstepped = update->unstepped;
+    if (by_rows ? !portion_rows(engine, model) : !portion_blocks(engine, model, end)) {
+        return UPDATE_STALLED;
+    }
+    /* With the last shard of a batch its end is near. */
+    bool early = update->unstepped < unstepped && update->unstepped > 0;
+    enum update_progress progress =
+        update->cursor < end ? UPDATE_MORE : next_phase(engine, model);
+    return progress == UPDATE_MORE && early ? UPDATE_SHARDS : progress;
 }

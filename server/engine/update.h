@@ -10,8 +10,13 @@
  *
  * What goes through the phases together is a batch of spans. A round that is applied as
  * a whole is one batch, and happens whole or not at all. A round that is applied shard
- * by shard (stream.h) is several: each publishes its shards, the last one ends the
- * update. Which spans share a batch changes no bit either.
+ * by shard (shard_schedule.h) is several: each publishes its shards, the last one ends
+ * the update. Which spans share a batch changes no bit either.
+ *
+ * Once the steps of a batch have begun nothing can undo it. So the shards of a large
+ * one are published as their last blocks are stepped, and update_run says so. An update
+ * that ends with a look ahead changes every shard once more, and sparse tensors are
+ * stepped last: those are published with the end of their batch.
  *
  * A tensor that takes two passes is done by one thread if it is small, so that nobody
  * waits in between; a large one is a group of its own.
@@ -33,7 +38,6 @@
 struct engine;
 struct gradient;
 struct model;
-struct shard;
 
 enum update_phase {
     UPDATE_ADD,
@@ -67,7 +71,7 @@ struct update {
     uint8_t *is_bound;     /* per tensor: in this batch or one before */
     bool in_order;         /* the gradients name the same tensors, in ascending order */
     bool last;             /* the batch ends the update */
-    size_t ahead;          /* shards to be given away as they are done (ahead.h) */
+    size_t unstepped;      /* shards that are published when their last block is */
     uint64_t elements;     /* in the batch */
     _Atomic uint64_t held; /* blocks in which a value would have left fp32's range */
     double damping;        /* of its gradients; 1: none */
@@ -78,41 +82,27 @@ struct update {
     size_t norm_group;             /* the next group of rows whose norm is added */
     uint64_t copied;               /* elements, of shards opened for one piece */
     struct rows rows;              /* of sparse tensors; cursor is the next group */
-    struct shard *opened;          /* shards that it may write, linked by opened */
     const struct gradient *const *gradients; /* borrowed until the batch is over */
     size_t gradient_count;
 };
 
-/* Bytes that update_init will take for a model, or SIZE_MAX. */
-size_t update_bytes(size_t tensors, size_t shards, size_t blocks,
-                    size_t scratch_floats);
-/* Floats of scratch for the directions of a model whose largest tensor has so many. */
-size_t update_scratch(const struct opt_spec *spec, size_t largest);
-/* Memory for the updates of a model whose tensors are laid out. */
-bool update_init(struct model *model);
-/* More scratch, if the specification needs more; false if the budget or the system has
- * no memory for it. Between updates. */
-bool update_reserve(struct engine *engine, struct model *model,
-                    const struct opt_spec *spec);
-void update_fini(struct model *model);
-
-/* Begin the model's next update, of all that the gradients name in one batch. They are
- * in ascending order of worker names, and the model's options in force count. There is
- * room for so many contributions (team_reserve) and rows (rows_reserve). */
-void update_start(struct engine *engine, struct model *model,
-                  const struct gradient *const *gradients, size_t count);
-/* What the batch that has been started takes: elements, and in the same measure what is
- * to be done besides. A push of one value takes much if it names many tensors, or if
- * all slow weights move. */
-uint64_t update_cost(const struct model *model);
-
-/* The same by hand: begin the update; then, for each batch, open it, add its spans in
- * ascending order, and start it. Batches may have other gradients. */
+/* Begin the model's next update, with its options in force. */
 void update_begin(struct engine *engine, struct model *model);
+/* Begin the last batch of the update: all that gradients name and no batch before has
+ * had. They are in ascending order of worker names. There is room for so many
+ * contributions (team_reserve) and rows (rows_reserve). */
+void update_rest(struct engine *engine, struct model *model,
+                 const struct gradient *const *gradients, size_t count);
+/* Batches before it, by hand: open each, add its spans in ascending order, and start
+ * it. Each may have other gradients. */
 void update_batch(struct model *model, const struct gradient *const *gradients,
                   size_t count);
 void update_add(struct model *model, uint32_t tensor, size_t first, size_t end);
 void update_batch_start(struct engine *engine, struct model *model, bool last);
+/* What the batch that has been started takes: elements, and in the same measure what is
+ * to be done besides. A push of one value takes much if it names many tensors, or if
+ * all slow weights move. */
+uint64_t update_cost(const struct model *model);
 
 /* A block has been run: count it if a value had to be held (any thread of the team). */
 static inline void update_note_held(struct update *update,
@@ -125,6 +115,7 @@ static inline void update_note_held(struct update *update,
 
 enum update_progress {
     UPDATE_MORE,    /* call again */
+    UPDATE_SHARDS,  /* the same; and shards have been published, more will be */
     UPDATE_STALLED, /* a shard is held by readers and there is no memory for another */
     UPDATE_PARTLY,  /* the batch is applied and published; others follow */
     UPDATE_DONE,    /* applied and published: the model's step has grown */

@@ -1,5 +1,6 @@
 /* view — see view.h. */
 #include "server/engine/view.h"
+#include "server/engine/shards.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -185,14 +186,14 @@ static bool open_mirror(struct engine *engine, struct model *model,
                         const struct shard *shard, struct mirror *mirror)
 {
     if (mirror->version != NULL && !version_held(mirror->version) &&
-        !model_outgrew(model, mirror->version)) {
+        !shard_outgrew(model, mirror->version)) {
         return true;
     }
     /* Which view it is makes no difference: a number beyond those of the shards. */
     size_t number = model->shard_count + (size_t)(shard - model->shards);
     struct version *fresh = version_new(model->pool, shard->n, number);
     if (fresh == NULL) {
-        models_trim(engine);
+        shards_trim(engine);
         fresh = version_new(model->pool, shard->n, number);
     }
     if (fresh == NULL) {
@@ -251,10 +252,10 @@ static bool reserve_rows(struct engine *engine, struct model *model,
     if (elements == 0) {
         return true;
     }
-    model_collect(model);
+    shards_collect(model);
     struct version *copies = version_new(model->pool, elements, SIZE_MAX);
     if (copies == NULL) {
-        models_trim(engine);
+        shards_trim(engine);
         copies = version_new(model->pool, elements, SIZE_MAX);
     }
     if (copies == NULL) {
@@ -385,7 +386,7 @@ static enum view_progress fill_weights(struct engine *engine, struct model *mode
         }
         struct shard *shard = shard_of(model, &letter->pieces[i]);
         point(model, &letter->pieces[i], shard, shard->current);
-        if (!model_back(engine, model, shard) && backed) {
+        if (!shard_back(engine, model, shard) && backed) {
             letter_drop_pieces(letter);
             return VIEW_STALLED;
         }
@@ -470,7 +471,7 @@ void view_outdated(struct model *model)
 {
     for (size_t i = 0; i < MIRROR_COUNT; i++) {
         if (i != MIRROR_TRAIN && model->mirror_pins[i] == 0) {
-            model_drop_mirrors(model, i);
+            shards_drop_view(model, i);
         }
     }
 }

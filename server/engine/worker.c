@@ -114,7 +114,7 @@ static void withdraw_all(struct engine *engine, struct worker *worker)
 {
     for (struct member *member = worker->members; member != NULL;
          member = member->next_of_worker) {
-        while (member->last != NULL && !stream_has(member->last)) {
+        while (member->last != NULL && !shard_schedule_has(member->last)) {
             round_withdraw(engine, member->last, OPT_ABORTED, OPT_DETAIL_TAKEN_FOR_DEAD,
                            "the worker was taken for dead before the push was applied");
         }

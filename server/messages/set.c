@@ -26,7 +26,7 @@ void serve_set(struct engine *engine, struct letter *letter)
     if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
-    if (stream_is_open(model)) { /* its step has begun with the options that are */
+    if (model->schedule.open) { /* its step has begun with the options that are */
         waiting_for_step(engine, model, letter, model->step + 1);
         return;
     }
