@@ -7,8 +7,8 @@
 
 #include "server/engine/answers.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
 #include "server/engine/losses.h"
+#include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/work.h"
 #include "server/engine/worker.h"
@@ -129,7 +129,7 @@ static enum opt_status check(const struct member *member, uint64_t sequence,
 void barrier_arrive(struct engine *engine, struct model *model, struct letter *letter)
 {
     uint64_t sequence = letter->request.body.barrier.sequence;
-    struct member *member = lease_member(model, letter->peer);
+    struct member *member = members_of(model, letter->peer);
     struct opt_error error;
     if (member == NULL || !member->joined) {
         engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NOT_JOINED,

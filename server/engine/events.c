@@ -5,7 +5,7 @@
 
 #include "common/log.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
+#include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/worker.h"
 #include "server/letter.h"

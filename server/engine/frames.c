@@ -7,7 +7,7 @@
 #include "server/engine/closing.h"
 #include "server/engine/fate.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
+#include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/push.h"
 #include "server/engine/round.h"
@@ -115,7 +115,7 @@ static void end_rest(struct model *model, struct member *member)
 static enum opt_status check_room(const struct model *model,
                                   const struct member *member, struct opt_error *error)
 {
-    size_t most = round_pushes(model);
+    size_t most = push_limit(model);
     if (member->waiting < most) {
         return OPT_OK;
     }
@@ -338,7 +338,7 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
 {
     struct opt_error error;
     struct peer *peer = letter->peer;
-    struct member *member = lease_member(model, peer);
+    struct member *member = members_of(model, peer);
     if (member == NULL || !member->joined) {
         opt_fail_as(
             &error, OPT_FAILED_PRECONDITION, OPT_DETAIL_NOT_JOINED,

@@ -34,85 +34,6 @@ static uint64_t ms_to_ns(uint64_t ms)
 
 /* ---------------------------------------------------------------- members */
 
-/* Where in the model's members the name is or would be. */
-static size_t place_of(const struct model *model, const char *name)
-{
-    size_t low = 0, high = model->member_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (strcmp(model->members[middle]->worker->name, name) < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-struct member *lease_member(const struct model *model, const struct peer *peer)
-{
-    if (peer->worker == NULL) {
-        return NULL;
-    }
-    size_t place = place_of(model, peer->worker->name);
-    if (place < model->member_count && model->members[place]->worker == peer->worker) {
-        return model->members[place];
-    }
-    return NULL;
-}
-
-static bool make_room(struct model *model)
-{
-    if (model->member_count < model->member_capacity) {
-        return true;
-    }
-    size_t capacity = model->member_capacity == 0 ? 8 : model->member_capacity * 2;
-    struct member **members =
-        realloc(model->members, capacity * sizeof(struct member *));
-    if (members == NULL) {
-        return false;
-    }
-    model->members = members;
-    size_t pushes = capacity * round_reserved(model);
-    struct push **round = realloc(model->round, pushes * sizeof(struct push *));
-    if (round == NULL) {
-        return false;
-    }
-    model->round = round;
-    const struct gradient **gradients =
-        realloc(model->gradients, pushes * sizeof(struct gradient *));
-    if (gradients == NULL) {
-        return false;
-    }
-    model->gradients = gradients;
-    model->member_capacity = capacity;
-    return true;
-}
-
-static struct member *member_new(struct engine *engine, struct model *model,
-                                 struct worker *worker)
-{
-    size_t pushes = (model->member_count + 1) * round_reserved(model);
-    if (!make_room(model) || !team_reserve(engine->team, pushes)) {
-        return NULL;
-    }
-    struct member *member = calloc(1, sizeof *member);
-    if (member == NULL) {
-        return NULL;
-    }
-    member->model = model;
-    member->worker = worker;
-    member->since = worker->incarnation;
-    member->next_of_worker = worker->members;
-    worker->members = member;
-    size_t place = place_of(model, worker->name);
-    memmove(model->members + place + 1, model->members + place,
-            (model->member_count - place) * sizeof(struct member *));
-    model->members[place] = member;
-    model->member_count++;
-    return member;
-}
-
 void lease_forget(struct engine *engine, struct member *member)
 {
     struct model *model = member->model;
@@ -121,16 +42,7 @@ void lease_forget(struct engine *engine, struct member *member)
     frames_drop(engine, member);
     recall_close(model, &member->recall);
     budget_give(&engine->budget, member->reserved + sizeof *member);
-    size_t place = place_of(model, worker->name);
-    model->member_count--;
-    memmove(model->members + place, model->members + place + 1,
-            (model->member_count - place) * sizeof(struct member *));
-    struct member **link = &worker->members;
-    while (*link != member) {
-        link = &(*link)->next_of_worker;
-    }
-    *link = member->next_of_worker;
-    free(member);
+    members_remove(member);
     round_recount(model);
     worker_release(engine, worker);
 }
@@ -188,7 +100,7 @@ static bool make_way(struct engine *engine, struct model *model)
 static enum opt_status reserve(struct engine *engine, const struct model *model,
                                struct member *member, struct opt_error *error)
 {
-    size_t pushes = round_reserved(model);
+    size_t pushes = push_reserved(model);
     size_t need = pushes * push_bytes(model) + RESERVED_BASE + recall_bytes(model);
     if (!budget_take(&engine->budget, need)) {
         shards_trim(engine);
@@ -211,7 +123,7 @@ static enum opt_status reserve(struct engine *engine, const struct model *model,
 enum opt_status lease_join(struct engine *engine, struct model *model,
                            struct peer *peer, struct opt_error *error)
 {
-    struct member *member = lease_member(model, peer);
+    struct member *member = members_of(model, peer);
     bool made = member == NULL;
     if (made) {
         if (!make_way(engine, model)) {
@@ -222,7 +134,7 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
                 model->name, sizeof *member, budget_left(&engine->budget),
                 engine->budget.limit);
         }
-        member = member_new(engine, model, peer->worker);
+        member = members_add(engine, model, peer->worker);
         if (member == NULL) {
             budget_give(&engine->budget, sizeof *member);
             return opt_fail_as(error, OPT_UNAVAILABLE, OPT_DETAIL_NO_MEMORY,
@@ -266,7 +178,7 @@ void lease_allow(const struct peer *peer, struct letter *letter)
     for (const struct member *member = peer->worker->members; member != NULL;
          member = member->next_of_worker) {
         if (member->joined) {
-            size_t pushes = round_reserved(member->model);
+            size_t pushes = push_reserved(member->model);
             letter->allowance += pushes * push_frames_bytes(member->model);
             letter->granted +=
                 RESERVED_BASE + pushes * push_frames_reserved(member->model);
@@ -394,12 +306,13 @@ void lease_lost(struct engine *engine, struct member *member)
     barrier_withdraw(engine, member, OPT_ABORTED, OPT_DETAIL_TAKEN_FOR_DEAD,
                      "the worker was lost while it waited at the barrier");
     if (waits) {
-        member->away = true;
-        member->lost = true;
+        /* Another process may have taken its place already. */
+        member->lost = member->worker->peer == NULL;
+        member->away = member->lost;
         return;
     }
     /* Complete pushes of the open round stay and count; later ones do not. */
-    withdraw(engine, member, round_reserved(model), OPT_DETAIL_TAKEN_FOR_DEAD,
+    withdraw(engine, member, push_reserved(model), OPT_DETAIL_TAKEN_FOR_DEAD,
              "the worker was lost before the push was applied");
     if (model->consistency.loss == OPT_LOSS_FAIL) {
         fail_round(engine, model, member->worker->name);
@@ -468,6 +381,5 @@ void lease_closed(struct engine *engine, struct peer *peer, bool expired,
             start_grace(engine, member);
         }
     }
-    worker->held = false;
     worker_release(engine, worker);
 }

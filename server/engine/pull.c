@@ -3,7 +3,7 @@
 
 #include "server/engine/answers.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
+#include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/recall.h"
 #include "server/engine/shards.h"
@@ -40,7 +40,7 @@ static void answer_pull(struct engine *engine, struct model *model,
 
 static bool is_member(const struct model *model, const struct letter *letter)
 {
-    const struct member *member = lease_member(model, letter->peer);
+    const struct member *member = members_of(model, letter->peer);
     return member != NULL && member->joined;
 }
 
@@ -78,7 +78,7 @@ static enum view_progress fill(struct engine *engine, struct model *model,
             return progress;
         }
     }
-    struct member *member = lease_member(model, letter->peer);
+    struct member *member = members_of(model, letter->peer);
     return member == NULL || recall_note(model, &member->recall, letter) ? VIEW_FILLED
                                                                          : VIEW_MORE;
 }

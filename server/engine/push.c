@@ -14,6 +14,13 @@
 #include "server/engine/segment.h"
 #include "server/engine/shard_schedule.h"
 
+enum {
+    PUSHES_WAITING = 16,           /* of one worker, at most */
+    SAMPLE_PUSHES = 64,            /* the same where a round may have several of it, */
+    SAMPLE_PUSHES_LEAST = 2,       /* unless they take too much memory, */
+    SAMPLE_PUSHES_BYTES = 64 << 20 /* which is this */
+};
+
 enum { SEGMENT_BYTES = 288, SPARSE_RESERVED = 1 << 20 };
 
 size_t push_frames_bytes(const struct model *model)
@@ -51,6 +58,22 @@ static size_t tables_bytes(const struct model *model)
 size_t push_bytes(const struct model *model)
 {
     return push_frames_reserved(model) + tables_bytes(model);
+}
+
+size_t push_limit(const struct model *model)
+{
+    return model->consistency.samples > 0 ? push_reserved(model) : PUSHES_WAITING;
+}
+
+size_t push_reserved(const struct model *model)
+{
+    if (model->consistency.samples == 0) {
+        return 1;
+    }
+    size_t most = SAMPLE_PUSHES_BYTES / push_bytes(model);
+    return most < SAMPLE_PUSHES_LEAST ? SAMPLE_PUSHES_LEAST
+           : most < SAMPLE_PUSHES     ? most
+                                      : SAMPLE_PUSHES;
 }
 
 void push_free(struct push *push)
@@ -99,7 +122,7 @@ struct push *push_new(struct engine *engine, struct model *model)
         push->next = NULL;
         return push;
     }
-    size_t reserved = model->joined * round_reserved(model);
+    size_t reserved = model->joined * push_reserved(model);
     size_t price = model->push_count < reserved ? 0 : tables_bytes(model);
     if (price > 0 && !budget_take(&engine->budget, price)) {
         return NULL;
@@ -122,7 +145,7 @@ void push_refund(struct engine *engine, struct model *model)
 
 void push_trim(struct engine *engine, struct model *model)
 {
-    size_t reserved = model->joined * round_reserved(model);
+    size_t reserved = model->joined * push_reserved(model);
     while (model->spare_pushes != NULL && model->push_count > reserved) {
         struct push *push = model->spare_pushes;
         model->spare_pushes = push->next;

@@ -64,6 +64,11 @@ size_t push_frames_bytes(const struct model *model);
 size_t push_frames_reserved(const struct model *model);
 /* The same and the tables of the push. */
 size_t push_bytes(const struct model *model);
+
+/* Complete pushes that one worker may have waiting, and for how many of them memory is
+ * reserved when it joins. */
+size_t push_limit(const struct model *model);
+size_t push_reserved(const struct model *model);
 /* Whether all of the model's gradient is reserved. */
 bool push_is_reserved_whole(const struct model *model);
 /* One of the model's spares, or a new one. As many as its members have reserved are

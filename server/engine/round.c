@@ -11,37 +11,14 @@
 #include "server/engine/fate.h"
 #include "server/engine/frames.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
 #include "server/engine/losses.h"
+#include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/pull.h"
 #include "server/engine/push.h"
 #include "server/engine/shard_schedule.h"
 #include "server/engine/view.h"
 #include "server/engine/work.h"
-
-enum {
-    PUSHES_WAITING = 16,           /* of one worker, at most */
-    SAMPLE_PUSHES = 64,            /* the same where a round may have several of it, */
-    SAMPLE_PUSHES_LEAST = 2,       /* unless they take too much memory, */
-    SAMPLE_PUSHES_BYTES = 64 << 20 /* which is this */
-};
-
-size_t round_pushes(const struct model *model)
-{
-    return model->consistency.samples > 0 ? round_reserved(model) : PUSHES_WAITING;
-}
-
-size_t round_reserved(const struct model *model)
-{
-    if (model->consistency.samples == 0) {
-        return 1;
-    }
-    size_t most = SAMPLE_PUSHES_BYTES / push_bytes(model);
-    return most < SAMPLE_PUSHES_LEAST ? SAMPLE_PUSHES_LEAST
-           : most < SAMPLE_PUSHES     ? most
-                                      : SAMPLE_PUSHES;
-}
 
 /* ---------------------------------------------------------------- answers */
 
@@ -57,7 +34,7 @@ void round_answer(struct engine *engine, struct model *model, struct letter *let
                   struct opt_push_reply fate)
 {
     fate.epoch = model_epoch(model);
-    fate.lost = losses_tell(model, lease_member(model, letter->peer), letter);
+    fate.lost = losses_tell(model, members_of(model, letter->peer), letter);
     if (letter->request.message == OPT_MESSAGE_PUSH) {
         engine_reply(letter, OPT_MESSAGE_PUSH)->body.push = fate;
         engine_return(engine, letter);

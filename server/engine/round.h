@@ -29,11 +29,6 @@ struct member;
 struct model;
 struct push;
 
-/* Complete pushes that one worker may have waiting, and for how many of them memory is
- * reserved when it joins. */
-size_t round_pushes(const struct model *model);
-size_t round_reserved(const struct model *model);
-
 /* A push is complete and answers by its last letter: keep it in its member's queue, or
  * drop it if its round has closed, and close what can be closed. */
 void round_add(struct engine *engine, struct push *push, struct letter *letter);

@@ -1,5 +1,6 @@
 /* worker — see worker.h. */
 #include "server/engine/worker.h"
+#include "server/engine/work.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -10,10 +11,12 @@
 #include "server/engine/barrier.h"
 #include "server/engine/frames.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
+#include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/push.h"
 #include "server/engine/round.h"
+#include "server/engine/shard_schedule.h"
+#include "server/engine/work.h"
 
 void worker_free(struct worker *worker)
 {
@@ -39,7 +42,7 @@ static struct worker *worker_new(struct engine *engine, const char *name)
 
 void worker_release(struct engine *engine, struct worker *worker)
 {
-    if (worker->peer == NULL && worker->members == NULL && !worker->held) {
+    if (worker->peer == NULL && worker->members == NULL) {
         names_remove(&engine->workers, worker->name);
         worker_free(worker);
     }
@@ -73,20 +76,10 @@ void worker_mark_lost(struct worker *worker, const char *format, ...)
 
 void worker_lose_all(struct engine *engine, struct worker *worker)
 {
-    /* What follows from one loss may serve letters and forget members, this worker's
-     * too, so each is looked up anew. */
-    worker->held = true;
     for (struct member *member = worker->members; member != NULL;
          member = member->next_of_worker) {
         member->loss_pending = member->joined;
-    }
-    for (struct member *member = worker->members; member != NULL;) {
-        if (member->loss_pending && member->model->activity == MODEL_IDLE) {
-            lease_lost(engine, member);
-            member = worker->members;
-        } else {
-            member = member->next_of_worker;
-        }
+        work_settle(engine, member->model);
     }
 }
 
@@ -170,14 +163,13 @@ enum opt_status worker_hello(struct engine *engine, struct peer *peer,
     }
     for (struct member *member = worker->members; member != NULL;
          member = member->next_of_worker) {
-        if (member->away) {
+        if (member->away && !member->loss_pending) {
             member->away = false;
             member->lost = false;
             alarm_cancel(&engine->alarms, &member->alarm);
         }
     }
     worker->peer = peer;
-    worker->held = false;
     peer->worker = worker;
     peer->incarnation = worker->incarnation;
     snprintf(peer->name, sizeof peer->name, "%s", hello->worker);

@@ -35,7 +35,6 @@ struct worker {
     uint64_t incarnation;
     uint64_t reconnects;       /* of the present session */
     struct peer *peer;         /* who speaks for it now, or NULL */
-    bool held;                 /* not to be freed while it is being dealt with */
     bool lost;                 /* taken for dead, and not back yet */
     char lost_why[WORKER_WHY]; /* "after 5.0 s of silence"; "": it was not */
     struct member *members;    /* by next_of_worker */
@@ -57,8 +56,8 @@ void worker_detach(struct engine *engine, struct worker *worker, bool continued)
 void worker_mark_lost(struct worker *worker, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* All its memberships are lost: lease_lost, as soon as each model is idle. It is held
- * from then on: worker->held is to be reset, and worker_release called. */
+/* All its memberships are lost, at the end of this turn or as soon as each model is
+ * idle (lease_settle). */
 void worker_lose_all(struct engine *engine, struct worker *worker);
 
 /* Free it if nobody speaks for it and no model remembers it. */

@@ -6,7 +6,6 @@
 #include "server/engine/errand.h"
 #include "server/engine/events.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
 #include "server/engine/model.h"
 #include "server/engine/registry.h"
 #include "server/engine/removal.h"

@@ -2,7 +2,7 @@
 #include "server/engine/answers.h"
 #include "server/engine/events.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
+#include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/registry.h"
 #include "server/engine/removal.h"

@@ -5,7 +5,7 @@
 #include "common/optim/update.h"
 #include "server/engine/answers.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
+#include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/registry.h"
 #include "server/engine/waiting.h"

@@ -15,7 +15,7 @@ void serve_leave(struct engine *engine, struct letter *letter)
     if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
-    struct member *member = lease_member(model, letter->peer);
+    struct member *member = members_of(model, letter->peer);
     if (member != NULL) {
         lease_leave(engine, member);
     }
@@ -32,7 +32,7 @@ void serve_rest(struct engine *engine, struct letter *letter)
     if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
-    struct member *member = lease_member(model, letter->peer);
+    struct member *member = members_of(model, letter->peer);
     if (member == NULL || !member->joined) {
         engine_fail(
             engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NOT_JOINED,

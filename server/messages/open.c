@@ -22,7 +22,7 @@ bool serve_model_reply(struct engine *engine, struct letter *letter,
         }
         lease_allow(peer, letter);
     }
-    const struct member *member = lease_member(model, peer);
+    const struct member *member = members_of(model, peer);
     struct opt_model_reply reply = {
         .model = model->number,
         .created = created,

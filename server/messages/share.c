@@ -1,7 +1,7 @@
 /* share — memory in common with a worker of this machine. */
 #include "server/engine/answers.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
+#include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
 #include "server/engine/push.h"
@@ -22,7 +22,7 @@ void serve_share(struct engine *engine, struct letter *letter)
     struct opt_error error;
     struct opt_share_reply reply = { 0 };
     struct region **offers = letter->offers;
-    const struct member *member = lease_member(model, letter->peer);
+    const struct member *member = members_of(model, letter->peer);
     enum opt_status status = model_share(engine, model, &error);
     /* A whole table's gradient for a few rows would be too much: they are sent. */
     if (status == OPT_OK && member != NULL && member->joined &&

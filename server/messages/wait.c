@@ -1,7 +1,7 @@
 /* wait — until a model has had so many updates or Lookahead sync epochs. */
 #include "server/engine/answers.h"
 #include "server/engine/inside.h"
-#include "server/engine/lease.h"
+#include "server/engine/members.h"
 #include "server/engine/losses.h"
 #include "server/engine/model.h"
 #include "server/engine/registry.h"
@@ -33,7 +33,7 @@ void serve_wait(struct engine *engine, struct letter *letter)
     engine_reply(letter, OPT_MESSAGE_WAIT)->body.wait = (struct opt_wait_reply){
         .step = model->step,
         .epoch = model_epoch(model),
-        .lost = losses_tell(model, lease_member(model, letter->peer), letter),
+        .lost = losses_tell(model, members_of(model, letter->peer), letter),
     };
     engine_return(engine, letter);
 }
