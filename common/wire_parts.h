@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/field.h"
 #include "common/wire.h"
 #include "proto/optimd.pb-c.h"
 
@@ -33,6 +34,17 @@ struct opt_wire_seen {
 enum opt_status opt_wire_scan(const ProtobufCMessageDescriptor *descriptor,
                               const uint8_t *bytes, size_t size,
                               struct opt_wire_seen *seen, struct opt_error *error);
+
+/* The fields of a message, one after another. */
+struct opt_walk {
+    const uint8_t *bytes;
+    size_t size, at;
+    struct opt_field field;
+    const uint8_t *start; /* of the field, head and all */
+    const uint8_t *value;
+};
+/* False: there is no other, or none that is whole; the walk stays where it is. */
+bool opt_walk_next(struct opt_walk *walk);
 
 /* Unpack scanned bytes into the arena. The message is the arena's: never freed alone.
  * OPT_RESOURCE_EXHAUSTED, OPT_INVALID_ARGUMENT. */

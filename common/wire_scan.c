@@ -161,6 +161,23 @@ static enum opt_status scan(const ProtobufCMessageDescriptor *descriptor,
     return OPT_OK;
 }
 
+bool opt_walk_next(struct opt_walk *walk)
+{
+    const char *reason = NULL;
+    if (walk->at >= walk->size) {
+        return false;
+    }
+    walk->start = walk->bytes + walk->at;
+    size_t left = walk->size - walk->at;
+    if (opt_field_read(walk->start, left, &walk->field, &reason) != OPT_FIELD_READ ||
+        walk->field.size > left - walk->field.head) {
+        return false;
+    }
+    walk->value = walk->start + walk->field.head;
+    walk->at += walk->field.head + (size_t)walk->field.size;
+    return true;
+}
+
 enum opt_status opt_wire_scan(const ProtobufCMessageDescriptor *descriptor,
                               const uint8_t *bytes, size_t size,
                               struct opt_wire_seen *seen, struct opt_error *error)

@@ -10,12 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/field.h"
 #include "common/wire_parts.h"
+#include "common/wire_tensors.h"
 
 enum {
-    TABLE_TENSORS = 1, /* TensorTable */
-    TABLE_MODELS = 1,  /* ModelTable */
+    TABLE_TENSORS = OPT_TABLE_TENSORS,
+    TABLE_MODELS = 1, /* ModelTable */
     DESCRIPTION_SUMMARY = 1,
     DESCRIPTION_CONSISTENCY = 2,
     DESCRIPTION_TENSORS = 8,
@@ -23,7 +23,7 @@ enum {
     DESCRIPTION_CHANGES = 11
 };
 
-enum { ENTRY_BYTES = 256 << 10 }; /* memory to unpack one entry, or what is no entry */
+enum { ENTRY_BYTES = 256 << 10 }; /* memory to unpack one entry */
 
 size_t opt_table_budget(size_t size)
 {
@@ -34,36 +34,11 @@ size_t opt_table_budget(size_t size)
 
 /* ---------------------------------------------------------------- entries */
 
-/* The fields of a message that has passed the scan. */
-struct walk {
-    const uint8_t *bytes;
-    size_t size, at;
-    struct opt_field field;
-    const uint8_t *start; /* of the field, head and all */
-    const uint8_t *value;
-};
-
-static bool walk_next(struct walk *walk)
-{
-    const char *reason = NULL;
-    if (walk->at >= walk->size) {
-        return false;
-    }
-    walk->start = walk->bytes + walk->at;
-    if (opt_field_read(walk->start, walk->size - walk->at, &walk->field, &reason) !=
-        OPT_FIELD_READ) {
-        return false;
-    }
-    walk->value = walk->start + walk->field.head;
-    walk->at += walk->field.head + (size_t)walk->field.size;
-    return true;
-}
-
 static size_t count_entries(const uint8_t *data, size_t size, uint32_t number)
 {
-    struct walk walk = { .bytes = data, .size = size };
+    struct opt_walk walk = { .bytes = data, .size = size };
     size_t count = 0;
-    while (walk_next(&walk)) {
+    while (opt_walk_next(&walk)) {
         count += walk.field.number == number && walk.field.type == OPT_FIELD_BYTES;
     }
     return count;
@@ -110,9 +85,9 @@ static enum opt_status read_entries(const struct context *c,
     struct opt_arena scratch;
     opt_arena_init(&scratch, ENTRY_BYTES);
     enum opt_status status = OPT_OK;
-    struct walk walk = { .bytes = data, .size = size };
+    struct opt_walk walk = { .bytes = data, .size = size };
     size_t index = 0;
-    while (status == OPT_OK && walk_next(&walk)) {
+    while (status == OPT_OK && opt_walk_next(&walk)) {
         if (walk.field.number != kind->number || walk.field.type != OPT_FIELD_BYTES) {
             continue;
         }
@@ -135,120 +110,59 @@ static enum opt_status read_entries(const struct context *c,
 
 /* ---------------------------------------------------------------- tensors */
 
-static enum opt_status read_tensor(const struct context *c,
-                                   const ProtobufCMessage *message, size_t index,
-                                   void *element)
+/* A copy of an entry in the arena. */
+static enum opt_status keep_tensor(const struct context *c,
+                                   const struct opt_tensor_entry *entry,
+                                   struct opt_tensor_entry *out)
 {
-    const Optimd__V1__Tensor *from = (const Optimd__V1__Tensor *)message;
-    struct opt_tensor_entry *to = element;
-    char what[64];
-    (void)snprintf(what, sizeof(what), "the name of tensor %zu", index);
-    enum opt_status status = opt_wire_name(from->name, what, c->error);
-    if (status != OPT_OK) {
-        return status;
-    }
-    if (from->n_shape > OPT_RANK_MAX) {
-        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
-                        "tensor %s has %zu dimensions; at most %d are allowed",
-                        from->name, from->n_shape, OPT_RANK_MAX);
-    }
-    uint64_t elements = 1;
-    for (size_t i = 0; i < from->n_shape; i++) {
-        uint64_t dimension = from->shape[i];
-        if (dimension == 0) {
-            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
-                            "dimension %zu of tensor %s is 0; it must be at least 1", i,
-                            from->name);
-        }
-        if (dimension > OPT_ELEMENTS_MAX / elements) {
-            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
-                            "tensor %s has more than %" PRIu64 " elements", from->name,
-                            OPT_ELEMENTS_MAX);
-        }
-        elements *= dimension;
-    }
-    if (from->sparse && (from->n_shape < 2 || from->shape[0] > UINT32_MAX ||
-                         elements / from->shape[0] > OPT_SHARD)) {
-        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
-                        "tensor %s cannot be sparse: that takes at least 2 dimensions, "
-                        "the first at most %" PRIu32
-                        " rows, and at most %d elements a row",
-                        from->name, UINT32_MAX, OPT_SHARD);
-    }
-    uint64_t *shape = NULL;
-    if (from->n_shape > 0) {
-        shape = opt_wire_array(c->arena, from->n_shape, sizeof(*shape), c->error);
+    *out = *entry;
+    out->shape = NULL;
+    if (entry->rank > 0) {
+        uint64_t *shape =
+            opt_wire_array(c->arena, entry->rank, sizeof(*shape), c->error);
         if (shape == NULL) {
             return OPT_RESOURCE_EXHAUSTED;
         }
-        memcpy(shape, from->shape, from->n_shape * sizeof(*shape));
+        memcpy(shape, entry->shape, entry->rank * sizeof(*shape));
+        out->shape = shape;
     }
-    *to = (struct opt_tensor_entry){
-        .shape = shape,
-        .rank = from->n_shape,
-        .elements = elements,
-        .step = from->step,
-        .sparse = from->sparse,
-    };
-    return copy_text(c->arena, from->name, &to->name, c->error);
+    return copy_text(c->arena, entry->name, &out->name, c->error);
 }
 
-static int by_name(const void *a, const void *b)
+static const char *name_of(const void *tensors, size_t index)
 {
-    const char *const *first = a;
-    const char *const *second = b;
-    return strcmp(*first, *second);
-}
-
-/* No name twice, and not more elements than a model may have. */
-static enum opt_status check_tensors(const struct context *c,
-                                     const struct opt_tensor_entry *tensors,
-                                     size_t count)
-{
-    const char **names = opt_wire_array(c->arena, count, sizeof(*names), c->error);
-    if (names == NULL) {
-        return OPT_RESOURCE_EXHAUSTED;
-    }
-    uint64_t elements = 0;
-    for (size_t i = 0; i < count; i++) {
-        names[i] = tensors[i].name;
-        if (tensors[i].elements > OPT_ELEMENTS_MAX - elements) {
-            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
-                            "the tensors up to %s have more than %" PRIu64
-                            " elements together",
-                            tensors[i].name, OPT_ELEMENTS_MAX);
-        }
-        elements += tensors[i].elements;
-    }
-    if (count > 1) {
-        qsort(names, count, sizeof(*names), by_name);
-    }
-    for (size_t i = 1; i < count; i++) {
-        if (strcmp(names[i - 1], names[i]) == 0) {
-            return opt_fail(c->error, OPT_INVALID_ARGUMENT,
-                            "two tensors have the name %s; names must be unique",
-                            names[i]);
-        }
-    }
-    return OPT_OK;
+    return ((const struct opt_tensor_entry *)tensors)[index].name;
 }
 
 static enum opt_status read_tensors(const struct context *c, uint32_t number,
                                     const uint8_t *data, size_t size,
                                     struct opt_tensor_entry **out, size_t *out_count)
 {
-    void *tensors = NULL;
-    size_t count = 0;
-    enum opt_status status = read_entries(
-        c,
-        &(struct entry_kind){ .number = number,
-                              .size = sizeof(struct opt_tensor_entry),
-                              .descriptor = &optimd__v1__tensor__descriptor,
-                              .read = read_tensor },
-        data, size, &tensors, &count);
-    if (status == OPT_OK) {
-        status = check_tensors(c, tensors, count);
+    size_t count = count_entries(data, size, number), index = 0;
+    struct opt_tensor_entry *tensors =
+        opt_wire_array(c->arena, count, sizeof(*tensors), c->error);
+    const size_t slots = opt_name_set_slots(count);
+    struct opt_name_set names = { .slots = opt_wire_array(
+                                      c->arena, slots, sizeof(*names.slots), c->error),
+                                  .slot_count = slots };
+    if (tensors == NULL || names.slots == NULL) {
+        return OPT_RESOURCE_EXHAUSTED;
     }
+    memset(names.slots, 0, slots * sizeof(*names.slots));
+    struct opt_tensor_reader reader;
+    opt_tensors_begin(&reader, data, size, number);
+    enum opt_status status = OPT_OK;
+    struct opt_tensor_entry entry;
+    while (status == OPT_OK && index < count) {
+        status = opt_tensors_next(&reader, &entry, c->error);
+        if (status == OPT_OK) {
+            status = keep_tensor(c, &entry, &tensors[index]);
+        }
+        if (status == OPT_OK) {
+            status = opt_name_set_add(&names, name_of, tensors, index++, c->error);
+        }
+    }
+    opt_tensors_end(&reader);
     if (status == OPT_OK) {
         *out = tensors;
         *out_count = count;
@@ -263,18 +177,12 @@ enum opt_status opt_tensor_table_read(const uint8_t *data, size_t size,
 {
     enum opt_status status =
         opt_wire_scan(&optimd__v1__tensor_table__descriptor, data, size, NULL, error);
+    if (status == OPT_OK) {
+        status = opt_tensors_check_count(count_entries(data, size, TABLE_TENSORS),
+                                         max_tensors, error);
+    }
     if (status != OPT_OK) {
         return status;
-    }
-    size_t tensors = count_entries(data, size, TABLE_TENSORS);
-    if (tensors == 0) {
-        return opt_fail(error, OPT_INVALID_ARGUMENT,
-                        "the table of tensors is empty; a model has at least one");
-    }
-    if (tensors > max_tensors) {
-        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
-                           "the table has %zu tensors; a model may have at most %zu",
-                           tensors, max_tensors);
     }
     return read_tensors(&(struct context){ .arena = arena, .error = error },
                         TABLE_TENSORS, data, size, out, count);
@@ -464,8 +372,8 @@ static enum opt_status read_rest(const struct context *c, const uint8_t *data,
         return OPT_RESOURCE_EXHAUSTED;
     }
     size_t rest_size = 0;
-    struct walk walk = { .bytes = data, .size = size };
-    while (walk_next(&walk)) {
+    struct opt_walk walk = { .bytes = data, .size = size };
+    while (opt_walk_next(&walk)) {
         if (walk.field.number != DESCRIPTION_TENSORS &&
             walk.field.number != DESCRIPTION_WORKERS) {
             size_t whole = walk.field.head + (size_t)walk.field.size;
