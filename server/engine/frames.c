@@ -33,22 +33,6 @@ static bool is_part_of(const struct push *push, const struct letter *letter)
            push->request_id == letter->request.id;
 }
 
-void frames_drop(struct engine *engine, struct member *member)
-{
-    struct push *push = member->gathering;
-    if (push == NULL) {
-        return;
-    }
-    if (shard_schedule_has(push)) { /* else it has left nothing, and may come again */
-        struct opt_error error;
-        /* Nobody waits for this: only the code is kept, with the number. */
-        opt_fail_as(&error, OPT_ABORTED, OPT_DETAIL_NONE, "it was not finished");
-        fate_settle(push, OPT_FATE_REFUSED, &error);
-    }
-    member->gathering = NULL;
-    push_recycle(engine, push);
-}
-
 void frames_end(struct engine *engine, struct member *member)
 {
     struct push *push = member->gathering;
@@ -56,7 +40,7 @@ void frames_end(struct engine *engine, struct member *member)
         push->over = true;
         push->peer = NULL;
     } else {
-        frames_drop(engine, member);
+        round_drop(engine, member);
     }
 }
 
@@ -96,7 +80,7 @@ void frames_cut_off(struct engine *engine, struct member *member)
     if (push != NULL && shard_schedule_has(push)) {
         push->peer = NULL;
     } else {
-        frames_drop(engine, member);
+        round_drop(engine, member);
     }
 }
 
@@ -247,7 +231,7 @@ static struct push *take_up(struct engine *engine, struct model *model,
     struct push *push = member->gathering;
     if (push->head.sequence != head->sequence ||
         push->session != member->worker->session) {
-        frames_drop(engine, member);
+        round_drop(engine, member);
         return begin(engine, model, member, letter, head, pull, echo, error);
     }
     if (push_resume(push, letter, head, error) != OPT_OK) {

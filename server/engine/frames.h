@@ -21,10 +21,8 @@ struct model;
 void frames_take(struct engine *engine, struct model *model, struct letter *letter,
                  const struct opt_push *push, const struct opt_pull *pull);
 
-/* The frames of an unfinished push are dropped without an answer; one that a round is
- * being made of is taken out of it. */
-void frames_drop(struct engine *engine, struct member *member);
-/* The same, but the model may be busy: its life is over, nothing of it may follow. */
+/* The life of an unfinished push is over: it is dropped, if the model is busy with it
+ * as soon as that is over. */
 void frames_end(struct engine *engine, struct member *member);
 /* A letter is answered with an error. If it is a frame of a push that is not finished,
  * that ends the push, whatever was wrong: the error gets its fate. */

@@ -39,7 +39,7 @@ void lease_forget(struct engine *engine, struct member *member)
     struct model *model = member->model;
     struct worker *worker = member->worker;
     alarm_cancel(&engine->alarms, &member->alarm);
-    frames_drop(engine, member);
+    round_drop(engine, member);
     recall_close(model, &member->recall);
     budget_give(&engine->budget, member->reserved + sizeof *member);
     members_remove(member);
@@ -296,7 +296,7 @@ void lease_lost(struct engine *engine, struct member *member)
     if (waits) {
         frames_cut_off(engine, member);
     } else {
-        frames_drop(engine, member);
+        round_drop(engine, member);
     }
     if (!member->lost) {
         engine->counters.workers_lost++;

@@ -155,6 +155,22 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
     }
 }
 
+void round_drop(struct engine *engine, struct member *member)
+{
+    struct push *push = member->gathering;
+    if (push == NULL) {
+        return;
+    }
+    if (shard_schedule_has(push)) { /* else it has left nothing, and may come again */
+        struct opt_error error;
+        /* Nobody waits for this: only the code is kept, with the number. */
+        opt_fail_as(&error, OPT_ABORTED, OPT_DETAIL_NONE, "it was not finished");
+        fate_settle(push, OPT_FATE_REFUSED, &error);
+    }
+    member->gathering = NULL;
+    push_recycle(engine, push);
+}
+
 void round_fail(struct engine *engine, struct model *model, enum opt_detail detail,
                 const char *why)
 {
@@ -432,7 +448,7 @@ static void expire(struct engine *engine, struct model *model)
     for (size_t i = model->round_count; i-- > 0;) {
         struct push *push = model->round[i];
         if (push->over) {
-            frames_drop(engine, push->member);
+            round_drop(engine, push->member);
         } else if (push->overdue) {
             round_expire(engine, push);
         }

@@ -59,6 +59,9 @@ void round_expire(struct engine *engine, struct push *push);
  * stay, and the error is ABORTED and says how many; if all have, it is APPLIED. */
 void round_withdraw(struct engine *engine, struct push *push, enum opt_status status,
                     enum opt_detail detail, const char *text);
+/* The frames of an unfinished push are dropped without an answer; one that a round is
+ * being made of is taken out of it. */
+void round_drop(struct engine *engine, struct member *member);
 /* All who take part in an open round are answered ABORTED with the sentence, or
  * APPLIED; the round ends as an update of what has been applied. */
 void round_fail(struct engine *engine, struct model *model, enum opt_detail detail,
