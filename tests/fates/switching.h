@@ -2,7 +2,9 @@
 #ifndef OPTIMD_TESTS_FATES_SWITCHING_H
 #define OPTIMD_TESTS_FATES_SWITCHING_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <ucontext.h>
 
 struct fiber_stack {
     void *base; /* NULL: the thread's own, until it is known */
@@ -19,16 +21,42 @@ struct fiber_stack {
 #endif
 
 #ifdef SWITCHING_IS_TOLD
+#include <dlfcn.h>
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-static inline void switching_begin(struct fiber_stack *from,
+/* The stack is to be that of another fiber. */
+static inline void switching_clear(const struct fiber_stack *stack)
+{
+#ifdef SWITCHING_IS_TOLD
+    __asan_unpoison_memory_region(stack->base, stack->size);
+#else
+    (void)stack;
+#endif
+}
+
+/* The system's function of this name: the sanitizer's own warns that it knows nothing
+ * of fibers, to which it has been told. */
+static inline void switching_context(ucontext_t *from, const ucontext_t *to)
+{
+#ifdef SWITCHING_IS_TOLD
+    int (*swap)(ucontext_t *, const ucontext_t *);
+    *(void **)&swap = dlsym(RTLD_NEXT, "swapcontext");
+    swap(from, to);
+#else
+    swapcontext(from, to);
+#endif
+}
+
+/* from goes on later, unless it has ended. */
+static inline void switching_begin(struct fiber_stack *from, bool ended,
                                    const struct fiber_stack *to)
 {
 #ifdef SWITCHING_IS_TOLD
-    __sanitizer_start_switch_fiber(&from->shadow, to->base, to->size);
+    __sanitizer_start_switch_fiber(ended ? NULL : &from->shadow, to->base, to->size);
 #else
-    (void)from, (void)to;
+    (void)from, (void)ended, (void)to;
 #endif
 }
 

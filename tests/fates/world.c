@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
-#include <ucontext.h>
 #include <uv.h>
 
 #include "tests/fates/switching.h"
@@ -36,6 +35,7 @@ struct fiber {
 static struct {
     struct fiber main; /* the first of all in the list */
     struct fiber *running;
+    pthread_t thread;    /* in which they all run */
     struct fiber *spare; /* ended: their stacks are used again */
     uint64_t now_ns;
     uint64_t random;
@@ -55,6 +55,7 @@ void world_begin(void)
     world.random = 0;
     world.look = NULL;
     world.running = &world.main;
+    world.thread = __real_pthread_self();
     world.owner = WORLD_NOBODY;
     world.main.owner = WORLD_NOBODY;
     pthread_attr_t attributes;
@@ -99,8 +100,8 @@ static void switch_to(struct fiber *fiber)
 {
     struct fiber *from = world.running;
     world.running = fiber;
-    switching_begin(&from->stack, &fiber->stack);
-    swapcontext(&from->context, &fiber->context);
+    switching_begin(&from->stack, from->ended, &fiber->stack);
+    switching_context(&from->context, &fiber->context);
     switching_end(&from->stack);
 }
 
@@ -132,6 +133,7 @@ static struct fiber *fiber_take(void)
         world.spare = fiber->next;
         struct fiber_stack stack = fiber->stack;
         *fiber = (struct fiber){ .stack = stack };
+        switching_clear(&stack);
         return fiber;
     }
     fiber = calloc(1, sizeof(*fiber));
@@ -302,9 +304,14 @@ int __wrap_pthread_join(pthread_t thread, void **out)
     return 0;
 }
 
+/* The program may have threads beside the world's: a sanitizer's, the test framework's.
+ */
 pthread_t __wrap_pthread_self(void)
 {
-    return (pthread_t)(uintptr_t)world.running;
+    pthread_t self = __real_pthread_self();
+    return world.running != NULL && self == world.thread
+               ? (pthread_t)(uintptr_t)world.running
+               : self;
 }
 
 static bool is_free(void *mutex)
