@@ -10,24 +10,26 @@ static const char *const modes[] = { "sync", "async", "bounded" };
 static const char *const losses[] = { "shrink", "wait", "fail" };
 
 static enum opt_status check_compensation(const struct opt_spec *spec,
-                                          const struct opt_tensor_entry *tensors,
-                                          size_t count, struct opt_error *error)
+                                          struct opt_error *error)
 {
-    if (opt_view_train_differs(spec)) {
-        return opt_fail(
-            error, OPT_INVALID_ARGUMENT,
-            "delay_compensation needs a rule whose gradients are taken at the "
-            "weights themselves, not ahead of them");
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (tensors[i].sparse) {
-            return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "tensor \"%s\" is sparse; delay_compensation is for dense "
-                            "tensors only",
-                            tensors[i].name);
-        }
-    }
-    return OPT_OK;
+    return opt_view_train_differs(spec)
+               ? opt_fail(
+                     error, OPT_INVALID_ARGUMENT,
+                     "delay_compensation needs a rule whose gradients are taken at the "
+                     "weights themselves, not ahead of them")
+               : OPT_OK;
+}
+
+enum opt_status consistency_check_tensor(const struct opt_consistency *consistency,
+                                         const struct opt_tensor_entry *tensor,
+                                         struct opt_error *error)
+{
+    return consistency->delay_compensation > 0 && tensor->sparse
+               ? opt_fail(error, OPT_INVALID_ARGUMENT,
+                          "tensor \"%s\" is sparse; delay_compensation is for dense "
+                          "tensors only",
+                          tensor->name)
+               : OPT_OK;
 }
 
 enum opt_status consistency_check_atomic(const struct opt_spec *spec,
@@ -72,9 +74,7 @@ struct field {
 };
 
 enum opt_status consistency_check(const struct opt_consistency *consistency,
-                                  const struct opt_spec *spec,
-                                  const struct opt_tensor_entry *tensors, size_t count,
-                                  struct opt_error *error)
+                                  const struct opt_spec *spec, struct opt_error *error)
 {
     const struct opt_consistency *c = consistency;
     const struct field fields[] = {
@@ -116,8 +116,7 @@ enum opt_status consistency_check(const struct opt_consistency *consistency,
     if (c->atomic == OPT_ATOMIC_SHARD) {
         return check_shards(c, spec, error);
     }
-    return c->delay_compensation > 0 ? check_compensation(spec, tensors, count, error)
-                                     : OPT_OK;
+    return c->delay_compensation > 0 ? check_compensation(spec, error) : OPT_OK;
 }
 
 bool consistency_differs(const struct opt_consistency *has,

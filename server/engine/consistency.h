@@ -13,13 +13,15 @@
 
 struct opt_spec;
 
-/* Whether a model of this specification and these tensors can have the policy.
- * OPT_INVALID_ARGUMENT: a field that the mode does not know, or one that is missing;
- * delay compensation or atomic SHARD where it cannot be. */
+/* Whether a model of this specification can have the policy. OPT_INVALID_ARGUMENT: a
+ * field that the mode does not know, or one that is missing; delay compensation or
+ * atomic SHARD where it cannot be. */
 enum opt_status consistency_check(const struct opt_consistency *consistency,
-                                  const struct opt_spec *spec,
-                                  const struct opt_tensor_entry *tensors, size_t count,
-                                  struct opt_error *error);
+                                  const struct opt_spec *spec, struct opt_error *error);
+/* Whether one with this tensor can. OPT_INVALID_ARGUMENT. */
+enum opt_status consistency_check_tensor(const struct opt_consistency *consistency,
+                                         const struct opt_tensor_entry *tensor,
+                                         struct opt_error *error);
 
 /* Whether rounds of the specification can be applied shard by shard.
  * OPT_INVALID_ARGUMENT: it needs the whole gradient first. */

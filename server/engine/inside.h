@@ -86,7 +86,7 @@ struct engine {
     struct letters again;                       /* to be served again, */
     struct model *changed_first, *changed_last; /* to be settled, */
     struct model *busy_first, *busy_last;       /* with work in progress (work.h) */
-    struct model *dead; /* deleted, to be freed between two letters */
+    struct model *dead; /* deleted, to be freed between two letters, some at a time */
 
     struct names workers; /* struct worker by name */
 

@@ -81,6 +81,17 @@ void memory_free(void *memory, size_t size)
     }
 }
 
+size_t memory_cut(void *memory, size_t size, size_t most)
+{
+    size_t left = size > most ? round_up(size - most, MEMORY_HUGE) : 0;
+    if (left == 0 || left >= size) {
+        memory_free(memory, size);
+        return 0;
+    }
+    munmap((uint8_t *)memory + left, mapped_size(size) - left);
+    return left;
+}
+
 bool size_multiply(size_t a, size_t b, size_t *out)
 {
     return !__builtin_mul_overflow(a, b, out);

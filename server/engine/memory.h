@@ -16,6 +16,9 @@
 void *memory_new(size_t size);
 /* Free what memory_new(size) returned; NULL is allowed. */
 void memory_free(void *memory, size_t size);
+/* Free about most bytes of its end, or all if it is small; returns what is left, of
+ * which the same is true. */
+size_t memory_cut(void *memory, size_t size, size_t most);
 
 /* *out = a * b, or a + b; false if it does not fit. */
 bool size_multiply(size_t a, size_t b, size_t *out);

@@ -110,12 +110,14 @@ struct model {
     struct opt_named named;    /* the names for who compares them with patterns */
     struct grouping *grouping; /* the tensors' groups in the specification */
     size_t blocks;
-    size_t floats; /* of the flat range */
+    size_t floats;  /* of the flat range */
+    size_t largest; /* elements of the largest dense tensor */
     uint64_t parameters;
     uint64_t sparse_parameters; /* of these, in sparse tensors */
 
     struct shard *shards;
-    size_t shard_count;
+    size_t shard_count, shards_bytes;
+    size_t pieces;        /* tensors, the large ones cut at the borders of shards */
     struct shard *opened; /* those that an update may write, linked by opened */
     struct version_pool *pool;
     float *slots[OPT_SLOTS_MAX]; /* floats each */
@@ -125,6 +127,7 @@ struct model {
     size_t mirror_pins[MIRROR_COUNT];     /* push_pulls that will need them */
     struct update update;                 /* in progress, and its memory */
     size_t reserved;                      /* of the budget, without versions */
+    size_t left_bytes;                    /* of the slab that is being freed; 0: all */
 
     uint64_t step;    /* updates so far */
     uint64_t changed; /* every view may be another one from that step on: all who have
@@ -168,29 +171,29 @@ struct model {
     bool changing; /* among those that are to be settled (work.h) */
     struct model *next_changed; /* there */
     bool deleted;
+    struct letter *deleting; /* the delete that is answered when it is freed, or NULL */
     struct model *next_dead;
 };
 
-/* What a model would be, before anything is allocated. Borrowed for the call. */
-struct model_plan {
-    const char *name;
-    const struct opt_spec *spec;
-    struct opt_consistency consistency;
-    const struct opt_tensor_entry *tensors;
-    size_t tensor_count;
-};
+/* Bytes of so many tensors. */
+static inline size_t model_tensor_bytes(size_t count)
+{
+    return (count + 1) * sizeof(struct tensor);
+}
+/* Free a model that nobody knows any more, some MiB of it, and it is to be called
+ * again; true: all. What is there of one that could not be made is freed too. */
+bool model_free_some(struct engine *engine, struct model *model);
 
-/* OPT_RESOURCE_EXHAUSTED names bytes needed, left and the setting; OPT_UNAVAILABLE if
- * the system has no memory. The model has all weights and slots at their start values
- * (weights 0), is not ready, and is not known by name yet. */
-enum opt_status model_new(struct engine *engine, const struct model_plan *plan,
-                          struct model **out, struct opt_error *error);
-void model_free(struct engine *engine, struct model *model);
-
-/* The first difference between a model and a plan of the same name, as a sentence part
- * ("its tensor 3 is ..., not ..."); false if there is none. */
-bool model_differs(const struct model *model, const struct model_plan *plan, char *text,
+/* The first difference between a model and what is asked for under its name, as a
+ * sentence part ("its tensor 3 is ..., not ..."); false if there is none. Of all but
+ * the tensors, */
+bool model_differs(const struct model *model, const struct opt_spec *spec,
+                   const struct opt_consistency *consistency, char *text,
                    size_t capacity);
+/* and of one of these. */
+bool model_tensor_differs(const struct model *model, size_t i,
+                          const struct opt_tensor_entry *asked, char *text,
+                          size_t capacity);
 
 /* What a tensor has of its own according to the specification in force. */
 static inline void model_tensor_options(const struct model *model, size_t tensor,

@@ -13,7 +13,7 @@ struct model;
 struct peer;
 
 /* Take the model away: answer all who wait with ABORTED and the sentence. It is idle.
- * Its memory goes at the end of the turn. */
+ * Its memory goes after this turn, some MiB at a time. */
 void removal_delete(struct engine *engine, struct model *model, const char *why);
 /* Delete the models that wait for weights from this peer, which is gone. */
 void removal_creator_gone(struct engine *engine, const struct peer *peer);

@@ -103,6 +103,9 @@ void shards_trim(struct engine *engine)
 {
     for (size_t m = 0; m < engine->model_count; m++) {
         struct model *model = engine->numbered[m];
+        if (model->making) {
+            continue;
+        }
         shards_collect(model);
         for (size_t i = 0; i < model->shard_count; i++) {
             struct shard *shard = &model->shards[i];

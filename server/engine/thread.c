@@ -11,6 +11,7 @@
  */
 #include <stdlib.h>
 
+#include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/removal.h"
@@ -44,12 +45,25 @@ static void end_turn(struct engine *engine)
     engine->turn_cost = 0;
 }
 
+/* Some of the memory of deleted models; a loop leaves that to the thread. Who asked for
+ * it is answered when all of it is free. */
 static void free_dead(struct engine *engine)
 {
-    while (engine->dead != NULL) {
-        struct model *model = engine->dead;
-        engine->dead = model->next_dead;
-        model_free(engine, model);
+    struct model *model = engine->visited ? NULL : engine->dead;
+    if (model == NULL) {
+        return;
+    }
+    struct model *next = model->next_dead;
+    struct letter *letter = model->deleting;
+    if (!model_free_some(engine, model)) {
+        return;
+    }
+    engine->dead = next;
+    if (letter != NULL) {
+        letter->peer->queued--;
+        engine_reply(letter, OPT_MESSAGE_DELETE);
+        engine_return(engine, letter);
+        engine_conclude(engine);
     }
 }
 
@@ -63,6 +77,9 @@ static void conclude(struct engine *engine)
 
 static uint64_t sleep_ns(const struct engine *engine, bool moved)
 {
+    if (engine->dead != NULL) {
+        return 0;
+    }
     if (engine->busy_first != NULL) {
         return moved ? 0 : STALLED_NS;
     }
@@ -155,7 +172,8 @@ static void run(void *argument)
         engine->counters.updates_stalled += !moved;
         conclude(engine);
         serve_later(engine);
-        if (engine->stopping && !drained && engine->busy_first == NULL) {
+        if (engine->stopping && !drained && engine->busy_first == NULL &&
+            engine->dead == NULL) {
             drain(engine);
             conclude(engine);
             drained = true;
@@ -176,8 +194,8 @@ void engine_visit(struct engine *engine)
     serve(engine, mailbox_take_light(&engine->box));
     serve_later(engine);
     engine->visited = false;
-    bool due =
-        engine->busy_first != NULL || alarms_next(&engine->alarms) < engine->wakes_ns;
+    bool due = engine->busy_first != NULL || engine->dead != NULL ||
+               alarms_next(&engine->alarms) < engine->wakes_ns;
     uv_mutex_unlock(&engine->turn);
     if (due || mailbox_filled(&engine->box)) {
         mailbox_rouse(&engine->box);
@@ -189,6 +207,8 @@ static void free_state(struct engine *engine)
     while (engine->model_count > 0) {
         struct model *model = engine->numbered[engine->model_count - 1];
         removal_delete(engine, model, "the daemon has stopped");
+    }
+    while (engine->dead != NULL) {
         conclude(engine);
     }
     for (size_t i = 0; i < engine->workers.capacity; i++) {

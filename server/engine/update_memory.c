@@ -31,21 +31,10 @@ size_t update_memory_bytes(size_t tensors, size_t shards, size_t blocks,
     return SIZE_MAX;
 }
 
-static size_t largest_tensor(const struct model *model)
-{
-    size_t largest = 0;
-    for (size_t i = 0; i < model->tensor_count; i++) {
-        if (model->tensors[i].n > largest) {
-            largest = model->tensors[i].n;
-        }
-    }
-    return largest;
-}
-
 bool update_memory_init(struct model *model)
 {
     struct update *update = &model->update;
-    size_t scratch = update_memory_scratch(&model->spec, largest_tensor(model));
+    size_t scratch = update_memory_scratch(&model->spec, model->largest);
     update->tensors = calloc(model->tensor_count + 1, sizeof *update->tensors);
     update->sums = calloc(model->blocks + 1, sizeof *update->sums);
     update->spans =
@@ -65,7 +54,7 @@ bool update_memory_reserve(struct engine *engine, struct model *model,
                            const struct opt_spec *spec)
 {
     struct update *update = &model->update;
-    size_t bytes = update_memory_scratch(spec, largest_tensor(model)) * sizeof(float);
+    size_t bytes = update_memory_scratch(spec, model->largest) * sizeof(float);
     if (bytes <= update->scratch_bytes) {
         return true;
     }

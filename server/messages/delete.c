@@ -43,7 +43,7 @@ void serve_delete(struct engine *engine, struct letter *letter)
         return;
     }
     event_model_deleted(model, letter->peer, "asked for");
+    model->deleting = letter; /* answered when its memory is free */
+    letter->peer->queued++;
     removal_delete(engine, model, "the model was deleted");
-    engine_reply(letter, OPT_MESSAGE_DELETE);
-    engine_return(engine, letter);
 }
