@@ -418,6 +418,9 @@ struct opt_description {
     size_t slot_count;
     const struct opt_tensor_entry *tensors;
     size_t tensor_count;
+    /* Who packs may give one tensor at a time instead: the i-th of these. */
+    struct opt_tensor_entry (*tensor_of)(const void *of, size_t i);
+    const void *of;
     const struct opt_worker_entry *workers;
     size_t worker_count;
     const struct opt_change_entry *changes;
@@ -467,6 +470,11 @@ enum opt_status opt_description_read(const uint8_t *data, size_t size,
                                      struct opt_error *error);
 size_t opt_description_pack(const struct opt_description *description, uint8_t *out,
                             size_t capacity);
+/* The same in pieces: go on from *item, 0 at first, for about so many items or bytes.
+ * What is written, at out + *size, adds to *size; out NULL: only measured. True at the
+ * end. Nothing may change in between. */
+bool opt_description_pack_some(const struct opt_description *description, size_t *item,
+                               size_t items, size_t bytes, uint8_t *out, size_t *size);
 
 /* Whether text is 1 to 255 bytes of UTF-8 without control characters; what names what
  * it is in the sentence ("tensor name"). */

@@ -495,9 +495,11 @@ static void write_change(struct opt_writer *writer, const void *what)
     opt_write_fields(writer, &message.base);
 }
 
-static void write_description(struct opt_writer *writer, const void *what)
+/* A description is written item by item: what comes before the tensors, these, the
+ * workers, the changes, and what comes in between and after. */
+static void write_head(struct opt_writer *writer,
+                       const struct opt_description *description)
 {
-    const struct opt_description *description = what;
     opt_write_nested(writer, DESCRIPTION_SUMMARY, write_model, &description->summary);
     opt_write_nested(writer, DESCRIPTION_CONSISTENCY, opt_write_consistency,
                      &description->consistency);
@@ -509,26 +511,80 @@ static void write_description(struct opt_writer *writer, const void *what)
     message.n_slots = description->slot_count;
     message.slots = (char **)(uintptr_t)description->slots;
     opt_write_fields(writer, &message.base);
-    for (size_t i = 0; i < description->tensor_count; i++) {
-        opt_write_nested(writer, DESCRIPTION_TENSORS, write_tensor,
-                         &description->tensors[i]);
+}
+
+static void write_tail(struct opt_writer *writer,
+                       const struct opt_description *description)
+{
+    Optimd__V1__ModelDescription message = OPTIMD__V1__MODEL_DESCRIPTION__INIT;
+    message.rounds = description->rounds;
+    message.dropped = description->dropped;
+    message.mean_staleness = description->mean_staleness;
+    opt_write_fields(writer, &message.base);
+}
+
+static struct opt_tensor_entry tensor_of(const struct opt_description *description,
+                                         size_t i)
+{
+    return description->tensor_of != NULL ? description->tensor_of(description->of, i)
+                                          : description->tensors[i];
+}
+
+static size_t count_items(const struct opt_description *description)
+{
+    return 1 + description->tensor_count + description->worker_count + 1 +
+           description->change_count + 1;
+}
+
+static void write_item(struct opt_writer *writer,
+                       const struct opt_description *description, size_t item)
+{
+    if (item == 0) {
+        write_head(writer, description);
+        return;
     }
-    for (size_t i = 0; i < description->worker_count; i++) {
+    item -= 1;
+    if (item < description->tensor_count) {
+        struct opt_tensor_entry tensor = tensor_of(description, item);
+        opt_write_nested(writer, DESCRIPTION_TENSORS, write_tensor, &tensor);
+        return;
+    }
+    item -= description->tensor_count;
+    if (item < description->worker_count) {
         opt_write_nested(writer, DESCRIPTION_WORKERS, write_worker,
-                         &description->workers[i]);
+                         &description->workers[item]);
+        return;
     }
-    Optimd__V1__ModelDescription tail = OPTIMD__V1__MODEL_DESCRIPTION__INIT;
-    tail.rounds_skipped = description->rounds_skipped;
-    opt_write_fields(writer, &tail.base);
-    for (size_t i = 0; i < description->change_count; i++) {
+    item -= description->worker_count;
+    if (item == 0) {
+        Optimd__V1__ModelDescription between = OPTIMD__V1__MODEL_DESCRIPTION__INIT;
+        between.rounds_skipped = description->rounds_skipped;
+        opt_write_fields(writer, &between.base);
+    } else if (item - 1 < description->change_count) {
         opt_write_nested(writer, DESCRIPTION_CHANGES, write_change,
-                         &description->changes[i]);
+                         &description->changes[item - 1]);
+    } else {
+        write_tail(writer, description);
     }
-    Optimd__V1__ModelDescription end = OPTIMD__V1__MODEL_DESCRIPTION__INIT;
-    end.rounds = description->rounds;
-    end.dropped = description->dropped;
-    end.mean_staleness = description->mean_staleness;
-    opt_write_fields(writer, &end.base);
+}
+
+bool opt_description_pack_some(const struct opt_description *description, size_t *item,
+                               size_t items, size_t bytes, uint8_t *out, size_t *size)
+{
+    struct opt_writer writer = { .out = out == NULL ? NULL : out + *size };
+    size_t last = count_items(description);
+    for (; *item < last && items > 0 && writer.size < bytes; items--) {
+        write_item(&writer, description, (*item)++);
+    }
+    *size += writer.size;
+    return *item == last;
+}
+
+static void write_description(struct opt_writer *writer, const void *what)
+{
+    for (size_t i = 0; i < count_items(what); i++) {
+        write_item(writer, what, i);
+    }
 }
 
 size_t opt_description_pack(const struct opt_description *description, uint8_t *out,

@@ -4,16 +4,34 @@
 
 #include "common/optim/update.h"
 #include "server/engine/answers.h"
+#include "server/engine/errand.h"
 #include "server/engine/inside.h"
 #include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/registry.h"
 #include "server/engine/waiting.h"
+#include "server/engine/work.h"
 #include "server/engine/worker.h"
 #include "server/messages/serve.h"
 
-static struct opt_tensor_entry describe_tensor(const struct tensor *tensor)
+/* Some items or bytes are packed at a time. */
+enum { ITEMS = 256, BYTES = 64 << 10, ITEM_COST = 128 };
+
+/* A description on its way. It is measured, then written. The model is not idle
+ * meanwhile, so that it stays as it is. */
+struct describing {
+    struct errand errand;
+    struct opt_description description;
+    struct opt_worker_entry *workers;
+    size_t paid; /* for what is not kept */
+    struct opt_change_entry changes[CHANGES_MAX];
+    bool writes, failed;
+    size_t item, size;
+};
+
+static struct opt_tensor_entry describe_tensor(const void *of, size_t i)
 {
+    const struct tensor *tensor = &((const struct model *)of)->tensors[i];
     return (struct opt_tensor_entry){
         .name = tensor->name,
         .shape = tensor->shape,
@@ -48,34 +66,8 @@ static struct opt_worker_entry describe_worker(const struct member *member)
     return entry;
 }
 
-/* What is put together for the table and not kept. */
-struct entries {
-    struct opt_tensor_entry *tensors;
-    struct opt_worker_entry *workers;
-};
-
-static bool entries_make(struct entries *entries, const struct model *model)
-{
-    struct opt_tensor_entry *tensors = calloc(model->tensor_count, sizeof *tensors);
-    struct opt_worker_entry *workers = calloc(model->joined + 1, sizeof *workers);
-    *entries = (struct entries){ tensors, workers };
-    if (tensors == NULL || workers == NULL) {
-        return false;
-    }
-    for (size_t i = 0; i < model->tensor_count; i++) {
-        tensors[i] = describe_tensor(&model->tensors[i]);
-    }
-    size_t joined = 0;
-    for (size_t i = 0; i < model->member_count; i++) {
-        if (model->members[i]->joined) {
-            workers[joined++] = describe_worker(model->members[i]);
-        }
-    }
-    return true;
-}
-
 static struct opt_description describe(const struct model *model,
-                                       const struct entries *entries,
+                                       const struct opt_worker_entry *workers,
                                        struct opt_change_entry *changes)
 {
     for (size_t i = 0; i < model->changes.count; i++) {
@@ -98,41 +90,92 @@ static struct opt_description describe(const struct model *model,
                               : model->staleness_sum / (double)model->pushes_applied,
         .slots = model->slot_names,
         .slot_count = model->slot_count,
-        .tensors = entries->tensors,
+        .tensor_of = describe_tensor,
+        .of = model,
         .tensor_count = model->tensor_count,
-        .workers = entries->workers,
+        .workers = workers,
         .worker_count = model->joined,
         .changes = changes,
         .change_count = model->changes.count,
     };
 }
 
-/* False: the letter has been given its error. */
-static bool make_table(struct letter *letter, const struct model *model)
+/* The next piece. A failure has given the letter its error. */
+static bool go_on(struct engine *engine, struct model *model, struct errand *errand)
 {
-    struct opt_change_entry changes[CHANGES_MAX];
-    struct entries entries;
-    size_t passing = model->tensor_count * sizeof *entries.tensors +
-                     (model->joined + 1) * sizeof *entries.workers;
-    if (!letter_pay_or_fail(letter, passing)) {
-        return false;
+    struct describing *describing = (struct describing *)(void *)errand;
+    struct letter *letter = errand->letter;
+    size_t before = describing->size, first = describing->item;
+    (void)model;
+    bool over = opt_description_pack_some(
+        &describing->description, &describing->item, ITEMS, BYTES,
+        describing->writes ? letter->table : NULL, &describing->size);
+    work_done(engine, ITEM_COST * (uint64_t)(describing->item - first) +
+                          (describing->size - before) / 2);
+    if (!over || describing->writes) {
+        return over;
     }
-    bool made = entries_make(&entries, model);
-    if (made) {
-        struct opt_description description = describe(model, &entries, changes);
-        size_t size = opt_description_pack(&description, NULL, 0);
-        made = letter_pay_or_fail(letter, size + 1) && letter_table(letter, size);
-        if (made) {
-            opt_description_pack(&description, letter->table, size);
-        }
-    } else {
+    describing->failed = !letter_pay_or_fail(letter, describing->size + 1) ||
+                         !letter_table(letter, describing->size);
+    describing->writes = true;
+    describing->item = 0;
+    describing->size = 0;
+    return describing->failed;
+}
+
+static void describing_free(struct describing *describing, struct letter *letter)
+{
+    letter_refund(letter, describing->paid);
+    free(describing->workers);
+    free(describing);
+}
+
+static void end(struct engine *engine, struct model *model, struct errand *errand)
+{
+    struct describing *describing = (struct describing *)(void *)errand;
+    struct letter *letter = errand->letter;
+    bool failed = describing->failed;
+    (void)model;
+    describing_free(describing, letter);
+    if (failed) {
+        engine_failed(engine, letter);
+        return;
+    }
+    engine_reply(letter, OPT_MESSAGE_DESCRIBE);
+    engine_return(engine, letter);
+}
+
+/* Everything that is to be said but the tensors. NULL: the letter has its error. */
+static struct describing *describing_new(struct letter *letter,
+                                         const struct model *model)
+{
+    size_t paid = sizeof(struct describing) +
+                  (model->joined + 1) * sizeof(struct opt_worker_entry);
+    if (!letter_pay_or_fail(letter, paid)) {
+        return NULL;
+    }
+    struct describing *describing = calloc(1, sizeof *describing);
+    struct opt_worker_entry *workers = calloc(model->joined + 1, sizeof *workers);
+    if (describing == NULL || workers == NULL) {
+        free(describing);
+        free(workers);
+        letter_refund(letter, paid);
         letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                     "no memory for the description of model \"%s\"", model->name);
+        return NULL;
     }
-    free(entries.tensors);
-    free(entries.workers);
-    letter_refund(letter, passing);
-    return made;
+    size_t joined = 0;
+    for (size_t i = 0; i < model->member_count; i++) {
+        if (model->members[i]->joined) {
+            workers[joined++] = describe_worker(model->members[i]);
+        }
+    }
+    describing->errand =
+        (struct errand){ .go_on = go_on, .end = end, .letter = letter };
+    describing->workers = workers;
+    describing->paid = paid;
+    describing->description = describe(model, workers, describing->changes);
+    return describing;
 }
 
 void serve_describe(struct engine *engine, struct letter *letter)
@@ -142,10 +185,10 @@ void serve_describe(struct engine *engine, struct letter *letter)
     if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
-    if (make_table(letter, model)) {
-        engine_reply(letter, OPT_MESSAGE_DESCRIBE);
-        engine_return(engine, letter);
-    } else {
+    struct describing *describing = describing_new(letter, model);
+    if (describing == NULL) {
         engine_failed(engine, letter);
+        return;
     }
+    errand_begin(engine, model, &describing->errand);
 }

@@ -1,9 +1,11 @@
 /* list — all models in a table. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "server/engine/answers.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
+#include "server/engine/work.h"
 #include "server/messages/serve.h"
 
 struct opt_model_entry serve_summary(const struct model *model)
@@ -20,34 +22,70 @@ struct opt_model_entry serve_summary(const struct model *model)
     };
 }
 
+enum { TEXT_BYTES = 1024, MODEL_COST = 512 };
+
+/* The beginning of a text that is too long for a list, in whole characters. */
+static const char *shorten(const char *text, char out[TEXT_BYTES + 1])
+{
+    if (strnlen(text, TEXT_BYTES + 1) <= TEXT_BYTES) {
+        return text;
+    }
+    size_t size = TEXT_BYTES;
+    while (((unsigned char)text[size] & 0xc0) == 0x80) {
+        size--;
+    }
+    memcpy(out, text, size);
+    out[size] = '\0';
+    return out;
+}
+
+/* What is put together for the table and not kept. */
+struct row {
+    char text[TEXT_BYTES + 1];
+};
+
+static size_t fill(const struct engine *engine, struct opt_model_entry *models,
+                   struct row *rows)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < engine->model_count; i++) {
+        const struct model *model = engine->numbered[i];
+        if (!model->making) {
+            models[count] = serve_summary(model);
+            models[count].specification = shorten(model->canonical, rows[count].text);
+            count++;
+        }
+    }
+    return count;
+}
+
 /* False: the letter has been given its error. */
-static bool make_table(const struct engine *engine, struct letter *letter)
+static bool make_table(struct engine *engine, struct letter *letter)
 {
     size_t count = engine->model_count;
     struct opt_model_entry *models = NULL;
-    size_t passing = (count + 1) * sizeof *models;
+    struct row *rows = NULL;
+    size_t passing = (count + 1) * (sizeof *models + sizeof *rows);
     if (!letter_pay_or_fail(letter, passing)) {
         return false;
     }
     models = calloc(count + 1, sizeof *models);
-    bool made = models != NULL;
+    rows = malloc((count + 1) * sizeof *rows);
+    bool made = models != NULL && rows != NULL;
     if (made) {
-        count = 0;
-        for (size_t i = 0; i < engine->model_count; i++) {
-            if (!engine->numbered[i]->making) {
-                models[count++] = serve_summary(engine->numbered[i]);
-            }
-        }
+        count = fill(engine, models, rows);
         size_t size = opt_model_table_pack(models, count, NULL, 0);
         made = letter_pay_or_fail(letter, size + 1) && letter_table(letter, size);
         if (made) {
             opt_model_table_pack(models, count, letter->table, size);
         }
+        work_done(engine, count * MODEL_COST + size / 4);
     } else {
         letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                     "no memory for a table of %zu models", count);
     }
     free(models);
+    free(rows);
     letter_refund(letter, passing);
     return made;
 }
