@@ -142,6 +142,7 @@ static void free_rest(struct engine *engine, struct model *model)
     losses_free(model);
     free(model->members);
     free(model->round);
+    free(model->gradients);
     memory_free(model->shards, model->shards_bytes);
     free(model->tensor_names);
     free(model->shapes);
