@@ -153,7 +153,9 @@ void fake_reply_error(struct fake_conn *conn, uint64_t id, enum opt_status statu
     struct opt_reply reply = {
         .id = id,
         .message = OPT_MESSAGE_ERROR,
-        .body.error = { status, text, retry_after_ms },
+        .body.error = { .status = status,
+                        .text = text,
+                        .retry_after_ms = retry_after_ms },
     };
     fake_reply(conn, &reply, NULL, 0);
 }

@@ -25,10 +25,10 @@ static enum opt_status change_text(const char *spec_text, const char *change_tex
                                    char out[1024], struct opt_error *error)
 {
     struct opt_spec spec, before;
-    struct opt_change change;
+    struct opt_change change = { .given = 0 };
     const struct opt_set set = { .model = "m", .change = change_text };
     cr_assert(opt_spec_parse(spec_text, &spec, error) == OPT_OK, "%s", error->text);
-    before = spec;
+    opt_spec_share(&before, &spec);
     enum opt_status status = opt_change_read(spec.rule, &set, &change, error);
     if (status == OPT_OK) {
         status = opt_change_apply(&change, &spec, error);
@@ -37,6 +37,9 @@ static enum opt_status change_text(const char *spec_text, const char *change_tex
         status = opt_change_fits(&before, &spec, error);
     }
     opt_spec_print(&spec, out, 1024);
+    opt_change_fini(&change);
+    opt_spec_fini(&before);
+    opt_spec_fini(&spec);
     return status;
 }
 
@@ -65,6 +68,7 @@ Test(change, says_options_and_terms_in_words)
         cr_assert(opt_spec_parse(cases[i][2], &spec, &error) == OPT_OK, "%s",
                   error.text);
         opt_spec_print(&spec, expected, sizeof expected);
+        opt_spec_fini(&spec);
         cr_assert(change_text(cases[i][0], cases[i][1], got, &error) == OPT_OK, "%s",
                   error.text);
         cr_expect_str_eq(got, expected);
@@ -189,6 +193,7 @@ struct reference {
 static void reference_resolve(struct reference *r, const char *spec)
 {
     struct opt_error error;
+    opt_spec_fini(&r->spec);
     cr_assert(opt_spec_parse(spec, &r->spec, &error) == OPT_OK, "%s", error.text);
     for (size_t i = 0; i < TENSORS; i++) {
         opt_tensor_options_resolve(&r->spec, tensors[i].name, tensors[i].rank,
@@ -293,6 +298,7 @@ Test(change, gives_the_bits_of_a_reference_whose_specification_was_exchanged)
                           "weights of %s, %s at %d", cases[c].spec, cases[c].change,
                           (int)at);
             }
+            opt_spec_fini(&reference.spec);
             caller_gone(&a, false);
             caller_gone(&b, false);
             desk_close(&desk);

@@ -104,6 +104,8 @@ Test(spec, expressions_have_one_canonical_text_that_reads_back)
         opt_spec_print(&again, back, sizeof back);
         cr_assert_str_eq(back, text);
         cr_assert(same_options(&spec, &again), "%s", text);
+        opt_spec_fini(&spec);
+        opt_spec_fini(&again);
     }
 }
 
@@ -338,6 +340,7 @@ Test(spec, a_message_means_what_the_expression_means)
     cr_assert_str_eq(text, "adam(lr=0.002, eps=1e-06, bias_correction=false) + "
                            "decay(0.01, update) + layerwise(update) + "
                            "tensors(\"*.bias\", weight_decay=0)");
+    opt_spec_fini(&spec);
     wire = (struct opt_wire_spec){ .expression = "lamb", .rule = "" };
     cr_assert_eq(opt_spec_from_wire(&wire, &spec, &error), OPT_OK);
 }

@@ -186,6 +186,7 @@ static void come_back_the_same(const char *expression)
     cr_assert_eq(read_text(yaml, &again, &error), OPT_OK, "%s: %s", yaml, error.text);
     opt_spec_print(&again, back, sizeof back);
     cr_assert_str_eq(back, canonical);
+    opt_spec_fini(&again);
 
     opt_spec_to_wire(&spec, &parts);
     cr_assert_leq(parts.wire.option_count, OPT_OPTIONS_MAX);
@@ -193,6 +194,8 @@ static void come_back_the_same(const char *expression)
                  canonical, error.text);
     opt_spec_print(&again, back, sizeof back);
     cr_assert_str_eq(back, canonical);
+    opt_spec_fini(&again);
+    opt_spec_fini(&spec);
 }
 
 static const char *const wrappers[] = {

@@ -21,7 +21,8 @@ void toy_init_spec(struct toy *toy, const struct opt_spec *spec, const float *in
 {
     const char *names[OPT_SLOTS_MAX];
 
-    *toy = (struct toy){ .spec = *spec, .counters = { 0, 1.0 }, .n = n };
+    *toy = (struct toy){ .counters = { 0, 1.0 }, .n = n };
+    opt_spec_share(&toy->spec, spec);
     opt_tensor_options_resolve(&toy->spec, "w", 1, &toy->options);
     toy->slot_count = opt_spec_slots(&toy->spec, names);
     toy->w = floats(n);
@@ -46,10 +47,12 @@ void toy_init(struct toy *toy, const char *expression, const float *initial, siz
     cr_assert_eq(opt_spec_parse(expression, &spec, &error), OPT_OK, "%s: %s",
                  expression, error.text);
     toy_init_spec(toy, &spec, initial, n);
+    opt_spec_fini(&spec);
 }
 
 void toy_fini(struct toy *toy)
 {
+    opt_spec_fini(&toy->spec);
     free(toy->w);
     free(toy->direction);
     for (size_t s = 0; s < toy->slot_count; s++) {
