@@ -1,8 +1,8 @@
 /* wait — until a model has had so many updates or Lookahead sync epochs. */
 #include "server/engine/answers.h"
 #include "server/engine/inside.h"
-#include "server/engine/members.h"
 #include "server/engine/losses.h"
+#include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/registry.h"
 #include "server/engine/waiting.h"
