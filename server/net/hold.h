@@ -10,22 +10,22 @@
  * connection stops reading, or sending, and TCP makes the peer wait. A wait that
  * nothing could end is refused instead. Loop thread.
  *
- *   what a peer can make the daemon hold         who counts it, when
- *   -------------------------------------------  ------------------------------------
- *   a connection: conn, reader, peer, farewell,  nobody by bytes: --max-connections
- *     the first SMALL_CHANGE of what follows       is their budget, 40 KiB each
- *   a header longer than the reader's stage      receive: hold_take before it grows
- *   data, wherever it stands in the frame        receive: hold_admit before it arrives
- *   a request's letter, arena, short data        receive: hold_admit before it is used
- *   answers: pieces, tables                      engine: letter_pay before they are
- * made answers: what is in the letter's arena       hold_sync, when the letter is back;
- * a connection whose answers are not read is not served (OUTBOX_LETTERS) batches of
- * frames, values in 16 bits         send: hold_take before they are made buffers kept
- * for the next frame              buffer_keep: within the same budget weights, state,
- * tables of a model            engine: model.c, before it is made a member, its
- * gradient in an open round      engine: lease.c, when it joins pushes beyond that
- * frames as above; push.c for the rest versions held by readers, copies of rows,
- * engine: published.c, from --memory views, files in shared memory
+ * What a peer can make the daemon hold, and who counts it when:
+ *  - a connection (conn, reader, peer, farewell, SMALL_CHANGE of what follows): nobody
+ *    by bytes; --max-connections is its budget, 40 KiB each
+ *  - a header longer than the reader's stage: receive, hold_take before it grows
+ *  - data, wherever it stands in the frame: receive, hold_admit before it arrives
+ *  - a request's letter, arena, short data: receive, hold_admit before it is used
+ *  - answers, pieces and tables: engine, letter_pay before they are made
+ *  - answers, what is in the letter's arena: hold_sync when the letter is back; a
+ *    connection whose answers are not read is not served (OUTBOX_LETTERS)
+ *  - batches of frames, values in 16 bits: send, hold_take before they are made
+ *  - buffers kept for the next frame: buffer_keep, within the same budget
+ *  - weights, state, tables of a model: engine, making.c before it is made
+ *  - a member, its gradient in an open round: engine, lease.c when it joins
+ *  - pushes beyond that: frames as above; push.c for the rest
+ *  - versions held by readers, copies of rows, views, files in shared memory: engine,
+ *    published.c, from --memory
  */
 #ifndef OPTIMD_SERVER_NET_HOLD_H
 #define OPTIMD_SERVER_NET_HOLD_H
