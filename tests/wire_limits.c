@@ -170,6 +170,51 @@ static const char *violation_of_consistency(const struct opt_consistency *consis
                : NULL;
 }
 
+static const char *violation_of_hello(const struct opt_hello *hello)
+{
+    for (size_t i = 0; i < hello->require_count; i++) {
+        if (!is_name(hello->require[i])) {
+            return "a feature";
+        }
+    }
+    return hello->session != 0 && hello->incarnation <= INT64_MAX &&
+                   hello->max_frame_bytes >= OPT_ANSWER_BYTES &&
+                   is_name_or_empty(hello->worker) && is_name_or_empty(hello->client)
+               ? NULL
+               : "hello";
+}
+
+static const char *violation_of_create(const struct opt_create *create)
+{
+    const char *why = violation_of_consistency(&create->consistency);
+    if (why == NULL) {
+        why = violation_of_specification(&create->specification);
+    }
+    return is_name(create->model) ? why : "a model's name";
+}
+
+static const char *violation_of_push_pull(const struct opt_push_pull *both,
+                                          size_t data_size)
+{
+    if (both->has_pull ? both->pull.model != both->push.model : both->push.last) {
+        return "push_pull";
+    }
+    const char *why = both->has_pull ? violation_of_pull(&both->pull) : NULL;
+    return why != NULL ? why : violation_of_push(&both->push, data_size);
+}
+
+static const char *violation_of_set(const struct opt_set *set)
+{
+    const char *why = violation_of_groups(set->groups, set->group_count);
+    if (why == NULL) {
+        why = violation_of_options(set->options, set->option_count);
+    }
+    if (set->change[0] == '\0' && set->option_count + set->group_count == 0) {
+        return "a change of nothing";
+    }
+    return is_name(set->model) && is_text(set->change) ? why : "text of a change";
+}
+
 static const char *violation_of_request(const struct opt_request *request,
                                         size_t data_size)
 {
@@ -180,28 +225,10 @@ static const char *violation_of_request(const struct opt_request *request,
         return "more than 64 released";
     }
     switch (request->message) {
-    case OPT_MESSAGE_HELLO: {
-        const struct opt_hello *hello = &request->body.hello;
-        for (size_t i = 0; i < hello->require_count; i++) {
-            if (!is_name(hello->require[i])) {
-                return "a feature";
-            }
-        }
-        return hello->session != 0 && hello->incarnation <= INT64_MAX &&
-                       hello->max_frame_bytes >= OPT_ANSWER_BYTES &&
-                       is_name_or_empty(hello->worker) &&
-                       is_name_or_empty(hello->client)
-                   ? NULL
-                   : "hello";
-    }
-    case OPT_MESSAGE_CREATE: {
-        const struct opt_create *create = &request->body.create;
-        const char *why = violation_of_consistency(&create->consistency);
-        if (why == NULL) {
-            why = violation_of_specification(&create->specification);
-        }
-        return is_name(create->model) ? why : "a model's name";
-    }
+    case OPT_MESSAGE_HELLO:
+        return violation_of_hello(&request->body.hello);
+    case OPT_MESSAGE_CREATE:
+        return violation_of_create(&request->body.create);
     case OPT_MESSAGE_OPEN:
         return is_name(request->body.open.model) &&
                        request->body.open.unanswered_count <= OPT_UNANSWERED_MAX
@@ -219,25 +246,10 @@ static const char *violation_of_request(const struct opt_request *request,
         return violation_of_push(&request->body.push, data_size);
     case OPT_MESSAGE_PULL:
         return violation_of_pull(&request->body.pull);
-    case OPT_MESSAGE_PUSH_PULL: {
-        const struct opt_push_pull *both = &request->body.push_pull;
-        if (both->has_pull ? both->pull.model != both->push.model : both->push.last) {
-            return "push_pull";
-        }
-        const char *why = both->has_pull ? violation_of_pull(&both->pull) : NULL;
-        return why != NULL ? why : violation_of_push(&both->push, data_size);
-    }
-    case OPT_MESSAGE_SET: {
-        const struct opt_set *set = &request->body.set;
-        const char *why = violation_of_groups(set->groups, set->group_count);
-        if (why == NULL) {
-            why = violation_of_options(set->options, set->option_count);
-        }
-        if (set->change[0] == '\0' && set->option_count + set->group_count == 0) {
-            return "a change of nothing";
-        }
-        return is_name(set->model) && is_text(set->change) ? why : "text of a change";
-    }
+    case OPT_MESSAGE_PUSH_PULL:
+        return violation_of_push_pull(&request->body.push_pull, data_size);
+    case OPT_MESSAGE_SET:
+        return violation_of_set(&request->body.set);
     case OPT_MESSAGE_BARRIER:
         return request->body.barrier.sequence > 0 ? NULL : "a barrier's number";
     case OPT_MESSAGE_LIST:
