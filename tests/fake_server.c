@@ -58,8 +58,8 @@ struct fake_server {
     int fd;
     char address[sizeof("unix:") + sizeof(((struct sockaddr_un *)NULL)->sun_path)];
     pthread_t thread;
-    pthread_mutex_t lock; /* guards the rest */
-    pthread_cond_t accepted;
+    pthread_mutex_t lock;   /* guards the rest */
+    pthread_cond_t changed; /* a connection or a request has come */
     bool stopping;
     struct fake_conn *conns[CONNS];
     unsigned connections, frames, pushes, heartbeats;
@@ -680,6 +680,7 @@ static void on_request(struct fake_conn *conn, struct opt_frame_reader *reader,
             fake_serve(conn, &in->request, in->data, data_size);
         }
     }
+    pthread_cond_broadcast(&server->changed);
     pthread_mutex_unlock(&server->lock);
 }
 
@@ -763,7 +764,7 @@ static void *accept_thread(void *argument)
         server->conns[server->connections++] = conn;
         conn->number = server->connections;
         pthread_create(&conn->thread, NULL, conn_thread, conn);
-        pthread_cond_broadcast(&server->accepted);
+        pthread_cond_broadcast(&server->changed);
         pthread_mutex_unlock(&server->lock);
     }
 }
@@ -802,7 +803,7 @@ struct fake_server *fake_server_start(const struct fake_options *options)
     struct fake_server *server = calloc(1, sizeof(*server));
     server->options = *options;
     pthread_mutex_init(&server->lock, NULL);
-    pthread_cond_init(&server->accepted, NULL);
+    pthread_cond_init(&server->changed, NULL);
     if (options->path != NULL ? !listen_on_path(server) : !listen_on_port(server)) {
         perror("fake_server");
         abort();
@@ -826,7 +827,7 @@ void fake_server_stop(struct fake_server *server)
     }
     fake_server_forget(server);
     pthread_mutex_destroy(&server->lock);
-    pthread_cond_destroy(&server->accepted);
+    pthread_cond_destroy(&server->changed);
     free(server);
 }
 
@@ -835,7 +836,7 @@ const char *fake_server_address(const struct fake_server *server)
     return server->address;
 }
 
-static unsigned look(struct fake_server *server, const unsigned *counter)
+static unsigned count_of(struct fake_server *server, const unsigned *counter)
 {
     pthread_mutex_lock(&server->lock);
     unsigned value = *counter;
@@ -845,36 +846,53 @@ static unsigned look(struct fake_server *server, const unsigned *counter)
 
 unsigned fake_server_connections(struct fake_server *server)
 {
-    return look(server, &server->connections);
+    return count_of(server, &server->connections);
 }
 
 unsigned fake_server_frames(struct fake_server *server)
 {
-    return look(server, &server->frames);
+    return count_of(server, &server->frames);
 }
 
 unsigned fake_server_pushes(struct fake_server *server)
 {
-    return look(server, &server->pushes);
+    return count_of(server, &server->pushes);
 }
 
 unsigned fake_server_heartbeats(struct fake_server *server)
 {
-    return look(server, &server->heartbeats);
+    return count_of(server, &server->heartbeats);
 }
 
-bool fake_server_wait_connections(struct fake_server *server, unsigned count)
+bool fake_server_wait(struct fake_server *server, bool (*look)(const void *context),
+                      const void *context)
 {
     struct timespec limit;
     clock_gettime(CLOCK_REALTIME, &limit);
     limit.tv_sec += 10;
     pthread_mutex_lock(&server->lock);
-    while (server->connections < count &&
-           pthread_cond_timedwait(&server->accepted, &server->lock, &limit) == 0) {
+    while (!look(context) &&
+           pthread_cond_timedwait(&server->changed, &server->lock, &limit) == 0) {
     }
-    bool reached = server->connections >= count;
+    bool reached = look(context);
     pthread_mutex_unlock(&server->lock);
     return reached;
+}
+
+struct awaited {
+    const struct fake_server *server;
+    unsigned connections;
+};
+
+static bool are_accepted(const void *context)
+{
+    const struct awaited *awaited = context;
+    return awaited->server->connections >= awaited->connections;
+}
+
+bool fake_server_wait_connections(struct fake_server *server, unsigned count)
+{
+    return fake_server_wait(server, are_accepted, &(struct awaited){ server, count });
 }
 
 void fake_server_cut(struct fake_server *server)

@@ -65,6 +65,10 @@ unsigned fake_server_pushes(struct fake_server *server);
 unsigned fake_server_heartbeats(struct fake_server *server);
 /* Wait until that many connections have been accepted; false after 10 s. */
 bool fake_server_wait_connections(struct fake_server *server, unsigned count);
+/* The same until a hook has noted something: look is called after each request, with
+ * the server's lock held. */
+bool fake_server_wait(struct fake_server *server, bool (*look)(const void *context),
+                      const void *context);
 
 /* Cut all connections now. */
 void fake_server_cut(struct fake_server *server);

@@ -268,7 +268,7 @@ Test(connections, who_takes_in_a_long_answer_is_not_silent)
         read_bytes(socket, OPT_CHUNK_BYTES / READS);
         uint64_t due = begin + i * TICK_MS / READS;
         uint64_t now = test_now_ms();
-        if (now < due) {
+        if (now < due) { /* no wait for anything: this is the reader's pace */
             usleep((useconds_t)(due - now) * 1000);
         }
     }

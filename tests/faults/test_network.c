@@ -74,6 +74,8 @@ static bool filter_has_met(const char *target)
                target);
 }
 
+/* The kernel tells nobody when a packet is dropped, or a connection given up; so it is
+ * asked every so often, as long as the caller's deadline says. */
 static void look_again(void)
 {
     usleep(LOOK_MS * 1000);

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "client/optclient.h"
@@ -154,19 +153,6 @@ static void scene_close(struct scene *scene)
     rmdir(scene->directory);
 }
 
-/* Wait until the daemon has seen something. */
-static bool wait_for(struct scene *scene, bool (*look)(const struct scene *scene))
-{
-    for (uint64_t end = test_now_ms() + WAIT_MS; test_now_ms() < end;) {
-        (void)fake_server_heartbeats(scene->server); /* takes the lock of hooks */
-        if (look(scene)) {
-            return true;
-        }
-        nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
-    }
-    return false;
-}
-
 /* ------------------------------------------------------------------------- gradients
  */
 
@@ -260,8 +246,9 @@ static enum fake_action share_once(struct fake_conn *conn,
     return FAKE_SERVE;
 }
 
-static bool two_pushes_came(const struct scene *scene)
+static bool two_pushes_came(const void *context)
 {
+    const struct scene *scene = context;
     return scene->pushes == 2;
 }
 
@@ -273,7 +260,7 @@ Test(wrong_files, of_a_lost_connection_are_not_given_to_the_caller)
     struct optclient_call *call;
     expect_ok(
         optclient_push_start(scene.model, scene.values, 1, NULL, NULL, NULL, &call));
-    cr_assert(wait_for(&scene, two_pushes_came));
+    cr_assert(fake_server_wait(scene.server, two_pushes_came, &scene));
     cr_expect_not(scene.placed);
     /* The first daemon may still have that push, and apply it. */
     cr_assert_eq(pushed[1], scene.values[0].values[1]);
@@ -299,7 +286,7 @@ Test(wrong_files, of_a_lost_connection_are_not_what_the_caller_writes_to)
     struct optclient_call *call;
     memcpy(gradient, scene.values[0].values, BYTES);
     expect_ok(optclient_push_start(scene.model, &values, 1, NULL, NULL, NULL, &call));
-    cr_assert(wait_for(&scene, two_pushes_came));
+    cr_assert(fake_server_wait(scene.server, two_pushes_came, &scene));
     cr_expect_eq(scene.first, scene.values[0].values[0]);
     cr_assert_eq(gradient[1], scene.values[0].values[1]);
     cr_assert_eq(optclient_gradient(scene.model, 0), gradient);
@@ -383,8 +370,9 @@ static enum fake_action lend_all(struct fake_conn *conn,
     return FAKE_SERVE;
 }
 
-static bool pull_was_released(const struct scene *scene)
+static bool pull_was_released(const void *context)
 {
+    const struct scene *scene = context;
     for (unsigned i = 0; i < scene->released_count; i++) {
         if (scene->released[i] == scene->pull) {
             return true;
@@ -401,7 +389,7 @@ Test(wrong_files, are_given_back_when_the_model_is_closed)
     cr_assert_eq(optclient_weights(scene.model, 0)[0], 0);
     cr_assert_not(pull_was_released(&scene));
     optclient_model_close(scene.model);
-    cr_expect(wait_for(&scene, pull_was_released));
+    cr_expect(fake_server_wait(scene.server, pull_was_released, &scene));
     scene_close(&scene);
 }
 
@@ -442,9 +430,9 @@ Test(wrong_files, are_given_back_after_an_answer_that_ends_in_an_error)
     scene_open(&scene, lend_half, WAIT_MS);
     expect_status(optclient_pull(scene.model, scene.values, 1, NULL, NULL),
                   OPTCLIENT_ABORTED);
-    cr_expect(wait_for(&scene, pull_was_released));
+    cr_expect(fake_server_wait(scene.server, pull_was_released, &scene));
     expect_status(optclient_pull(scene.model, NULL, 0, NULL, NULL), OPTCLIENT_ABORTED);
     cr_expect_null(optclient_weights(scene.model, 0));
-    cr_expect(wait_for(&scene, pull_was_released));
+    cr_expect(fake_server_wait(scene.server, pull_was_released, &scene));
     scene_close(&scene);
 }
