@@ -54,6 +54,8 @@ void letter_drop_pieces(struct letter *letter)
         version_unref(letter->pieces[i].version);
     }
     letter->piece_count = 0;
+    letter->planned = false;
+    letter->filled = 0;
     letter->copied = 0;
     if (letter->piece_capacity > PIECES_KEPT) {
         free(letter->pieces);

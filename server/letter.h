@@ -101,6 +101,8 @@ struct letter {
     struct piece *pieces; /* in reply order: the loop cuts them into frames */
     size_t piece_count;
     size_t piece_capacity; /* the array is kept for the next answer unless it is long */
+    bool planned;          /* the pieces are those that the request asks for */
+    size_t filled;         /* pieces that have their values, or need none */
     size_t copied;        /* pieces whose rows have been copied, or that have no rows */
     size_t noted;         /* pieces whose values its worker's recall has */
     enum opt_dtype dtype; /* of the pieces on the wire */

@@ -9,15 +9,20 @@
 #include <string.h>
 
 #include "common/optim/update.h"
+#include "server/engine/errand.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
 #include "server/engine/published.h"
 #include "server/engine/segment.h"
+#include "server/engine/work.h"
 
 enum {
-    VIEW_WEIGHTS = -1,      /* no computed view: the weights as they are */
-    VIEW_UNKNOWN = -2,      /* no such slot */
-    FILL_ELEMENTS = 1 << 20 /* computed at a time: about a millisecond */
+    VIEW_WEIGHTS = -1,       /* no computed view: the weights as they are */
+    VIEW_UNKNOWN = -2,       /* no such slot */
+    FILL_ELEMENTS = 1 << 20, /* computed at a time: about a millisecond */
+    ROW_ELEMENTS = 8,        /* to look for a piece's rows takes as long as so many, */
+    PIECE_COST = 64,         /* to make or to fill a piece as many as this */
+    PLANNED = 4096           /* pieces that are made at a time */
 };
 
 /* Which computed view a pull asks for. */
@@ -93,39 +98,59 @@ static void cut_rows(const struct model *model, struct opt_segment segment,
     }
 }
 
-/* Cut the segments at the borders of shards. Pass 1 (out NULL) counts. */
-static enum opt_status cut(const struct model *model, const struct opt_pull *pull,
-                           struct piece *out, size_t *count, struct opt_error *error)
+/* How many pieces the segments make, which are checked; OPT_SHARD elements of one are
+ * at most one piece. */
+static enum opt_status count_pieces(const struct model *model,
+                                    const struct opt_pull *pull, size_t *count,
+                                    struct opt_error *error)
 {
-    size_t segments =
-        pull->segment_count > 0 ? pull->segment_count : model->tensor_count;
-    *count = 0;
-    for (size_t i = 0; i < segments; i++) {
-        struct opt_segment asked = segment_of(pull, i);
+    *count = pull->segment_count == 0 ? model->pieces : 0;
+    for (size_t i = 0; i < pull->segment_count; i++) {
         struct opt_segment segment;
         enum opt_status status =
-            segment_check(model, SEGMENT_PULL, &asked, &segment, error);
+            segment_check(model, SEGMENT_PULL, &pull->segments[i], &segment, error);
         if (status != OPT_OK) {
             return status;
         }
         if (segment.row_count > 0) {
-            cut_rows(model, segment, out, count);
+            cut_rows(model, segment, NULL, count);
+        } else {
+            *count += (size_t)((segment.offset + segment.count - 1) / OPT_SHARD -
+                               segment.offset / OPT_SHARD + 1);
+        }
+    }
+    return OPT_OK;
+}
+
+/* Cut segments, from *next on, at the borders of shards into pieces, from *count on,
+ * for about most pieces. True: all are cut. */
+static bool cut(const struct model *model, const struct opt_pull *pull,
+                struct letter *letter, size_t *next, size_t *count, size_t most)
+{
+    size_t segments =
+        pull->segment_count > 0 ? pull->segment_count : model->tensor_count;
+    for (size_t end = *count + most; *next < segments && *count < end; ++*next) {
+        struct opt_segment asked = segment_of(pull, *next), segment;
+        struct opt_error error; /* there is none: they have been checked */
+        if (segment_check(model, SEGMENT_PULL, &asked, &segment, &error) != OPT_OK) {
+            continue;
+        }
+        if (segment.row_count > 0) {
+            cut_rows(model, segment, letter->pieces, count);
             continue;
         }
         while (segment.count > 0) {
             size_t run;
             segment_shard(model, segment.tensor, segment.offset, segment.count, &run);
-            if (out != NULL) {
-                out[*count] = (struct piece){ .segment = { .tensor = segment.tensor,
-                                                           .offset = segment.offset,
-                                                           .count = run } };
-            }
-            ++*count;
+            letter->pieces[(*count)++] =
+                (struct piece){ .segment = { .tensor = segment.tensor,
+                                             .offset = segment.offset,
+                                             .count = run } };
             segment.offset += run;
             segment.count -= run;
         }
     }
-    return OPT_OK;
+    return *next == segments;
 }
 
 static struct shard *shard_of(const struct model *model, const struct piece *piece)
@@ -152,17 +177,6 @@ bool view_is_unchanged(const struct model *model, const struct opt_segment *segm
     const struct shard *shard =
         segment_shard(model, segment->tensor, segment->offset, segment->count, &run);
     return shard->changed <= since || model->tensors[segment->tensor].changed <= since;
-}
-
-/* Mark the pieces whose values who pulls has already. */
-static void mark_unchanged(const struct model *model, struct letter *letter,
-                           const struct opt_pull *pull)
-{
-    for (size_t i = 0; pull->since > 0 && i < letter->piece_count; i++) {
-        struct piece *piece = &letter->pieces[i];
-        piece->unchanged =
-            !has_rows(piece) && view_is_unchanged(model, &piece->segment, pull->since);
-    }
 }
 
 /* Whether a piece needs no values: it has rows, which have them already, or it is
@@ -217,16 +231,20 @@ static enum opt_status no_memory(const struct engine *engine, const struct model
 /* See that every shard of the pieces has memory for the view, held by readers or not:
  * they finish some time, so filling it can be late but cannot fail. */
 static bool reserve_mirrors(struct engine *engine, struct model *model,
-                            const struct letter *letter, int source)
+                            const struct letter *letter, const struct opt_pull *pull,
+                            int source)
 {
     if (!make_mirrors(model, source)) {
         return false;
     }
-    for (size_t i = 0; i < letter->piece_count; i++) {
-        if (has_rows(&letter->pieces[i])) {
+    bool all = pull->segment_count == 0;
+    size_t count = all ? model->shard_count : letter->piece_count;
+    for (size_t i = 0; i < count; i++) {
+        if (!all && has_rows(&letter->pieces[i])) {
             continue;
         }
-        const struct shard *shard = shard_of(model, &letter->pieces[i]);
+        const struct shard *shard =
+            all ? &model->shards[i] : shard_of(model, &letter->pieces[i]);
         struct mirror *mirror = &model->mirrors[source][shard - model->shards];
         if (mirror->version == NULL) {
             if (!open_mirror(engine, model, shard, mirror)) {
@@ -241,10 +259,10 @@ static bool reserve_mirrors(struct engine *engine, struct model *model,
 /* Rows are copied, so that readers of a few do not hold whole shards: memory for all of
  * the letter's. */
 static bool reserve_rows(struct engine *engine, struct model *model,
-                         struct letter *letter)
+                         struct letter *letter, const struct opt_pull *pull)
 {
     size_t elements = 0;
-    for (size_t i = 0; i < letter->piece_count; i++) {
+    for (size_t i = 0; pull->segment_count > 0 && i < letter->piece_count; i++) {
         if (has_rows(&letter->pieces[i])) {
             elements += (size_t)letter->pieces[i].segment.count;
         }
@@ -274,16 +292,13 @@ static bool reserve_rows(struct engine *engine, struct model *model,
     return true;
 }
 
-enum opt_status view_plan(struct engine *engine, struct model *model,
-                          struct letter *letter, const struct opt_pull *pull,
-                          bool pinned, struct opt_error *error)
+/* Check a pull, and make room for its pieces. */
+static enum opt_status prepare(const struct engine *engine, const struct model *model,
+                               struct letter *letter, const struct opt_pull *pull,
+                               struct opt_error *error)
 {
-    int source = source_of(model, pull);
-    if (source == VIEW_UNKNOWN) {
-        return unknown_slot(model, pull->slot, error);
-    }
     size_t count;
-    enum opt_status status = cut(model, pull, NULL, &count, error);
+    enum opt_status status = count_pieces(model, pull, &count, error);
     if (status != OPT_OK) {
         return status;
     }
@@ -294,22 +309,85 @@ enum opt_status view_plan(struct engine *engine, struct model *model,
             "not read takes as much as the setting inflight allows",
             count);
     }
-    if (!letter_pieces(letter, count)) {
-        return no_memory(engine, model, error);
+    return letter_pieces(letter, count) ? OPT_OK : no_memory(engine, model, error);
+}
+
+enum opt_status view_plan(struct engine *engine, struct model *model,
+                          struct letter *letter, const struct opt_pull *pull,
+                          bool pinned, struct opt_error *error)
+{
+    int source = source_of(model, pull);
+    if (source == VIEW_UNKNOWN) {
+        return unknown_slot(model, pull->slot, error);
     }
-    cut(model, pull, letter->pieces, &letter->piece_count, error);
+    if (!letter->planned) {
+        enum opt_status status = prepare(engine, model, letter, pull, error);
+        if (status != OPT_OK) {
+            return status;
+        }
+        size_t next = 0, count = 0;
+        cut(model, pull, letter, &next, &count, letter->piece_count);
+        work_done(engine, PIECE_COST * (uint64_t)count);
+    }
     letter->dtype = pull->dtype;
-    if (!reserve_rows(engine, model, letter)) {
+    if (!reserve_rows(engine, model, letter, pull)) {
         return no_memory(engine, model, error);
     }
     if (pinned && source >= 0) {
         model->mirror_pins[source]++;
-        if (!reserve_mirrors(engine, model, letter, source)) {
+        if (!reserve_mirrors(engine, model, letter, pull, source)) {
             model->mirror_pins[source]--;
             return no_memory(engine, model, error);
         }
     }
     return OPT_OK;
+}
+
+/* A plan of very many pieces. */
+struct planning {
+    struct errand errand;
+    const struct opt_pull *pull; /* the letter's */
+    size_t next, count;          /* segment, pieces that there are */
+};
+
+static bool plan_on(struct engine *engine, struct model *model, struct errand *errand)
+{
+    struct planning *planning = (struct planning *)(void *)errand;
+    size_t before = planning->count;
+    bool over = cut(model, planning->pull, errand->letter, &planning->next,
+                    &planning->count, PLANNED);
+    work_done(engine, PIECE_COST * (uint64_t)(planning->count - before));
+    return over;
+}
+
+static void plan_end(struct engine *engine, struct model *model, struct errand *errand)
+{
+    struct letter *letter = errand->letter;
+    (void)model;
+    free(errand);
+    letter->planned = true;
+    work_serve(engine, letter);
+}
+
+bool view_plan_ahead(struct engine *engine, struct model *model, struct letter *letter,
+                     const struct opt_pull *pull)
+{
+    struct opt_error error;
+    size_t count = 0;
+    if (letter->planned || source_of(model, pull) == VIEW_UNKNOWN ||
+        count_pieces(model, pull, &count, &error) != OPT_OK || count <= PLANNED) {
+        return false;
+    }
+    struct planning *planning = calloc(1, sizeof *planning);
+    if (planning == NULL || prepare(engine, model, letter, pull, &error) != OPT_OK) {
+        free(planning);
+        return false;
+    }
+    planning->errand =
+        (struct errand){ .go_on = plan_on, .end = plan_end, .letter = letter };
+    planning->pull = pull;
+    errand_begin(engine, model, &planning->errand);
+    return true;
 }
 
 void view_unpin(struct model *model, const struct opt_pull *pull)
@@ -362,34 +440,30 @@ static void copy_rows(const struct model *model, const struct piece *piece, int 
 static bool fill_rows(const struct model *model, struct letter *letter, int source)
 {
     size_t done = 0;
-    while (letter->copied < letter->piece_count) {
+    for (; letter->copied < letter->piece_count; letter->copied++) {
         const struct piece *piece = &letter->pieces[letter->copied];
+        if (done >= FILL_ELEMENTS) {
+            return false;
+        }
+        done += ROW_ELEMENTS;
         if (has_rows(piece)) {
             assert(source != MIRROR_TRAIN);
-            if (done >= FILL_ELEMENTS) {
-                return false;
-            }
             copy_rows(model, piece, source);
             done += (size_t)piece->segment.count;
         }
-        letter->copied++;
     }
     return true;
 }
 
 static enum view_progress fill_weights(struct engine *engine, struct model *model,
-                                       struct letter *letter, bool backed)
+                                       struct letter *letter, struct piece *piece,
+                                       bool backed)
 {
-    for (size_t i = 0; i < letter->piece_count; i++) {
-        if (is_settled(model, &letter->pieces[i])) {
-            continue;
-        }
-        struct shard *shard = shard_of(model, &letter->pieces[i]);
-        point(model, &letter->pieces[i], shard, shard->current);
-        if (!shard_back(engine, model, shard) && backed) {
-            letter_drop_pieces(letter);
-            return VIEW_STALLED;
-        }
+    struct shard *shard = shard_of(model, piece);
+    point(model, piece, shard, shard->current);
+    if (!shard_back(engine, model, shard) && backed) {
+        letter_drop_pieces(letter);
+        return VIEW_STALLED;
     }
     return VIEW_FILLED;
 }
@@ -413,39 +487,49 @@ static void compute(const struct model *model, const struct shard *shard,
 }
 
 static enum view_progress fill_computed(struct engine *engine, struct model *model,
-                                        struct letter *letter, int source)
+                                        struct piece *piece, int source, uint64_t *cost)
 {
-    if (!make_mirrors(model, source)) {
-        return VIEW_STALLED;
-    }
-    size_t computed = 0;
-    for (size_t i = 0; i < letter->piece_count; i++) {
-        if (is_settled(model, &letter->pieces[i])) {
-            continue;
-        }
-        const struct shard *shard = shard_of(model, &letter->pieces[i]);
-        struct mirror *mirror = &model->mirrors[source][shard - model->shards];
-        if (mirror->version != NULL && mirror->step == model->step) {
-            continue;
-        }
+    const struct shard *shard = shard_of(model, piece);
+    struct mirror *mirror = &model->mirrors[source][shard - model->shards];
+    if (mirror->version == NULL || mirror->step != model->step) {
         if (!open_mirror(engine, model, shard, mirror)) {
             return VIEW_STALLED;
         }
         compute(model, shard, mirror, source);
-        computed += shard->n;
-        if (computed >= FILL_ELEMENTS) {
-            return VIEW_MORE;
-        }
+        *cost += shard->n;
     }
-    for (size_t i = 0; i < letter->piece_count; i++) {
-        if (is_settled(model, &letter->pieces[i])) {
-            continue;
-        }
-        const struct shard *shard = shard_of(model, &letter->pieces[i]);
-        point(model, &letter->pieces[i], shard,
-              model->mirrors[source][shard - model->shards].version);
-    }
+    point(model, piece, shard, mirror->version);
     return VIEW_FILLED;
+}
+
+/* Some pieces further. */
+static enum view_progress fill_some(struct engine *engine, struct model *model,
+                                    struct letter *letter, const struct opt_pull *pull,
+                                    bool backed)
+{
+    int source = source_of(model, pull);
+    if (source >= 0 && !make_mirrors(model, source)) {
+        return VIEW_STALLED;
+    }
+    enum view_progress progress = VIEW_FILLED;
+    uint64_t cost = 0;
+    while (progress == VIEW_FILLED && letter->filled < letter->piece_count) {
+        if (cost >= FILL_ELEMENTS) {
+            progress = VIEW_MORE;
+            break;
+        }
+        struct piece *piece = &letter->pieces[letter->filled];
+        cost += PIECE_COST;
+        piece->unchanged = pull->since > 0 && !has_rows(piece) &&
+                           view_is_unchanged(model, &piece->segment, pull->since);
+        if (!is_settled(model, piece)) {
+            progress = source < 0 ? fill_weights(engine, model, letter, piece, backed)
+                                  : fill_computed(engine, model, piece, source, &cost);
+        }
+        letter->filled += progress == VIEW_FILLED;
+    }
+    work_done(engine, cost);
+    return progress;
 }
 
 enum view_progress view_fill(struct engine *engine, struct model *model,
@@ -453,16 +537,15 @@ enum view_progress view_fill(struct engine *engine, struct model *model,
                              bool backed)
 {
     int source = source_of(model, pull);
-    mark_unchanged(model, letter, pull);
     if (!fill_rows(model, letter, source)) {
         return VIEW_MORE;
     }
     if (source < 0) {
-        return fill_weights(engine, model, letter, backed);
+        return fill_some(engine, model, letter, pull, backed);
     }
     /* What is made here must not be freed to make room for more of it. */
     model->mirror_pins[source]++;
-    enum view_progress progress = fill_computed(engine, model, letter, source);
+    enum view_progress progress = fill_some(engine, model, letter, pull, backed);
     model->mirror_pins[source]--;
     return progress;
 }

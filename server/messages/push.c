@@ -2,6 +2,7 @@
 #include "server/engine/frames.h"
 #include "server/engine/inside.h"
 #include "server/engine/registry.h"
+#include "server/engine/view.h"
 #include "server/engine/waiting.h"
 #include "server/messages/serve.h"
 
@@ -18,8 +19,11 @@ void serve_push_pull(struct engine *engine, struct letter *letter)
 {
     const struct opt_push_pull *both = &letter->request.body.push_pull;
     struct model *model = engine_model(engine, letter, both->push.model);
-    if (model != NULL && !waiting_postponed(engine, model, letter, true)) {
-        frames_take(engine, model, letter, &both->push,
-                    both->has_pull ? &both->pull : NULL);
+    const struct opt_pull *pull = both->has_pull ? &both->pull : NULL;
+    if (model == NULL || waiting_postponed(engine, model, letter, true) ||
+        (pull != NULL && both->push.last &&
+         view_plan_ahead(engine, model, letter, pull))) {
+        return;
     }
+    frames_take(engine, model, letter, &both->push, pull);
 }
