@@ -191,3 +191,169 @@ Test(turns, of_a_model_in_the_making_let_others_in_but_not_to_it)
     caller_gone(&b, false);
     desk_close(&desk);
 }
+
+/* ---------------------------------------------------------------- the largest */
+
+enum { MOST_TENSORS = 131072, MOST_MODELS = 1000, MOST_GROUPS = 1024 };
+
+/* Make a model of as many tensors as there may be, with names of about 100 bytes. */
+static uint32_t make_largest(const struct caller *caller, const char *spec)
+{
+    enum { NAME = 112 };
+    struct opt_tensor_entry *tensors = calloc(MOST_TENSORS, sizeof *tensors);
+    char(*names)[NAME] = calloc(MOST_TENSORS, sizeof *names);
+    cr_assert(tensors != NULL && names != NULL);
+    for (size_t i = 0; i < MOST_TENSORS; i++) {
+        snprintf(names[i], NAME, "%0100d%06zu", 0, i);
+        tensors[i] = (struct opt_tensor_entry){ .name = names[i], .elements = 1 };
+    }
+    struct letter *letter =
+        letter_ask(caller, create_letter(caller, "m", spec, alone, tensors,
+                                         MOST_TENSORS, false, true));
+    cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+    uint32_t model = letter->reply.body.model.model;
+    desk_free(letter);
+    expect_short_turns(caller, "create");
+    /* The same again is compared with what is there. */
+    letter = letter_ask(caller, create_letter(caller, "m", spec, alone, tensors,
+                                              MOST_TENSORS, false, false));
+    cr_expect_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+    cr_expect(!letter->reply.body.model.created);
+    desk_free(letter);
+    /* And what differs in its last tensor. */
+    tensors[MOST_TENSORS - 1].name = "another";
+    letter = letter_ask(caller, create_letter(caller, "m", spec, alone, tensors,
+                                              MOST_TENSORS, false, false));
+    cr_expect_eq(reply_status(letter), OPT_ALREADY_EXISTS);
+    desk_free(letter);
+    /* A name that is there twice is found. */
+    tensors[MOST_TENSORS - 1].name = names[0];
+    letter = letter_ask(caller, create_letter(caller, "n", spec, alone, tensors,
+                                              MOST_TENSORS, false, false));
+    cr_expect_eq(reply_status(letter), OPT_INVALID_ARGUMENT);
+    desk_free(letter);
+    expect_short_turns(caller, "create again");
+    free(tensors);
+    free(names);
+    return model;
+}
+
+static struct letter *describe(const struct caller *caller)
+{
+    struct letter *letter = letter_start(caller, OPT_MESSAGE_DESCRIBE);
+    letter->request.body.describe = "m";
+    return letter;
+}
+
+Test(turns, are_short_with_as_many_tensors_as_there_may_be)
+{
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1);
+    uint32_t model = make_largest(&a, "nag");
+    struct letter *letter = letter_ask(&a, describe(&a));
+    cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+    desk_free(letter);
+    expect_short_turns(&a, "describe");
+    static const enum opt_view views[] = { OPT_VIEW_TRAIN, OPT_VIEW_EVAL };
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
+        letter = letter_ask(&a, pull_letter(&a, model, views[i], ""));
+        cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+        cr_expect_eq(letter->piece_count, (size_t)MOST_TENSORS);
+        desk_free(letter);
+        expect_short_turns(&a, "pull");
+    }
+    letter = letter_start(&a, OPT_MESSAGE_DELETE);
+    letter->request.body.delete_ = "m";
+    letter = letter_ask(&a, letter);
+    cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+    desk_free(letter);
+    expect_short_turns(&a, "delete");
+    cr_expect_eq(statistic(&a, "models"), 0u);
+    caller_gone(&a, false);
+    desk_close(&desk);
+}
+
+/* What readers ask for and do not take stays with them: others go on. */
+Test(turns, are_short_with_many_who_ask_for_tables)
+{
+    enum { ASKED = 8 };
+    struct desk desk;
+    desk_open(&desk, desk_settings());
+    struct caller a = caller_new(&desk, "a", 1);
+    make_largest(&a, "sgd");
+    struct letter *asked[ASKED];
+    for (size_t i = 0; i < ASKED; i++) {
+        asked[i] = describe(&a);
+        letter_send(&a, asked[i]);
+    }
+    for (size_t i = 0; i < ASKED; i++) {
+        asked[i] = letter_await(&desk, asked[i]);
+        cr_expect_eq(reply_status(asked[i]), OPT_OK, "%s", reply_text(asked[i]));
+    }
+    expect_short_turns(&a, "tables");
+    for (size_t i = 0; i < ASKED; i++) {
+        desk_free(asked[i]);
+    }
+    caller_gone(&a, false);
+    desk_close(&desk);
+}
+
+/* So many groups, with patterns that are long. */
+static char *many_groups(int groups)
+{
+    enum { TEXT = 256 << 10, STARS = 150 };
+    char *spec = malloc(TEXT);
+    cr_assert(spec != NULL);
+    size_t used = (size_t)snprintf(spec, TEXT, "sgd");
+    for (int i = 0; i < groups; i++) {
+        used += (size_t)snprintf(spec + used, TEXT - used,
+                                 " + tensors(\"*%0*d*\", lr_scale=2, missing=ok)",
+                                 STARS, i);
+    }
+    cr_assert_lt(used, (size_t)TEXT);
+    return spec;
+}
+
+Test(turns, are_short_with_as_many_groups_and_models_as_there_may_be)
+{
+    struct desk desk;
+    struct engine_settings settings = desk_settings();
+    settings.max_models = MOST_MODELS;
+    desk_open(&desk, settings);
+    struct caller a = caller_new(&desk, "a", 1);
+    char *most = many_groups(MOST_GROUPS), *spec = many_groups(16);
+    struct opt_tensor_entry tensor = { .name = "w", .elements = 1 };
+    for (size_t i = 0; i < MOST_MODELS; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "m%zu", i);
+        struct letter *letter =
+            letter_ask(&a, create_letter(&a, name, i == 0 ? most : spec, alone, &tensor,
+                                         1, false, false));
+        cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+        desk_free(letter);
+    }
+    expect_short_turns(&a, "groups");
+    struct letter *list = letter_ask(&a, letter_start(&a, OPT_MESSAGE_LIST));
+    cr_assert_eq(reply_status(list), OPT_OK, "%s", reply_text(list));
+    expect_short_turns(&a, "list");
+    struct opt_arena arena;
+    struct opt_model_entry *models = NULL;
+    struct opt_error error;
+    size_t count = 0;
+    opt_arena_init(&arena, opt_table_budget(list->table_size));
+    cr_assert_eq(opt_model_table_read(list->table, list->table_size, &arena, &models,
+                                      &count, &error),
+                 OPT_OK, "%s", error.text);
+    cr_expect_eq(count, (size_t)MOST_MODELS);
+    for (size_t i = 0; i < count; i++) {
+        cr_expect_eq(strlen(models[i].specification), (size_t)1024);
+        cr_expect_eq(strncmp(models[i].specification, "sgd", 3), 0);
+    }
+    opt_arena_fini(&arena);
+    desk_free(list);
+    free(spec);
+    free(most);
+    caller_gone(&a, false);
+    desk_close(&desk);
+}

@@ -61,15 +61,18 @@ struct printer {
     size_t capacity, length; /* length of the whole, as if there were room */
 };
 
+static void put_bytes(struct printer *p, const char *text, size_t size)
+{
+    if (p->length + 1 < p->capacity) {
+        size_t room = p->capacity - 1 - p->length;
+        memcpy(p->out + p->length, text, size < room ? size : room);
+    }
+    p->length += size;
+}
+
 static void put(struct printer *p, const char *text)
 {
-    size_t size = strlen(text);
-
-    for (size_t i = 0; i < size; i++, p->length++) {
-        if (p->length + 1 < p->capacity) {
-            p->out[p->length] = text[i];
-        }
-    }
+    put_bytes(p, text, strlen(text));
 }
 
 static void put_value(struct printer *p, const struct opt_option *option, double value)
@@ -173,7 +176,7 @@ static bool is_special(uint32_t c)
 
 static void put_pattern(struct printer *p, const char *pattern)
 {
-    char one[16];
+    const char *plain = pattern; /* from here on nothing is escaped, up to at */
     size_t size;
 
     put(p, "\"");
@@ -182,13 +185,18 @@ static void put_pattern(struct printer *p, const char *pattern)
 
         size = character(at, &c);
         if (p->mark->escapes && is_special(c)) {
+            char one[16];
+            put_bytes(p, plain, (size_t)(at - plain));
             snprintf(one, sizeof one, "\\u%04x", (unsigned)c);
-        } else {
-            snprintf(one, sizeof one, "%s%.*s", c == '"' || c == '\\' ? "\\" : "",
-                     (int)size, at);
+            put(p, one);
+            plain = at + size;
+        } else if (c == '"' || c == '\\') {
+            put_bytes(p, plain, (size_t)(at - plain));
+            put(p, "\\");
+            plain = at;
         }
-        put(p, one);
     }
+    put(p, plain);
     put(p, "\"");
 }
 

@@ -22,7 +22,8 @@ enum {
     FILL_ELEMENTS = 1 << 20, /* computed at a time: about a millisecond */
     ROW_ELEMENTS = 8,        /* to look for a piece's rows takes as long as so many, */
     PIECE_COST = 64,         /* to make or to fill a piece as many as this */
-    PLANNED = 4096           /* pieces that are made at a time */
+    PLANNED = 2048,          /* pieces that are made at a time, */
+    FILLED = PLANNED * PIECE_COST /* or filled */
 };
 
 /* Which computed view a pull asks for. */
@@ -514,7 +515,7 @@ static enum view_progress fill_some(struct engine *engine, struct model *model,
     enum view_progress progress = VIEW_FILLED;
     uint64_t cost = 0;
     while (progress == VIEW_FILLED && letter->filled < letter->piece_count) {
-        if (cost >= FILL_ELEMENTS) {
+        if (cost >= FILLED) {
             progress = VIEW_MORE;
             break;
         }
