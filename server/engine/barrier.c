@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "server/engine/answers.h"
+#include "server/engine/commit.h"
 #include "server/engine/inside.h"
 #include "server/engine/losses.h"
 #include "server/engine/members.h"
@@ -175,6 +176,7 @@ bool barrier_try(struct engine *engine, struct model *model)
         struct member *member = model->members[i];
         if (member->arrival.letter != NULL) {
             member->arrival.passed = member->arrival.sequence;
+            commit_member(engine, COMMIT_MEMBER, member);
         }
     }
     for (size_t i = 0; i < model->member_count; i++) {

@@ -7,6 +7,7 @@
 
 #include "common/optim/groups.h"
 #include "server/engine/answers.h"
+#include "server/engine/commit.h"
 #include "server/engine/consistency.h"
 #include "server/engine/errand.h"
 #include "server/engine/inside.h"
@@ -438,6 +439,7 @@ static void take_effect(struct engine *engine, struct model *model,
     grouping_unref(engine, before);
     shards_outdate_view(model, MIRROR_TRAIN);
     model->changed = model->step + 1; /* the view of this step is another one too */
+    commit_model(engine, COMMIT_OPTIONS, model);
 }
 
 /* Whether the oldest record goes: there are too many, or their texts are too long. The

@@ -7,6 +7,7 @@
 
 #include "server/engine/answers.h"
 #include "server/engine/barrier.h"
+#include "server/engine/commit.h"
 #include "server/engine/frames.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -186,5 +187,6 @@ static void follow(struct engine *engine)
 void engine_conclude(struct engine *engine)
 {
     follow(engine);
+    commit_turn(engine);
     answers_flush(engine);
 }

@@ -17,6 +17,7 @@
 
 struct engine;
 struct message_row;
+struct recorder;
 
 struct engine_settings {
     int threads;         /* of the OpenMP team, at least 1 */
@@ -33,6 +34,7 @@ struct engine_settings {
     size_t max_header_bytes;   /* told to clients */
     size_t connection_bytes;   /* in flight without a worker's share; told to clients */
     const struct message_row *(*row)(enum opt_message); /* who serves a message */
+    const struct recorder *recorder; /* who is told of all that becomes true; or NULL */
 };
 
 /* Start the thread. Main thread. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "server/engine/commit.h"
 #include "server/engine/members.h"
 #include "server/engine/model.h"
 #include "server/engine/push.h"
@@ -209,7 +210,8 @@ static enum opt_fate fate_of_first(const struct push *echo)
     return known ? settled.fate : OPT_FATE_NOT_TAKEN;
 }
 
-void fate_settle(struct push *push, enum opt_fate fate, struct opt_error *error)
+void fate_settle(struct engine *engine, struct push *push, enum opt_fate fate,
+                 struct opt_error *error)
 {
     if (push->echo) {
         if (error != NULL) {
@@ -230,6 +232,7 @@ void fate_settle(struct push *push, enum opt_fate fate, struct opt_error *error)
         settled.status = error->status;
     }
     window_settle(&push->member->window, &settled);
+    commit_push(engine, push->member, &settled);
 }
 
 /* ---------------------------------------------------------------- telling */

@@ -43,6 +43,7 @@
 #include "common/status.h"
 #include "common/wire.h"
 
+struct engine;
 struct letter;
 struct member;
 struct opt_model_reply;
@@ -65,7 +66,8 @@ enum fate_meeting fate_meet(struct member *member, const struct opt_push *head,
  * echo: that changes nothing. It takes part in no open round from then on. error, of
  * one that is refused: why; it gets the fate that the push has come to, with the shards
  * that count, and their number in the sentence. */
-void fate_settle(struct push *push, enum opt_fate fate, struct opt_error *error);
+void fate_settle(struct engine *engine, struct push *push, enum opt_fate fate,
+                 struct opt_error *error);
 
 /* The complete push of this number in the member's queue, or NULL. */
 struct push *fate_waiting(const struct member *member, uint64_t sequence);

@@ -5,6 +5,7 @@
 
 #include "server/engine/answers.h"
 #include "server/engine/closing.h"
+#include "server/engine/commit.h"
 #include "server/engine/fate.h"
 #include "server/engine/inside.h"
 #include "server/engine/members.h"
@@ -63,7 +64,7 @@ void frames_refused(struct engine *engine, struct letter *letter)
     if (shard_schedule_is_using(member->gathering)) {
         error.fate = OPT_FATE_IN_PART; /* it will be known how many */
     } else {
-        fate_settle(member->gathering, OPT_FATE_REFUSED, &error);
+        fate_settle(engine, member->gathering, OPT_FATE_REFUSED, &error);
     }
     uint32_t retry_after_ms = told->retry_after_ms;
     letter_refuse(letter, &error);
@@ -85,12 +86,13 @@ void frames_cut_off(struct engine *engine, struct member *member)
 }
 
 /* Its next push ends a worker's rest. */
-static void end_rest(struct model *model, struct member *member)
+static void end_rest(struct engine *engine, struct model *model, struct member *member)
 {
     if (member->resting) {
         uint64_t slowest = closing_slowest(model);
         member->clock = member->clock > slowest ? member->clock : slowest;
         member->resting = false;
+        commit_member(engine, COMMIT_MEMBER, member);
         round_recount(model);
     }
 }
@@ -216,7 +218,7 @@ static struct push *begin(struct engine *engine, struct model *model,
     shard_schedule_wish(push, pull);
     member->gathering = push;
     if (!echo) {
-        end_rest(model, member);
+        end_rest(engine, model, member);
     }
     return push;
 }

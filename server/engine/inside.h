@@ -94,6 +94,7 @@ struct engine {
 
     struct letters refused; /* answered with an error in this turn, */
     struct letters outbox;  /* and all that it has answered (answers.h) */
+    bool noted;             /* something has become true in this turn (commit.h) */
 };
 
 enum {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "server/engine/closing.h"
+#include "server/engine/commit.h"
 #include "server/engine/events.h"
 #include "server/engine/frames.h"
 #include "server/engine/inside.h"
@@ -42,6 +43,7 @@ void lease_forget(struct engine *engine, struct member *member)
     round_drop(engine, member);
     recall_close(model, &member->recall);
     budget_give(&engine->budget, member->reserved + sizeof *member);
+    commit_member(engine, COMMIT_FORGOTTEN, member);
     members_remove(member);
     round_recount(model);
     worker_release(engine, worker);
@@ -165,6 +167,7 @@ enum opt_status lease_join(struct engine *engine, struct model *model,
     member->joined = true;
     member->away = false;
     round_recount(model);
+    commit_member(engine, COMMIT_MEMBER, member);
     if (joins) {
         event_worker_joined(member);
     }
@@ -217,6 +220,7 @@ static void leave_rounds(struct engine *engine, struct member *member)
     member->lost = false;
     member->loss_pending = false;
     member->left_ns = engine->now_ns;
+    commit_member(engine, COMMIT_MEMBER, member);
     budget_give(&engine->budget, member->reserved);
     member->reserved = 0;
     round_recount(model);
@@ -258,6 +262,7 @@ void lease_leave(struct engine *engine, struct member *member)
 void lease_rest(struct engine *engine, struct member *member)
 {
     member->resting = true;
+    commit_member(engine, COMMIT_MEMBER, member);
     round_recount(member->model);
     work_settle(engine, member->model);
 }
@@ -309,6 +314,7 @@ void lease_lost(struct engine *engine, struct member *member)
         /* Another process may have taken its place already. */
         member->lost = member->worker->peer == NULL;
         member->away = member->lost;
+        commit_member(engine, COMMIT_MEMBER, member);
         return;
     }
     /* Complete pushes of the open round stay and count; later ones do not. */
@@ -336,9 +342,9 @@ bool lease_settle(struct engine *engine, struct model *model)
     return false;
 }
 
-static void mark_broken(const struct engine *engine, struct worker *worker)
+static void mark_broken(struct engine *engine, struct worker *worker)
 {
-    worker_mark_lost(worker, "after its connection had been broken for %.1f s",
+    worker_mark_lost(engine, worker, "after its connection had been broken for %.1f s",
                      engine->settings.grace_ms / 1000.0);
 }
 
@@ -373,7 +379,8 @@ void lease_closed(struct engine *engine, struct peer *peer, bool expired,
     }
     worker_detach(engine, worker, false);
     if (expired) {
-        worker_mark_lost(worker, "after %.1f s of silence", (double)silent_ms / 1000);
+        worker_mark_lost(engine, worker, "after %.1f s of silence",
+                         (double)silent_ms / 1000);
         worker_lose_all(engine, worker);
     } else {
         for (struct member *member = worker->members; member != NULL;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/engine/commit.h"
 #include "server/engine/consistency.h"
 #include "server/engine/inside.h"
 #include "server/engine/published.h"
@@ -256,11 +257,12 @@ void model_assign(struct model *model, const struct opt_segment *segment,
     }
 }
 
-void model_ready(struct model *model)
+void model_ready(struct engine *engine, struct model *model)
 {
     model->ready = true;
     model->advanced = true;
     model->creator = NULL;
+    commit_model(engine, COMMIT_READY, model);
 }
 
 enum opt_status model_share(struct engine *engine, struct model *model,

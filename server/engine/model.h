@@ -226,7 +226,7 @@ static inline uint64_t model_epoch(const struct model *model)
 void model_assign(struct model *model, const struct opt_segment *segment,
                   enum opt_dtype dtype, const void *values);
 /* The weights are there. */
-void model_ready(struct model *model);
+void model_ready(struct engine *engine, struct model *model);
 
 /* Make the model's weights from the next update on where workers of this machine can
  * read them. OPT_RESOURCE_EXHAUSTED; they can be asked for again. */

@@ -4,6 +4,7 @@
 #include <assert.h>
 
 #include "server/engine/barrier.h"
+#include "server/engine/commit.h"
 #include "server/engine/events.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -36,6 +37,7 @@ void removal_delete(struct engine *engine, struct model *model, const char *why)
     assert(model->activity == MODEL_IDLE);
     engine_remove_model(engine, model);
     model->deleted = true;
+    commit_model(engine, COMMIT_GONE, model);
     model->next_dead = engine->dead;
     engine->dead = model;
     removal_refuse(engine, model, OPT_ABORTED, why);

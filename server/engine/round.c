@@ -134,7 +134,7 @@ void round_withdraw(struct engine *engine, struct push *push, enum opt_status st
     struct letter *answer = push->answer;
     struct opt_error error;
     opt_fail_as(&error, status, detail, "%s", text);
-    fate_settle(push, OPT_FATE_REFUSED, &error);
+    fate_settle(engine, push, OPT_FATE_REFUSED, &error);
     if (member->gathering == push) {
         /* The first frame answers; the others are swallowed as they come. */
         member->gathering = NULL;
@@ -165,7 +165,7 @@ void round_drop(struct engine *engine, struct member *member)
         struct opt_error error;
         /* Nobody waits for this: only the code is kept, with the number. */
         opt_fail_as(&error, OPT_ABORTED, OPT_DETAIL_NONE, "it was not finished");
-        fate_settle(push, OPT_FATE_REFUSED, &error);
+        fate_settle(engine, push, OPT_FATE_REFUSED, &error);
     }
     member->gathering = NULL;
     push_recycle(engine, push);
@@ -232,7 +232,7 @@ static void drop(struct engine *engine, struct push *push)
     struct letter *answer = push->answer;
     char reason[64];
     snprintf(reason, sizeof reason, "round %" PRIu64 " closed", push->head.basis + 1);
-    fate_settle(push, OPT_FATE_DROPPED, NULL);
+    fate_settle(engine, push, OPT_FATE_DROPPED, NULL);
     member->conduct.dropped++;
     model->dropped++;
     engine->counters.pushes_dropped++;
@@ -294,14 +294,16 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
         struct opt_push_reply reply = { .fate = fate,
                                         .step = model->step,
                                         .reason = "" };
-        fate_settle(push, fate, NULL);
         member->clock++;
+        if (fate == OPT_FATE_APPLIED) {
+            member->last_step = model->step;
+        }
+        fate_settle(engine, push, fate, NULL);
         if (fate == OPT_FATE_APPLIED) {
             reply.staleness = gradient_staleness(&push->gradient, model->step - 1);
             member->conduct.staleness[conduct_bucket(reply.staleness)]++;
             model->staleness_sum += (double)reply.staleness;
             model->pushes_applied++;
-            member->last_step = model->step;
             member->applied++;
             engine->counters.pushes_applied++;
         } else {
@@ -355,7 +357,7 @@ void round_overflowed(struct engine *engine, struct model *model, uint32_t tenso
                     "the sum of the %zu gradients of this round is not finite at "
                     "element %" PRIu64 " of tensor \"%s\"",
                     count, element, model->tensors[tensor].name);
-        fate_settle(push, OPT_FATE_REFUSED, &error);
+        fate_settle(engine, push, OPT_FATE_REFUSED, &error);
         round_unpin(model, answer);
         push_recycle(engine, push);
         engine_refuse(engine, answer, &error);

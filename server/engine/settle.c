@@ -2,6 +2,7 @@
 #include "server/engine/settle.h"
 
 #include "server/engine/barrier.h"
+#include "server/engine/commit.h"
 #include "server/engine/errand.h"
 #include "server/engine/inside.h"
 #include "server/engine/lease.h"
@@ -22,9 +23,11 @@ static void end_update(struct engine *engine, struct model *model,
         round_published(engine, model);
     } else if (progress == UPDATE_DONE) {
         model->advanced = true;
+        commit_model(engine, COMMIT_STEP, model);
         change_due(engine, model);
         round_applied(engine, model);
     } else {
+        commit_model(engine, COMMIT_UNDONE, model);
         round_overflowed(engine, model, tensor, element);
     }
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/engine/commit.h"
 #include "server/engine/gradient.h"
 #include "server/engine/inside.h"
 #include "server/engine/model.h"
@@ -119,6 +120,7 @@ void update_batch_start(struct engine *engine, struct model *model, bool last)
     struct update *update = &model->update;
     update->last = last;
     update->started_ns = uv_hrtime();
+    commit_model(engine, COMMIT_BATCH, model);
     team_gather(engine->team, came_through_no_loop(update));
     watch_shards(model);
     if (last) {

@@ -1,5 +1,6 @@
 /* worker — see worker.h. */
 #include "server/engine/worker.h"
+#include "server/engine/commit.h"
 #include "server/engine/work.h"
 
 #include <inttypes.h>
@@ -65,13 +66,15 @@ void worker_detach(struct engine *engine, struct worker *worker, bool continued)
     worker->peer = NULL;
 }
 
-void worker_mark_lost(struct worker *worker, const char *format, ...)
+void worker_mark_lost(struct engine *engine, struct worker *worker, const char *format,
+                      ...)
 {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(worker->lost_why, sizeof worker->lost_why, format, arguments);
     va_end(arguments);
     worker->lost = true;
+    commit_worker(engine, worker);
 }
 
 void worker_lose_all(struct engine *engine, struct worker *worker)
@@ -129,6 +132,7 @@ static void begin_incarnation(struct engine *engine, struct worker *worker,
     worker->session = hello->session;
     worker->reconnects = 0;
     worker->lost = false;
+    commit_worker(engine, worker);
 }
 
 enum opt_status worker_hello(struct engine *engine, struct peer *peer,
@@ -165,7 +169,10 @@ enum opt_status worker_hello(struct engine *engine, struct peer *peer,
          member = member->next_of_worker) {
         if (member->away && !member->loss_pending) {
             member->away = false;
-            member->lost = false;
+            if (member->lost) {
+                member->lost = false;
+                commit_member(engine, COMMIT_MEMBER, member);
+            }
             alarm_cancel(&engine->alarms, &member->alarm);
         }
     }

@@ -53,8 +53,8 @@ void worker_detach(struct engine *engine, struct worker *worker, bool continued)
 
 /* It is taken for dead: the next hello of its session begins a new incarnation. The
  * words follow "was taken for dead at step 17 ". */
-void worker_mark_lost(struct worker *worker, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+void worker_mark_lost(struct engine *engine, struct worker *worker, const char *format,
+                      ...) __attribute__((format(printf, 3, 4)));
 
 /* All its memberships are lost, at the end of this turn or as soon as each model is
  * idle (lease_settle). */

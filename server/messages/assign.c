@@ -79,7 +79,7 @@ void serve_assign(struct engine *engine, struct letter *letter)
     engine_reply(letter, OPT_MESSAGE_ASSIGN);
     engine_return(engine, letter);
     if (last) {
-        model_ready(model);
+        model_ready(engine, model);
         work_settle(engine, model);
     }
 }

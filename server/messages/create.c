@@ -1,5 +1,6 @@
 /* create — a new model, or the one that is there with the same definition. */
 #include "server/engine/answers.h"
+#include "server/engine/commit.h"
 #include "server/engine/consistency.h"
 #include "server/engine/events.h"
 #include "server/engine/inside.h"
@@ -18,10 +19,11 @@ static void end_new(struct engine *engine, struct model *model, struct letter *l
         removal_delete(engine, model, "the model could not be created");
         return;
     }
+    commit_model(engine, COMMIT_MODEL, model);
     if (create->assigned && !letter->peer->closed) {
         model->creator = letter->peer;
     } else if (!create->assigned) {
-        model_ready(model);
+        model_ready(engine, model);
     }
     event_model_created(model, letter->peer);
     if (!serve_model_reply(engine, letter, model, create->join, true)) {

@@ -1,0 +1,53 @@
+/* commit — see commit.h. */
+#include "server/engine/commit.h"
+
+#include "server/engine/inside.h"
+#include "server/engine/members.h"
+
+static void note(struct engine *engine, const struct commit *commit)
+{
+    const struct recorder *recorder = engine->settings.recorder;
+    if (recorder != NULL) {
+        engine->noted = true;
+        recorder->note(recorder->context, commit);
+    }
+}
+
+void commit_model(struct engine *engine, enum commit_kind kind,
+                  const struct model *model)
+{
+    note(engine, &(struct commit){ .kind = kind, .model = model });
+}
+
+void commit_worker(struct engine *engine, const struct worker *worker)
+{
+    note(engine, &(struct commit){ .kind = COMMIT_WORKER, .worker = worker });
+}
+
+void commit_member(struct engine *engine, enum commit_kind kind,
+                   const struct member *member)
+{
+    note(engine, &(struct commit){ .kind = kind,
+                                   .model = member->model,
+                                   .worker = member->worker,
+                                   .member = member });
+}
+
+void commit_push(struct engine *engine, const struct member *member,
+                 const struct opt_settled *settled)
+{
+    note(engine, &(struct commit){ .kind = COMMIT_PUSH,
+                                   .model = member->model,
+                                   .worker = member->worker,
+                                   .member = member,
+                                   .settled = settled });
+}
+
+void commit_turn(struct engine *engine)
+{
+    const struct recorder *recorder = engine->settings.recorder;
+    if (engine->noted) {
+        engine->noted = false;
+        recorder->turn(recorder->context);
+    }
+}
