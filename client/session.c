@@ -235,10 +235,14 @@ static void attempt(struct optclient *client)
     }
 }
 
-static void on_connected(struct optclient *client)
+/* Go on with opening the connection. */
+static void open_further(struct optclient *client)
 {
-    if (uplink_connected(client->uplink, &client->trouble) != OPT_OK) {
+    if (uplink_open(client->uplink, &client->trouble) != OPT_OK) {
         try_next(client);
+        return;
+    }
+    if (!uplink_is_open(client->uplink)) {
         return;
     }
     client->state = SESSION_GREETING;
@@ -378,7 +382,7 @@ void session_watch_later(struct optclient *client)
 static void on_socket(struct optclient *client)
 {
     if (client->state == SESSION_CONNECTING) {
-        on_connected(client);
+        open_further(client);
     } else {
         uplink_told(client->uplink);
         session_take_in(client);

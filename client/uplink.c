@@ -7,6 +7,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "client/resolver.h"
+
 enum {
     HEAD_CAPACITY = 64 << 10,
     /* What is left of it when no other frame is begun: most need less. */
@@ -14,6 +16,8 @@ enum {
     /* Read at most that much before others have their turn at the lock. */
     READ_BYTES = 1 << 20,
     NOWHERE_BYTES = 64 << 10,
+    /* A daemon whose machine is gone is found dead after as much silence. */
+    USER_TIMEOUT_MS = 10000,
     ALIGNMENT = 64
 };
 
@@ -63,15 +67,16 @@ static void unhang_bell(struct uplink *uplink)
     }
 }
 
-/* A bell that rings when the socket is writable. False: errno says why. */
+/* A bell that rings when opening can go on. False: errno says why. */
 static bool hang_bell(struct uplink *uplink, int fd)
 {
-    struct epoll_event writable = { .events = EPOLLOUT }, due = { .events = EPOLLIN };
-    uplink->watched = EPOLLOUT;
+    uplink->watched = (uint32_t)uplink->transport.awaits;
+    struct epoll_event opening = { .events = uplink->watched },
+                       due = { .events = EPOLLIN };
     uplink->bell = epoll_create1(EPOLL_CLOEXEC);
     uplink->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     bool hung = uplink->bell >= 0 && uplink->timer >= 0 &&
-                epoll_ctl(uplink->bell, EPOLL_CTL_ADD, fd, &writable) == 0 &&
+                epoll_ctl(uplink->bell, EPOLL_CTL_ADD, fd, &opening) == 0 &&
                 epoll_ctl(uplink->bell, EPOLL_CTL_ADD, uplink->timer, &due) == 0;
     if (!hung) {
         int code = errno;
@@ -88,11 +93,16 @@ struct uplink *uplink_connect(const struct route *route, struct opt_error *error
         opt_fail(error, OPT_UNAVAILABLE, "no memory for a connection");
         return NULL;
     }
-    struct transport *transport = &uplink->transport;
-    if (transport_connect(transport, route, error) != OPT_OK) {
+    struct opt_transport *transport = &uplink->transport;
+    const struct opt_socket_tuning tuning = { .user_timeout_ms = USER_TIMEOUT_MS,
+                                              .local = "cubic",
+                                              .other = "" };
+    if (opt_transport_dial(transport, (const struct sockaddr *)&route->address,
+                           route->size, &tuning, error) != OPT_OK) {
         uplink_free(uplink);
         return NULL;
     }
+    transport->takes_files = transport->hands_over;
     if (!hang_bell(uplink, transport->fd)) {
         opt_fail(error, OPT_UNAVAILABLE, "cannot watch a socket: %s", strerror(errno));
         transport->kind->close(transport);
@@ -102,9 +112,21 @@ struct uplink *uplink_connect(const struct route *route, struct opt_error *error
     return uplink;
 }
 
-enum opt_status uplink_connected(struct uplink *uplink, struct opt_error *error)
+enum opt_status uplink_open(struct uplink *uplink, struct opt_error *error)
 {
-    return uplink->transport.kind->connected(&uplink->transport, error);
+    struct opt_transport *transport = &uplink->transport;
+    enum opt_status status = transport->kind->open(transport, error);
+    if (status == OPT_OK && !transport->is_open &&
+        !uplink_watch(uplink, (uint32_t)transport->awaits)) {
+        status = opt_fail(error, OPT_UNAVAILABLE, "cannot watch a socket: %s",
+                          strerror(errno));
+    }
+    return status;
+}
+
+bool uplink_is_open(const struct uplink *uplink)
+{
+    return uplink->transport.is_open;
 }
 
 bool uplink_watch(struct uplink *uplink, uint32_t events)
@@ -284,7 +306,7 @@ static void advance(struct uplink *uplink, size_t sent)
 
 enum uplink_flow uplink_flush(struct uplink *uplink, struct opt_error *error)
 {
-    struct transport *transport = &uplink->transport;
+    struct opt_transport *transport = &uplink->transport;
     while (uplink_sending(uplink)) {
         ssize_t sent =
             transport->kind->write(transport, &uplink->pieces[uplink->piece_sent],
@@ -293,7 +315,7 @@ enum uplink_flow uplink_flush(struct uplink *uplink, struct opt_error *error)
             advance(uplink, (size_t)sent);
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return UPLINK_BLOCKED;
-        } else if (errno != EINTR) {
+        } else {
             opt_fail(error, OPT_UNAVAILABLE, "send: %s", strerror(errno));
             return UPLINK_BROKEN;
         }
@@ -341,7 +363,7 @@ bool uplink_holds(const struct uplink *uplink)
 
 int uplink_take_file(struct uplink *uplink)
 {
-    return transport_take_file(&uplink->transport);
+    return opt_transport_take_file(&uplink->transport);
 }
 
 void uplink_drop_files(struct uplink *uplink)
@@ -367,7 +389,7 @@ enum uplink_flow uplink_receive(struct uplink *uplink, struct opt_error *error)
         size = size < NOWHERE_BYTES ? size : NOWHERE_BYTES;
     }
     size = size < READ_BYTES ? size : READ_BYTES;
-    struct transport *transport = &uplink->transport;
+    struct opt_transport *transport = &uplink->transport;
     ssize_t received = transport->kind->read(transport, base, size);
     if (received > 0) {
         opt_frame_received(uplink->reader, (size_t)received);

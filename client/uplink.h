@@ -1,5 +1,5 @@
-/* uplink — one connection to the daemon: what carries its bytes (transport.h), the
- * frames on their way out, the reader of frames coming in.
+/* uplink — one connection to the daemon: what carries its bytes (common/transport.h),
+ * the frames on their way out, the reader of frames coming in.
  *
  * Bytes only; what they mean is the session's business. What is going out is a list of
  * pieces of memory: header parts and short values, which live here one behind the
@@ -19,15 +19,15 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "client/transport.h"
 #include "common/frame.h"
 #include "common/status.h"
+#include "common/transport.h"
 #include "common/wire.h"
 
 struct route; /* resolver.h */
 
 struct uplink {
-    struct transport transport;
+    struct opt_transport transport;
     int bell;          /* epoll: readable when a watched event of it is due */
     uint32_t watched;  /* these events, EPOLLIN and EPOLLOUT */
     int timer;         /* timerfd that rings the bell as well */
@@ -62,12 +62,14 @@ enum uplink_flow {
 };
 
 /* Begin to connect to one address. The bell rings when a watched event is due, from the
- * start EPOLLOUT: it tells when the attempt is over. NULL with a sentence if that fails
+ * start when opening can go on (uplink_open). NULL with a sentence if that fails
  * at once, and a status that is not OPT_UNAVAILABLE if it will again. */
 struct uplink *uplink_connect(const struct route *route, struct opt_error *error);
 
-/* What became of it, once writable: OPT_OK, or OPT_UNAVAILABLE with a sentence. */
-enum opt_status uplink_connected(struct uplink *uplink, struct opt_error *error);
+/* Go on with opening it. OPT_OK: it is open, or the bell will ring again;
+ * OPT_UNAVAILABLE with a sentence: the attempt has failed. */
+enum opt_status uplink_open(struct uplink *uplink, struct opt_error *error);
+bool uplink_is_open(const struct uplink *uplink);
 
 /* Have the bell ring for these events of the socket, EPOLLIN, EPOLLOUT or none, and of
  * its failure, as long as they last. False if that cannot be had. */

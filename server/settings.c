@@ -501,7 +501,7 @@ static enum opt_status check_address(struct settings *settings,
     bool reachable = false;
     for (size_t i = 0; i < settings->endpoints.count; i++) {
         const struct endpoint *endpoint = &settings->endpoints.at[i];
-        reachable |= !socket_is_local((const struct sockaddr *)&endpoint->address);
+        reachable |= !opt_socket_is_local((const struct sockaddr *)&endpoint->address);
     }
     if (!settings->insecure && reachable) {
         opt_fail(&cause, OPT_INVALID_ARGUMENT,

@@ -67,7 +67,8 @@ Test(socket, connections_of_others_have_the_usual_control)
     socket_prepare(listening, (struct sockaddr *)&any, "reno");
     congestion_of(listening, name);
     cr_expect_str_eq(name, "reno");
-    socket_tune(listening, (struct sockaddr *)&other, 0, "reno");
+    struct opt_socket_tuning tuning = socket_tuning(0, "reno");
+    opt_socket_tune(listening, (struct sockaddr *)&other, &tuning);
     congestion_of(listening, name);
     cr_expect_str_eq(name, usual);
     close(listening);

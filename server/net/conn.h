@@ -1,4 +1,4 @@
-/* conn — one connection: its life, its deadlines, and what it holds.
+/* conn — one connection: what it holds and waits for, and the state it is in.
  *
  *   OPEN ----------> ENDING ----------> LINGERING ----------> CLOSING
  *    reads,           reads no more,     has sent all,         libuv closes
@@ -8,7 +8,13 @@
  *                                        lost to a reset
  *
  * Any of them may go straight to CLOSING. The struct is freed when the handle is closed
- * and every letter is back from the engine. Loop thread.
+ * and every letter is back from the engine.
+ *
+ * Here is what the rooms of a connection have in common: what it may hold (hold.h),
+ * memory shared with the peer (share.h), answers on their way out (cut.h, batch.h,
+ * send.h), requests on their way in (receive.h), how long it may take for all that
+ * (deadlines.h). They note what has happened; what follows from it is done by
+ * service.h, which is above them. Loop thread.
  */
 #ifndef OPTIMD_SERVER_NET_CONN_H
 #define OPTIMD_SERVER_NET_CONN_H
@@ -16,7 +22,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <uv.h>
 #include <xxhash.h>
 
 #include "common/frame.h"
@@ -24,7 +29,9 @@
 #include "server/letter.h"
 #include "server/net/limits.h"
 #include "server/net/loop.h"
+#include "server/net/watch.h"
 
+struct batch;
 struct message_row;
 struct sharing;
 
@@ -47,7 +54,7 @@ enum conn_arrival {
     ARRIVAL_HEADER /* a request, and its data */
 };
 
-enum { CONN_ADDRESS = 64, CONN_WORKER = 64 };
+enum { CONN_WORKER = 64 };
 
 /* A push some frames of which the engine holds, waiting for the others. */
 struct open_push {
@@ -60,18 +67,13 @@ struct conn {
     struct conn *previous, *next; /* in the loop's list */
     struct conn *ready_next;
     bool is_ready;
-    union {
-        uv_handle_t any;
-        uv_stream_t stream;
-        uv_tcp_t tcp; /* also of a Unix socket: to libuv a stream is a stream */
-    } handle;
-    uv_shutdown_t shutdown;
+    struct watch watch; /* with the transport */
     enum conn_state state;
-    bool closed;        /* the handle is */
-    bool refused;       /* was over the limit of connections */
-    bool left;          /* the peer went by itself */
-    const char *reason; /* why it ended, for the log */
-    char address[CONN_ADDRESS];
+    bool abandoned;           /* what was under way has been given up, as it closes */
+    bool closed;              /* the watch is */
+    bool refused;             /* was over the limit of connections */
+    bool left;                /* the peer went by itself */
+    const char *reason;       /* why it ended, for the log */
     uint64_t answer_bytes;    /* longest frame that the peer takes */
     char worker[CONN_WORKER]; /* beginning of the identity, for the log */
     struct peer *peer;        /* the engine's; given away with the farewell */
@@ -89,7 +91,6 @@ struct conn {
     XXH3_state_t *hash;            /* of its data; NULL until the first checksum */
     uint64_t frames;               /* received */
     uint64_t moved;                /* opt_frame_moved when last counted */
-    bool reading;
 
     /* what it holds (hold.c) */
     enum conn_pause pause;
@@ -113,11 +114,14 @@ struct conn {
     struct letter *answers, *answers_last; /* not yet sent completely */
     size_t piece;                          /* of the first answer: where its next */
     uint64_t element;                      /* frame begins */
-    int batches;                           /* handed to libuv, not yet written */
-    size_t outgoing;                       /* answers not yet written, */
-    uint64_t outgoing_ms;                  /* some since then */
-    bool starved;        /* the next frame waits for room in the common budget, */
-    uint64_t starved_ms; /* since then */
+    struct batch *batches, *batches_last;  /* not yet written completely: */
+    int batch_count;                       /* so many, */
+    size_t queue;         /* and bytes that the transport has not taken */
+    bool blocked;         /* no more goes until it can be written to */
+    size_t outgoing;      /* answers not yet written, */
+    uint64_t outgoing_ms; /* some since then */
+    bool starved;         /* the next frame waits for room in the common budget, */
+    uint64_t starved_ms;  /* since then */
 
     /* who it is, and since when (ms of the loop's clock) */
     bool said_hello; /* hello has come, */
@@ -132,45 +136,43 @@ struct conn {
     uint64_t frame_bytes;
     uint64_t written_ms;  /* last progress of writing */
     size_t written_queue; /* what was left to write then */
-    uint64_t queued;      /* bytes handed to libuv, in all */
+    uint64_t taken;       /* bytes written, in all */
     uint64_t rate_ms;     /* since when it is watched how fast the peer reads, */
     uint64_t rate_bytes;  /* and what it had taken in all then */
 };
 
-/* Serve a socket (takes it, also on failure). refuse: answer that there are too many
- * connections, nothing else. */
-void conn_open(struct loop *loop, int socket, bool refuse);
+/* What it may and must not, and the loop's clock. */
+const struct net_limits *conn_limits(const struct conn *conn);
+uint64_t conn_now(const struct conn *conn);
 
-/* A letter is back from the engine. */
-void conn_returned(struct conn *conn, struct letter *letter);
+/* The connection of a watch. */
+struct conn *conn_of(struct watch *watch);
 
-/* A letter is done with: give back what it held and free it. */
+/* The peer's, for the log. */
+const char *conn_address(const struct conn *conn);
+
+/* Have the connection served before the callback returns. */
+void conn_ready(struct conn *conn);
+
+/* A letter for a request; NULL: no memory. */
+struct letter *conn_letter(struct conn *conn, size_t arena_limit);
+/* One that is done with: give back what it held. */
 void conn_release(struct conn *conn, struct letter *letter);
 
-/* Do what can be done now: read on, send, end, vanish. Called by loop_settle. */
-void conn_serve(struct conn *conn);
-
-/* Look at the deadlines. */
-void conn_tick(struct conn *conn, uint64_t now_ms);
-
-/* The loop itself was held up: nobody else is to blame for that time. */
-void conn_forgive(struct conn *conn, uint64_t ms);
-
-/* Tell the peer status and sentence (id 0), then end. reason is for the log. */
-void conn_refuse(struct conn *conn, enum opt_status status, enum opt_detail detail,
-                 const char *reason, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
-
-/* Send what is queued, then end. */
+/* Send what is queued, then end. reason is for the log, here and below. */
 void conn_end(struct conn *conn, const char *reason);
 
 /* End at once. */
 void conn_close(struct conn *conn, const char *reason);
 
-/* The daemon ends: tell the peer, then end. */
-void conn_finish(struct conn *conn);
+/* All is sent: wait for the peer to close. */
+void conn_linger(struct conn *conn);
 
-/* Begin or stop reading, as the state, the pause and the loop's stage ask for. */
-void conn_update_reading(struct conn *conn);
+/* Tell the engine, once, that nothing more comes. */
+void conn_bid_farewell(struct conn *conn, bool lease_expired, uint64_t silent_ms);
+
+/* The loop itself was held up, or did not read: nobody else is to blame for that time.
+ */
+void conn_forgive(struct conn *conn, uint64_t ms);
 
 #endif

@@ -111,7 +111,7 @@ enum opt_status listener_open(struct listener *listener,
         getsockname(fd, (struct sockaddr *)&actual, &size) != 0) {
         int code = errno;
         char name[sizeof(listener->name)];
-        socket_name(wanted, name, sizeof(name));
+        opt_socket_name(wanted, name, sizeof(name));
         remove_path(listener);
         if (fd >= 0) {
             close(fd);
@@ -121,7 +121,7 @@ enum opt_status listener_open(struct listener *listener,
                         strerror(code));
     }
     listener->socket = fd;
-    socket_name((struct sockaddr *)&actual, listener->name, sizeof(listener->name));
+    opt_socket_name((struct sockaddr *)&actual, listener->name, sizeof(listener->name));
     if (!is_path) {
         listener->port = (uint16_t)strtoul(strrchr(listener->name, ':') + 1, NULL, 10);
     }

@@ -8,57 +8,18 @@
 #include "server/buffer.h"
 #include "server/engine/engine.h"
 #include "server/letter.h"
+#include "server/net/batch.h"
 #include "server/net/conn.h"
-#include "server/net/send.h"
+#include "server/net/deadlines.h"
+#include "server/net/service.h"
+#include "server/net/socket.h"
 
 enum {
-    SPARE_LETTERS = 128,           /* kept for the next requests, about 8 KiB each, */
-    SPARE_LETTER_BYTES = 16 << 10, /* and no more than that */
-    TRIM_TICKS = 10,               /* unused buffers are looked at every 2.5 s */
-    STOP_LIMIT_MS = 5000,          /* for flushing and for peers to hang up */
+    TRIM_TICKS = 10,      /* unused buffers are looked at every 2.5 s */
+    STOP_LIMIT_MS = 5000, /* for flushing and for peers to hang up */
+    READS_AT_ONCE = 32,   /* of one connection, then others have their turn */
     NS_PER_US = 1000
 };
-
-struct letter *loop_letter(struct loop *loop, struct conn *conn, size_t arena_limit)
-{
-    struct letter *letter = loop->spare_letters;
-    if (letter == NULL) {
-        return letter_new(&loop->box, conn, conn->peer, arena_limit);
-    }
-    loop->spare_letters = letter->next;
-    loop->spare_letter_count--;
-    letter_renew(letter, &loop->box, conn, conn->peer, arena_limit);
-    return letter;
-}
-
-void loop_letter_done(struct loop *loop, struct letter *letter)
-{
-    /* What it holds of others must not wait for the next request. */
-    letter_renew(letter, NULL, NULL, NULL, 0);
-    if (loop->spare_letter_count == SPARE_LETTERS ||
-        letter_memory(letter) > SPARE_LETTER_BYTES) {
-        letter_free(letter);
-        return;
-    }
-    letter->next = loop->spare_letters;
-    loop->spare_letters = letter;
-    loop->spare_letter_count++;
-}
-
-void loop_ready(struct loop *loop, struct conn *conn)
-{
-    if (conn->is_ready) {
-        return;
-    }
-    conn->is_ready = true;
-    conn->ready_next = NULL;
-    if (loop->ready == NULL) {
-        loop->ready = conn;
-    } else {
-        loop->ready_last->ready_next = conn;
-    }
-    loop->ready_last = conn;
-}
 
 /* After the last connection has gone, the loop has nothing to run for. */
 static void close_if_done(struct loop *loop)
@@ -107,7 +68,7 @@ static void share_out_room(struct loop *loop)
         if (conn == NULL) {
             return;
         }
-        conn_serve(conn);
+        service_run(conn);
         if (waits_for_room(conn)) {
             return; /* for something else as well */
         }
@@ -120,9 +81,9 @@ static void on_stop(struct loop *loop)
     loop->stopped_ms = uv_now(&loop->uv);
     for (struct conn *conn = loop->conns; conn != NULL; conn = conn->next) {
         if (loop->stops == 1) {
-            conn_update_reading(conn);
+            conn_ready(conn);
         } else {
-            conn_finish(conn);
+            service_finish(conn);
         }
     }
     if (loop->stops == 1) {
@@ -130,19 +91,59 @@ static void on_stop(struct loop *loop)
     }
 }
 
+static void on_event(struct watch *watch, unsigned events)
+{
+    struct conn *conn = conn_of(watch);
+    struct loop *loop = conn->loop;
+    if ((events & WATCH_WRITE) != 0) {
+        service_unblock(conn);
+    }
+    bool reads = (events & WATCH_READ) != 0;
+    for (int i = 0; reads && i < READS_AT_ONCE; i++) {
+        reads = service_read(conn);
+        loop_settle(loop);
+    }
+    loop_settle(loop);
+}
+
+static void on_closed(struct watch *watch)
+{
+    struct conn *conn = conn_of(watch);
+    struct loop *loop = conn->loop;
+    service_closed(conn);
+    loop_settle(loop);
+}
+
+void loop_serve(struct loop *loop, struct opt_transport *transport, bool refuse)
+{
+    static const struct watcher watcher = { .on_event = on_event,
+                                            .on_closed = on_closed };
+    service_open(loop, transport, refuse, &watcher);
+}
+
+static void on_accepted(struct loop *loop, const struct letter *letter)
+{
+    const struct net_limits *limits = &loop->all->limits;
+    struct opt_socket_tuning tuning =
+        socket_tuning(limits->user_timeout_ms, limits->congestion);
+    struct opt_transport transport;
+    opt_transport_adopt(&transport, letter->socket, &tuning);
+    loop_serve(loop, &transport, letter->refuse);
+}
+
 static void take_letter(struct loop *loop, struct letter *letter)
 {
     switch (letter->kind) {
     case LETTER_REQUEST:
     case LETTER_PART:
-        conn_returned(letter->conn, letter);
+        service_returned(letter->conn, letter);
         break;
     case LETTER_CLOSED:
         loop->farewells--;
         letter_free(letter);
         break;
     case LETTER_ACCEPTED:
-        conn_open(loop, letter->socket, letter->refuse);
+        on_accepted(loop, letter);
         letter_free(letter);
         break;
     case LETTER_STOP:
@@ -170,7 +171,7 @@ static void serve_ready(struct loop *loop)
         struct conn *conn = loop->ready;
         loop->ready = conn->ready_next;
         conn->is_ready = false;
-        conn_serve(conn);
+        service_run(conn);
     }
 }
 
@@ -209,7 +210,7 @@ static void on_tick(uv_timer_t *timer)
         if (cut) {
             conn_close(conn, "daemon stopping");
         } else {
-            conn_tick(conn, now);
+            deadlines_check(conn, now);
         }
     }
     if (loop->short_of_room) {
@@ -238,7 +239,7 @@ static void run(void *argument)
 
 static void loop_fini(struct loop *loop)
 {
-    send_free_spare(loop);
+    batch_free_spare(loop);
     while (loop->spare_letters != NULL) {
         struct letter *letter = loop->spare_letters;
         loop->spare_letters = letter->next;

@@ -31,6 +31,7 @@ struct batch;
 struct conn;
 struct engine;
 struct loops;
+struct opt_transport;
 
 enum {
     LOOP_DISCARD = 64 << 10, /* read from peers that are no longer listened to */
@@ -67,7 +68,7 @@ struct loop {
     uint64_t places[LOOP_SEGMENTS];              /* of these, if given by place, */
     struct opt_segment unchanged[LOOP_SEGMENTS]; /* and those without values */
     uint8_t ahead[OPT_FRAME_AHEAD]; /* lent for a read of several short frames */
-    char discard[LOOP_DISCARD];
+    uint8_t discard[LOOP_DISCARD];
 };
 
 struct loops {
@@ -100,14 +101,10 @@ void loops_quiet(struct loops *loops);
  * threads, free everything. Main thread. */
 void loops_stop(struct loops *loops);
 
-/* A letter for a request of conn; NULL: no memory. Loop thread. */
-struct letter *loop_letter(struct loop *loop, struct conn *conn, size_t arena_limit);
-
-/* The letter has served. Loop thread. */
-void loop_letter_done(struct loop *loop, struct letter *letter);
-
-/* Put a connection on the ready list. Loop thread. */
-void loop_ready(struct loop *loop, struct conn *conn);
+/* Serve the peer of a transport (takes it, also on failure), counted among the
+ * connections or, refuse, among those to be told that there are too many. Loop thread.
+ */
+void loop_serve(struct loop *loop, struct opt_transport *transport, bool refuse);
 
 /* Serve the ready list; the last thing every libuv callback does. Loop thread. */
 void loop_settle(struct loop *loop);

@@ -39,12 +39,12 @@ static bool asks_for_table(const struct letter *letter)
 static void set_pause(struct conn *conn, enum conn_pause pause)
 {
     if (conn->pause == PAUSE_NONE && pause != PAUSE_NONE) {
-        conn->paused_ms = uv_now(&conn->loop->uv);
+        conn->paused_ms = conn_now(conn);
         counter_add(COUNTER_READ_PAUSES, 1);
     } else if (conn->pause != PAUSE_NONE && pause == PAUSE_NONE) {
         /* That it was not read is no excuse for not reading. */
         uint64_t rate_ms = conn->rate_ms;
-        conn_forgive(conn, uv_now(&conn->loop->uv) - conn->paused_ms);
+        conn_forgive(conn, conn_now(conn) - conn->paused_ms);
         conn->rate_ms = rate_ms;
     }
     conn->pause = pause;
@@ -72,7 +72,7 @@ static void wait_for_room(struct conn *conn, enum conn_pause pause, uint64_t id)
 
 static bool begin_letter(struct conn *conn)
 {
-    struct letter *letter = loop_letter(conn->loop, conn, 0);
+    struct letter *letter = conn_letter(conn, 0);
     if (letter == NULL) {
         conn_close(conn, "no memory");
         return false;
@@ -92,10 +92,10 @@ static bool place_long(struct conn *conn)
 {
     size_t wanted = opt_frame_wanted(conn->reader);
     if (!conn->said_hello) {
-        conn_refuse(conn, OPT_FAILED_PRECONDITION, OPT_DETAIL_NO_HELLO, "no hello",
-                    "a request of more than %d bytes came before hello, which is the "
-                    "first request of a connection",
-                    OPT_FRAME_STAGE);
+        send_refusal(conn, OPT_FAILED_PRECONDITION, OPT_DETAIL_NO_HELLO, "no hello",
+                     "a request of more than %d bytes came before hello, which is the "
+                     "first request of a connection",
+                     OPT_FRAME_STAGE);
         return false;
     }
     /* The old memory is there until the new one is. */
@@ -271,8 +271,8 @@ static void answer_refusal(struct conn *conn, struct letter *letter)
 {
     static struct opt_log_site site;
     opt_log_limited(&site, OPT_LOG_INFO, "request_refused",
-                    "peer=%s worker=%s id=%" PRIu64 " code=%s why=%s", conn->address,
-                    conn->worker, letter->request.id,
+                    "peer=%s worker=%s id=%" PRIu64 " code=%s why=%s",
+                    conn_address(conn), conn->worker, letter->request.id,
                     opt_status_name(letter->reply.body.error.status),
                     letter->reply.body.error.text);
     counter_add(COUNTER_FRAMES_REFUSED, 1);
@@ -370,11 +370,11 @@ static bool is_full(struct conn *conn)
     }
     set_pause(conn, PAUSE_LETTERS);
     if (hold_is_hopeless(conn)) {
-        conn_refuse(conn, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
-                    "too many unfinished frames",
-                    "%zu frames of unfinished pushes are in flight on this "
-                    "connection; push in larger frames",
-                    conn->letters);
+        send_refusal(conn, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
+                     "too many unfinished frames",
+                     "%zu frames of unfinished pushes are in flight on this "
+                     "connection; push in larger frames",
+                     conn->letters);
     }
     return true;
 }
@@ -407,11 +407,11 @@ static void advance(struct conn *conn)
             break;
         case OPT_FRAME_BROKEN:
             counter_add(COUNTER_FRAMES_REFUSED, 1);
-            conn_refuse(conn, opt_frame_error(conn->reader)->status,
-                        opt_frame_error(conn->reader)->status == OPT_INVALID_ARGUMENT
-                            ? OPT_DETAIL_MALFORMED
-                            : OPT_DETAIL_TOO_LARGE,
-                        "broken frame", "%s", opt_frame_error(conn->reader)->text);
+            send_refusal(conn, opt_frame_error(conn->reader)->status,
+                         opt_frame_error(conn->reader)->status == OPT_INVALID_ARGUMENT
+                             ? OPT_DETAIL_MALFORMED
+                             : OPT_DETAIL_TOO_LARGE,
+                         "broken frame", "%s", opt_frame_error(conn->reader)->text);
             return;
         }
     }

@@ -1,571 +1,24 @@
-/* send — see send.h.
- *
- * A batch is what one write takes: the heads of its frames (prefix, header part, tag of
- * the data) lie one after another in its own memory, the data stays where it is, and an
- * array of pieces puts them in order. It owns the letters whose last frame it carries
- * until it has been written.
- */
+/* send — see send.h. */
 #include "server/net/send.h"
 
-#include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 
-#include "common/dtype.h"
 #include "common/frame.h"
 #include "common/log.h"
-#include "server/buffer.h"
 #include "server/letter.h"
+#include "server/net/batch.h"
 #include "server/net/counters.h"
+#include "server/net/cut.h"
 #include "server/net/hold.h"
+#include "server/net/refusal.h"
 #include "server/net/share.h"
 
 enum {
-    HEADS = 16 << 10,       /* memory for heads in an ordinary batch */
-    PARTS = 64,             /* pieces of an ordinary batch; it grows */
     BATCH_BYTES = 20 << 10, /* of an ordinary batch */
-    SEGMENT_BYTES = 31,     /* of a header, for a segment without rows, at most */
-    ROW_BYTES = 5,          /* for a row, */
-    PLACE_BYTES = 10,       /* and for a place */
-    SPARES = 8,             /* empty batches kept by a loop */
-    TRY_BYTES = 64 << 10,   /* up to here written at once, without a request */
-    FILES_FRAME = 128,      /* more than the answer to share takes */
-    TAG_MAX = OPT_FRAME_BEGIN_MAX - OPT_FRAME_PREFIX
+    FILES_FRAME = 128       /* more than the answer to share takes */
 };
-
-struct batch {
-    uv_write_t request;
-    struct conn *conn;
-    struct batch *next;     /* spare */
-    struct letter *letters; /* that end with this batch */
-    uint8_t *narrowed;      /* values of its last frame in 16 bits */
-    size_t narrowed_capacity;
-    size_t charge; /* bytes for which the connection is charged */
-    uv_buf_t *parts;
-    unsigned part_count, part_capacity;
-    size_t bytes;
-    size_t frames;
-    bool waited;           /* the kernel did not take it at once */
-    size_t used, capacity; /* of heads */
-    uint8_t heads[];
-};
-
-/* The part of an answer that goes into one frame. */
-struct cut {
-    const struct letter *letter;
-    size_t first, end; /* pieces, end excluded; the last may go in part */
-    uint64_t from;     /* first element of the first piece */
-    uint64_t until;    /* end of the last piece's part */
-    uint64_t elements;
-    size_t segment_count;   /* in loop->segments, and loop->places if */
-    bool placed;            /* the values are given by place */
-    size_t unchanged_count; /* in loop->unchanged */
-    size_t header;          /* bytes that they take at most */
-    bool last;
-};
-
-/* ------------------------------------------------------------------ batches */
-
-static void batch_free(struct batch *batch)
-{
-    free(batch->parts);
-    free(batch);
-}
-
-static struct batch *batch_new(struct loop *loop, struct conn *conn, size_t heads)
-{
-    struct batch *batch = NULL;
-    if (heads <= HEADS && loop->spare != NULL) {
-        batch = loop->spare;
-        loop->spare = batch->next;
-        loop->spare_count--;
-    } else {
-        size_t capacity = heads > HEADS ? heads : HEADS;
-        batch = malloc(sizeof(*batch) + capacity);
-        if (batch == NULL) {
-            return NULL;
-        }
-        *batch = (struct batch){ .capacity = capacity, .part_capacity = PARTS };
-        batch->parts = malloc(PARTS * sizeof(*batch->parts));
-        if (batch->parts == NULL) {
-            batch_free(batch);
-            return NULL;
-        }
-    }
-    batch->request.data = batch;
-    batch->conn = conn;
-    return batch;
-}
-
-/* The batch is written, or never will be. */
-static void batch_done(struct loop *loop, struct batch *batch)
-{
-    struct conn *conn = batch->conn;
-    while (batch->letters != NULL) {
-        struct letter *letter = batch->letters;
-        batch->letters = letter->next;
-        conn->outgoing--;
-        conn_release(conn, letter);
-    }
-    hold_give(conn, batch->charge);
-    batch->charge = 0;
-    buffer_give(batch->narrowed, batch->narrowed_capacity);
-    batch->narrowed = NULL;
-    if (batch->capacity != HEADS || batch->part_capacity != PARTS ||
-        loop->spare_count == SPARES) {
-        batch_free(batch);
-        return;
-    }
-    batch->part_count = 0;
-    batch->bytes = 0;
-    batch->frames = 0;
-    batch->waited = false;
-    batch->used = 0;
-    batch->next = loop->spare;
-    loop->spare = batch;
-    loop->spare_count++;
-}
-
-void send_free_spare(struct loop *loop)
-{
-    while (loop->spare != NULL) {
-        struct batch *batch = loop->spare;
-        loop->spare = batch->next;
-        batch_free(batch);
-    }
-    loop->spare_count = 0;
-}
-
-/* Room for n more parts. */
-static bool batch_reserve(struct batch *batch, size_t n)
-{
-    size_t wanted = batch->part_count + n;
-    if (wanted <= batch->part_capacity) {
-        return true;
-    }
-    uv_buf_t *parts = realloc(batch->parts, 2 * wanted * sizeof(*parts));
-    if (parts == NULL) {
-        return false;
-    }
-    batch->parts = parts;
-    batch->part_capacity = (unsigned)(2 * wanted);
-    return true;
-}
-
-/* Append bytes, together with the part before if they follow it in memory. */
-static void batch_append(struct batch *batch, const void *bytes, size_t size)
-{
-    batch->bytes += size;
-    if (batch->part_count > 0) {
-        uv_buf_t *before = &batch->parts[batch->part_count - 1];
-        if (before->base + before->len == (const char *)bytes) {
-            before->len += size;
-            return;
-        }
-    }
-    /* libuv's type has no const; it only reads. */
-    batch->parts[batch->part_count++] =
-        (uv_buf_t){ .base = (char *)(uintptr_t)bytes, .len = size };
-}
-
-/* ------------------------------------------------------------------- frames */
-
-static struct opt_pull_reply *pull_of(struct opt_reply *reply)
-{
-    switch (reply->message) {
-    case OPT_MESSAGE_PULL:
-        return &reply->body.pull;
-    case OPT_MESSAGE_PUSH_PULL:
-        return &reply->body.push_pull.pull;
-    default:
-        return NULL;
-    }
-}
-
-static uint64_t piece_elements(const struct letter *letter, size_t piece)
-{
-    return letter->pieces[piece].segment.count;
-}
-
-/* Name a segment in the header; the one before grows if it ends where this begins.
- * False: there is no room. */
-static bool name_segment(struct cut *cut, struct opt_segment *segments, size_t *count,
-                         const struct opt_segment *segment)
-{
-    struct opt_segment *before = *count > 0 ? &segments[*count - 1] : NULL;
-    if (before != NULL && before->row_count + segment->row_count == 0 &&
-        before->tensor == segment->tensor &&
-        before->offset + before->count == segment->offset) {
-        before->count += segment->count;
-        return true;
-    }
-    size_t bytes = SEGMENT_BYTES + ROW_BYTES * segment->row_count;
-    if (cut->header + bytes > LOOP_SEGMENTS * SEGMENT_BYTES) {
-        return false;
-    }
-    cut->header += bytes;
-    segments[(*count)++] = *segment;
-    return true;
-}
-
-/* The same for values that are given by place: only where they follow in memory as well
- * is a segment one with that before. */
-static bool name_place(struct cut *cut, struct loop *loop,
-                       const struct opt_segment *segment, uint64_t place)
-{
-    size_t count = cut->segment_count;
-    const struct opt_segment *before = count > 0 ? &loop->segments[count - 1] : NULL;
-    if (before != NULL && before->tensor == segment->tensor &&
-        before->offset + before->count == segment->offset &&
-        loop->places[count - 1] + before->count * sizeof(float) == place) {
-        loop->segments[count - 1].count += segment->count;
-        return true;
-    }
-    size_t bytes = SEGMENT_BYTES + PLACE_BYTES;
-    if (cut->header + bytes > LOOP_SEGMENTS * SEGMENT_BYTES) {
-        return false;
-    }
-    cut->header += bytes;
-    loop->places[count] = place;
-    loop->segments[cut->segment_count++] = *segment;
-    return true;
-}
-
-/* Decide what the next frame of the first answer carries, and name its segments. */
-static struct cut cut_frame(struct conn *conn, const struct letter *letter)
-{
-    struct loop *loop = conn->loop;
-    const uint64_t most = OPT_CHUNK_BYTES / opt_dtype_size(letter->dtype);
-    struct cut cut = { .letter = letter,
-                       .first = conn->piece,
-                       .end = conn->piece,
-                       .from = conn->element };
-    uint64_t from = cut.from;
-    while (cut.end < letter->piece_count && cut.elements < most) {
-        const struct piece *piece = &letter->pieces[cut.end];
-        const struct opt_segment *whole = &piece->segment;
-        uint64_t start = whole->offset + from;
-        uint64_t count = whole->count - from;
-        if (piece->unchanged) {
-            if (!name_segment(&cut, loop->unchanged, &cut.unchanged_count, whole)) {
-                break;
-            }
-            cut.until = whole->count;
-            cut.end++;
-            continue;
-        }
-        uint64_t place = 0;
-        bool placed = share_place(letter, piece, from, &place);
-        if (cut.segment_count == 0) {
-            cut.placed = placed;
-        } else if (placed != cut.placed) {
-            break; /* a frame has either data or places */
-        }
-        if (whole->row_count > 0 && cut.segment_count > 0 &&
-            count > most - cut.elements) {
-            break; /* rows are not cut: at most a frame's worth is a piece */
-        }
-        if (whole->row_count == 0 && count > most - cut.elements) {
-            if (cut.elements >= most / 2) {
-                break; /* what is one run of memory at the other end need not be copied
-                        */
-            }
-            /* Segments end at whole blocks, except at the end of the tensor. */
-            uint64_t stop = start + most - cut.elements;
-            stop -= stop % OPT_BLOCK;
-            if (stop <= start) {
-                break;
-            }
-            count = stop - start;
-        }
-        struct opt_segment part = *whole;
-        part.offset = start;
-        part.count = count;
-        if (placed ? !name_place(&cut, loop, &part, place)
-                   : !name_segment(&cut, loop->segments, &cut.segment_count, &part)) {
-            break;
-        }
-        cut.elements += count;
-        cut.until = from + count;
-        cut.end++;
-        if (cut.until < whole->count) {
-            break;
-        }
-        from = 0;
-    }
-    cut.last =
-        cut.end == letter->piece_count &&
-        (cut.end == cut.first || cut.until == piece_elements(letter, cut.end - 1));
-    return cut;
-}
-
-/* The values of a piece that the cut carries; *count 0: none. */
-static const float *cut_values(const struct cut *cut, size_t piece, uint64_t *count)
-{
-    if (cut->letter->pieces[piece].unchanged) {
-        *count = 0;
-        return NULL;
-    }
-    uint64_t from = piece == cut->first ? cut->from : 0;
-    uint64_t until =
-        piece + 1 == cut->end ? cut->until : piece_elements(cut->letter, piece);
-    *count = until - from;
-    return cut->letter->pieces[piece].values + from;
-}
-
-enum outcome {
-    FRAME_ADDED,
-    FRAME_DOES_NOT_FIT, /* the head of the batch */
-    FRAME_WAITS,        /* for room in the budget */
-    FRAME_NO_MEMORY
-};
-
-/* The values of the cut in 16 bits; *held of them are beyond these. */
-static enum outcome narrow(struct batch *batch, const struct cut *cut, uint64_t *held)
-{
-    enum opt_dtype dtype = cut->letter->dtype;
-    size_t size = (size_t)cut->elements * opt_dtype_size(dtype);
-    size_t capacity = buffer_capacity(size);
-    if (!hold_take(batch->conn, capacity)) {
-        return FRAME_WAITS;
-    }
-    batch->charge += capacity;
-    batch->narrowed = buffer_take(size, &batch->narrowed_capacity);
-    if (batch->narrowed == NULL) {
-        return FRAME_NO_MEMORY;
-    }
-    uint8_t *out = batch->narrowed;
-    for (size_t i = cut->first; i < cut->end; i++) {
-        uint64_t left = 0;
-        const float *values = cut_values(cut, i, &left);
-        /* As much at once as stays in the cache in between. */
-        for (size_t count; left > 0; values += count, left -= count) {
-            count = left < OPT_BLOCK ? (size_t)left : OPT_BLOCK;
-            opt_dtype_narrow(dtype, values, out, count);
-            *held += opt_dtype_count_beyond(dtype, values, count);
-            out += count * opt_dtype_size(dtype);
-        }
-    }
-    counter_add(COUNTER_DATA_NARROWED, size);
-    if (*held > 0) {
-        counter_add(COUNTER_VALUES_HELD, *held);
-    }
-    return FRAME_ADDED;
-}
-
-static bool checksum(struct loop *loop, const struct batch *batch,
-                     const struct cut *cut, uint64_t *out)
-{
-    if (batch->narrowed != NULL) {
-        size_t size = (size_t)cut->elements * opt_dtype_size(cut->letter->dtype);
-        *out = XXH3_64bits(batch->narrowed, size);
-        return true;
-    }
-    if (loop->hash == NULL) {
-        loop->hash = XXH3_createState();
-        if (loop->hash == NULL) {
-            return false;
-        }
-    }
-    XXH3_64bits_reset(loop->hash);
-    for (size_t i = cut->first; i < cut->end; i++) {
-        uint64_t count = 0;
-        const float *values = cut_values(cut, i, &count);
-        if (count > 0) {
-            XXH3_64bits_update(loop->hash, values, (size_t)count * sizeof(*values));
-        }
-    }
-    *out = XXH3_64bits_digest(loop->hash);
-    return true;
-}
-
-/* Bytes that the head of reply takes in the batch; 0 if it does not fit. On success the
- * header part stands behind the place of the prefix. */
-static size_t pack_head(struct batch *batch, const struct opt_reply *reply,
-                        size_t *size)
-{
-    uint8_t *head = batch->heads + batch->used + OPT_FRAME_PREFIX;
-    size_t around = OPT_FRAME_PREFIX + TAG_MAX;
-    size_t left = batch->capacity - batch->used;
-    size_t room = left > around ? left - around : 0;
-    *size = opt_reply_pack(reply, head, room);
-    return *size <= room ? *size : 0;
-}
-
-/* Make the packed header part a frame with data_size bytes of data to come. */
-static void append_head(struct batch *batch, size_t size, size_t data_size)
-{
-    uint8_t *prefix = batch->heads + batch->used;
-    uint8_t tag[TAG_MAX];
-    size_t tag_size = 0;
-    opt_frame_begin(size, data_size, prefix, tag, &tag_size);
-    memcpy(prefix + OPT_FRAME_PREFIX + size, tag, tag_size);
-    size_t whole = OPT_FRAME_PREFIX + size + tag_size;
-    batch->used += whole;
-    batch->frames++;
-    batch_append(batch, prefix, whole);
-}
-
-/* The next frame of weights. */
-static enum outcome add_weights(struct conn *conn, struct batch *batch,
-                                struct letter *letter, bool *last, size_t *needed)
-{
-    struct cut cut = cut_frame(conn, letter);
-    struct opt_reply reply = letter->reply;
-    struct opt_pull_reply *pull = pull_of(&reply);
-    pull->segments = conn->loop->segments;
-    pull->segment_count = cut.segment_count;
-    pull->unchanged = conn->loop->unchanged;
-    pull->unchanged_count = cut.unchanged_count;
-    pull->dtype = letter->dtype;
-    pull->last = cut.last && letter->kind != LETTER_PART;
-    pull->places = cut.placed ? conn->loop->places : NULL;
-    if (reply.message == OPT_MESSAGE_PUSH_PULL && !pull->last) {
-        reply.body.push_pull.has_push = false;
-    }
-    reply.has_checksum = letter->request.has_checksum && !cut.placed;
-    reply.checksum = UINT64_MAX;
-    bool narrows = letter->dtype != OPT_FP32 && cut.elements > 0;
-    pull->held = narrows ? cut.elements : 0;
-    size_t size = 0;
-    if (pack_head(batch, &reply, &size) == 0) {
-        *needed = size + OPT_FRAME_BEGIN_MAX;
-        return FRAME_DOES_NOT_FIT;
-    }
-    pull->held = 0;
-    if (!batch_reserve(batch, cut.end - cut.first + 1)) {
-        return FRAME_NO_MEMORY;
-    }
-    if (narrows) {
-        enum outcome outcome = narrow(batch, &cut, &pull->held);
-        if (outcome != FRAME_ADDED) {
-            return outcome;
-        }
-    }
-    if (reply.has_checksum && !checksum(conn->loop, batch, &cut, &reply.checksum)) {
-        return FRAME_NO_MEMORY;
-    }
-    if (narrows || reply.has_checksum) {
-        pack_head(batch, &reply, &size); /* now that it is known what to say */
-    }
-    size_t data_size =
-        cut.placed ? 0 : (size_t)cut.elements * opt_dtype_size(letter->dtype);
-    append_head(batch, size, data_size);
-    if (cut.placed) {
-        letter->lent = true;
-        counter_add(COUNTER_DATA_SHARED, (size_t)cut.elements * sizeof(float));
-    } else if (batch->narrowed != NULL) {
-        batch_append(batch, batch->narrowed, data_size);
-    } else {
-        for (size_t i = cut.first; i < cut.end; i++) {
-            uint64_t count = 0;
-            const float *values = cut_values(&cut, i, &count);
-            if (count > 0) {
-                batch_append(batch, values, (size_t)count * sizeof(*values));
-            }
-        }
-    }
-    *last = cut.last;
-    if (!cut.last) {
-        bool inside = cut.until < piece_elements(letter, cut.end - 1);
-        conn->piece = inside ? cut.end - 1 : cut.end;
-        conn->element = inside ? cut.until : 0;
-    }
-    return FRAME_ADDED;
-}
-
-/* A table can be longer than the peer takes. */
-static void limit_table(const struct conn *conn, struct letter *letter)
-{
-    size_t around = (size_t)OPT_HEADER_BYTES; /* more than the rest of such an answer */
-    if (letter->table_size > 0 && letter->table_size + around > conn->answer_bytes) {
-        letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
-                    "the answer has a table of %zu bytes; this client takes frames of "
-                    "%" PRIu64 " bytes (Hello.max_frame_bytes)",
-                    letter->table_size, conn->answer_bytes);
-        free(letter->table);
-        letter->table = NULL;
-        letter->table_size = 0;
-    }
-}
-
-/* An answer of one frame: no data, or a table. */
-static enum outcome add_whole(const struct conn *conn, struct batch *batch,
-                              struct letter *letter, size_t *needed)
-{
-    limit_table(conn, letter);
-    struct opt_reply reply = letter->reply;
-    if (letter->request.has_checksum && letter->table_size > 0) {
-        reply.has_checksum = true;
-        reply.checksum = XXH3_64bits(letter->table, letter->table_size);
-    }
-    size_t size = 0;
-    if (pack_head(batch, &reply, &size) == 0 && size > 0) {
-        *needed = size + OPT_FRAME_BEGIN_MAX;
-        return FRAME_DOES_NOT_FIT;
-    }
-    if (!batch_reserve(batch, 2)) {
-        return FRAME_NO_MEMORY;
-    }
-    append_head(batch, size, letter->table_size);
-    if (letter->table_size > 0) {
-        batch_append(batch, letter->table, letter->table_size);
-    }
-    return FRAME_ADDED;
-}
-
-static enum outcome add_frame(struct conn *conn, struct batch *batch, size_t *needed)
-{
-    struct letter *letter = conn->answers;
-    bool last = true;
-    enum outcome outcome = pull_of(&letter->reply) != NULL
-                               ? add_weights(conn, batch, letter, &last, needed)
-                               : add_whole(conn, batch, letter, needed);
-    if (outcome == FRAME_ADDED && last) {
-        /* Before anything of it is written, or it could be given back before. */
-        if (!share_keep(conn, letter)) {
-            return FRAME_NO_MEMORY;
-        }
-        conn->answers = letter->next;
-        conn->piece = 0;
-        conn->element = 0;
-        letter->next = batch->letters;
-        batch->letters = letter;
-    }
-    return outcome;
-}
-
-/* As many frames as belong into one write. NULL: no memory, or *waits: no room now. */
-static struct batch *fill_batch(struct conn *conn, bool *waits)
-{
-    struct batch *batch = batch_new(conn->loop, conn, 0);
-    while (batch != NULL && conn->answers != NULL && batch->bytes < OPT_CHUNK_BYTES &&
-           batch->narrowed == NULL &&
-           conn->answers->reply.message != OPT_MESSAGE_SHARE) {
-        size_t needed = 0;
-        enum outcome outcome = add_frame(conn, batch, &needed);
-        if (outcome == FRAME_ADDED) {
-            continue;
-        }
-        if (outcome == FRAME_NO_MEMORY) {
-            batch_done(conn->loop, batch);
-            return NULL;
-        }
-        if (batch->frames > 0) {
-            break;
-        }
-        if (outcome == FRAME_WAITS) {
-            *waits = true;
-            batch_done(conn->loop, batch);
-            return NULL;
-        }
-        batch_done(conn->loop, batch);
-        batch = batch_new(conn->loop, conn, needed);
-    }
-    return batch;
-}
-
-/* ------------------------------------------------------------------ writing */
 
 static void count_written(const struct batch *batch)
 {
@@ -579,105 +32,64 @@ static void count_written(const struct batch *batch)
     counter_add(COUNTER_SEND_NS, taken);
 }
 
-static void on_written(uv_write_t *request, int status)
+/* Write the batches, as far as the transport takes them. */
+static void write_batches(struct conn *conn)
 {
-    struct batch *batch = request->data;
-    struct conn *conn = batch->conn;
-    struct loop *loop = conn->loop;
-    conn->batches--;
-    if (status == 0) {
-        count_written(batch);
-        conn->written_ms = uv_now(&loop->uv);
+    struct opt_transport *transport = &conn->watch.transport;
+    while (conn->batches != NULL && !conn->blocked) {
+        struct batch *batch = conn->batches;
+        ssize_t written =
+            transport->kind->write(transport, &batch->parts[batch->part_written],
+                                   batch->part_count - batch->part_written);
+        if (written < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+            conn_close(conn, uv_err_name(-errno));
+            return;
+        }
+        size_t taken = written > 0 ? (size_t)written : 0;
+        if (taken > 0) {
+            conn->taken += taken;
+            conn->queue -= taken;
+            conn->written_ms = conn_now(conn);
+        }
+        if (!batch_advance(batch, taken)) {
+            conn->blocked = true;
+            return;
+        }
         if (batch->waited) {
-            /* Somebody has read at the other end. What conn_tick sees need not tell:
+            /* Somebody has read at the other end. What deadlines.h sees need not tell:
              * there may be as much to be written whenever it looks. */
             conn->heard_ms = conn->written_ms;
         }
-    } else if (conn->state != CONN_CLOSING) {
-        conn_close(conn, uv_err_name(status));
-    }
-    batch_done(loop, batch);
-    loop_ready(loop, conn);
-    loop_settle(loop);
-}
-
-/* Advance over what has been written already. */
-static void skip_parts(struct batch *batch, size_t written, uv_buf_t **parts,
-                       unsigned *count)
-{
-    *parts = batch->parts;
-    *count = batch->part_count;
-    while (*count > 0 && written >= (*parts)->len) {
-        written -= (*parts)->len;
-        (*parts)++;
-        (*count)--;
-    }
-    if (*count > 0) {
-        (*parts)->base += written;
-        (*parts)->len -= written;
+        conn->batches = batch->next;
+        conn->batch_count--;
+        count_written(batch);
+        batch_done(batch);
     }
 }
 
-static size_t bytes_of(const uv_buf_t *parts, unsigned count)
-{
-    size_t bytes = 0;
-    for (unsigned i = 0; i < count; i++) {
-        bytes += parts[i].len;
-    }
-    return bytes;
-}
-
-/* The kernel has not taken all of it: from now on it is the connection's. libuv keeps a
- * copy of the parts. */
-static void charge_batch(struct batch *batch)
-{
-    size_t bytes = sizeof(*batch) + batch->capacity +
-                   (batch->part_capacity + batch->part_count) * sizeof(*batch->parts);
-    hold_force(batch->conn, bytes);
-    batch->charge += bytes;
-}
-
-/* Write the batch (takes it). */
+/* Write the batch (takes it), after those that wait. */
 static void write_batch(struct conn *conn, struct batch *batch)
 {
-    uv_stream_t *stream = &conn->handle.stream;
-    uv_buf_t *parts = batch->parts;
-    unsigned count = batch->part_count;
-    if (conn->batches == 0 && batch->bytes <= TRY_BYTES) {
-        int written = uv_try_write(stream, parts, count);
-        if (written < 0 && written != UV_EAGAIN) {
-            batch_done(conn->loop, batch);
-            conn_close(conn, uv_err_name(written));
-            return;
-        }
-        if (written > 0) {
-            conn->written_ms = uv_now(&conn->loop->uv);
-            skip_parts(batch, (size_t)written, &parts, &count);
-        }
-        if (count == 0) {
-            count_written(batch);
-            batch_done(conn->loop, batch);
-            return;
-        }
+    batch->next = NULL;
+    if (conn->batches == NULL) {
+        conn->batches = batch;
+    } else {
+        conn->batches_last->next = batch;
     }
-    size_t left = bytes_of(parts, count);
-    int code = uv_write(&batch->request, stream, parts, count, on_written);
-    if (code != 0) {
-        batch_done(conn->loop, batch);
-        conn_close(conn, uv_err_name(code));
-        return;
+    conn->batches_last = batch;
+    conn->batch_count++;
+    conn->queue += batch->bytes;
+    write_batches(conn);
+    if (conn->batches != NULL) {
+        batch_wait(conn->batches_last);
     }
-    conn->batches++;
-    conn->queued += left;
-    charge_batch(batch);
-    batch->waited = uv_stream_get_write_queue_size(stream) > 0;
 }
 
 void send_answer(struct conn *conn, struct letter *letter)
 {
     /* Too long a frame must not leave: the client would have to cut the connection. */
-    size_t limit = conn->loop->all->limits.frame.frame_bytes;
-    if (letter->table_size > limit - conn->loop->all->limits.frame.header_bytes) {
+    size_t limit = conn_limits(conn)->frame.frame_bytes;
+    if (letter->table_size > limit - conn_limits(conn)->frame.header_bytes) {
         letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_LARGE,
                     "the answer takes %zu bytes, more than a frame may have (%zu, "
                     "setting max-frame)",
@@ -694,37 +106,38 @@ void send_answer(struct conn *conn, struct letter *letter)
     }
     conn->answers_last = letter;
     if (conn->outgoing++ == 0) {
-        conn->outgoing_ms = uv_now(&conn->loop->uv);
+        conn->outgoing_ms = conn_now(conn);
     }
-    loop_ready(conn->loop, conn);
+    conn_ready(conn);
 }
 
-/* The first answer goes with files in memory, which libuv cannot send; all that came
- * before it has been written. False: not now, or the connection ends. */
+/* The first answer goes with files in memory; all that came before it has been written.
+ * False: not now, or the connection ends. */
 static bool send_files(struct conn *conn)
 {
     struct letter *letter = conn->answers;
     uint8_t frame[FILES_FRAME];
-    uint8_t tag[TAG_MAX];
+    uint8_t tag[OPT_FRAME_BEGIN_MAX - OPT_FRAME_PREFIX];
     size_t tag_size = 0;
     size_t size = opt_reply_pack(&letter->reply, frame + OPT_FRAME_PREFIX,
                                  sizeof(frame) - OPT_FRAME_PREFIX);
     opt_frame_begin(size, 0, frame, tag, &tag_size);
     size += OPT_FRAME_PREFIX;
     int code = share_send(conn, letter, frame, size);
-    if (code == UV_EAGAIN) {
-        conn->files_ms = conn->files_ms != 0 ? conn->files_ms : uv_now(&conn->loop->uv);
+    if (code == EAGAIN || code == EWOULDBLOCK) {
+        conn->files_ms = conn->files_ms != 0 ? conn->files_ms : conn_now(conn);
+        conn->blocked = true;
         return false;
     }
     conn->files_ms = 0;
-    if (code == UV_EMFILE) { /* others do not take theirs */
+    if (code == ETOOMANYREFS) { /* others do not take theirs */
         share_forget(conn, letter);
         letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_ROOM,
                     "no more files can be handed over at present");
         return true;
     }
     if (code != 0) {
-        conn_close(conn, uv_err_name(code));
+        conn_close(conn, uv_err_name(-code));
         return false;
     }
     counter_add(COUNTER_BYTES_SENT, size);
@@ -751,25 +164,31 @@ static void starve(struct conn *conn)
 {
     if (!conn->starved) {
         conn->starved = true;
-        conn->starved_ms = uv_now(&conn->loop->uv);
+        conn->starved_ms = conn_now(conn);
     }
 }
 
 void send_pump(struct conn *conn)
 {
+    uint64_t taken = conn->taken;
+    write_batches(conn);
     while ((conn->state == CONN_OPEN || conn->state == CONN_ENDING) &&
-           conn->answers != NULL && conn->batches < AHEAD_BATCHES) {
+           conn->answers != NULL && conn->batch_count < AHEAD_BATCHES) {
         if (conn->answers->reply.message == OPT_MESSAGE_SHARE) {
-            if (conn->batches > 0 || !send_files(conn)) {
+            if (conn->batches != NULL || conn->blocked || !send_files(conn)) {
                 return;
             }
             continue;
         }
-        if (conn->batches > 0 && !has_room_ahead(conn)) {
+        if (conn->batches != NULL && !has_room_ahead(conn)) {
+            return;
+        }
+        if (conn->taken - taken >= (uint64_t)AHEAD_BATCHES * OPT_CHUNK_BYTES) {
+            conn->blocked = true; /* others have their turn */
             return;
         }
         bool waits = false;
-        struct batch *batch = fill_batch(conn, &waits);
+        struct batch *batch = cut_batch(conn, &waits);
         if (waits) {
             starve(conn);
             return;
@@ -785,15 +204,55 @@ void send_pump(struct conn *conn)
 
 bool send_is_idle(const struct conn *conn)
 {
-    return conn->answers == NULL && conn->batches == 0;
+    return conn->answers == NULL && conn->batches == NULL;
 }
 
 void send_abandon(struct conn *conn)
 {
+    while (conn->batches != NULL) {
+        struct batch *batch = conn->batches;
+        conn->batches = batch->next;
+        batch_done(batch);
+    }
+    conn->batch_count = 0;
+    conn->queue = 0;
     while (conn->answers != NULL) {
         struct letter *letter = conn->answers;
         conn->answers = letter->next;
         conn->outgoing--;
         conn_release(conn, letter);
     }
+}
+
+static void refuse(struct conn *conn, enum opt_status status, enum opt_detail detail,
+                   const char *reason, const char *format, va_list arguments)
+{
+    char sentence[OPT_ERROR_TEXT];
+    vsnprintf(sentence, sizeof(sentence), format, arguments);
+    static struct opt_log_site site;
+    opt_log_limited(&site, OPT_LOG_WARN, "connection_refused",
+                    "peer=%s worker=%s why=%s", conn_address(conn), conn->worker,
+                    sentence);
+    struct letter *letter = conn_letter(conn, 4 * OPT_ERROR_TEXT);
+    if (letter == NULL) {
+        conn_close(conn, reason);
+        return;
+    }
+    conn->letters++;
+    letter_fail(letter, status, detail, "%s", sentence);
+    hold_sync(conn, letter);
+    if (conn->refused) {
+        letter->reply.body.error.retry_after_ms = REFUSAL_RETRY_MS;
+    }
+    send_answer(conn, letter);
+    conn_end(conn, reason);
+}
+
+void send_refusal(struct conn *conn, enum opt_status status, enum opt_detail detail,
+                  const char *reason, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    refuse(conn, status, detail, reason, format, arguments);
+    va_end(arguments);
 }

@@ -1,10 +1,9 @@
-/* send — frames out: from answered letters to the socket. Loop thread.
+/* send — answers out: from letters to the transport. Loop thread.
  *
- * Answers are sent in the order in which they come. Small ones are put together into
- * one write; weights are cut into frames of at most OPT_CHUNK_BYTES and written from
- * the memory where they are published. Only AHEAD_BATCHES batches are handed to libuv
- * at a time: a peer that reads slowly costs references, not memory. What a batch holds
- * while it waits for the peer is charged to the connection (hold.h).
+ * Answers are sent in the order in which they come, in batches (cut.h). Only
+ * AHEAD_BATCHES batches are made ahead of the transport: a peer that reads slowly costs
+ * references, not memory. What a batch holds while it waits for the peer is charged to
+ * the connection (hold.h).
  */
 #ifndef OPTIMD_SERVER_NET_SEND_H
 #define OPTIMD_SERVER_NET_SEND_H
@@ -24,10 +23,12 @@ void send_pump(struct conn *conn);
 /* Whether nothing is left to write. */
 bool send_is_idle(const struct conn *conn);
 
-/* Drop what has not been handed to libuv. */
+/* Drop what has not been written. */
 void send_abandon(struct conn *conn);
 
-/* Free the loop's spare batches. */
-void send_free_spare(struct loop *loop);
+/* Tell the peer status and sentence (id 0), then end. reason is for the log. */
+void send_refusal(struct conn *conn, enum opt_status status, enum opt_detail detail,
+                  const char *reason, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 
 #endif

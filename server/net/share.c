@@ -1,12 +1,9 @@
 /* share — see share.h. */
-#define _GNU_SOURCE /* struct ucred and SCM_RIGHTS */
 #include "server/net/share.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
 #include <xxhash.h>
 
 #include "common/dtype.h"
@@ -111,11 +108,7 @@ void share_note(struct conn *conn, const struct letter *letter)
 int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
                size_t size)
 {
-    uv_os_fd_t socket;
-    int code = uv_fileno(&conn->handle.any, &socket);
-    if (code != 0) {
-        return code;
-    }
+    struct opt_transport *transport = &conn->watch.transport;
     int files[LETTER_OFFERS] = { -1, -1 };
     size_t count = 0;
     for (size_t i = 0; i < LETTER_OFFERS; i++) {
@@ -123,32 +116,13 @@ int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
             files[count++] = region_file(letter->offers[i]);
         }
     }
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(files))];
-    } control = { .bytes = { 0 } };
-    struct iovec part = { .iov_base = (void *)(uintptr_t)frame, .iov_len = size };
-    struct msghdr message = { .msg_iov = &part,
-                              .msg_iovlen = 1,
-                              .msg_control = control.bytes,
-                              .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
-    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(count * sizeof(int));
-    memcpy(CMSG_DATA(rights), files, count * sizeof(int));
-    ssize_t sent;
-    do {
-        sent = sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    } while (sent < 0 && errno == EINTR);
-    if (sent < 0) {
-        return errno == ETOOMANYREFS ? UV_EMFILE : uv_translate_sys_error(errno);
+    if (transport->kind->hand_over(transport, frame, size, files, count) < 0) {
+        return errno;
     }
     if (letter->offers[LETTER_GRADIENTS] != NULL) {
         region_close_file(letter->offers[LETTER_GRADIENTS]);
     }
-    /* The kernel takes so short a message whole or not at all. */
-    return (size_t)sent == size ? 0 : UV_EIO;
+    return 0;
 }
 
 void share_forget(struct conn *conn, const struct letter *letter)
@@ -177,7 +151,7 @@ bool share_locate(struct conn *conn, struct letter *letter)
         return false;
     }
     size_t size = region_size(share->gradients);
-    size_t limit = conn->loop->all->limits.frame.frame_bytes;
+    size_t limit = conn_limits(conn)->frame.frame_bytes;
     size_t element = opt_dtype_size(push->dtype);
     size_t placed = 0;
     for (size_t i = 0; i < push->segment_count; i++) {

@@ -35,8 +35,8 @@ bool share_has_room(const struct conn *conn, uint32_t model);
  * that. */
 void share_note(struct conn *conn, const struct letter *letter);
 
-/* Send a frame and the letter's files in one message. 0, UV_EAGAIN, UV_EMFILE if the
- * system lets no more files be on their way, or another error of libuv's. */
+/* Send a frame and the letter's files in one message. 0, EAGAIN, ETOOMANYREFS if the
+ * system lets no more files be on their way, or another errno. */
 int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
                size_t size);
 /* The files cannot be sent: nothing is shared. */

@@ -171,11 +171,6 @@ ssize_t descriptor_read(struct descriptor *end, void *base, size_t size)
     return -1;
 }
 
-ssize_t socket_read(int fd, void *base, size_t size)
-{
-    return descriptor_read(descriptor(fd), base, size);
-}
-
 void socket_shut(int fd)
 {
     struct descriptor *end = descriptor(fd);

@@ -47,9 +47,8 @@ void sockets_cut_answer(int owner);
 void sockets_isolate(int owner, bool isolate);
 bool sockets_are_isolated(int owner);
 
-/* For uv_loops.c: as the system calls of these names. */
+/* For uv_loops.c and syscalls.c: as the system calls of these names. */
 bool socket_is_ours(int fd);
-ssize_t socket_read(int fd, void *base, size_t size);
 ssize_t socket_write(int fd, const void *base, size_t size);
 void socket_shut(int fd);
 void socket_close(int fd);

@@ -189,6 +189,13 @@ int __wrap_ioctl(int fd, unsigned long request, void *argument)
     return 0;
 }
 
+int __wrap_shutdown(int fd, int how)
+{
+    (void)how;
+    socket_shut(fd);
+    return 0;
+}
+
 int __wrap_close(int fd)
 {
     if (descriptor(fd) == NULL) {

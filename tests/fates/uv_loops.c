@@ -1,5 +1,5 @@
-/* uv_loops — libuv's loops, timers, wake-ups, polls and streams, in the world's time
- * and over its sockets; only what daemon and library use of them.
+/* uv_loops — libuv's loops, timers, wake-ups and polls, in the world's time and over
+ * its sockets; only what daemon and library use of them.
  *
  * A handle has a twin here, to which its reserved memory points. A loop's fiber runs
  * one due thing after another and waits when nothing is due.
@@ -15,13 +15,6 @@
 
 enum { NS_PER_MS = 1000000 };
 
-struct written {
-    struct written *next;
-    uv_write_t *request;
-    uv_write_cb on_written;
-    int status;
-};
-
 struct twin {
     struct twin *next; /* of its loop */
     uv_handle_t *handle;
@@ -31,14 +24,9 @@ struct twin {
     uv_timer_cb on_timer;
     uv_async_cb on_wake;
     bool woken;
-    int fd; /* poll, stream */
+    int fd; /* poll */
     short events;
     uv_poll_cb on_poll;
-    uv_alloc_cb allocate; /* stream; NULL: it does not read */
-    uv_read_cb on_read;
-    struct written *written;
-    uv_shutdown_t *shutdown;
-    uv_shutdown_cb on_shutdown;
 };
 
 struct loop_state {
@@ -123,55 +111,31 @@ static void let_go(uv_loop_t *loop, struct twin *twin)
     }
 }
 
-static void tell_written(struct twin *twin)
-{
-    struct written *written = twin->written;
-    twin->written = written->next;
-    uv_write_t *request = written->request;
-    uv_write_cb on_written = written->on_written;
-    int status = twin->closing ? UV_ECANCELED : written->status;
-    free(written);
-    on_written(request, status);
-}
-
-static bool is_readable(const struct twin *twin)
-{
-    return twin->allocate != NULL && socket_events(twin->fd, POLLIN) != 0;
-}
-
-static void read_stream(struct twin *twin)
-{
-    uv_stream_t *stream = (uv_stream_t *)twin->handle;
-    uv_buf_t buffer = { .base = NULL, .len = 0 };
-    twin->allocate(twin->handle, 64 << 10, &buffer);
-    ssize_t size = socket_read(twin->fd, buffer.base, buffer.len);
-    if (size < 0 && errno == EAGAIN) {
-        size = 0;
-    } else {
-        size = size == 0 ? UV_EOF : size < 0 ? -errno : size;
-    }
-    twin->on_read(stream, size, &buffer);
-}
-
 static bool is_due(const struct twin *twin)
 {
-    if (twin->written != NULL || twin->closing) {
-        return true;
+    return twin->closing || twin->due_ns <= world_now() || twin->woken ||
+           (twin->on_poll != NULL && socket_events(twin->fd, twin->events) != 0);
+}
+
+/* Of a broken socket libuv tells once, and watches it no more. */
+static void poll_one(struct twin *twin)
+{
+    uv_poll_t *poll = (uv_poll_t *)twin->handle;
+    uv_poll_cb on_poll = twin->on_poll;
+    short due = socket_events(twin->fd, twin->events);
+    if ((due & POLLERR) != 0) {
+        twin->on_poll = NULL;
+        on_poll(poll, UV_EBADF, 0);
+        return;
     }
-    return twin->due_ns <= world_now() || twin->woken || twin->shutdown != NULL ||
-           (twin->on_poll != NULL && socket_events(twin->fd, twin->events) != 0) ||
-           is_readable(twin);
+    on_poll(poll, 0,
+            ((due & POLLIN) != 0 ? UV_READABLE : 0) |
+                ((due & POLLOUT) != 0 ? UV_WRITABLE : 0));
 }
 
 static void run_due(uv_loop_t *loop, struct twin *twin)
 {
-    if (twin->written != NULL) {
-        tell_written(twin);
-    } else if (twin->shutdown != NULL) {
-        uv_shutdown_t *request = twin->shutdown;
-        twin->shutdown = NULL;
-        twin->on_shutdown(request, twin->closing ? UV_ECANCELED : 0);
-    } else if (twin->closing) {
+    if (twin->closing) {
         let_go(loop, twin);
     } else if (twin->due_ns <= world_now()) {
         twin->due_ns = twin->repeat_ms > 0 ? world_now() + twin->repeat_ms * NS_PER_MS
@@ -180,10 +144,8 @@ static void run_due(uv_loop_t *loop, struct twin *twin)
     } else if (twin->woken) {
         twin->woken = false;
         twin->on_wake((uv_async_t *)twin->handle);
-    } else if (twin->on_poll != NULL) {
-        twin->on_poll((uv_poll_t *)twin->handle, 0, UV_READABLE);
     } else {
-        read_stream(twin);
+        poll_one(twin);
     }
 }
 
@@ -238,24 +200,14 @@ void uv_close(uv_handle_t *handle, uv_close_cb on_closed)
     struct twin *twin = twin_of(handle);
     twin->closing = true;
     twin->on_closed = on_closed;
-    if (twin->fd >= 0 && handle->type == UV_TCP) {
-        socket_close(twin->fd);
-    }
     twin->fd = -1;
     twin->on_poll = NULL;
-    twin->allocate = NULL;
     twin->due_ns = UINT64_MAX;
 }
 
 int uv_is_closing(const uv_handle_t *handle)
 {
     return twin_of(handle)->closing;
-}
-
-int uv_fileno(const uv_handle_t *handle, uv_os_fd_t *out)
-{
-    *out = twin_of(handle)->fd;
-    return *out >= 0 ? 0 : UV_EBADF;
 }
 
 int uv_async_init(uv_loop_t *loop, uv_async_t *async, uv_async_cb on_wake)
@@ -315,80 +267,5 @@ int uv_poll_start(uv_poll_t *poll, int events, uv_poll_cb on_poll)
 int uv_poll_stop(uv_poll_t *poll)
 {
     twin_of(poll)->on_poll = NULL;
-    return 0;
-}
-
-/* ------------------------------------------------------------------ streams */
-
-int uv_tcp_init(uv_loop_t *loop, uv_tcp_t *tcp)
-{
-    twin_new(loop, tcp, UV_TCP);
-    return 0;
-}
-
-int uv_tcp_open(uv_tcp_t *tcp, uv_os_sock_t fd)
-{
-    twin_of(tcp)->fd = fd;
-    return 0;
-}
-
-int uv_read_start(uv_stream_t *stream, uv_alloc_cb allocate, uv_read_cb on_read)
-{
-    struct twin *twin = twin_of(stream);
-    twin->allocate = allocate;
-    twin->on_read = on_read;
-    return 0;
-}
-
-int uv_read_stop(uv_stream_t *stream)
-{
-    twin_of(stream)->allocate = NULL;
-    return 0;
-}
-
-int uv_try_write(uv_stream_t *stream, const uv_buf_t parts[], unsigned count)
-{
-    int written = 0;
-    for (unsigned i = 0; i < count; i++) {
-        ssize_t size = socket_write(twin_of(stream)->fd, parts[i].base, parts[i].len);
-        if (size < 0) {
-            return -errno;
-        }
-        written += (int)size;
-    }
-    return written;
-}
-
-int uv_write(uv_write_t *request, uv_stream_t *stream, const uv_buf_t parts[],
-             unsigned count, uv_write_cb on_written)
-{
-    struct written *written = malloc(sizeof(*written));
-    if (written == NULL) {
-        return UV_ENOMEM;
-    }
-    int size = uv_try_write(stream, parts, count);
-    *written = (struct written){ .request = request,
-                                 .on_written = on_written,
-                                 .status = size < 0 ? size : 0 };
-    struct written **end = &twin_of(stream)->written;
-    while (*end != NULL) {
-        end = &(*end)->next;
-    }
-    *end = written;
-    return 0;
-}
-
-size_t uv_stream_get_write_queue_size(const uv_stream_t *stream)
-{
-    (void)stream;
-    return 0; /* the world's sockets take everything */
-}
-
-int uv_shutdown(uv_shutdown_t *request, uv_stream_t *stream, uv_shutdown_cb on_shutdown)
-{
-    struct twin *twin = twin_of(stream);
-    socket_shut(twin->fd);
-    twin->shutdown = request;
-    twin->on_shutdown = on_shutdown;
     return 0;
 }

@@ -32,6 +32,7 @@ WRAP(getsockopt);
 WRAP(setsockopt);
 WRAP(sendmsg);
 WRAP(recvmsg);
+WRAP(shutdown);
 WRAP(epoll_create1);
 WRAP(epoll_ctl);
 WRAP(eventfd);

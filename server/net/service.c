@@ -1,0 +1,341 @@
+/* service — see service.h. */
+#include "server/net/service.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "server/engine/engine.h"
+#include "server/letter.h"
+#include "server/net/counters.h"
+#include "server/net/hold.h"
+#include "server/net/receive.h"
+#include "server/net/refusal.h"
+#include "server/net/send.h"
+#include "server/net/share.h"
+
+enum {
+    /* At a time: what has been read is looked at while this core's cache has it. */
+    READ_BYTES = 256 << 10
+};
+
+/* Workers' coming and going is news, and so is whom the daemon sends away; observers
+ * ask something and go, health checks do not even ask, and both do so every few
+ * seconds. */
+static enum opt_log_level level_of(const struct conn *conn, bool news)
+{
+    return conn->is_worker || news ? OPT_LOG_INFO : OPT_LOG_DEBUG;
+}
+
+/* ---------------------------------------------------------------------- begin */
+
+/* The parts of a connection that need memory. */
+static bool equip(struct conn *conn)
+{
+    conn->reader = opt_frame_reader_new(conn_limits(conn)->frame);
+    if (conn->reader == NULL || conn->refused) {
+        return conn->reader != NULL;
+    }
+    struct letter *farewell = letter_new(&conn->loop->box, NULL, NULL, 0);
+    if (farewell == NULL) {
+        return false;
+    }
+    conn->peer = peer_new(conn_address(conn));
+    if (conn->peer == NULL) {
+        letter_free(farewell);
+        return false;
+    }
+    farewell->kind = LETTER_CLOSED;
+    farewell->peer = conn->peer;
+    conn->farewell = farewell;
+    return true;
+}
+
+static void count_gone(struct loop *loop, bool refused)
+{
+    atomic_fetch_sub(refused ? &loop->all->refusals : &loop->all->connections, 1);
+}
+
+static struct conn *conn_new(struct loop *loop, const struct opt_transport *transport,
+                             const struct watcher *watcher)
+{
+    struct conn *conn = calloc(1, sizeof(*conn));
+    if (conn == NULL || watch_open(&conn->watch, &loop->uv, transport, watcher) != 0) {
+        free(conn);
+        return NULL;
+    }
+    conn->loop = loop;
+    conn->since_ms = conn_now(conn);
+    conn->heard_ms = conn->since_ms;
+    conn->written_ms = conn->since_ms;
+    conn->rate_ms = conn->since_ms;
+    conn->next = loop->conns;
+    if (conn->next != NULL) {
+        conn->next->previous = conn;
+    }
+    loop->conns = conn;
+    return conn;
+}
+
+void service_open(struct loop *loop, struct opt_transport *transport, bool refuse,
+                  const struct watcher *watcher)
+{
+    struct conn *conn = conn_new(loop, transport, watcher);
+    if (conn == NULL) {
+        transport->kind->close(transport);
+        count_gone(loop, refuse);
+        return;
+    }
+    conn->refused = refuse;
+    if (transport->hands_over && conn_limits(conn)->shares_memory) {
+        conn->sharing = sharing_new();
+    }
+    if (!refuse) {
+        counter_add(COUNTER_CONNECTIONS, 1);
+        counter_add(COUNTER_CONNECTIONS_OPENED, 1);
+        opt_log(OPT_LOG_DEBUG, "connection_opened", "peer=%s identity=%s loop=%d",
+                conn_address(conn), transport->identity, loop->number);
+    }
+    if (!equip(conn)) {
+        conn_close(conn, "no memory");
+    } else if (refuse) {
+        char text[OPT_ERROR_TEXT];
+        refusal_sentence(conn_limits(conn)->connections, text, sizeof(text));
+        send_refusal(conn, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
+                     "too many connections", "%s", text);
+    }
+    conn_ready(conn);
+}
+
+/* -------------------------------------------------------------------- answers */
+
+static void on_hello_answered(struct conn *conn, const struct letter *letter)
+{
+    if (letter->reply.message != OPT_MESSAGE_HELLO) {
+        conn->said_hello = conn->let_in; /* it may have been the second */
+        return;
+    }
+    conn->let_in = true;
+    const struct opt_hello *hello = &letter->request.body.hello;
+    conn->lease_ms = letter->reply.body.hello.lease_ms;
+    conn->answer_bytes = hello->max_frame_bytes;
+    conn->beat_ms = letter->reply.body.hello.heartbeat_ms;
+    conn->is_worker = hello->worker[0] != '\0';
+    snprintf(conn->worker, sizeof(conn->worker), "%s", hello->worker);
+    static struct opt_log_site site;
+    opt_log_limited(&site, level_of(conn, false), "hello",
+                    "peer=%s worker=%s client=%s incarnation=%" PRIu64,
+                    conn_address(conn), hello->worker, hello->client,
+                    letter->reply.body.hello.incarnation);
+}
+
+void service_returned(struct conn *conn, struct letter *letter)
+{
+    if (letter->kind == LETTER_PART) {
+        conn->letters++; /* from now on it is one of the connection's */
+        hold_sync(conn, letter);
+        if (conn->state > CONN_ENDING) {
+            conn_release(conn, letter);
+        } else {
+            send_answer(conn, letter);
+        }
+        return;
+    }
+    hold_push_returned(conn, letter);
+    if (letter->allowance > 0) {
+        hold_grant(conn, letter->allowance, letter->granted);
+    }
+    if (conn->state > CONN_ENDING || letter->silent) {
+        conn_release(conn, letter);
+        return;
+    }
+    /* The data has served; what the answer still waits for does not need it. */
+    letter_drop_data(letter);
+    letter->ahead = 0;
+    hold_sync(conn, letter); /* before others can take what was paid for it */
+    letter_refund(letter, letter->paid);
+    if (letter->request.message == OPT_MESSAGE_HELLO) {
+        on_hello_answered(conn, letter);
+    }
+    share_note(conn, letter);
+    bool hang_up = letter->hang_up;
+    conn->left = conn->left || hang_up;
+    send_answer(conn, letter);
+    if (hang_up) {
+        conn_end(conn, "goodbye");
+    }
+}
+
+/* -------------------------------------------------------------------- reading */
+
+static bool wants_to_read(const struct conn *conn)
+{
+    return conn->state == CONN_LINGERING ||
+           (conn->state == CONN_OPEN && conn->pause == PAUSE_NONE &&
+            conn->loop->stops == 0);
+}
+
+static void find_space(struct conn *conn, uint8_t **base, size_t *size)
+{
+    if (conn->state != CONN_OPEN) {
+        *base = conn->loop->discard;
+        *size = LOOP_DISCARD;
+        return;
+    }
+    opt_frame_lend(conn->reader, conn->loop->ahead);
+    opt_frame_space(conn->reader, base, size);
+    *size = *size < READ_BYTES ? *size : READ_BYTES;
+}
+
+static void receive(struct conn *conn, size_t size)
+{
+    counter_add(COUNTER_BYTES_RECEIVED, size);
+    uint64_t frames = conn->frames;
+    bool was_pending = opt_frame_pending(conn->reader);
+    conn->heard_ms = conn_now(conn);
+    if (conn->loop->spin_ns > 0) {
+        conn->loop->heard_ns = uv_hrtime();
+    }
+    opt_frame_received(conn->reader, size);
+    receive_advance(conn);
+    if (!was_pending || conn->frames != frames) {
+        conn->frame_ms = conn->heard_ms;
+        conn->frame_bytes = 0;
+    }
+    conn->frame_bytes += size;
+}
+
+bool service_read(struct conn *conn)
+{
+    struct opt_transport *transport = &conn->watch.transport;
+    uint8_t *base = NULL;
+    size_t size = 0;
+    if (!wants_to_read(conn)) {
+        return false;
+    }
+    find_space(conn, &base, &size);
+    ssize_t got = transport->kind->read(transport, base, size);
+    bool broken = got < 0 && errno != EAGAIN && errno != EWOULDBLOCK;
+    if (got == 0 || broken) {
+        conn->left = true;
+        conn_close(conn, got == 0 ? "closed by peer" : uv_err_name(-errno));
+    } else if (got > 0 && conn->state == CONN_OPEN) {
+        receive(conn, (size_t)got);
+    }
+    if (!opt_frame_take_back(conn->reader)) {
+        conn_close(conn, "no memory");
+    }
+    conn_ready(conn);
+    return got > 0 && ((size_t)got == size || transport->kind->holds(transport));
+}
+
+/* -------------------------------------------------------------------- serving */
+
+void service_unblock(struct conn *conn)
+{
+    conn->blocked = false;
+    conn_ready(conn);
+}
+
+/* All is sent. Closing now would turn bytes that the peer has sent in the meantime into
+ * a reset, which may overtake the last answer: so say that nothing more comes, and wait
+ * for the peer to close. */
+static void linger(struct conn *conn)
+{
+    struct opt_transport *transport = &conn->watch.transport;
+    conn_linger(conn);
+    conn_bid_farewell(conn, false, 0);
+    if (!transport->kind->finish(transport)) {
+        conn_close(conn, uv_err_name(-errno));
+    }
+}
+
+/* It closes: give up what is under way. */
+static void abandon(struct conn *conn)
+{
+    conn->abandoned = true;
+    conn_bid_farewell(conn, false, 0);
+    receive_abandon(conn);
+    send_abandon(conn);
+    watch_close(&conn->watch);
+}
+
+/* Wait for what can go on. */
+static void wait_for_events(struct conn *conn)
+{
+    struct opt_transport *transport = &conn->watch.transport;
+    bool reads = wants_to_read(conn);
+    watch_for(&conn->watch,
+              (reads ? WATCH_READ : 0) | (conn->blocked ? WATCH_WRITE : 0));
+    if (reads && transport->kind->holds(transport)) {
+        service_read(conn); /* nothing else tells of these bytes */
+    }
+}
+
+static void conn_free(struct conn *conn)
+{
+    hold_give(conn, conn->header_bytes);
+    hold_grant(conn, 0, 0);
+    if (conn->previous != NULL) {
+        conn->previous->next = conn->next;
+    } else {
+        conn->loop->conns = conn->next;
+    }
+    if (conn->next != NULL) {
+        conn->next->previous = conn->previous;
+    }
+    opt_frame_reader_free(conn->reader);
+    XXH3_freeState(conn->hash);
+    free(conn->sharing);
+    free(conn);
+}
+
+void service_run(struct conn *conn)
+{
+    if (conn->state == CONN_OPEN && conn->pause != PAUSE_NONE) {
+        receive_advance(conn);
+    }
+    send_pump(conn);
+    if (conn->state != CONN_OPEN) {
+        receive_abandon(conn);
+    }
+    if (conn->state == CONN_ENDING && send_is_idle(conn)) {
+        linger(conn);
+    }
+    if (conn->state != CONN_CLOSING) {
+        wait_for_events(conn);
+    } else if (!conn->abandoned) {
+        abandon(conn);
+    }
+    if (conn->closed && conn->letters == 0 && !conn->is_ready) {
+        conn_free(conn);
+    }
+}
+
+/* -------------------------------------------------------------------- the end */
+
+void service_closed(struct conn *conn)
+{
+    conn->closed = true;
+    share_close(conn); /* not before: see share.h */
+    count_gone(conn->loop, conn->refused);
+    if (!conn->refused) {
+        counter_subtract(COUNTER_CONNECTIONS, 1);
+        static struct opt_log_site site;
+        opt_log_limited(&site, level_of(conn, !conn->left), "connection_closed",
+                        "peer=%s worker=%s why=%s frames=%" PRIu64, conn_address(conn),
+                        conn->worker, conn->reason, conn->frames);
+    }
+    conn_ready(conn);
+}
+
+void service_finish(struct conn *conn)
+{
+    /* One that is closing already has said all it can say. */
+    if (conn->state == CONN_OPEN) {
+        send_refusal(conn, OPT_UNAVAILABLE, OPT_DETAIL_STOPPING, "daemon stopping",
+                     "the daemon is stopping");
+    }
+}
