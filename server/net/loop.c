@@ -106,6 +106,14 @@ static void on_event(struct watch *watch, unsigned events)
     loop_settle(loop);
 }
 
+static void on_opened(struct watch *watch, const struct opt_error *error)
+{
+    struct conn *conn = conn_of(watch);
+    struct loop *loop = conn->loop;
+    service_opened(conn, error);
+    loop_settle(loop);
+}
+
 static void on_closed(struct watch *watch)
 {
     struct conn *conn = conn_of(watch);
@@ -117,6 +125,7 @@ static void on_closed(struct watch *watch)
 void loop_serve(struct loop *loop, struct opt_transport *transport, bool refuse)
 {
     static const struct watcher watcher = { .on_event = on_event,
+                                            .on_opened = on_opened,
                                             .on_closed = on_closed };
     service_open(loop, transport, refuse, &watcher);
 }
@@ -279,11 +288,7 @@ static int loop_init(struct loops *all, int number)
     loop->ticked_ms = uv_now(&loop->uv);
     code = mailbox_init_async(&loop->box, &loop->wake);
     if (code == 0) {
-        code = uv_thread_create(&loop->thread, run, loop);
-        if (code == 0) {
-            return 0;
-        }
-        mailbox_fini(&loop->box);
+        return 0;
     }
     uv_close((uv_handle_t *)&loop->tick, NULL);
     uv_close((uv_handle_t *)&loop->wake, NULL);
@@ -299,9 +304,9 @@ static void loops_free(struct loops *loops)
     free(loops);
 }
 
-enum opt_status loops_start(const struct net_limits *limits, int count,
-                            struct engine *engine, struct loops **out,
-                            struct opt_error *error)
+enum opt_status loops_new(const struct net_limits *limits, int count,
+                          struct engine *engine, struct loops **out,
+                          struct opt_error *error)
 {
     struct loops *loops = calloc(1, sizeof(*loops));
     if (loops == NULL || uv_sem_init(&loops->quiet, 0) != 0) {
@@ -323,13 +328,37 @@ enum opt_status loops_start(const struct net_limits *limits, int count,
             loops_quiet(loops);
             loops_stop(loops);
             return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                            "cannot start loop %d of %d: %s", i + 1, count,
+                            "cannot make loop %d of %d: %s", i + 1, count,
                             uv_strerror(code));
         }
         loops->count++;
     }
     *out = loops;
     return OPT_OK;
+}
+
+enum opt_status loops_start(const struct net_limits *limits, int count,
+                            struct engine *engine, struct loops **out,
+                            struct opt_error *error)
+{
+    struct loops *loops;
+    enum opt_status status = loops_new(limits, count, engine, &loops, error);
+    for (int i = 0; status == OPT_OK && i < count; i++) {
+        struct loop *loop = &loops->loop[i];
+        int code = uv_thread_create(&loop->thread, run, loop);
+        loop->has_thread = code == 0;
+        if (code != 0) {
+            loops_quiet(loops);
+            loops_stop(loops);
+            status = opt_fail(error, OPT_RESOURCE_EXHAUSTED,
+                              "cannot start loop %d of %d: %s", i + 1, count,
+                              uv_strerror(code));
+        }
+    }
+    if (status == OPT_OK) {
+        *out = loops;
+    }
+    return status;
 }
 
 void loops_deal(struct loops *loops, int socket, bool refuse)
@@ -351,7 +380,11 @@ void loops_deal(struct loops *loops, int socket, bool refuse)
 void loops_quiet(struct loops *loops)
 {
     for (int i = 0; i < loops->count; i++) {
-        mailbox_post(&loops->loop[i].box, &loops->loop[i].stop[0]);
+        struct loop *loop = &loops->loop[i];
+        mailbox_post(&loop->box, &loop->stop[0]);
+        if (!loop->has_thread) {
+            uv_run(&loop->uv, UV_RUN_NOWAIT);
+        }
     }
     for (int i = 0; i < loops->count; i++) {
         uv_sem_wait(&loops->quiet);
@@ -364,8 +397,13 @@ void loops_stop(struct loops *loops)
         mailbox_post(&loops->loop[i].box, &loops->loop[i].stop[1]);
     }
     for (int i = 0; i < loops->count; i++) {
-        uv_thread_join(&loops->loop[i].thread);
-        loop_fini(&loops->loop[i]);
+        struct loop *loop = &loops->loop[i];
+        if (loop->has_thread) {
+            uv_thread_join(&loop->thread);
+        } else {
+            uv_run(&loop->uv, UV_RUN_DEFAULT);
+        }
+        loop_fini(loop);
     }
     buffer_keep(0);
     loops_free(loops);

@@ -43,6 +43,7 @@ struct loop {
     int number;
     uv_loop_t uv;
     uv_thread_t thread;
+    bool has_thread; /* else whoever made it runs uv */
     uv_async_t wake; /* of box, and of the budget */
     uv_timer_t tick;
     struct mailbox box;
@@ -83,8 +84,14 @@ struct loops {
     struct loop *loop;
 };
 
-/* Start count threads that work with engine. Main thread. limits.congestion is borrowed
- * for as long as the loops live. OPT_RESOURCE_EXHAUSTED. */
+/* Make count loops that work with engine, without threads: whoever made them runs them,
+ * and they run to their end in the two functions that stop them. limits.congestion is
+ * borrowed for as long as the loops live. OPT_RESOURCE_EXHAUSTED. */
+enum opt_status loops_new(const struct net_limits *limits, int count,
+                          struct engine *engine, struct loops **out,
+                          struct opt_error *error);
+
+/* The same with a thread for each. Main thread. */
 enum opt_status loops_start(const struct net_limits *limits, int count,
                             struct engine *engine, struct loops **out,
                             struct opt_error *error);

@@ -89,6 +89,7 @@ void service_open(struct loop *loop, struct opt_transport *transport, bool refus
         return;
     }
     conn->refused = refuse;
+    conn->blocked = !transport->is_open;
     if (transport->hands_over && conn_limits(conn)->shares_memory) {
         conn->sharing = sharing_new();
     }
@@ -107,6 +108,18 @@ void service_open(struct loop *loop, struct opt_transport *transport, bool refus
                      "too many connections", "%s", text);
     }
     conn_ready(conn);
+}
+
+void service_opened(struct conn *conn, const struct opt_error *error)
+{
+    if (error == NULL) {
+        service_unblock(conn);
+        return;
+    }
+    static struct opt_log_site site;
+    opt_log_limited(&site, OPT_LOG_WARN, "connection_not_opened", "peer=%s why=%s",
+                    conn_address(conn), error->text);
+    conn_close(conn, "not opened");
 }
 
 /* -------------------------------------------------------------------- answers */

@@ -15,6 +15,9 @@
 void service_open(struct loop *loop, struct opt_transport *transport, bool refuse,
                   const struct watcher *watcher);
 
+/* Its transport, which was not open, is, or error says why it never will be. */
+void service_opened(struct conn *conn, const struct opt_error *error);
+
 /* Its transport can be read: do so once. Whether there may be more to read. */
 bool service_read(struct conn *conn);
 

@@ -126,10 +126,16 @@ bool raw_receive(int socket, struct raw_reply *out)
     uint8_t *bytes = malloc(OPT_FRAME_PREFIX + size);
     cr_assert_not_null(bytes);
     memcpy(bytes, prefix, sizeof(prefix));
-    if (!receive(socket, bytes + OPT_FRAME_PREFIX, size)) {
-        free(bytes);
-        return false;
+    bool came = receive(socket, bytes + OPT_FRAME_PREFIX, size);
+    if (came) {
+        raw_read(bytes, OPT_FRAME_PREFIX + size, out);
     }
+    free(bytes);
+    return came;
+}
+
+void raw_read(const uint8_t *frame, size_t size, struct raw_reply *out)
+{
     const struct opt_frame_limits limits = { .frame_bytes = OPT_FRAME_BYTES,
                                              .header_bytes = OPT_HEADER_BYTES };
     struct opt_frame_reader *reader = opt_frame_reader_new(limits);
@@ -143,10 +149,10 @@ bool raw_receive(int socket, struct raw_reply *out)
             uint8_t *base = NULL;
             size_t room = 0;
             opt_frame_space(reader, &base, &room);
-            size_t left = OPT_FRAME_PREFIX + size - fed;
+            size_t left = size - fed;
             cr_assert_gt(left, (size_t)0, "the reply's frame does not end");
             size_t part = room < left ? room : left;
-            memcpy(base, bytes + fed, part);
+            memcpy(base, frame + fed, part);
             fed += part;
             opt_frame_received(reader, part);
         } else if (event == OPT_FRAME_HEADER) {
@@ -168,8 +174,6 @@ bool raw_receive(int socket, struct raw_reply *out)
         }
     }
     opt_frame_reader_free(reader);
-    free(bytes);
-    return true;
 }
 
 void raw_reply_fini(struct raw_reply *reply)

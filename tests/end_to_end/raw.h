@@ -36,6 +36,8 @@ uint8_t *raw_frame(const struct opt_request *request, const void *data,
 
 /* Read one reply; false if the peer has closed. Free it by raw_reply_fini. */
 bool raw_receive(int socket, struct raw_reply *out);
+/* Read a whole frame as a reply. */
+void raw_read(const uint8_t *frame, size_t size, struct raw_reply *out);
 void raw_reply_fini(struct raw_reply *reply);
 
 /* Read until the peer closes: true if it does within timeout_ms. */
