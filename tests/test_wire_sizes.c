@@ -218,6 +218,97 @@ Test(wire, places_and_released_requests_of_the_longest_headers_fit_the_usual_bud
     free(released);
 }
 
+Test(wire, asks_about_as_many_pushes_as_an_open_may_and_no_more)
+{
+    static uint64_t sequences[OPT_UNANSWERED_MAX + 1];
+    for (size_t i = 0; i <= OPT_UNANSWERED_MAX; i++) {
+        sequences[i] = UINT64_MAX - i;
+    }
+    for (size_t more = 0; more < 2; more++) {
+        const struct opt_request open = {
+            .id = 1,
+            .message = OPT_MESSAGE_OPEN,
+            .body.open = { .model = "m",
+                           .unanswered = sequences,
+                           .unanswered_count = OPT_UNANSWERED_MAX + more }
+        };
+        size_t size = opt_request_pack(&open, packed, sizeof(packed));
+        cr_assert_leq(size, OPT_HEADER_BYTES);
+        struct opt_arena arena;
+        struct opt_request read;
+        opt_arena_init(&arena, OPT_ARENA_BYTES);
+        cr_assert_eq(opt_request_read(packed, size, 0, &arena, &read, &error),
+                     more ? OPT_INVALID_ARGUMENT : OPT_OK, "%s", error.text);
+        cr_assert(more || read.body.open.unanswered_count == OPT_UNANSWERED_MAX);
+        opt_arena_fini(&arena);
+    }
+    cr_assert_str_eq(error.text,
+                     "open: asks about 1025 unanswered pushes; at most 1024");
+}
+
+static void expect_fits(const struct opt_reply *reply, struct opt_arena *arena,
+                        struct opt_reply *read)
+{
+    size_t size = opt_reply_pack(reply, packed, sizeof(packed));
+    cr_assert_leq(size, OPT_HEADER_BYTES);
+    opt_arena_init(arena, OPT_ARENA_BYTES);
+    cr_assert_eq(opt_reply_read(packed, size, 0, arena, read, &error), OPT_OK, "%s",
+                 error.text);
+}
+
+/* Each of the pushes asked about is settled, or waits. */
+Test(wire, what_became_of_all_pushes_asked_about_fits_a_header_and_the_usual_budget)
+{
+    static struct opt_settled settled[OPT_UNANSWERED_MAX];
+    static uint64_t waiting[OPT_UNANSWERED_MAX];
+    for (size_t i = 0; i < OPT_UNANSWERED_MAX; i++) {
+        settled[i] = (struct opt_settled){ .sequence = UINT64_MAX - i,
+                                           .fate = OPT_FATE_IN_PART,
+                                           .step = UINT64_MAX,
+                                           .status = OPT_DEADLINE_EXCEEDED,
+                                           .shards_applied = UINT64_MAX };
+        waiting[i] = UINT64_MAX - i;
+    }
+    struct opt_reply reply = { .id = UINT64_MAX, .message = OPT_MESSAGE_MODEL };
+    reply.body.model = (struct opt_model_reply){ .specification = "sgd(lr=1)",
+                                                 .settled = settled,
+                                                 .settled_count = OPT_UNANSWERED_MAX };
+    struct opt_arena arena;
+    struct opt_reply read;
+    expect_fits(&reply, &arena, &read);
+    cr_assert_eq(read.body.model.settled_count, OPT_UNANSWERED_MAX);
+    cr_assert_eq(read.body.model.settled[1023].sequence, UINT64_MAX - 1023);
+    opt_arena_fini(&arena);
+    reply.body.model = (struct opt_model_reply){ .specification = "sgd(lr=1)",
+                                                 .waiting = waiting,
+                                                 .waiting_count = OPT_UNANSWERED_MAX };
+    expect_fits(&reply, &arena, &read);
+    cr_assert_eq(read.body.model.waiting_count, OPT_UNANSWERED_MAX);
+    cr_assert_eq(read.body.model.waiting[1023], UINT64_MAX - 1023);
+    opt_arena_fini(&arena);
+}
+
+Test(wire, as_many_unchanged_tensors_as_a_frame_names_fit_the_usual_budget)
+{
+    static struct opt_segment unchanged[OPT_SEGMENTS_MAX];
+    for (size_t i = 0; i < OPT_SEGMENTS_MAX; i++) {
+        unchanged[i] = (struct opt_segment){ .tensor = (uint32_t)i + 60000,
+                                             .offset = 16384 * (i % 100 + 1),
+                                             .count = 1 };
+    }
+    struct opt_reply reply = { .id = 1, .message = OPT_MESSAGE_PULL };
+    reply.body.pull = (struct opt_pull_reply){ .unchanged = unchanged,
+                                               .unchanged_count = OPT_SEGMENTS_MAX,
+                                               .held = UINT64_MAX,
+                                               .last = true };
+    struct opt_arena arena;
+    struct opt_reply read;
+    expect_fits(&reply, &arena, &read);
+    cr_assert_eq(read.body.pull.unchanged_count, OPT_SEGMENTS_MAX);
+    cr_assert_eq(read.body.pull.unchanged[4095].tensor, 64095);
+    opt_arena_fini(&arena);
+}
+
 /* ---------------------------------------------------------------- tables */
 
 static enum opt_status read_tensors(const struct opt_tensor_entry *tensors,
