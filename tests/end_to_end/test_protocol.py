@@ -94,7 +94,7 @@ class Protocol(unittest.TestCase):
             if '_' in name and not os.path.exists(f'tests/checks/{name}'):
                 self.assertRegex(tests, rf'\b{name}\b[):]|def {name}\(')
 
-    def test_features_stand_in_the_document_and_the_protocol(self):
+    def test_features_stand_in_the_document_the_protocol_and_the_manual(self):
         daemon = Daemon(DAEMON)
         with wire.Connection(daemon.port) as peer:
             features = list(peer.hello('w').features)
@@ -105,8 +105,11 @@ class Protocol(unittest.TestCase):
         comment = comment.split('repeated string features')[0]
         proto = re.findall(r'^  //   (\w+) +(.*)$', comment, re.M)
         self.assertEqual(features, [name for name, _ in document])
-        self.assertEqual([(name, words.replace('`', '')) for name, words in document],
-                         proto)
+        manual = read('server/optimd.8').split('.Ss What clients may require')[1]
+        manual = re.findall(r'^\.It Cm (\w+)\n(.*)$', manual.split('.El')[0], re.M)
+        document = [(name, words.replace('`', '')) for name, words in document]
+        self.assertEqual(document, proto)
+        self.assertEqual(document, manual)
 
 
 class Sentences(unittest.TestCase):
