@@ -22,7 +22,7 @@ import wire_by_hand as wire  # noqa: E402
 from google.protobuf import text_format  # noqa: E402
 from test_python import (  # noqa: E402, F401 (setUpModule and tearDownModule are used)
     Daemon, Worker, daemon_port, segments, setUpModule, tearDownModule)
-from wire_by_hand import Connection, body_of, to_bytes  # noqa: E402
+from wire_by_hand import Connection, body_of, from_bytes, to_bytes  # noqa: E402
 
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, DATA_LOSS = 3, 4, 8, 15
 MIB = 1 << 20
@@ -289,6 +289,64 @@ class Sentences(unittest.TestCase):
             with Worker('odd') as peer:
                 peer.socket.sendall(odd)
                 self.assertEqual(peer.receive().error.detail, why)
+
+    def test_number_that_was_passed_over_is_refused(self):
+        with Worker('passed') as worker:
+            worker.create('passed over', 'sgd(lr=1)', [[1]])
+            for number, fate in (5, pb.PushReply.APPLIED), (5, pb.PushReply.DUPLICATE):
+                worker.sequence = number - 1
+                self.assertEqual(worker.push([1.0]).fate, fate)
+            worker.sequence = 2
+            id = worker.send(push=worker.push_message(), data=to_bytes([1.0]))
+            self.refused(INVALID_ARGUMENT, worker, id, lives=True)
+            self.assertEqual(worker.pull()[0], [-1.0])
+
+    # ------------------------------------------------------------ rounds and barriers
+
+    def test_who_rests_is_not_waited_for_until_its_next_push(self):
+        with Worker('a') as a, Worker('b') as b:
+            for worker in a, b:
+                worker.create('resting', 'sgd(lr=1)', [[1]])
+            b.call(rest=pb.Rest(model=b.model))
+            self.assertEqual(a.push([1.0]).step, 1)
+            id = b.send(push=b.push_message(), data=to_bytes([1.0]))
+            b.call(heartbeat=pb.Heartbeat())
+            self.assertEqual(a.push([1.0]).step, 2)
+            self.assertEqual(b.answer(id).push.step, 2)
+
+    def test_barrier_that_was_passed_is_answered_at_once(self):
+        with Worker('a') as a, Worker('b') as b:
+            a.create('passed twice', 'sgd(lr=1)', [[1]])
+            a.call(barrier=pb.Barrier(model=a.model, sequence=1))
+            b.create('passed twice', 'sgd(lr=1)', [[1]])
+            a.call(barrier=pb.Barrier(model=a.model, sequence=1))
+            id = a.send(timeout_ms=1, barrier=pb.Barrier(model=a.model, sequence=2))
+            reply = a.receive()
+            self.assertEqual((reply.id, reply.error.code), (id, DEADLINE_EXCEEDED))
+            self.assertIn('b', reply.error.message)
+
+    # ------------------------------------------------------------ pulls
+
+    def test_change_of_options_writes_everything(self):
+        with Worker('since') as worker:
+            worker.create('written', 'sgd(lr=1)', [[1], [1]])
+            worker.push([1.0, 1.0])
+            has_all = pb.Pull(model=worker.model, since=1)
+            self.assertEqual(len(worker.call(pull=has_all).pull.unchanged), 2)
+            worker.call(set=pb.SetOptions(model='written', change='lr=0.5'))
+            reply = worker.call(pull=has_all)
+            self.assertEqual(len(reply.pull.unchanged), 0)
+            self.assertEqual(from_bytes(reply.data), [-1.0, -1.0])
+
+    def test_values_beyond_a_type_are_held_and_counted(self):
+        with Worker('held') as worker:
+            worker.create('beyond', 'sgd(lr=1)', [[3]], [[1e6, 1.0, -1e6]])
+            for dtype, held in (pb.FP16, 2), (pb.BF16, 0), (pb.FP32, 0):
+                reply = worker.call(pull=pb.Pull(model=worker.model, dtype=dtype))
+                self.assertEqual(reply.pull.held, held)
+                if dtype == pb.FP16:
+                    self.assertEqual(from_bytes(reply.data, dtype),
+                                     [65504.0, 1.0, -65504.0])
 
     # ------------------------------------------------------------ pushes
 
