@@ -352,6 +352,9 @@ static bool cut_shards(struct engine *engine, struct model *model,
         if (shard->tensor_count == 0) {
             shard->at = tensor->at + done;
             shard->first_tensor = making->cut;
+            for (size_t i = 0; i < model->slot_count; i++) {
+                shard->slots[i] = model->slots[i] + shard->at;
+            }
         }
         shard->n += aligned(n);
         shard->blocks += tensor->width > 0 ? 0 : (n + OPT_BLOCK - 1) / OPT_BLOCK;

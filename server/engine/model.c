@@ -14,6 +14,7 @@
 #include "server/engine/region.h"
 #include "server/engine/segment.h"
 #include "server/engine/shards.h"
+#include "server/engine/snapshot.h"
 #include "server/engine/update_memory.h"
 #include "server/engine/work.h"
 
@@ -158,6 +159,7 @@ static void free_rest(struct engine *engine, struct model *model)
 
 bool model_free_some(struct engine *engine, struct model *model)
 {
+    snapshot_lose(model);
     for (size_t bytes = 0, freed; bytes < FREED; bytes += freed) {
         freed = free_shards(model);
         freed = freed > 0 ? freed : free_slabs(model);
@@ -226,14 +228,15 @@ bool model_differs(const struct model *model, const struct opt_spec *spec,
 
 /* Some slots begin as the weights. They get them as these come: all at once would keep
  * everybody waiting for seconds if the model is large. */
-static void copy_to_slots(struct model *model, size_t at, const float *weights,
-                          size_t n)
+static void copy_to_slots(const struct model *model, const struct shard *shard,
+                          const float *weights, size_t n)
 {
     for (size_t i = 0; i < model->slot_count; i++) {
         bool copies = false;
         opt_spec_slot_start(&model->spec, i, &copies);
         if (copies) {
-            memcpy(model->slots[i] + at, weights, n * sizeof(float));
+            memcpy(shard->slots[i] + (weights - version_values(shard->current)),
+                   weights, n * sizeof(float));
         }
     }
 }
@@ -251,7 +254,7 @@ void model_assign(struct model *model, const struct opt_segment *segment,
         float *to =
             version_values(shard->current) + (tensor->at + (size_t)offset - shard->at);
         opt_dtype_widen(dtype, from, to, run);
-        copy_to_slots(model, tensor->at + (size_t)offset, to, run);
+        copy_to_slots(model, shard, to, run);
         from += run * opt_dtype_size(dtype);
         done += run;
     }

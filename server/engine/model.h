@@ -4,8 +4,8 @@
  * at a multiple of 16 (64 bytes). The range is cut into shards of at most OPT_SHARD
  * elements: a larger tensor has shards of its own, cut at multiples of OPT_SHARD;
  * small neighbours share one, so that publishing and counting references cost nothing
- * per small tensor. A sparse tensor has shards of its own too. A slot is one flat slab;
- * weights are one version per shard.
+ * per small tensor. A sparse tensor has shards of its own too. A slot is one flat slab,
+ * of which each shard knows its part; weights are one version per shard.
  *
  *   tensors  | a | b |c|      d ...                               | e | f |
  *   shards   |    0    |     1     |     2     |    3     |   4             |
@@ -32,6 +32,7 @@
 #include "server/engine/update.h"
 #include "server/letter.h"
 
+struct snapshot;
 struct engine;
 struct errand;
 struct gradient;
@@ -64,15 +65,16 @@ enum { SHARD_BLOCKS = OPT_SHARD / OPT_BLOCK }; /* of a shard, at most */
 struct shard {
     size_t at, n; /* in the flat range, padding included */
     size_t first_tensor, tensor_count;
-    size_t blocks;           /* none if sparse */
-    struct version *current; /* one reference */
-    struct version *spare;   /* for an update that finds current held; may be NULL */
-    struct version *next;    /* during an update: what it writes; current if in place */
-    struct shard *opened;    /* during an update: the one it opened before */
-    unsigned idle_updates;   /* since the spare was last needed */
-    uint64_t changed;        /* number of the last update that wrote any of it */
-    bool published;          /* by the update that has begun */
-    size_t unstepped;        /* blocks that its batch has still to step (update.h) */
+    size_t blocks;               /* none if sparse */
+    float *slots[OPT_SLOTS_MAX]; /* what the model's slots have of it */
+    struct version *current;     /* one reference */
+    struct version *spare; /* for an update that finds current held; may be NULL */
+    struct version *next;  /* during an update: what it writes; current if in place */
+    struct shard *opened;  /* during an update: the one it opened before */
+    unsigned idle_updates; /* since the spare was last needed */
+    uint64_t changed;      /* number of the last update that wrote any of it */
+    bool published;        /* by the update that has begun */
+    size_t unstepped;      /* blocks that its batch has still to step (update.h) */
 };
 
 /* Computed views: the training view where it is not the weights, and slots. Kept per
@@ -117,10 +119,12 @@ struct model {
 
     struct shard *shards;
     size_t shard_count, shards_bytes;
-    size_t pieces;        /* tensors, the large ones cut at the borders of shards */
+    size_t pieces; /* tensors, the large ones cut at the borders of shards */
+    struct snapshot
+        *snapshot;        /* what is read as it was at a step (snapshot.h), or NULL */
     struct shard *opened; /* those that an update may write, linked by opened */
     struct version_pool *pool;
-    float *slots[OPT_SLOTS_MAX]; /* floats each */
+    float *slots[OPT_SLOTS_MAX]; /* their memory, floats each; shards have it */
     const char *slot_names[OPT_SLOTS_MAX];
     size_t slot_count;
     struct mirror *mirrors[MIRROR_COUNT]; /* shard_count each, or NULL */

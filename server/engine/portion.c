@@ -13,6 +13,7 @@
 #include "server/engine/published.h"
 #include "server/engine/segment.h"
 #include "server/engine/shards.h"
+#include "server/engine/snapshot.h"
 #include "server/engine/team.h"
 #include "server/engine/work.h"
 
@@ -94,7 +95,7 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
         memory.w = memory.w_out; /* what the steps have written */
     }
     for (size_t i = 0; i < model->slot_count; i++) {
-        memory.slots[i] = model->slots[i] + flat;
+        memory.slots[i] = shard->slots[i] + (flat - shard->at);
     }
     if (pass != OPT_PASS_LOOKAHEAD) {
         memory.contributions = seat->contributions;
@@ -302,14 +303,21 @@ void portion_bind(struct model *model, size_t number)
     }
 }
 
-/* See that the update may write a shard; a look ahead writes all of it, whatever the
- * steps have written. */
-static bool open_shard(struct engine *engine, struct model *model, struct shard *shard)
+/* The door through which an update writes: see that it may write n floats of a shard
+ * from `at` of the flat range on, slots and, but for a first pass, weights. False: not
+ * now. */
+static bool open_floats(struct engine *engine, struct model *model, struct shard *shard,
+                        size_t at, size_t n)
 {
     struct update *update = &model->update;
-    bool all = update->phase == UPDATE_LOOKAHEAD;
-    return shard_open(engine, model, shard, all ? NULL : update->is_touched,
-                      &update->copied);
+    if (!snapshot_keep(model, shard, at, n, &update->copied)) {
+        return false;
+    }
+    /* A look ahead needs all of the shard, whatever the steps have written. */
+    const uint8_t *written =
+        update->phase == UPDATE_LOOKAHEAD ? NULL : update->is_touched;
+    return update->phase == UPDATE_FIRST || shard->next != NULL ||
+           shard_open(engine, model, shard, written, &update->copied);
 }
 
 /* Choose the next work of the phase, up to the span at place end. False if a shard
@@ -323,7 +331,7 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
     uint64_t most = engine->busy_first == NULL && update->unstepped == 0
                         ? PIECE_MOST * threads
                         : least;
-    bool writes = update->phase == UPDATE_STEPS || update->phase == UPDATE_LOOKAHEAD;
+    bool writes = update->phase != UPDATE_NORMS;
     update->copied = 0;
     while (update->cursor < end && portion->count < TEAM_WORK &&
            portion->elements < most && update->copied < PIECE_LEAST) {
@@ -340,14 +348,17 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
         }
         size_t block = block_at(update, &span, update->cursor_block);
         struct shard *shard = &model->shards[tensor->shard + block / SHARD_BLOCKS];
-        if (writes && !open_shard(engine, model, shard)) {
+        bool whole = update->phase == UPDATE_STEPS && portion_is_whole(model, number);
+        if (writes &&
+            !open_floats(engine, model, shard, tensor->at + block * OPT_BLOCK,
+                         whole ? tensor->n : portion_block_elements(tensor, block))) {
             return false;
         }
         struct work *work = &engine->team->work[portion->count++];
         *work = (struct work){ .tensor = number,
                                .block = (uint32_t)block,
                                .place = (uint32_t)update->cursor };
-        if (update->phase == UPDATE_STEPS && portion_is_whole(model, number)) {
+        if (whole) {
             work->block = WORK_WHOLE;
             portion->elements += PORTION_WORK + 2 * tensor->n;
             update->cursor_block = tensor->blocks;
@@ -387,6 +398,7 @@ bool portion_blocks(struct engine *engine, struct model *model, size_t end)
     struct portion portion = { 0 };
     bool open = choose_work(engine, model, end, &portion);
     work_done(engine, update->copied);
+    snapshot_copy(engine, model);
     size_t done = run(engine, model, &portion);
     if (update->unstepped > 0 && update->phase == UPDATE_STEPS) {
         count_stepped(model, engine->team->work, done);
@@ -415,7 +427,8 @@ static bool open_row(struct engine *engine, struct model *model, size_t group)
     for (size_t at = 0; at < width; at += run) {
         struct shard *shard =
             segment_shard(model, row->tensor, row->row * width + at, width - at, &run);
-        if (!open_shard(engine, model, shard)) {
+        size_t flat = model->tensors[row->tensor].at + row->row * width + at;
+        if (!open_floats(engine, model, shard, flat, run)) {
             return false;
         }
     }
@@ -451,6 +464,7 @@ bool portion_rows(struct engine *engine, struct model *model)
         end++;
     }
     work_done(engine, update->copied + elements / (uint64_t)team_size(engine->team));
+    snapshot_copy(engine, model);
     team_each(engine->team, elements >= TEAM_ELEMENTS, begin, end, 64,
               writes ? step_row : norm_row, model);
     update->cursor = end;

@@ -189,7 +189,7 @@ void rows_run(struct model *model, enum opt_pass pass, size_t group)
             memory.w_out = version_values(shard->next) + (flat - shard->at);
         }
         for (size_t i = 0; i < model->slot_count; i++) {
-            memory.slots[i] = model->slots[i] + flat;
+            memory.slots[i] = shard->slots[i] + (flat - shard->at);
         }
         struct opt_block_sums part = { 0 };
         opt_block_run(&model->update.tensors[of->tensor], pass, &memory, &part);

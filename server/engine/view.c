@@ -418,18 +418,12 @@ static void copy_rows(const struct model *model, const struct piece *piece, int 
         (float *)(uintptr_t)piece->values; /* the letter's alone until it is sent */
     for (size_t i = 0; i < piece->segment.row_count; i++) {
         size_t offset = piece->segment.rows[i] * tensor->width;
-        if (source >= 0) {
-            memcpy(out, model->slots[source] + tensor->at + offset,
-                   tensor->width * sizeof(float));
-            out += tensor->width;
-            continue;
-        }
         for (size_t at = 0, run; at < tensor->width; at += run) {
             const struct shard *shard = segment_shard(
                 model, piece->segment.tensor, offset + at, tensor->width - at, &run);
-            memcpy(out,
-                   version_values(shard->current) + (tensor->at + offset + at) -
-                       shard->at,
+            const float *from =
+                source >= 0 ? shard->slots[source] : version_values(shard->current);
+            memcpy(out, from + (tensor->at + offset + at - shard->at),
                    run * sizeof(float));
             out += run;
         }
@@ -474,15 +468,11 @@ static void compute(const struct model *model, const struct shard *shard,
                     struct mirror *mirror, int source)
 {
     float *out = version_values(mirror->version);
-    float *slots[OPT_SLOTS_MAX] = { NULL };
-    for (size_t i = 0; i < model->slot_count; i++) {
-        slots[i] = model->slots[i] + shard->at;
-    }
     if (source == MIRROR_TRAIN) {
-        opt_view_train(&model->spec, version_values(shard->current), slots, out,
+        opt_view_train(&model->spec, version_values(shard->current), shard->slots, out,
                        shard->n);
     } else {
-        memcpy(out, slots[source], shard->n * sizeof(float));
+        memcpy(out, shard->slots[source], shard->n * sizeof(float));
     }
     mirror->step = model->step;
 }
