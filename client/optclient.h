@@ -744,7 +744,7 @@ OPTCLIENT_API void
 optclient_description_free(struct optclient_description *description);
 
 /* Names, steps and sizes of all models: *count of them, the caller's, to be freed with
- * optclient_list_free. */
+ * optclient_list_free. Of a specification they have the first 1,024 bytes at most. */
 struct optclient_model_info {
     const char *name, *specification;
     uint64_t step, tensors, parameters;

@@ -54,6 +54,7 @@ static const struct opt_counter_text texts[] = {
     { "values_held", "values sent as the largest of a 16-bit type, being beyond it" },
     { "receive_ns", "nanoseconds from headers to the ends of their frames" },
     { "send_ns", "nanoseconds from answers to their last bytes written" },
+    { "loop_ns_most", "nanoseconds of the longest that a loop was at what had come" },
     { "inflight_bytes", "bytes of requests held now, beyond those reserved" },
 };
 /* clang-format on */

@@ -21,6 +21,7 @@ static const char *const names[] = {
     [COUNTER_VALUES_HELD] = "values_held",
     [COUNTER_RECEIVE_NS] = "receive_ns",
     [COUNTER_SEND_NS] = "send_ns",
+    [COUNTER_LOOP_NS_MOST] = "loop_ns_most",
     [COUNTER_INFLIGHT] = "inflight_bytes",
 };
 _Static_assert(sizeof(names) / sizeof(names[0]) == COUNTER_COUNT,
@@ -36,6 +37,15 @@ void counter_add(enum counter counter, uint64_t amount)
 void counter_subtract(enum counter counter, uint64_t amount)
 {
     atomic_fetch_sub_explicit(&values[counter], amount, memory_order_relaxed);
+}
+
+void counter_most(enum counter counter, uint64_t value)
+{
+    uint64_t most = atomic_load_explicit(&values[counter], memory_order_relaxed);
+    while (value > most && !atomic_compare_exchange_weak_explicit(
+                               &values[counter], &most, value, memory_order_relaxed,
+                               memory_order_relaxed)) {
+    }
 }
 
 uint64_t counter_read(enum counter counter)

@@ -27,12 +27,16 @@ enum counter {
     COUNTER_VALUES_HELD,    /* of these, values beyond that type */
     COUNTER_RECEIVE_NS,     /* from headers to the ends of their frames */
     COUNTER_SEND_NS,        /* from the engine's answers to their last bytes written */
+    COUNTER_LOOP_NS_MOST,   /* the longest turn of a loop */
     COUNTER_INFLIGHT,       /* bytes of requests held now, beyond those reserved */
     COUNTER_COUNT
 };
 
 void counter_add(enum counter counter, uint64_t amount);
 void counter_subtract(enum counter counter, uint64_t amount);
+
+/* The counter is at least that. */
+void counter_most(enum counter counter, uint64_t value);
 
 uint64_t counter_read(enum counter counter);
 

@@ -10,6 +10,7 @@
 #include "server/letter.h"
 #include "server/net/batch.h"
 #include "server/net/conn.h"
+#include "server/net/counters.h"
 #include "server/net/deadlines.h"
 #include "server/net/service.h"
 #include "server/net/socket.h"
@@ -26,6 +27,7 @@ static void close_if_done(struct loop *loop)
 {
     if (loop->stops == 2 && loop->conns == NULL && loop->farewells == 0 &&
         !uv_is_closing((uv_handle_t *)&loop->tick)) {
+        uv_close((uv_handle_t *)&loop->turned, NULL);
         uv_close((uv_handle_t *)&loop->tick, NULL);
         uv_close((uv_handle_t *)&loop->wake, NULL);
     }
@@ -231,6 +233,19 @@ static void on_tick(uv_timer_t *timer)
     loop_settle(loop);
 }
 
+/* Before the loop waits for events: how long it was at those that there were. */
+static void on_turned(uv_prepare_t *turned)
+{
+    struct loop *loop = turned->data;
+    uint64_t now = uv_hrtime(), idle = uv_metrics_idle_time(&loop->uv);
+    uint64_t whole = now - loop->turned_ns, waited = idle - loop->idle_ns;
+    loop->turned_ns = now;
+    loop->idle_ns = idle;
+    if (whole > waited) {
+        counter_most(COUNTER_LOOP_NS_MOST, whole - waited);
+    }
+}
+
 static void run(void *argument)
 {
     struct loop *loop = argument;
@@ -282,6 +297,11 @@ static int loop_init(struct loops *all, int number)
     }
     loop->wake.data = loop;
     all->quota.wake[number] = &loop->wake;
+    uv_loop_configure(&loop->uv, UV_METRICS_IDLE_TIME);
+    loop->turned_ns = uv_hrtime();
+    uv_prepare_init(&loop->uv, &loop->turned);
+    loop->turned.data = loop;
+    uv_prepare_start(&loop->turned, on_turned);
     uv_timer_init(&loop->uv, &loop->tick);
     loop->tick.data = loop;
     uv_timer_start(&loop->tick, on_tick, TICK_MS, TICK_MS);
@@ -290,6 +310,7 @@ static int loop_init(struct loops *all, int number)
     if (code == 0) {
         return 0;
     }
+    uv_close((uv_handle_t *)&loop->turned, NULL);
     uv_close((uv_handle_t *)&loop->tick, NULL);
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT);

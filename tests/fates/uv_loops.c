@@ -222,6 +222,31 @@ int uv_async_send(uv_async_t *async)
     return 0;
 }
 
+/* How long a loop is at something is nothing that this world has. */
+int uv_loop_configure(uv_loop_t *loop, uv_loop_option option, ...)
+{
+    (void)loop, (void)option;
+    return 0;
+}
+
+uint64_t uv_metrics_idle_time(uv_loop_t *loop)
+{
+    (void)loop;
+    return 0;
+}
+
+int uv_prepare_init(uv_loop_t *loop, uv_prepare_t *prepare)
+{
+    twin_new(loop, prepare, UV_PREPARE);
+    return 0;
+}
+
+int uv_prepare_start(uv_prepare_t *prepare, uv_prepare_cb on_prepare)
+{
+    (void)prepare, (void)on_prepare;
+    return 0;
+}
+
 int uv_timer_init(uv_loop_t *loop, uv_timer_t *timer)
 {
     twin_new(loop, timer, UV_TIMER);
