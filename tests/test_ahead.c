@@ -1,5 +1,5 @@
-/* ahead — what a round that is applied as a whole gives away before its update is over:
- * every shard once, as it will be, and frames when they have served.
+/* ahead — what a round gives away before its update is over (shard_schedule): every
+ * shard once, as it will be, and frames when they have served.
  */
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -215,5 +215,50 @@ Test(ahead, gives_frames_back_when_they_have_served, .timeout = 60)
     }
     free(values);
     caller_gone(&a, false);
+    desk_close(&desk);
+}
+
+/* Of shards that everybody has sent before the pushes are complete, too. */
+Test(ahead, gives_shards_of_a_batch_one_after_the_other, .timeout = 60)
+{
+    enum { FRAMES = 2, WORKERS = 2 };
+    const struct opt_consistency shard = { .mode = OPT_SYNC,
+                                           .atomic = OPT_ATOMIC_SHARD };
+    static const char *const names[WORKERS] = { "a", "b" };
+    struct caller callers[WORKERS];
+    struct letter *frames[WORKERS][FRAMES];
+    float *values = calloc(ELEMENTS, sizeof *values);
+    struct desk desk;
+    uint32_t model = 0;
+    desk_open(&desk, desk_settings());
+    for (size_t i = 0; i < WORKERS; i++) {
+        callers[i] = caller_new(&desk, names[i], i + 1);
+        model = i == 0 ? model_create(&callers[0], "m", "sgd(lr=1)", shard, tensors, 2,
+                                      NULL)
+                       : model_join(&callers[i], "m");
+    }
+    for (uint32_t k = 0; k < FRAMES; k++) {
+        for (size_t i = 0; i < WORKERS; i++) {
+            frames[i][k] = push_letter(&callers[i], model, 1, OPT_FP32, &all[k], 1,
+                                       values, (size_t)all[k].count * sizeof *values);
+            struct opt_push push = frames[i][k]->request.body.push;
+            push.frame = k;
+            push.last = k + 1 == FRAMES;
+            frames[i][k]->request.id = frames[i][0]->request.id;
+            frames[i][k]->request.message = OPT_MESSAGE_PUSH_PULL;
+            frames[i][k]->request.body.push_pull = (struct opt_push_pull){
+                .push = push,
+                .pull = { .model = model, .slot = "", .view = OPT_VIEW_TRAIN },
+                .has_pull = true,
+            };
+            letter_send(&callers[i], frames[i][k]);
+        }
+    }
+    for (size_t i = 0; i < WORKERS; i++) {
+        cr_expect_geq(gather(&desk, frames[i][1], 1, values), 2);
+        desk_free(letter_await(&desk, frames[i][0]));
+        caller_gone(&callers[i], false);
+    }
+    free(values);
     desk_close(&desk);
 }

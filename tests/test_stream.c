@@ -1,5 +1,5 @@
-/* stream — rounds that are applied shard by shard: what counts when, and what stays of
- * a push that goes half way.
+/* stream — rounds that are applied shard by shard (shard_schedule): what counts when,
+ * and what stays of a push that goes half way.
  *
  * Gradients are integers and the rule is sgd(lr=1), so weights tell which shards were
  * applied and from whom.
