@@ -185,6 +185,12 @@ static bool may_heal(const struct optclient *client, const struct optclient_call
 static void end_refused(struct optclient *client, struct optclient_call *call,
                         const struct opt_error_reply *reply)
 {
+    if (call->model != NULL && call->model->closing && call_has_push(call)) {
+        opt_fail(&call->error, OPT_CANCELLED, "the model is being closed%s",
+                 fate_words(&call->fate));
+        session_end(client, call, OPT_CANCELLED);
+        return;
+    }
     bool untold = call_has_push(call) && fate_is_open(&call->fate);
     opt_fail_as(&call->error, reply->status, reply->detail, "%s%s", reply->text,
                 untold ? fate_words(&call->fate) : "");

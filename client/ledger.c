@@ -57,13 +57,25 @@ static const char *fate_of(const struct optclient_call *call)
                         : fate_words(&call->fate);
 }
 
+static bool is_any(const struct optclient_call *call)
+{
+    (void)call;
+    return true;
+}
+
+static bool is_not_sent_push(const struct optclient_call *call)
+{
+    return !call_pushes(call) || call->state != CALL_SENT;
+}
+
 static void end_list(struct optclient *client, struct call_list *list,
-                     struct optclient_model *model, const struct opt_error *error)
+                     struct optclient_model *model, const struct opt_error *error,
+                     bool (*is)(const struct optclient_call *call))
 {
     struct optclient_call *next;
     for (struct optclient_call *call = list->first; call != NULL; call = next) {
         next = call->next;
-        if (model == NULL || call->model == model) {
+        if ((model == NULL || call->model == model) && is(call)) {
             opt_fail_as(&call->error, error->status, error->detail, "%s%s", error->text,
                         fate_of(call));
             session_end(client, call, error->status);
@@ -71,12 +83,19 @@ static void end_list(struct optclient *client, struct call_list *list,
     }
 }
 
+static void end_lists(struct optclient *client, struct optclient_model *model,
+                      const struct opt_error *error,
+                      bool (*is)(const struct optclient_call *call))
+{
+    end_list(client, &client->sent, model, error, is);
+    end_list(client, &client->queue, model, error, is);
+    end_list(client, &client->later, model, error, is);
+}
+
 void session_end_all(struct optclient *client, struct optclient_model *model,
                      const struct opt_error *error)
 {
-    end_list(client, &client->sent, model, error);
-    end_list(client, &client->queue, model, error);
-    end_list(client, &client->later, model, error);
+    end_lists(client, model, error, is_any);
 }
 
 void session_cancel(struct optclient *client, struct optclient_model *model,
@@ -85,6 +104,14 @@ void session_cancel(struct optclient *client, struct optclient_model *model,
     struct opt_error error;
     opt_fail(&error, OPT_CANCELLED, "%s", reason);
     session_end_all(client, model, &error);
+}
+
+void session_leave(struct optclient_model *model, bool answered)
+{
+    struct opt_error error;
+    opt_fail(&error, OPT_CANCELLED, "the model is being closed");
+    end_lists(model->client, model, &error,
+              answered ? call_has_push : is_not_sent_push);
 }
 
 void session_fail_model(struct optclient_model *model, enum opt_status status,

@@ -141,10 +141,11 @@ void optclient_model_close(struct optclient_model *model)
     }
     struct optclient *client = model->client;
     session_lock(client);
-    session_cancel(client, model, "the model is being closed");
+    bool leaves = model->joined && model->loss.status == OPT_OK;
+    model->closing = leaves;
+    session_leave(model, false);
     shared_view_close(model);
-    if (model->joined && model->loss.status == OPT_OK) {
-        model->closing = true;
+    if (leaves) {
         call_init(&model->leave, client, model, OPT_MESSAGE_LEAVE, 0);
         model->leave.deadline_ns = UINT64_MAX;
         session_post(client, &model->leave);
@@ -163,6 +164,7 @@ void optclient_model_close(struct optclient_model *model)
             pthread_cond_broadcast(&client->left);
         }
     }
+    session_leave(model, true);
     if (model->leave.client != NULL && model->leave.state < CALL_ENDED) {
         model->abandoned = true; /* freed when the daemon has been told */
     } else {

@@ -258,7 +258,8 @@ OPTCLIENT_API enum optclient_status optclient_open(struct optclient *client,
 
 /* Leave the rounds (waits for the daemon at most a second; a daemon that cannot be
  * reached is told later) and free. Calls in progress on it end with
- * OPTCLIENT_CANCELLED. NULL is allowed. Does nothing in a callback. */
+ * OPTCLIENT_CANCELLED, and pushes with what the daemon says of them as the worker
+ * leaves. NULL is allowed. Does nothing in a callback. */
 OPTCLIENT_API void optclient_model_close(struct optclient_model *model);
 
 /* What is known of a model since it was opened; no waiting. Borrowed from the model. */

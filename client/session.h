@@ -205,6 +205,11 @@ void session_end(struct optclient *client, struct optclient_call *call,
 void session_cancel(struct optclient *client, struct optclient_model *model,
                     const char *reason);
 
+/* Lock held. The same of a model that is to be left; pushes that are sent are left to
+ * the daemon's answers, which come before that to leave. answered: it has come, or will
+ * not in time, and they end too. */
+void session_leave(struct optclient_model *model, bool answered);
+
 /* Lock held. The daemon has lost a model: its calls fail from now on, with MODEL_GONE
  * as their detail. */
 void session_fail_model(struct optclient_model *model, enum opt_status status,

@@ -104,9 +104,22 @@ static void happen_to_copy(enum event event)
     }
 }
 
+/* A closes the model. The daemon's answer to that settles all it has of A's. */
+static void close_model(void)
+{
+    const struct told *told = &cast.pushes[0].told;
+    bool settles = cast.engine != NULL && cast.living == 0 && !told->ended &&
+                   sockets_are_up(0) && !sockets_push_is_held(0);
+    cast_close(&cast.parties[0]);
+    if (cast_has_ended(0) && settles && told->result.fate == OPTCLIENT_NOT_KNOWN) {
+        cast_fail("push 0 was cancelled, and was told that its fate is not known, "
+                  "though the daemon has said it: %s",
+                  told->sentence);
+    }
+}
+
 static void happen_to_a(enum event event)
 {
-    struct party *a = &cast.parties[0];
     switch (event) {
     case CUT:
     case FULL:
@@ -119,7 +132,7 @@ static void happen_to_a(enum event event)
         pass_slowly(PUSH_MS + 1000);
         break;
     case CANCELLED:
-        cast_close(a);
+        close_model();
         break;
     case RESTARTED:
         cast_kill_a();

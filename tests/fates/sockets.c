@@ -364,6 +364,15 @@ void sockets_cut_answer(int owner)
     net.ways[owner].cuts_answer = true;
 }
 
+bool sockets_are_up(int owner)
+{
+    struct descriptor *end = next_end(owner, net.table);
+    while (end != NULL && (end->broken || end->peer == NULL || end->in.finished)) {
+        end = next_end(owner, end + 1);
+    }
+    return end != NULL;
+}
+
 bool sockets_are_isolated(int owner)
 {
     return net.ways[owner].isolated;

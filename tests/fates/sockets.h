@@ -43,6 +43,8 @@ void sockets_cut(int owner);
 /* End an owner's connection in the middle of the next answer with weights: its first
  * frame arrives, and if there are more half of the second. */
 void sockets_cut_answer(int owner);
+/* Whether it has one that nobody has ended. */
+bool sockets_are_up(int owner);
 /* Nothing passes in either direction, nor can a connection be made. */
 void sockets_isolate(int owner, bool isolate);
 bool sockets_are_isolated(int owner);
