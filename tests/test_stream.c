@@ -1,207 +1,11 @@
 /* stream — rounds that are applied shard by shard (shard_schedule): what counts when,
- * and what stays of a push that goes half way.
- *
- * Gradients are integers and the rule is sgd(lr=1), so weights tell which shards were
- * applied and from whom.
+ * and what can be asked.
  */
 #include <criterion/criterion.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/engine/model.h"
-#include "tests/desk.h"
-
-/* Shards: "first" alone, three of "large", "last" alone. */
-enum { LARGE = 2 * OPT_SHARD + OPT_BLOCK + 3, PARTS = 5, ELEMENTS = 4 + LARGE + 3 };
-static const uint64_t shape_first[] = { 4 }, shape_large[] = { LARGE };
-static const uint64_t shape_last[] = { 3 };
-static const struct opt_tensor_entry tensors[] = {
-    { .name = "first", .shape = shape_first, .rank = 1, .elements = 4 },
-    { .name = "large", .shape = shape_large, .rank = 1, .elements = LARGE },
-    { .name = "last", .shape = shape_last, .rank = 1, .elements = 3 },
-};
-/* One frame each. */
-static const struct opt_segment parts[PARTS] = {
-    { .tensor = 0, .count = 4 },
-    { .tensor = 1, .count = OPT_SHARD },
-    { .tensor = 1, .offset = OPT_SHARD, .count = OPT_SHARD },
-    { .tensor = 1, .offset = 2 * OPT_SHARD, .count = OPT_BLOCK + 3 },
-    { .tensor = 2, .count = 3 },
-};
-/* Where each begins in a pull of everything. */
-static const size_t begins[PARTS] = { 0, 4, 4 + OPT_SHARD, 4 + 2 * OPT_SHARD,
-                                      4 + LARGE };
-
-static struct opt_consistency policy(enum opt_loss loss)
-{
-    return (struct opt_consistency){ .mode = OPT_SYNC,
-                                     .loss = loss,
-                                     .atomic = OPT_ATOMIC_SHARD };
-}
-
-/* A worker's push under way. */
-struct pushing {
-    const struct caller *caller;
-    uint32_t model;
-    uint64_t sequence, id;
-    uint32_t frames;
-};
-
-static struct pushing pushing_new(const struct caller *caller, uint32_t model,
-                                  uint64_t sequence)
-{
-    return (struct pushing){ .caller = caller, .model = model, .sequence = sequence };
-}
-
-/* The next frame: one part, all of one value. */
-static struct letter *make_part(struct pushing *pushing, size_t part, float value,
-                                bool last)
-{
-    size_t n = (size_t)parts[part].count;
-    float *values = malloc(n * sizeof *values);
-    for (size_t i = 0; i < n; i++) {
-        values[i] = value;
-    }
-    struct letter *letter =
-        push_letter(pushing->caller, pushing->model, pushing->sequence, OPT_FP32,
-                    &parts[part], 1, values, n * sizeof *values);
-    free(values);
-    if (pushing->frames == 0) {
-        pushing->id = letter->request.id;
-    }
-    letter->request.id = pushing->id;
-    letter->request.body.push.frame = pushing->frames++;
-    letter->request.body.push.last = last;
-    return letter;
-}
-
-static struct letter *send_part(struct pushing *pushing, size_t part, float value,
-                                bool last)
-{
-    struct letter *letter = make_part(pushing, part, value, last);
-    letter_send(pushing->caller, letter);
-    return letter;
-}
-
-/* Parts from first to the last one; returns the letter that will be answered. The
- * others are put into frames for their test to free. */
-static struct letter *send_parts(struct pushing *pushing, size_t first, float value,
-                                 struct letter *frames[PARTS])
-{
-    for (size_t i = first; i + 1 < PARTS; i++) {
-        frames[i] = send_part(pushing, i, value, false);
-    }
-    return send_part(pushing, PARTS - 1, value, true);
-}
-
-static void take_back(struct desk *desk, struct letter *frames[PARTS])
-{
-    for (size_t i = 0; i < PARTS; i++) {
-        if (frames[i] != NULL) {
-            frames[i] = letter_await(desk, frames[i]);
-            cr_expect(frames[i]->silent, "%s", reply_text(frames[i]));
-            desk_free(frames[i]);
-            frames[i] = NULL;
-        }
-    }
-}
-
-/* The weights of the parts, and that each is one number. */
-static void expect_weights(const struct caller *caller, uint32_t model, uint64_t step,
-                           const float expected[PARTS])
-{
-    float *weights = malloc(ELEMENTS * sizeof *weights);
-    cr_expect_eq(model_pull(caller, model, OPT_VIEW_TRAIN, "", weights, ELEMENTS),
-                 step);
-    for (size_t i = 0; i < PARTS; i++) {
-        for (size_t k = 0; k < parts[i].count; k++) {
-            float got = weights[begins[i] + k];
-            cr_assert(got == expected[i], "part %zu, element %zu is %g, not %g", i, k,
-                      (double)got, (double)expected[i]);
-        }
-    }
-    free(weights);
-}
-
-static void expect_applied(struct desk *desk, struct letter *letter, uint64_t step)
-{
-    letter = letter_await(desk, letter);
-    cr_assert(letter->reply.message == OPT_MESSAGE_PUSH, "%s", reply_text(letter));
-    cr_assert_eq(letter->reply.body.push.fate, OPT_FATE_APPLIED);
-    cr_assert_eq(letter->reply.body.push.step, step);
-    desk_free(letter);
-}
-
-static void expect_error(struct desk *desk, struct letter *letter,
-                         enum opt_status status, const char *says)
-{
-    letter = letter_await(desk, letter);
-    cr_assert_eq(reply_status(letter), status, "%s", reply_text(letter));
-    cr_assert(strstr(reply_text(letter), says) != NULL, "%s", reply_text(letter));
-    desk_free(letter);
-}
-
-/* Two workers of a model, and b's push. */
-struct two {
-    struct desk desk;
-    struct caller a, b, reader;
-    uint32_t model;
-    struct pushing from_a, from_b;
-    struct letter *frames_a[PARTS], *frames_b[PARTS];
-};
-
-static void two_open(struct two *two, enum opt_loss loss, const char *spec)
-{
-    struct engine_settings settings = desk_settings();
-    settings.grace_ms = 20000;
-    *two = (struct two){ 0 };
-    desk_open(&two->desk, settings);
-    two->a = caller_new(&two->desk, "a", 1);
-    two->b = caller_new(&two->desk, "b", 2);
-    two->reader = caller_new(&two->desk, "reader", 99);
-    two->model = model_create(&two->a, "m", spec, policy(loss), tensors, 3, NULL);
-    cr_assert_eq(model_join(&two->b, "m"), two->model);
-    two->from_a = pushing_new(&two->a, two->model, 1);
-    two->from_b = pushing_new(&two->b, two->model, 1);
-}
-
-/* Everything that was sent has been looked at, and what can be applied is. */
-static void settle(const struct two *two)
-{
-    desk_free(letter_ask(&two->reader,
-                         pull_letter(&two->reader, two->model, OPT_VIEW_TRAIN, "")));
-}
-
-/* A connection ends after that. */
-static void gone(const struct two *two, struct caller *caller, bool lease_expired)
-{
-    settle(two);
-    caller_gone(caller, lease_expired);
-}
-
-/* Both have sent the first two parts: 2 and 4, whose mean is 3. */
-static void two_begin(struct two *two)
-{
-    for (size_t i = 0; i < 2; i++) {
-        two->frames_a[i] = send_part(&two->from_a, i, 2, false);
-        two->frames_b[i] = send_part(&two->from_b, i, 4, false);
-    }
-}
-
-static void two_close(struct two *two, bool a, bool b)
-{
-    if (a) {
-        caller_gone(&two->a, true);
-    }
-    if (b) {
-        caller_gone(&two->b, true);
-    }
-    caller_gone(&two->reader, false);
-    take_back(&two->desk, two->frames_a);
-    take_back(&two->desk, two->frames_b);
-    desk_close(&two->desk);
-}
+#include "tests/stream_desk.h"
 
 /* ---------------------------------------------------------------- what counts when */
 
@@ -209,21 +13,22 @@ Test(stream, applies_a_shard_when_everybody_has_sent_it)
 {
     struct two two;
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two.frames_a[0] = send_part(&two.from_a, 0, 2, false);
-    two.frames_a[1] = send_part(&two.from_a, 1, 2, false);
-    expect_weights(&two.a, two.model, 0, (float[PARTS]){ 0 });
-    two.frames_b[1] = send_part(&two.from_b, 1, 4, false);
-    expect_weights(&two.a, two.model, 0, (float[PARTS]){ 0, -3 });
-    two.frames_b[0] = send_part(&two.from_b, 0, 4, false);
-    expect_weights(&two.a, two.model, 0, (float[PARTS]){ -3, -3 });
-    struct letter *last_a = send_parts(&two.from_a, 2, 2, two.frames_a);
-    expect_weights(&two.a, two.model, 0, (float[PARTS]){ -3, -3 });
-    struct letter *last_b = send_parts(&two.from_b, 2, 4, two.frames_b);
-    expect_applied(&two.desk, last_a, 1);
-    expect_applied(&two.desk, last_b, 1);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -3, -3, -3 });
+    two.frames_a[0] = pushing_send(&two.from_a, 0, 2, false);
+    two.frames_a[1] = pushing_send(&two.from_a, 1, 2, false);
+    stream_expect_weights(&two.a, two.model, 0, (float[STREAM_PARTS]){ 0 });
+    two.frames_b[1] = pushing_send(&two.from_b, 1, 4, false);
+    stream_expect_weights(&two.a, two.model, 0, (float[STREAM_PARTS]){ 0, -3 });
+    two.frames_b[0] = pushing_send(&two.from_b, 0, 4, false);
+    stream_expect_weights(&two.a, two.model, 0, (float[STREAM_PARTS]){ -3, -3 });
+    struct letter *last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
+    stream_expect_weights(&two.a, two.model, 0, (float[STREAM_PARTS]){ -3, -3 });
+    struct letter *last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
+    stream_expect_applied(&two.desk, last_a, 1);
+    stream_expect_applied(&two.desk, last_b, 1);
+    stream_expect_weights(&two.a, two.model, 1,
+                          (float[STREAM_PARTS]){ -3, -3, -3, -3, -3 });
     cr_assert_eq(statistic(&two.a, "updates"), 1);
-    cr_assert_eq(statistic(&two.a, "parameters_updated"), ELEMENTS);
+    cr_assert_eq(statistic(&two.a, "parameters_updated"), STREAM_ELEMENTS);
     two_close(&two, true, true);
 }
 
@@ -231,15 +36,16 @@ Test(stream, does_without_tensors_that_complete_pushes_do_not_name)
 {
     struct two two;
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    struct letter *only = send_part(&two.from_a, 0, 2, true); /* "first" alone */
-    two.frames_b[1] = send_part(&two.from_b, 1, 4, false);
-    expect_weights(&two.a, two.model, 0, (float[PARTS]){ 0, -4 });
-    two.frames_b[2] = send_part(&two.from_b, 2, 4, false);
-    two.frames_b[3] = send_part(&two.from_b, 3, 4, false);
-    struct letter *last = send_part(&two.from_b, 0, 4, true);
-    expect_applied(&two.desk, only, 1);
-    expect_applied(&two.desk, last, 1);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -4, -4, -4, 0 });
+    struct letter *only = pushing_send(&two.from_a, 0, 2, true); /* "first" alone */
+    two.frames_b[1] = pushing_send(&two.from_b, 1, 4, false);
+    stream_expect_weights(&two.a, two.model, 0, (float[STREAM_PARTS]){ 0, -4 });
+    two.frames_b[2] = pushing_send(&two.from_b, 2, 4, false);
+    two.frames_b[3] = pushing_send(&two.from_b, 3, 4, false);
+    struct letter *last = pushing_send(&two.from_b, 0, 4, true);
+    stream_expect_applied(&two.desk, only, 1);
+    stream_expect_applied(&two.desk, last, 1);
+    stream_expect_weights(&two.a, two.model, 1,
+                          (float[STREAM_PARTS]){ -3, -4, -4, -4, 0 });
     two_close(&two, true, true);
 }
 
@@ -251,16 +57,16 @@ Test(stream, waits_for_the_whole_of_a_tensor_whose_norms_it_needs)
         struct two two;
         two_open(&two, OPT_LOSS_SHRINK, specs[i]);
         two_begin(&two);
-        float *weights = malloc(ELEMENTS * sizeof *weights);
-        model_pull(&two.a, two.model, OPT_VIEW_TRAIN, "", weights, ELEMENTS);
+        float *weights = malloc(STREAM_ELEMENTS * sizeof *weights);
+        model_pull(&two.a, two.model, OPT_VIEW_TRAIN, "", weights, STREAM_ELEMENTS);
         cr_assert(weights[0] != 0, "\"first\" is there as a whole");
-        cr_assert(weights[begins[1]] == 0, "a part of \"large\" is not enough");
+        cr_assert(weights[stream_begins[1]] == 0, "a part of \"large\" is not enough");
         for (size_t k = 2; k < 4; k++) {
-            two.frames_a[k] = send_part(&two.from_a, k, 2, false);
-            two.frames_b[k] = send_part(&two.from_b, k, 4, false);
+            two.frames_a[k] = pushing_send(&two.from_a, k, 2, false);
+            two.frames_b[k] = pushing_send(&two.from_b, k, 4, false);
         }
-        model_pull(&two.a, two.model, OPT_VIEW_TRAIN, "", weights, ELEMENTS);
-        cr_assert(weights[begins[1]] != 0 && weights[begins[4]] == 0);
+        model_pull(&two.a, two.model, OPT_VIEW_TRAIN, "", weights, STREAM_ELEMENTS);
+        cr_assert(weights[stream_begins[1]] != 0 && weights[stream_begins[4]] == 0);
         free(weights);
         two_close(&two, true, true);
     }
@@ -270,13 +76,14 @@ Test(stream, shows_computed_views_as_they_are_in_the_middle_of_a_round)
 {
     struct two two;
     two_open(&two, OPT_LOSS_SHRINK, "momentum(lr=1)");
-    float *slot = malloc(ELEMENTS * sizeof *slot);
+    float *slot = malloc(STREAM_ELEMENTS * sizeof *slot);
     const char *name = "momentum_buffer";
     for (size_t i = 0; i < 2; i++) {
-        cr_assert_eq(model_pull(&two.a, two.model, OPT_VIEW_SLOT, name, slot, ELEMENTS),
-                     0);
+        cr_assert_eq(
+            model_pull(&two.a, two.model, OPT_VIEW_SLOT, name, slot, STREAM_ELEMENTS),
+            0);
         cr_assert(slot[0] == (i > 0 ? 3 : 0), "%g", (double)slot[0]);
-        cr_assert(slot[begins[2]] == 0);
+        cr_assert(slot[stream_begins[2]] == 0);
         if (i == 0) {
             two_begin(&two);
         }
@@ -286,13 +93,14 @@ Test(stream, shows_computed_views_as_they_are_in_the_middle_of_a_round)
 }
 
 /* Which parts a pull of what has changed since a step brings; its own step. */
-static uint64_t pull_changed(const struct two *two, uint64_t since, bool came[PARTS])
+static uint64_t pull_changed(const struct two *two, uint64_t since,
+                             bool came[STREAM_PARTS])
 {
     struct letter *pull = pull_letter(&two->a, two->model, OPT_VIEW_TRAIN, "");
     pull->request.body.pull.since = since;
     pull = letter_ask(&two->a, pull);
-    cr_assert_eq(pull->piece_count, PARTS, "%s", reply_text(pull));
-    for (size_t i = 0; i < PARTS; i++) {
+    cr_assert_eq(pull->piece_count, STREAM_PARTS, "%s", reply_text(pull));
+    for (size_t i = 0; i < STREAM_PARTS; i++) {
         came[i] = !pull->pieces[i].unchanged;
     }
     uint64_t step = pull->reply.body.pull.step;
@@ -303,15 +111,15 @@ static uint64_t pull_changed(const struct two *two, uint64_t since, bool came[PA
 Test(stream, leaves_out_of_a_pull_the_shards_that_the_open_round_has_not_reached)
 {
     struct two two;
-    bool came[PARTS];
+    bool came[STREAM_PARTS];
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
-    struct letter *last_a = send_parts(&two.from_a, 2, 2, two.frames_a);
-    struct letter *last_b = send_parts(&two.from_b, 2, 4, two.frames_b);
-    expect_applied(&two.desk, last_a, 1);
-    expect_applied(&two.desk, last_b, 1);
-    take_back(&two.desk, two.frames_a);
-    take_back(&two.desk, two.frames_b);
+    struct letter *last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
+    struct letter *last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
+    stream_expect_applied(&two.desk, last_a, 1);
+    stream_expect_applied(&two.desk, last_b, 1);
+    pushing_take_back(&two.desk, two.frames_a);
+    pushing_take_back(&two.desk, two.frames_b);
     two.from_a = pushing_new(&two.a, two.model, 2);
     two.from_b = pushing_new(&two.b, two.model, 2);
     two_begin(&two);
@@ -319,17 +127,17 @@ Test(stream, leaves_out_of_a_pull_the_shards_that_the_open_round_has_not_reached
      * again until it is. */
     for (size_t i = 0; i < 2; i++) {
         cr_assert_eq(pull_changed(&two, 1, came), 1);
-        cr_assert_arr_eq(came, ((bool[PARTS]){ true, true }), sizeof came);
+        cr_assert_arr_eq(came, ((bool[STREAM_PARTS]){ true, true }), sizeof came);
     }
-    last_a = send_parts(&two.from_a, 2, 2, two.frames_a);
-    last_b = send_parts(&two.from_b, 2, 4, two.frames_b);
-    expect_applied(&two.desk, last_a, 2);
-    expect_applied(&two.desk, last_b, 2);
+    last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
+    last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
+    stream_expect_applied(&two.desk, last_a, 2);
+    stream_expect_applied(&two.desk, last_b, 2);
     cr_assert_eq(pull_changed(&two, 1, came), 2);
-    cr_assert_arr_eq(came, ((bool[PARTS]){ true, true, true, true, true }),
+    cr_assert_arr_eq(came, ((bool[STREAM_PARTS]){ true, true, true, true, true }),
                      sizeof came);
     cr_assert_eq(pull_changed(&two, 2, came), 2);
-    cr_assert_arr_eq(came, (bool[PARTS]){ false }, sizeof came);
+    cr_assert_arr_eq(came, (bool[STREAM_PARTS]){ false }, sizeof came);
     two_close(&two, true, true);
 }
 
@@ -340,29 +148,31 @@ Test(stream, counts_who_joins_in_the_middle_from_the_next_round_on)
     two_begin(&two);
     struct caller c = caller_new(&two.desk, "c", 3);
     model_join(&c, "m");
-    struct letter *none[PARTS] = { NULL };
+    struct letter *none[STREAM_PARTS] = { NULL };
     struct pushing from_c = pushing_new(&c, two.model, 1);
-    struct letter *last_c = send_parts(&from_c, 0, 60, none);
-    struct letter *last_a = send_parts(&two.from_a, 2, 2, two.frames_a);
-    struct letter *last_b = send_parts(&two.from_b, 2, 4, two.frames_b);
-    expect_applied(&two.desk, last_a, 1);
-    expect_applied(&two.desk, last_b, 1);
+    struct letter *last_c = pushing_send_rest(&from_c, 0, 60, none);
+    struct letter *last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
+    struct letter *last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
+    stream_expect_applied(&two.desk, last_a, 1);
+    stream_expect_applied(&two.desk, last_b, 1);
     cr_assert(!letter_is_back(&two.desk, last_c));
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -3, -3, -3 });
-    gone(&two, &c, true); /* its complete push stays in the next round */
-    take_back(&two.desk, two.frames_a);
-    take_back(&two.desk, two.frames_b);
+    stream_expect_weights(&two.a, two.model, 1,
+                          (float[STREAM_PARTS]){ -3, -3, -3, -3, -3 });
+    two_gone(&two, &c, true); /* its complete push stays in the next round */
+    pushing_take_back(&two.desk, two.frames_a);
+    pushing_take_back(&two.desk, two.frames_b);
     two.from_a = pushing_new(&two.a, two.model, 2);
     two.from_b = pushing_new(&two.b, two.model, 2);
-    last_a = send_parts(&two.from_a, 0, 0, two.frames_a);
-    last_b = send_parts(&two.from_b, 0, 0, two.frames_b);
-    expect_applied(&two.desk, last_a, 2);
-    expect_applied(&two.desk, last_b, 2);
-    expect_weights(&two.a, two.model, 2, (float[PARTS]){ -23, -23, -23, -23, -23 });
+    last_a = pushing_send_rest(&two.from_a, 0, 0, two.frames_a);
+    last_b = pushing_send_rest(&two.from_b, 0, 0, two.frames_b);
+    stream_expect_applied(&two.desk, last_a, 2);
+    stream_expect_applied(&two.desk, last_b, 2);
+    stream_expect_weights(&two.a, two.model, 2,
+                          (float[STREAM_PARTS]){ -23, -23, -23, -23, -23 });
     last_c = letter_await(&two.desk, last_c);
     cr_assert(last_c->silent);
     desk_free(last_c);
-    take_back(&two.desk, none);
+    pushing_take_back(&two.desk, none);
     two_close(&two, true, true);
 }
 
@@ -375,265 +185,16 @@ Test(stream, changes_options_from_the_next_round_on)
     set->request.body.set = (struct opt_set){ .model = "m", .change = "lr=10" };
     letter_send(&two.a, set);
     cr_assert(!letter_is_back(&two.desk, set));
-    struct letter *last_a = send_parts(&two.from_a, 2, 2, two.frames_a);
-    struct letter *last_b = send_parts(&two.from_b, 2, 4, two.frames_b);
-    expect_applied(&two.desk, last_a, 1);
-    expect_applied(&two.desk, last_b, 1);
+    struct letter *last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
+    struct letter *last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
+    stream_expect_applied(&two.desk, last_a, 1);
+    stream_expect_applied(&two.desk, last_b, 1);
     set = letter_await(&two.desk, set);
     cr_assert(set->reply.message == OPT_MESSAGE_SET, "%s", reply_text(set));
     cr_assert_eq(set->reply.body.set.step, 2);
     desk_free(set);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -3, -3, -3 });
-    two_close(&two, true, true);
-}
-
-/* ---------------------------------------------------------------- losses */
-
-Test(stream, goes_on_without_a_worker_lost_half_way)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    two.frames_b[2] = send_part(&two.from_b, 2, 4, false);
-    gone(&two, &two.b, true);
-    struct letter *last = send_parts(&two.from_a, 2, 2, two.frames_a);
-    expect_applied(&two.desk, last, 1);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -2, -2, -2 });
-    cr_assert_eq(statistic(&two.a, "workers_lost"), 1);
-    /* Sent again, the lost push changes nothing: a part of it has counted. */
-    two.b = caller_new(&two.desk, "b", 2);
-    model_join(&two.b, "m");
-    take_back(&two.desk, two.frames_b);
-    two.from_b = pushing_new(&two.b, two.model, 1);
-    expect_error(&two.desk, send_part(&two.from_b, 0, 9, true), OPT_ABORTED,
-                 "shards of it that had been applied by then stay so");
-    two_close(&two, true, true);
-}
-
-Test(stream, ends_as_an_update_of_what_was_applied_if_nobody_is_left)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    gone(&two, &two.a, true);
-    gone(&two, &two.b, true);
-    expect_weights(&two.reader, two.model, 1, (float[PARTS]){ -3, -3, 0, 0, 0 });
-    two_close(&two, false, false);
-}
-
-Test(stream, has_not_happened_if_nothing_was_applied)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two.frames_a[0] = send_part(&two.from_a, 0, 2, false);
-    two.frames_b[1] = send_part(&two.from_b, 1, 4, false);
-    gone(&two, &two.b, true);
-    /* Now a is alone, and its part counts at once. */
-    expect_weights(&two.a, two.model, 0, (float[PARTS]){ -2 });
-    two_close(&two, true, false);
-}
-
-Test(stream, fails_the_others_and_says_how_much_was_applied)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_FAIL, "sgd(lr=1)");
-    two_begin(&two);
-    struct letter *last = send_parts(&two.from_a, 2, 2, two.frames_a);
-    gone(&two, &two.b, true);
-    last = letter_await(&two.desk, last);
-    cr_assert_eq(reply_status(last), OPT_ABORTED);
-    cr_assert(strstr(reply_text(last), "\"b\" was lost; 2 of 5 shards") != NULL, "%s",
-              reply_text(last));
-    desk_free(last);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, 0, 0, 0 });
-    two_close(&two, true, false);
-}
-
-Test(stream, fails_a_push_that_is_not_complete_either)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_FAIL, "sgd(lr=1)");
-    two_begin(&two);
-    gone(&two, &two.b, true);
-    expect_error(&two.desk, two.frames_a[0], OPT_ABORTED, "2 of 5 shards");
-    two.frames_a[0] = NULL;
-    struct letter *late = letter_ask(&two.a, make_part(&two.from_a, 2, 2, false));
-    cr_assert(late->silent, "swallowed");
-    desk_free(late);
-    two_close(&two, true, false);
-}
-
-Test(stream, waits_for_a_lost_worker_until_the_deadlines)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_WAIT, "sgd(lr=1)");
-    two.frames_a[0] = make_part(&two.from_a, 0, 2, false);
-    two.frames_a[0]->request.timeout_ms = 1000;
-    letter_send(&two.a, two.frames_a[0]);
-    two.frames_b[0] = make_part(&two.from_b, 0, 4, false);
-    two.frames_b[0]->request.timeout_ms = 2000;
-    letter_send(&two.b, two.frames_b[0]);
-    gone(&two, &two.b, true);
-    struct letter *last = send_parts(&two.from_a, 1, 2, two.frames_a);
-    expect_error(&two.desk, last, OPT_ABORTED, "1 of 5 shards");
-    take_back(&two.desk, two.frames_b); /* b's deadline: nobody is left */
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, 0, 0, 0, 0 });
-    two_close(&two, true, false);
-}
-
-Test(stream, answers_a_worker_that_leaves_half_way)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    struct letter *bye = letter_ask(&two.b, letter_start(&two.b, OPT_MESSAGE_GOODBYE));
-    cr_assert(bye->reply.message == OPT_MESSAGE_GOODBYE);
-    desk_free(bye);
-    expect_error(&two.desk, two.frames_b[0], OPT_ABORTED, "2 of 5 shards");
-    two.frames_b[0] = NULL;
-    struct letter *last = send_parts(&two.from_a, 2, 2, two.frames_a);
-    expect_applied(&two.desk, last, 1);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -2, -2, -2 });
-    two_close(&two, true, true);
-}
-
-Test(stream, keeps_what_was_applied_of_a_push_that_turns_out_wrong)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    struct letter *bad = make_part(&two.from_b, 2, 4, false);
-    bad->nonfinite = 5;
-    letter_send(&two.b, bad);
-    expect_error(&two.desk, bad, OPT_INVALID_ARGUMENT, "2 of 5 shards");
-    struct letter *last = send_parts(&two.from_a, 2, 2, two.frames_a);
-    expect_applied(&two.desk, last, 1);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -2, -2, -2 });
-    two_close(&two, true, true);
-}
-
-Test(stream, ends_with_the_model_that_is_deleted)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    gone(&two, &two.b, true);
-    struct letter *end = letter_start(&two.a, OPT_MESSAGE_DELETE);
-    end->request.body.delete_ = "m";
-    end = letter_ask(&two.a, end);
-    cr_assert(end->reply.message == OPT_MESSAGE_DELETE, "%s", reply_text(end));
-    desk_free(end);
-    expect_error(&two.desk, two.frames_a[0], OPT_ABORTED, "was deleted");
-    two.frames_a[0] = NULL;
-    two_close(&two, true, false);
-}
-
-Test(stream, is_given_up_when_the_daemon_stops)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    expect_weights(&two.a, two.model, 0, (float[PARTS]){ -3, -3 });
-    engine_stop(two.desk.engine);
-    expect_error(&two.desk, two.frames_a[0], OPT_ABORTED, "2 of 5 shards");
-    expect_error(&two.desk, two.frames_b[0], OPT_ABORTED, "2 of 5 shards");
-    two.frames_a[0] = NULL;
-    two.frames_b[0] = NULL;
-    caller_gone(&two.a, false);
-    caller_gone(&two.b, false);
-    caller_gone(&two.reader, false);
-    take_back(&two.desk, two.frames_a);
-    take_back(&two.desk, two.frames_b);
-    desk_close_stopped(&two.desk);
-}
-
-/* ---------------------------------------------------------------- sent again */
-
-Test(stream, takes_the_rest_of_a_push_from_its_second_copy)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    two.frames_b[2] = send_part(&two.from_b, 2, 4, false);
-    gone(&two, &two.b, false);
-    two.frames_a[2] = send_part(&two.from_a, 2, 2, false);
-    expect_weights(&two.a, two.model, 0, (float[PARTS]){ -3, -3, -3 });
-    two.b = caller_new(&two.desk, "b", 2);
-    model_join(&two.b, "m");
-    two.from_b = pushing_new(&two.b, two.model, 1);
-    struct letter *copies[PARTS] = { NULL };
-    /* What came before is not looked at, so another value tells which copy counts. */
-    for (size_t i = 0; i < 3; i++) {
-        copies[i] = send_part(&two.from_b, i, 9, false);
-    }
-    struct letter *last_b = send_parts(&two.from_b, 3, 4, copies);
-    for (size_t i = 0; i < 3; i++) {
-        expect_weights(&two.a, two.model, 0, (float[PARTS]){ -3, -3, -3 });
-    }
-    two.frames_a[3] = send_part(&two.from_a, 3, 2, false);
-    struct letter *last_a = send_part(&two.from_a, 4, 2, true);
-    expect_applied(&two.desk, last_a, 1);
-    expect_applied(&two.desk, last_b, 1);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -3, -3, -3 });
-    take_back(&two.desk, copies);
-    two_close(&two, true, true);
-}
-
-Test(stream, answers_a_complete_push_that_is_sent_again)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    struct letter *lost = send_parts(&two.from_b, 2, 4, two.frames_b);
-    gone(&two, &two.b, false);
-    two.b = caller_new(&two.desk, "b", 2);
-    model_join(&two.b, "m");
-    two.from_b = pushing_new(&two.b, two.model, 1);
-    struct letter *copies[PARTS] = { NULL };
-    struct letter *last_b = send_parts(&two.from_b, 0, 9, copies);
-    struct letter *last_a = send_parts(&two.from_a, 2, 2, two.frames_a);
-    expect_applied(&two.desk, last_a, 1);
-    expect_applied(&two.desk, last_b, 1);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -3, -3, -3 });
-    lost = letter_await(&two.desk, lost);
-    cr_assert(lost->silent);
-    desk_free(lost);
-    take_back(&two.desk, copies);
-    two_close(&two, true, true);
-}
-
-Test(stream, ends_a_cut_off_push_when_another_begins)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    gone(&two, &two.b, false);
-    struct letter *last_a = send_parts(&two.from_a, 2, 2, two.frames_a);
-    two.b = caller_new(&two.desk, "b", 2);
-    model_join(&two.b, "m");
-    cr_assert(!letter_is_back(&two.desk, last_a));
-    struct pushing next = pushing_new(&two.b, two.model, 2);
-    struct letter *frames[PARTS] = { send_part(&next, 0, 4, false) };
-    expect_applied(&two.desk, last_a, 1);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -2, -2, -2 });
-    caller_gone(&two.b, true);
-    take_back(&two.desk, frames);
-    two_close(&two, true, false);
-}
-
-Test(stream, refuses_a_second_copy_that_differs)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    gone(&two, &two.b, false);
-    two.b = caller_new(&two.desk, "b", 2);
-    model_join(&two.b, "m");
-    two.from_b = pushing_new(&two.b, two.model, 1);
-    struct letter *other = make_part(&two.from_b, 0, 4, false);
-    other->request.body.push.samples = 7;
-    letter_send(&two.b, other);
-    expect_error(&two.desk, other, OPT_INVALID_ARGUMENT, "another basis");
+    stream_expect_weights(&two.a, two.model, 1,
+                          (float[STREAM_PARTS]){ -3, -3, -3, -3, -3 });
     two_close(&two, true, true);
 }
 
@@ -677,7 +238,7 @@ Test(stream, applies_rows_once_and_at_the_end)
     struct desk desk;
     desk_open(&desk, settings);
     struct caller a = caller_new(&desk, "a", 1), reader = caller_new(&desk, "r", 2);
-    uint32_t model = model_create(&a, "m", "sgd(lr=1)", policy(OPT_LOSS_SHRINK),
+    uint32_t model = model_create(&a, "m", "sgd(lr=1)", stream_policy(OPT_LOSS_SHRINK),
                                   with_table, 2, NULL);
     float *weights = malloc((8 + DENSE) * sizeof *weights);
     struct letter *frames[6] = { NULL };
@@ -692,7 +253,7 @@ Test(stream, applies_rows_once_and_at_the_end)
             model_join(&a, "m");
         }
     }
-    expect_applied(&desk, send_frame(&a, model, 1001, 2), 1);
+    stream_expect_applied(&desk, send_frame(&a, model, 1001, 2), 1);
     model_pull(&reader, model, OPT_VIEW_TRAIN, "", weights, 8 + DENSE);
     cr_assert(weights[1] == 0 && weights[2] == -2 && weights[3] == -2);
     cr_assert(weights[8] == -1 && weights[7 + DENSE] == -1);
@@ -734,106 +295,23 @@ Test(stream, is_refused_where_the_whole_gradient_is_needed_first)
         struct opt_consistency wanted = refusals[i].policy;
         wanted.atomic = OPT_ATOMIC_SHARD;
         struct letter *create =
-            letter_ask(&a, create_letter(&a, "m", refusals[i].spec, wanted, tensors, 3,
-                                         false, true));
+            letter_ask(&a, create_letter(&a, "m", refusals[i].spec, wanted,
+                                         stream_tensors, 3, false, true));
         cr_expect_eq(reply_status(create), OPT_INVALID_ARGUMENT, "case %zu", i);
         cr_expect(strstr(reply_text(create), refusals[i].says) != NULL, "case %zu: %s",
                   i, reply_text(create));
         desk_free(create);
     }
-    model_create(&a, "m", "sgd(lr=1)", policy(OPT_LOSS_SHRINK), tensors, 3, NULL);
+    model_create(&a, "m", "sgd(lr=1)", stream_policy(OPT_LOSS_SHRINK), stream_tensors,
+                 3, NULL);
     struct letter *again =
         letter_ask(&a, create_letter(&a, "m", "sgd(lr=1)",
                                      (struct opt_consistency){ .mode = OPT_SYNC },
-                                     tensors, 3, false, true));
+                                     stream_tensors, 3, false, true));
     cr_expect_eq(reply_status(again), OPT_ALREADY_EXISTS);
     cr_expect(strstr(reply_text(again), "its atomic is SHARD, not ROUND") != NULL, "%s",
               reply_text(again));
     desk_free(again);
     caller_gone(&a, false);
     desk_close(&desk);
-}
-
-/* ---------------------------------------------------------------- what is told */
-
-/* All of a's push was applied, only the round is not over. */
-Test(stream, tells_of_a_push_all_of_whose_shards_count_that_it_was_applied)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_FAIL, "sgd(lr=1)");
-    for (size_t i = 0; i + 1 < PARTS; i++) {
-        two.frames_b[i] = send_part(&two.from_b, i, 4, false);
-    }
-    struct pushing *from_a = &two.from_a;
-    two.frames_a[0] = send_part(from_a, 0, 2, false);
-    two.frames_a[1] = send_part(from_a, 1, 2, false);
-    two.frames_a[2] = send_part(from_a, 2, 2, false);
-    struct letter *last = send_part(from_a, 3, 2, true); /* without the last tensor */
-    cr_assert(!letter_is_back(&two.desk, last));
-    gone(&two, &two.b, true);
-    last = letter_await(&two.desk, last);
-    cr_assert_eq(last->reply.message, OPT_MESSAGE_PUSH, "%s", reply_text(last));
-    cr_assert_eq(last->reply.body.push.fate, OPT_FATE_APPLIED);
-    cr_assert_eq(last->reply.body.push.step, 1);
-    desk_free(last);
-    expect_weights(&two.a, two.model, 1, (float[PARTS]){ -3, -3, -3, -3, 0 });
-    two_close(&two, true, false);
-}
-
-/* Taken for dead with its push in an open round, and back before that is over: the push
- * stands, and its second copy is answered with what becomes of it. */
-Test(stream, answers_a_push_of_a_life_that_is_over_with_what_becomes_of_it)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    struct letter *last = send_parts(&two.from_a, 2, 2, two.frames_a);
-    cr_assert(!letter_is_back(&two.desk, last));
-    gone(&two, &two.a, true);
-    two.a = caller_new(&two.desk, "a", 1);
-    const uint64_t asked[] = { 1 };
-    struct letter *opened = letter_start(&two.a, OPT_MESSAGE_OPEN);
-    opened->request.body.open = (struct opt_open){
-        .model = "m", .join = true, .unanswered = asked, .unanswered_count = 1
-    };
-    opened = letter_ask(&two.a, opened);
-    cr_assert_eq(opened->reply.body.model.settled_count, 0);
-    cr_assert_eq(opened->reply.body.model.waiting_count, 1);
-    desk_free(opened);
-    two.from_a = pushing_new(&two.a, two.model, 1);
-    struct letter *again[PARTS] = { 0 };
-    struct letter *answer = send_parts(&two.from_a, 0, 2, again);
-    struct letter *last_b = send_parts(&two.from_b, 2, 4, two.frames_b);
-    expect_applied(&two.desk, answer, 1);
-    expect_applied(&two.desk, last_b, 1);
-    take_back(&two.desk, again);
-    desk_free(letter_await(&two.desk, last));
-    expect_weights(&two.b, two.model, 1, (float[PARTS]){ -3, -3, -3, -3, -3 });
-    two_close(&two, true, true);
-}
-
-/* Half of its push was applied when the worker was lost: the number is used up, and who
- * asks is told how many shards count. */
-Test(stream, reports_how_many_shards_of_a_lost_push_count)
-{
-    struct two two;
-    two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
-    two_begin(&two);
-    gone(&two, &two.b, true);
-    struct letter *last = send_parts(&two.from_a, 2, 2, two.frames_a);
-    expect_applied(&two.desk, last, 1);
-    two.b = caller_new(&two.desk, "b", 2);
-    take_back(&two.desk, two.frames_b);
-    const uint64_t asked[] = { 1 };
-    struct letter *opened = letter_start(&two.b, OPT_MESSAGE_OPEN);
-    opened->request.body.open = (struct opt_open){
-        .model = "m", .join = true, .unanswered = asked, .unanswered_count = 1
-    };
-    opened = letter_ask(&two.b, opened);
-    const struct opt_model_reply *reply = &opened->reply.body.model;
-    cr_assert_eq(reply->settled_count, 1);
-    cr_assert_eq(reply->settled[0].fate, OPT_FATE_IN_PART);
-    cr_assert_eq(reply->settled[0].shards_applied, 2);
-    desk_free(opened);
-    two_close(&two, true, true);
 }
