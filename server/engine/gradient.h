@@ -14,8 +14,8 @@
  *           reads of an element may differ; what is not finite counts as 0.
  *
  * How long it needs the memory: the values of a block until the block's shard has been
- * published (enum shard_stage), and those of rows, as well as the tables, until the
- * update is over.
+ * published (shards.h), and those of rows, as well as the tables, until the update is
+ * over.
  *
  * Whoever wants to write gradients down does so before the update begins: by copying
  * them, or by making them KEPT and holding on to the memory. A SHARED one must be

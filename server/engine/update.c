@@ -35,6 +35,7 @@ void update_begin(struct engine *engine, struct model *model)
 {
     struct update *update = &model->update;
     opt_update_begin(&update->scalars, &model->spec, model->step + 1);
+    update->parted = false;
     memset(update->is_bound, 0, model->tensor_count);
     engine->counters.updates++;
 }
@@ -119,6 +120,7 @@ void update_batch_start(struct engine *engine, struct model *model, bool last)
 {
     struct update *update = &model->update;
     update->last = last;
+    update->parted = !last;
     update->started_ns = uv_hrtime();
     commit_model(engine, COMMIT_BATCH, model);
     team_gather(engine->team, came_through_no_loop(update));
@@ -135,8 +137,9 @@ void update_batch_start(struct engine *engine, struct model *model, bool last)
 static void add_rest(struct model *model, uint32_t number)
 {
     const struct tensor *tensor = &model->tensors[number];
-    if (tensor->blocks == 0) {
-        update_add(model, number, 0, 0);
+    if (!model->update.parted || tensor->blocks == 0) {
+        update_add(model, number, 0, tensor->blocks);
+        return;
     }
     for (size_t block = 0, end; block < tensor->blocks; block = end) {
         end = block + SHARD_BLOCKS < tensor->blocks ? block + SHARD_BLOCKS

@@ -71,6 +71,7 @@ struct update {
     uint8_t *is_bound;     /* per tensor: in this batch or one before */
     bool in_order;         /* the gradients name the same tensors, in ascending order */
     bool last;             /* the batch ends the update */
+    bool parted;           /* there has been one before it */
     size_t unstepped;      /* shards that are published when their last block is */
     uint64_t elements;     /* in the batch */
     _Atomic uint64_t held; /* blocks in which a value would have left fp32's range */
