@@ -19,6 +19,7 @@
 #include "server/engine/team.h"
 #include "tests/desk.h"
 #include "tests/toy.h"
+#include "tests/written.h"
 
 /* A tensor of both passes by one thread, one that takes the whole team, and one of
  * which workers name rows, the same ones and others. */
@@ -54,92 +55,11 @@ static size_t elements(const struct situation *situation)
     return situation->sparse ? ALL : DENSE;
 }
 
-/* ---------------------------------------------------------------- what is written down
- */
-
-/* A gradient, with memory of its own. */
-struct record {
-    struct gradient gradient;
-    size_t blocks;
-    uint8_t *values; /* of all blocks, each with room for a full one of fp32 */
-};
-
-enum { BLOCK_BYTES = OPT_BLOCK * sizeof(float) };
-
 static void *copy_of(const void *from, size_t size)
 {
-    void *copy = malloc(size + 1);
+    void *copy = malloc(size);
     cr_assert_not_null(copy);
-    memcpy(copy, from, size);
-    return copy;
-}
-
-static void copy_blocks(struct record *record, const struct model *model,
-                        const struct gradient *from)
-{
-    size_t element = opt_dtype_size(from->dtype);
-    record->blocks = model->blocks;
-    record->values = aligned_alloc(64, model->blocks * BLOCK_BYTES);
-    record->gradient.blocks = calloc(model->blocks, sizeof *from->blocks);
-    cr_assert(record->values != NULL && record->gradient.blocks != NULL);
-    memset(record->values, 0, model->blocks * BLOCK_BYTES);
-    for (size_t t = 0; t < model->tensor_count; t++) {
-        const struct tensor *tensor = &model->tensors[t];
-        for (size_t i = 0; i < tensor->blocks; i++) {
-            size_t block = tensor->first_block + i, rest = tensor->n - i * OPT_BLOCK;
-            if (from->blocks[block] != NULL) {
-                uint8_t *at = record->values + block * BLOCK_BYTES;
-                memcpy(at, from->blocks[block],
-                       (rest < OPT_BLOCK ? rest : OPT_BLOCK) * element);
-                record->gradient.blocks[block] = at;
-            }
-        }
-    }
-}
-
-static void copy_rows(struct record *record, const struct model *model,
-                      const struct gradient *from)
-{
-    struct row_run **link = &record->gradient.rows_first;
-    *link = NULL;
-    for (const struct row_run *run = from->rows_first; run != NULL; run = run->next) {
-        size_t row = model->tensors[run->tensor].width * opt_dtype_size(from->dtype);
-        struct row_run *copy = copy_of(run, sizeof *run);
-        copy->next = NULL;
-        copy->rows = copy_of(run->rows, run->count * sizeof *run->rows);
-        copy->values = copy_of(run->values, run->count * row);
-        *link = copy;
-        link = &copy->next;
-        record->gradient.rows_last = copy;
-    }
-}
-
-static struct record record_new(const struct model *model, const struct gradient *from)
-{
-    struct record record = { .gradient = *from };
-    record.gradient.tensors =
-        copy_of(from->tensors, from->tensor_count * sizeof *from->tensors);
-    record.gradient.covered =
-        copy_of(from->covered, model->tensor_count * sizeof *from->covered);
-    record.gradient.recall = NULL;
-    copy_blocks(&record, model, from);
-    copy_rows(&record, model, from);
-    return record;
-}
-
-static void record_free(struct record *record)
-{
-    for (struct row_run *run = record->gradient.rows_first; run != NULL;) {
-        struct row_run *next = run->next;
-        free((void *)(uintptr_t)run->rows);
-        free((void *)(uintptr_t)run->values);
-        free(run);
-        run = next;
-    }
-    free(record->gradient.tensors);
-    free(record->gradient.covered);
-    free(record->gradient.blocks);
-    free(record->values);
+    return memcpy(copy, from, size);
 }
 
 /* ---------------------------------------------------------------- the run */
@@ -194,7 +114,7 @@ static struct model *model_at_rest(struct desk *desk, const struct letter *lette
 
 static void run_round(const struct situation *situation, struct desk *desk,
                       const struct caller callers[WORKERS + 1], uint32_t model,
-                      uint64_t round, struct record records[WORKERS])
+                      uint64_t round, struct written written[WORKERS])
 {
     struct letter *pushes[WORKERS];
     model_join(&callers[WORKERS], "m");
@@ -205,7 +125,7 @@ static void run_round(const struct situation *situation, struct desk *desk,
     const struct model *of = model_at_rest(desk, pushes[WORKERS - 1]);
     for (size_t i = 0; i < WORKERS; i++) {
         cr_assert_not_null(of->members[i]->first);
-        records[i] = record_new(of, &of->members[i]->first->gradient);
+        written[i] = written_new(of, &of->members[i]->first->gradient);
     }
     struct letter *leave = letter_start(&callers[WORKERS], OPT_MESSAGE_LEAVE);
     leave->request.body.leave = model;
@@ -332,7 +252,7 @@ ParameterizedTest(size_t *number, gradient, that_is_written_down_makes_the_same_
 {
     const struct situation *situation = &situations[*number];
     static const enum gradient_memory memories[] = { GRADIENT_KEPT, GRADIENT_OWN };
-    struct record records[ROUNDS][WORKERS];
+    struct written written[ROUNDS][WORKERS];
     struct caller callers[WORKERS + 1];
     struct desk desk;
     open_all(&desk, callers);
@@ -340,7 +260,7 @@ ParameterizedTest(size_t *number, gradient, that_is_written_down_makes_the_same_
     uint32_t model = make(situation, &callers[0], sync);
     model_join(&callers[1], "m");
     for (uint64_t round = 1; round <= ROUNDS; round++) {
-        run_round(situation, &desk, callers, model, round, records[round - 1]);
+        run_round(situation, &desk, callers, model, round, written[round - 1]);
     }
     for (size_t m = 0; m < sizeof memories / sizeof *memories; m++) {
         struct caller others[WORKERS + 1];
@@ -351,15 +271,15 @@ ParameterizedTest(size_t *number, gradient, that_is_written_down_makes_the_same_
             const struct gradient *gradients[WORKERS];
             uint8_t *before[WORKERS];
             for (size_t i = 0; i < WORKERS; i++) {
-                struct record *record = &records[round][i];
-                record->gradient.memory = memories[m];
-                before[i] = copy_of(record->values, record->blocks * BLOCK_BYTES);
-                gradients[i] = &record->gradient;
+                struct written *one = &written[round][i];
+                one->gradient.memory = memories[m];
+                before[i] = copy_of(one->values, one->blocks * BLOCK_BYTES);
+                gradients[i] = &one->gradient;
             }
             update_again(other.engine, gradients, WORKERS);
             for (size_t i = 0; i < WORKERS; i++) {
-                bool same = memcmp(before[i], records[round][i].values,
-                                   records[round][i].blocks * BLOCK_BYTES) == 0;
+                bool same = memcmp(before[i], written[round][i].values,
+                                   written[round][i].blocks * BLOCK_BYTES) == 0;
                 cr_assert(same || memories[m] == GRADIENT_OWN, "%s", situation->spec);
                 free(before[i]);
             }
@@ -370,7 +290,7 @@ ParameterizedTest(size_t *number, gradient, that_is_written_down_makes_the_same_
     }
     for (size_t round = 0; round < ROUNDS; round++) {
         for (size_t i = 0; i < WORKERS; i++) {
-            record_free(&records[round][i]);
+            written_free(&written[round][i]);
         }
     }
     close_all(&desk, callers);

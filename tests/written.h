@@ -1,0 +1,27 @@
+/* written — gradients written down before an update reads them, to be applied again. */
+#ifndef OPTIMD_TESTS_WRITTEN_H
+#define OPTIMD_TESTS_WRITTEN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/optim/spec.h"
+#include "server/engine/gradient.h"
+
+struct model;
+struct recall;
+
+enum { BLOCK_BYTES = OPT_BLOCK * sizeof(float) };
+
+/* A gradient, with memory of its own. */
+struct written {
+    struct gradient gradient;
+    struct recall *recall; /* the weights of its basis, or NULL */
+    size_t blocks;
+    uint8_t *values; /* of all blocks, each with room for a full one of fp32 */
+};
+
+struct written written_new(const struct model *model, const struct gradient *from);
+void written_free(struct written *written);
+
+#endif
