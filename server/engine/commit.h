@@ -35,7 +35,7 @@ enum commit_kind {
     COMMIT_GONE,      /* it is deleted */
     COMMIT_WORKER,    /* a worker begins an incarnation, or is taken for dead */
     COMMIT_MEMBER,    /* a member has joined, rests, has left, is lost, is back, has
-                         passed a barrier */
+                         passed a barrier. (Its next push ends a rest, and is noted.) */
     COMMIT_PUSH,      /* a push of it is settled */
     COMMIT_FORGOTTEN, /* nothing is remembered of it any more */
 };

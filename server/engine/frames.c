@@ -5,7 +5,6 @@
 
 #include "server/engine/answers.h"
 #include "server/engine/closing.h"
-#include "server/engine/commit.h"
 #include "server/engine/fate.h"
 #include "server/engine/inside.h"
 #include "server/engine/members.h"
@@ -86,13 +85,12 @@ void frames_cut_off(struct engine *engine, struct member *member)
 }
 
 /* Its next push ends a worker's rest. */
-static void end_rest(struct engine *engine, struct model *model, struct member *member)
+static void end_rest(struct model *model, struct member *member)
 {
     if (member->resting) {
         uint64_t slowest = closing_slowest(model);
         member->clock = member->clock > slowest ? member->clock : slowest;
         member->resting = false;
-        commit_member(engine, COMMIT_MEMBER, member);
         round_recount(model);
     }
 }
@@ -218,7 +216,7 @@ static struct push *begin(struct engine *engine, struct model *model,
     shard_schedule_wish(push, pull);
     member->gathering = push;
     if (!echo) {
-        end_rest(engine, model, member);
+        end_rest(model, member);
     }
     return push;
 }
