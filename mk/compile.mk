@@ -22,7 +22,7 @@ $(PROTO_OBJECTS): $(BUILD)/proto/optimd.pb-c.c $(BUILD)/flags
 		-c -o $@ $<
 
 # Only wire*.c read the generated header, and the test of the order of its fields.
-$(call object,$(wildcard common/wire*.c) tests/test_wire_order.c): $(BUILD)/proto/optimd.pb-c.h
+$(call object,$(wildcard common/wire*.c) tests/common/test_wire_order.c): $(BUILD)/proto/optimd.pb-c.h
 
 define kernel_rule
 $(BUILD)/%.$(1).o: %.c $(BUILD)/flags

@@ -41,12 +41,12 @@ $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery):
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
 
-$(BUILD)/tests/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
-$(BUILD)/tests/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
-$(BUILD)/tests/test_report: $(EXAMPLES)/report.o
-$(BUILD)/tests/test_console: $(EXAMPLES)/console.o
-$(BUILD)/tests/test_curve: $(addprefix $(EXAMPLES)/,curve.o drawing.o children.o)
-$(BUILD)/tests/test_bench: $(addprefix $(BUILD)/tests/bench/,compare.o report.o page.o clock.o)
+$(BUILD)/tests/tools/test_mlp: $(addprefix $(EXAMPLES)/,mlp.o data.o data/digits.o)
+$(BUILD)/tests/tools/test_data: $(addprefix $(EXAMPLES)/,data.o data/digits.o)
+$(BUILD)/tests/tools/test_report: $(EXAMPLES)/report.o
+$(BUILD)/tests/tools/test_console: $(EXAMPLES)/console.o
+$(BUILD)/tests/tools/test_curve: $(addprefix $(EXAMPLES)/,curve.o drawing.o children.o)
+$(BUILD)/tests/tools/test_bench: $(addprefix $(BUILD)/tests/bench/,compare.o report.o page.o clock.o)
 $(BUILD)/tests/end_to_end/test_demo: $(addprefix $(EXAMPLES)/,demo_presets.o optimizers.o) | $(DAEMON) \
 		$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
 $(BUILD)/tests/end_to_end/test_optctl_line: $(call object,$(filter-out %/main.c,$(CTL_SOURCES)))

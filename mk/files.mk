@@ -9,10 +9,10 @@ COMMON_SOURCES := $(wildcard common/*.c) \
 SERVER_SOURCES := $(wildcard server/*.c server/net/*.c server/messages/*.c \
 	server/engine/*.c)
 CLIENT_SOURCES := $(wildcard client/*.c)
-# A test_*.c is a program of Criterion tests; the files beside them are shared by them all.
-TEST_FOLDERS := tests tests/end_to_end tests/faults
-TEST_SOURCES := $(wildcard $(TEST_FOLDERS:=/test_*.c))
-TEST_SHARED_SOURCES := $(filter-out $(TEST_SOURCES),$(wildcard $(TEST_FOLDERS:=/*.c)))
+# A test_*.c is a program of Criterion tests, in a folder named after what it tests; they all
+# share what lies in tests/support.
+TEST_SOURCES := $(filter-out tests/fates/%,$(wildcard tests/*/test_*.c))
+TEST_SHARED_SOURCES := $(wildcard tests/support/*.c)
 # One program has a world of its own in place of the system's threads, clock and sockets.
 FATES_SOURCES := $(wildcard tests/fates/*.c)
 FATES_WRAPS := letter_data hold_admit clock_gettime getrandom poll read close ioctl socket connect \
@@ -27,11 +27,11 @@ BENCH_PEER_SOURCES := tests/bench/peers/adam.c
 BENCH_SHARED_SOURCES := $(filter-out $(BENCH_SOURCES) $(BENCH_KERNEL_SOURCES),\
 	$(wildcard tests/bench/*.c))
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
-GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/golden_cases.c tests/bench/process.c \
+GOLDEN_SOURCES := $(wildcard tests/golden/*.c) tests/support/golden_cases.c tests/bench/process.c \
 	tests/bench/clock.c
-SOAK_SOURCES := $(wildcard tests/soak/*.c) $(addprefix tests/,history.c lane.c proxy.c) \
+SOAK_SOURCES := $(wildcard tests/soak/*.c) $(addprefix tests/support/,history.c proxy_faults.c proxy.c) \
 	tests/bench/process.c tests/bench/clock.c
-FUZZ_SHARED_SOURCES := $(wildcard tests/wire_*.c)
+FUZZ_SHARED_SOURCES := $(wildcard tests/support/wire_*.c)
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 KERNEL_OBJECTS := $(foreach isa,$(ISAS),\

@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
 
 enum { WORKERS = 4, ROUNDS = 150, CHANGES = 6, SMALL = 4, LARGE = 200000 };
 

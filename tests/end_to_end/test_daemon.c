@@ -12,8 +12,8 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
+#include "tests/support/daemon.h"
+#include "tests/support/raw.h"
 
 enum {
     EXIT_USAGE = 64,

@@ -12,7 +12,7 @@
 #include "client/examples/demo_presets.h"
 #include "client/examples/optimizers.h"
 #include "common/optim/rule.h"
-#include "tests/end_to_end/example.h"
+#include "tests/support/example.h"
 
 TestSuite(demo, .init = example_make_folder, .fini = example_remove_folder,
           .timeout = 120);

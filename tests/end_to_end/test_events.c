@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/raw.h"
 
 enum { LOG_MS = 10000, FAILURES = 200, BURST = 10 };
 

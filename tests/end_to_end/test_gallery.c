@@ -13,9 +13,9 @@
 #include "client/examples/gallery_trails.h"
 #include "client/optclient.h"
 #include "common/optim/rule.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/example.h"
-#include "tests/golden_cases.h"
+#include "tests/support/daemon.h"
+#include "tests/support/example.h"
+#include "tests/support/golden_cases.h"
 
 /* ---------------------------------------------------------------- tables */
 

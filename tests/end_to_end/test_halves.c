@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
 
 enum { SIZE = 300000, WIDTH = 4, ROWS = 50 };
 #define FP16_LARGEST 65504.0f

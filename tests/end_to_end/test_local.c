@@ -8,9 +8,9 @@
 
 #include "client/optclient.h"
 #include "common/optim/spec.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/toy.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/toy.h"
 
 enum { TEXT = 256 };
 

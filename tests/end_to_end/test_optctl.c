@@ -5,8 +5,8 @@
 
 #include "client/optclient.h"
 #include "common/optim/rule.h"
-#include "tests/end_to_end/operator.h"
-#include "tests/end_to_end/raw.h"
+#include "tests/support/operator.h"
+#include "tests/support/raw.h"
 
 static void create(void)
 {

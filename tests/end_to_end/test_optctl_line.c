@@ -10,7 +10,7 @@
 
 #include "client/optclient.h"
 #include "common/counters.h"
-#include "tests/end_to_end/operator.h"
+#include "tests/support/operator.h"
 #include "tools/optctl/commands.h"
 
 static bool says(const char *text)

@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/end_to_end/operator.h"
+#include "tests/support/operator.h"
 
 enum { WAIT_MS = 10000, BLOCKS = 24 };
 

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/end_to_end/daemon.h"
+#include "tests/support/daemon.h"
 
 static struct daemon_process server;
 static int manager = -1; /* where a manager would listen */

@@ -9,9 +9,9 @@
 
 #include "client/optclient.h"
 #include "common/wire.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/proxy.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/proxy.h"
 
 /* Small tensors that share a shard, one of three shards, and small ones again. */
 enum { SMALL = 30, TENSORS = 2 * SMALL + 1, LARGE = 2 * OPT_SHARD + 40000 };

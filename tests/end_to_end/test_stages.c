@@ -4,8 +4,8 @@
 #include <criterion/criterion.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
 
 enum { TENSORS = 3, LARGE = 3000000, STAGES = 6 };
 

@@ -10,9 +10,9 @@
 #include <string.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/proxy.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/proxy.h"
 
 enum { USERS = 20000, USER_WIDTH = 8, WORDS = 500, WORD_WIDTH = 3, BIAS = 10 };
 enum { USER, BIASES, WORD, TENSORS };

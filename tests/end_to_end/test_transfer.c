@@ -11,8 +11,8 @@
 #include <xxhash.h>
 
 #include "common/dtype.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
+#include "tests/support/daemon.h"
+#include "tests/support/raw.h"
 
 enum {
     LARGE = 3 * OPT_SHARD + 5 * OPT_BLOCK + 7, /* more than three frames of fp32 */

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/end_to_end/daemon.h"
+#include "tests/support/daemon.h"
 
 static struct daemon_process server;
 static char path[DAEMON_PATH + 16], address[DAEMON_PATH + 32];

@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
 
 #define NAME "several.test"
 enum { FILL = 8, LIKE_OPTCTL_MS = 5000 };

@@ -12,9 +12,9 @@
 #include <string.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/faults/crew.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/worker_processes.h"
 
 /* Nobody comes back after its connection is gone, so nobody is waited for. */
 static const char *const no_grace[] = { "--grace", "0ms", NULL };

@@ -16,8 +16,8 @@
 
 #include "common/field.h"
 #include "common/frame.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
+#include "tests/support/daemon.h"
+#include "tests/support/raw.h"
 
 enum {
     MIB = 1 << 20,

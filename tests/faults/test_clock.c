@@ -18,8 +18,8 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
 
 enum { HOUR_S = 3600, STEPS = 1000, EVENT_MS = 30000 };
 

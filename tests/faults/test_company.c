@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/faults/crew.h"
+#include "tests/support/daemon.h"
+#include "tests/support/worker_processes.h"
 
 enum { N = 5, WORKERS = 4, PUSHES = 150, TIMEOUT_MS = 20000 };
 

@@ -13,10 +13,10 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
-#include "tests/proxy.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/proxy.h"
+#include "tests/support/raw.h"
 
 enum { PARTS = 3, ELEMENTS = 2 * OPT_SHARD + OPT_BLOCK + 1, TIMEOUT_MS = 20000 };
 

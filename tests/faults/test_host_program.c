@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
 
 enum { PATIENCE_S = 20, RIGHT = 0, WRONG = 1 };
 

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
+#include "tests/support/daemon.h"
+#include "tests/support/raw.h"
 
 enum {
     WAIT_MS = 10000,

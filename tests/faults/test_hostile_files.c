@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/raw.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define IS_SANITIZED 1

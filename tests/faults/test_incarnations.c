@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/proxy.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/proxy.h"
 
 enum { ELEMENTS = 1000, EVENT_MS = 30000, HALF_OPEN_MS = 15000 };
 

@@ -12,12 +12,12 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
-#include "tests/faults/crew.h"
-#include "tests/history.h"
-#include "tests/lane.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/history.h"
+#include "tests/support/proxy_faults.h"
+#include "tests/support/raw.h"
+#include "tests/support/worker_processes.h"
 
 static struct daemon_process server;
 

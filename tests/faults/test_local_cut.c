@@ -8,10 +8,10 @@
 #include <sys/wait.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/fake_server.h"
-#include "tests/proxy.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/fake_server.h"
+#include "tests/support/proxy.h"
 
 enum { LARGE = 100000, SYNC_MS = 1000 };
 

@@ -19,10 +19,10 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/faults/crew.h"
-#include "tests/history.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/history.h"
+#include "tests/support/worker_processes.h"
 
 #define NEAR_ADDRESS "10.77.0.1"
 #define FAR_ADDRESS "10.77.0.2"

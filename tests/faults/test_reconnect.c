@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/fake_server.h"
+#include "tests/support/client_models.h"
+#include "tests/support/fake_server.h"
 
 /* No call may outlive its deadline by more than that; slow machines included. */
 enum { LATE_MS = 800 };

@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/proxy.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/proxy.h"
 
 enum { N = 4096 };
 

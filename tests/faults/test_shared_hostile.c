@@ -19,9 +19,9 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/raw.h"
 
 enum { ELEMENTS = OPT_SHARD + OPT_BLOCK, BYTES = ELEMENTS * 4, TIMEOUT_S = 60 };
 

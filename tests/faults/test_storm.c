@@ -12,9 +12,9 @@
 #include <stdlib.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/proxy.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/proxy.h"
 
 enum {
     THREADS = 8,

@@ -14,9 +14,9 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
+#include "tests/support/client_models.h"
+#include "tests/support/daemon.h"
+#include "tests/support/raw.h"
 
 enum { EXIT_UNAVAILABLE = 69, WAIT_MS = 15000 };
 

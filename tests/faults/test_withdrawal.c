@@ -13,8 +13,8 @@
 
 #include "client/optclient.h"
 #include "common/frame.h"
-#include "tests/client_models.h"
-#include "tests/fake_server.h"
+#include "tests/support/client_models.h"
+#include "tests/support/fake_server.h"
 
 static void expect_words(const char *words)
 {

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/end_to_end/daemon.h"
-#include "tests/faults/crew.h"
+#include "tests/support/daemon.h"
+#include "tests/support/worker_processes.h"
 
 static const char *const daemon_options[] = { "--lease", "1s", "--grace", "500ms",
                                               NULL };

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/fake_server.h"
+#include "tests/support/client_models.h"
+#include "tests/support/fake_server.h"
 
 enum {
     ELEMENTS = 40000,

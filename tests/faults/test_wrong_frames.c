@@ -10,8 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tests/end_to_end/daemon.h"
-#include "tests/end_to_end/raw.h"
+#include "tests/support/daemon.h"
+#include "tests/support/raw.h"
 
 enum { N = 2 * OPT_BLOCK };
 

@@ -7,8 +7,8 @@
 #include <xxhash.h>
 
 #include "client/optclient.h"
-#include "tests/client_models.h"
-#include "tests/fake_server.h"
+#include "tests/support/client_models.h"
+#include "tests/support/fake_server.h"
 
 enum { ELEMENTS = 40000, BYTES = ELEMENTS * (int)sizeof(float) };
 

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "common/frame.h"
-#include "tests/wire_cases.h"
+#include "tests/support/wire_cases.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 

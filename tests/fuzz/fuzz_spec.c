@@ -13,7 +13,7 @@
 #include "common/optim/rule.h"
 #include "common/optim/spec.h"
 #include "common/optim/spec_yaml.h"
-#include "tests/wire_cases.h"
+#include "tests/support/wire_cases.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 

@@ -10,7 +10,7 @@
 
 #include "common/field.h"
 #include "common/frame.h"
-#include "tests/wire_cases.h"
+#include "tests/support/wire_cases.h"
 
 enum { ROOM = 1 << 18 };
 

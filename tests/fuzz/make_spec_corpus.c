@@ -11,7 +11,7 @@
 #include "common/optim/options.h"
 #include "common/optim/rule.h"
 #include "common/optim/spec.h"
-#include "tests/wire_cases.h"
+#include "tests/support/wire_cases.h"
 
 enum { ROOM = 1 << 16 };
 

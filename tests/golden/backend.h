@@ -5,7 +5,7 @@
 #include "common/optim/spec.h"
 #include "common/status.h"
 #include "common/wire.h"
-#include "tests/golden_cases.h"
+#include "tests/support/golden_cases.h"
 
 /* What one worker pushes for one update: a gradient for each tensor of the model. */
 struct golden_push {

@@ -21,7 +21,7 @@
 #include "common/optim/update.h"
 #include "tests/golden/backend.h"
 #include "tests/golden/live.h"
-#include "tests/golden_cases.h"
+#include "tests/support/golden_cases.h"
 
 /* Worst error over tolerance, by what was compared. */
 struct worst {

@@ -24,8 +24,8 @@
 
 #include "tests/bench/clock.h"
 #include "tests/bench/process.h"
-#include "tests/proxy.h"
 #include "tests/soak/soak.h"
+#include "tests/support/proxy.h"
 
 enum {
     CUT_UP = 20 << 20, /* a cut after about so many bytes of all connections */

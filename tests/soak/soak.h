@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 #include "client/optclient.h"
-#include "tests/history.h"
+#include "tests/support/history.h"
 
 enum {
     SOAK_MODELS = 6, /* one of each policy */

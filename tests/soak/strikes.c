@@ -7,8 +7,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "tests/lane.h"
 #include "tests/soak/soak.h"
+#include "tests/support/proxy_faults.h"
 
 static const double hang_seconds = 40; /* without progress of a worker on a model */
 static const double end_seconds = 60;  /* for all to end */

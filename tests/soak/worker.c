@@ -14,8 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tests/lane.h"
 #include "tests/soak/soak.h"
+#include "tests/support/proxy_faults.h"
 
 enum {
     TIMEOUT_MS = 10000,
