@@ -233,8 +233,7 @@ static void refuse(struct conn *conn, enum opt_status status, enum opt_detail de
     opt_log_limited(&site, OPT_LOG_WARN, "connection_refused",
                     "peer=%s worker=%s why=%s", conn_address(conn), conn->worker,
                     sentence);
-    bool is_heard = conn->watch.transport.is_open;
-    struct letter *letter = is_heard ? conn_letter(conn, 4 * OPT_ERROR_TEXT) : NULL;
+    struct letter *letter = conn_letter(conn, 4 * OPT_ERROR_TEXT);
     if (letter == NULL) {
         conn_close(conn, reason);
         return;
