@@ -122,3 +122,11 @@ void call_unlink(struct optclient_call *call)
     call->previous = NULL;
     call->next = NULL;
 }
+
+void call_release(struct optclient_call *call)
+{
+    struct optclient *client = call->client;
+    call_fini(call);
+    free(call);
+    client->references--;
+}

@@ -1,6 +1,6 @@
 /* call — one thing asked of the daemon, from the moment it is asked to its end.
  *
- *           session_post            last frame out           answer, deadline, ...
+ *            entry_post             last frame out           answer, deadline, ...
  *   (new) ---------------> QUEUED ------------------> SENT ------------------------+
  *                          ^   |                       |                           v
  *                          |   +-----------------------|----------------------> ENDED
@@ -93,6 +93,10 @@ void call_init(struct optclient_call *call, struct optclient *client,
 
 /* Free what it owns. It is not with the session any more. */
 void call_fini(struct optclient_call *call);
+
+/* Free an asynchronous call that is DONE. Whoever finds client->references to be 0
+ * after that frees the client. */
+void call_release(struct optclient_call *call);
 
 /* Which message is asked now: a push_pull whose push has been applied is a pull. */
 enum opt_message call_message(const struct optclient_call *call);

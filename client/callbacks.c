@@ -28,7 +28,7 @@ static void run_one(struct optclient *client, struct optclient_call *call)
     call->state = CALL_DONE;
     pthread_cond_broadcast(&call->changed);
     if (call->freed) {
-        session_release(call);
+        call_release(call);
     }
 }
 

@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "client/entry.h"
 #include "client/opened.h"
@@ -43,17 +42,6 @@ enum optclient_status optclient_rest(struct optclient_model *model)
     status = entry_run(&call);
     call_fini(&call);
     return status;
-}
-
-void opened_note_lost(struct optclient_model *model, const char *name)
-{
-    char **place = &model->lost[model->lost_count % OPENED_LOST_KEPT];
-    free(*place);
-    *place = strdup(name);
-    model->lost_count++;
-    if (model->lost_count - model->lost_given > OPENED_LOST_KEPT) {
-        model->lost_given = model->lost_count - OPENED_LOST_KEPT;
-    }
 }
 
 int optclient_lost(struct optclient_model *model, char *name, size_t capacity)

@@ -19,7 +19,7 @@ void driver_begin(struct optclient_call *call)
     struct optclient *client = call->client;
     if (client->driver == NULL && is_drivable(client)) {
         client->driver = call;
-        session_watch(client);
+        exchange_watch(client);
     }
 }
 
@@ -30,10 +30,10 @@ static void end(struct optclient *client)
         return;
     }
     if (exchange_has_more(client)) {
-        session_watch(client);
+        exchange_watch(client);
     } else {
         /* Who has asked once, or for much at once, will soon wait again. */
-        session_watch_later(client);
+        exchange_watch_later(client);
     }
 }
 
@@ -89,7 +89,7 @@ static void drive(struct optclient_call *call)
     while (call->state < CALL_ENDED && is_drivable(client)) {
         doze(call);
         if (is_drivable(client)) {
-            session_take_in(client);
+            exchange_take_in(client);
         }
         if (is_drivable(client)) {
             exchange_send(client);
@@ -111,12 +111,5 @@ void driver_wait(struct optclient_call *call)
     }
     if (client->driver == call) {
         end(client);
-    }
-}
-
-void driver_nudge(struct optclient *client)
-{
-    if (client->driver_events != 0) {
-        (void)eventfd_write(client->nudge, 1);
     }
 }

@@ -18,7 +18,4 @@ void driver_begin(struct optclient_call *call);
 /* Wait until a posted call has ended. */
 void driver_wait(struct optclient_call *call);
 
-/* The driver has to look: its call has ended, or its connection. */
-void driver_nudge(struct optclient *client);
-
 #endif

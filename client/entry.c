@@ -8,6 +8,8 @@
 
 #include "client/callbacks.h"
 #include "client/driver.h"
+#include "client/exchange.h"
+#include "client/opened.h"
 #include "client/process.h"
 #include "client/session.h"
 
@@ -86,6 +88,61 @@ enum optclient_status entry_check(const struct optclient *client)
     return OPTCLIENT_OK;
 }
 
+/* Send a call that nobody waits for. Who asks is not to be held up by much data; and of
+ * little, several requests are worth one write if answers are awaited anyway: then
+ * something will soon happen on the connection. */
+static void send_soon(struct optclient *client, const struct optclient_call *call)
+{
+    if (call_pushes(call) && !cutter_fits(&call->cutter, UPLINK_COPY_BYTES)) {
+        exchange_watch(client);
+    } else if (client->sent.first == NULL) {
+        exchange_send(client);
+        exchange_watch(client);
+    } else {
+        exchange_watch_later(client);
+    }
+}
+
+void entry_post(struct optclient *client, struct optclient_call *call)
+{
+    if (client->closing) {
+        opt_fail(&call->error, OPT_CANCELLED, "the client is being closed");
+    } else if (client->refusal.status != OPT_OK) {
+        call->error = client->refusal;
+    } else if (call->model != NULL && call->model->loss.status != OPT_OK) {
+        call->error = call->model->loss;
+    } else if (call->request.message == OPT_MESSAGE_NONE &&
+               client->state == SESSION_READY) {
+        session_end(client, call, OPT_OK);
+        return;
+    }
+    if (call->error.status != OPT_OK) {
+        session_end(client, call, call->error.status);
+        return;
+    }
+    if (call->fate.number == 0) { /* else it is taken up again */
+        call->fate.incarnation = client->incarnation;
+    }
+    session_alarm(client, call->deadline_ns);
+    if (call->not_before_ns != 0) {
+        call->state = CALL_LATER;
+        call_append(&client->later, call);
+        session_alarm(client, call->not_before_ns);
+        return;
+    }
+    call->state = CALL_QUEUED;
+    call_append(&client->queue, call);
+    if (client->state != SESSION_READY || client->broken) {
+        return;
+    }
+    if (call->on_heap) {
+        send_soon(client, call);
+    } else {
+        exchange_send(client); /* who waits anyway sends by itself */
+        exchange_watch(client);
+    }
+}
+
 void entry_wait(struct optclient_call *call)
 {
     struct optclient *client = call->client;
@@ -102,7 +159,7 @@ enum optclient_status entry_run(struct optclient_call *call)
     struct optclient *client = call->client;
     session_lock(client);
     driver_begin(call);
-    session_post(client, call);
+    entry_post(client, call);
     entry_wait(call);
     session_unlock(client);
     return entry_report(&call->error);

@@ -26,6 +26,11 @@ enum optclient_status entry_reserved(const uint64_t *words, size_t count,
  * and sentence say so. */
 enum optclient_status entry_check(const struct optclient *client);
 
+/* Lock held. Hand a call over: it is sent now or as soon as possible and ends some
+ * time.
+ */
+void entry_post(struct optclient *client, struct optclient_call *call);
+
 /* Post a call and wait for its end; it is the caller's again. Leaves the sentence. The
  * caller has made sure of entry_check. */
 enum optclient_status entry_run(struct optclient_call *call);

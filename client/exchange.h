@@ -1,7 +1,7 @@
 /* exchange — what travels on a connection: requests out (outgoing.c), replies in
  * (incoming.c), and which belongs to which (exchange.c).
  *
- * Called by the session with the client's lock held.
+ * Called with the client's lock held.
  */
 #ifndef OPTCLIENT_EXCHANGE_H
 #define OPTCLIENT_EXCHANGE_H
@@ -22,18 +22,19 @@ void exchange_send(struct optclient *client);
 /* Whether there is more to send. */
 bool exchange_has_more(const struct optclient *client);
 
-/* Take in replies, as far as they have come: to be called after each receive. False if
- * the connection has been given up. */
-bool exchange_receive(struct optclient *client);
+/* Take in what has come from the daemon, though not all if it is much. */
+void exchange_take_in(struct optclient *client);
+
+/* Have the client's thread watch the connection for what nobody else does. */
+void exchange_watch(struct optclient *client);
+
+/* The same, but in SESSION_PATIENCE_US, or SESSION_CALM_US if no answer is due: whoever
+ * is likely to look sooner need not be crossed by another thread, nor pay for the
+ * change of hands before and after each call. */
+void exchange_watch_later(struct optclient *client);
 
 /* Ask to be let in. */
 void exchange_greet(struct optclient *client);
-
-/* In state RESTORING: if no model is left to be opened again, go on to READY. */
-void exchange_restored(struct optclient *client);
-
-/* The connection is gone: what was sent on it is to be sent again. */
-void exchange_reset(struct optclient *client);
 
 /* A call is taken away: nothing may touch its memory any more. */
 void exchange_forget(struct optclient *client, struct optclient_call *call);
@@ -43,9 +44,5 @@ struct optclient_call *exchange_id_find(struct optclient *client, uint64_t id);
 void exchange_id_insert(struct optclient *client, struct optclient_call *call);
 /* The call has no id from then on. */
 void exchange_id_remove(struct optclient *client, struct optclient_call *call);
-
-/* Whether a model has to be opened again on this connection and is not yet asked for.
- */
-bool exchange_needs_restoring(const struct optclient_model *model);
 
 #endif

@@ -2,7 +2,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <uv.h>
 #include <xxhash.h>
 
@@ -13,6 +12,7 @@
 
 enum {
     NS_PER_MS = 1000000,
+    RECEIVES_AT_ONCE = 4,  /* before others have their turn at the lock */
     RETRY_WORTH_MS = 1000, /* least time left that makes asking again worth it */
 };
 
@@ -101,7 +101,6 @@ static void on_hello(struct optclient *client, const struct opt_reply *reply)
         client->incarnation = daemon.incarnation;
         snprintf(client->lost, sizeof(client->lost), "%s", reply->body.hello.lost);
         client->state = SESSION_RESTORING;
-        exchange_restored(client);
     }
 }
 
@@ -141,7 +140,6 @@ static void on_restored(struct optclient *client, struct optclient_model *model,
         }
     }
     model->restore_id = OPENED_RESTORED;
-    exchange_restored(client);
 }
 
 /* Ask again, later. What became of a push so far goes with it: it has the same number
@@ -620,7 +618,9 @@ static void on_frame_in(struct optclient *client)
     }
 }
 
-bool exchange_receive(struct optclient *client)
+/* Take in replies, as far as they have come. False if the connection has been given up.
+ */
+static bool receive_frames(struct optclient *client)
 {
     struct opt_frame_reader *reader = client->uplink->reader;
     while (!client->broken) {
@@ -654,4 +654,18 @@ bool exchange_receive(struct optclient *client)
         }
     }
     return false;
+}
+
+void exchange_take_in(struct optclient *client)
+{
+    for (int i = 0; i < RECEIVES_AT_ONCE && !client->broken; i++) {
+        struct opt_error error;
+        enum uplink_flow flow = uplink_receive(client->uplink, &error);
+        if (flow == UPLINK_BROKEN) {
+            session_break(client, "%s", error.text);
+        }
+        if (flow != UPLINK_DONE || !receive_frames(client) || client->uplink->drained) {
+            return;
+        }
+    }
 }

@@ -1,11 +1,9 @@
-/* The calls of a client: taken in, timed, ended. */
+/* The calls of a client: timed and ended. */
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <uv.h>
 
 #include "client/callbacks.h"
-#include "client/driver.h"
 #include "client/exchange.h"
 #include "client/opened.h"
 #include "client/session.h"
@@ -36,10 +34,10 @@ void session_end(struct optclient *client, struct optclient_call *call,
     }
     pthread_cond_broadcast(&call->changed);
     if (client->driver == call) {
-        driver_nudge(client);
+        session_nudge(client);
     }
     if (call->freed && call->state == CALL_DONE) {
-        session_release(call);
+        call_release(call);
         return;
     }
     if (call->request.message == OPT_MESSAGE_LEAVE && call->model->abandoned) {
@@ -203,65 +201,21 @@ void session_expire(struct optclient *client)
     expire_list(client, &client->later, now);
 }
 
-/* Send a call that nobody waits for. Who asks is not to be held up by much data; and of
- * little, several requests are worth one write if answers are awaited anyway: then
- * something will soon happen on the connection. */
-static void send_soon(struct optclient *client, const struct optclient_call *call)
+void session_refuse(struct optclient *client, const struct opt_error *error)
 {
-    if (call_pushes(call) && !cutter_fits(&call->cutter, UPLINK_COPY_BYTES)) {
-        session_watch(client);
-    } else if (client->sent.first == NULL) {
-        exchange_send(client);
-        session_watch(client);
-    } else {
-        session_watch_later(client);
-    }
+    client->refusal = *error;
+    session_break(client, "%s", error->text);
+    session_end_all(client, NULL, error);
 }
 
-void session_post(struct optclient *client, struct optclient_call *call)
+void session_robbed(struct optclient *client)
 {
-    if (client->closing) {
-        opt_fail(&call->error, OPT_CANCELLED, "the client is being closed");
-    } else if (client->refusal.status != OPT_OK) {
-        call->error = client->refusal;
-    } else if (call->model != NULL && call->model->loss.status != OPT_OK) {
-        call->error = call->model->loss;
-    } else if (call->request.message == OPT_MESSAGE_NONE &&
-               client->state == SESSION_READY) {
-        session_end(client, call, OPT_OK);
-        return;
-    }
-    if (call->error.status != OPT_OK) {
-        session_end(client, call, call->error.status);
-        return;
-    }
-    if (call->fate.number == 0) { /* else it is taken up again */
-        call->fate.incarnation = client->incarnation;
-    }
-    session_alarm(client, call->deadline_ns);
-    if (call->not_before_ns != 0) {
-        call->state = CALL_LATER;
-        call_append(&client->later, call);
-        session_alarm(client, call->not_before_ns);
-        return;
-    }
-    call->state = CALL_QUEUED;
-    call_append(&client->queue, call);
-    if (client->state != SESSION_READY || client->broken) {
-        return;
-    }
-    if (call->on_heap) {
-        send_soon(client, call);
-    } else {
-        exchange_send(client); /* who waits anyway sends by itself */
-        session_watch(client);
-    }
-}
-
-void session_release(struct optclient_call *call)
-{
-    struct optclient *client = call->client;
-    call_fini(call);
-    free(call);
-    client->references--;
+    struct opt_error error;
+    opt_fail(&error, OPT_FAILED_PRECONDITION,
+             "this program has closed a descriptor of the client library");
+    session_wake(client);
+    /* What has the number next may be anybody's: it is not touched any more. */
+    client->wake = -1;
+    client->nudge = -1;
+    session_refuse(client, &error);
 }

@@ -1,15 +1,10 @@
-/* Open models: what is known of them, and how they are closed. */
+/* Open models: what is known of them. */
 #include "client/opened.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "client/entry.h"
-#include "client/exchange.h"
 #include "client/session.h"
-
-enum { CLOSE_WAIT_MS = 1000 };
 
 static void opened_free(struct optclient_model *model)
 {
@@ -45,7 +40,7 @@ void opened_drop(struct optclient_model *model)
     }
     opened_free(model);
     if (client->state == SESSION_RESTORING) {
-        exchange_restored(client); /* it may have been the one that was waited for */
+        session_wake(client); /* it may have been the one that was waited for */
     }
 }
 
@@ -134,67 +129,18 @@ bool opened_keep_tensors(struct optclient_model *model,
     return shared_init(model);
 }
 
-void optclient_model_close(struct optclient_model *model)
+void opened_note_lost(struct optclient_model *model, const char *name)
 {
-    if (model == NULL || entry_check(model->client) != OPTCLIENT_OK) {
-        return;
+    char **place = &model->lost[model->lost_count % OPENED_LOST_KEPT];
+    free(*place);
+    *place = strdup(name);
+    model->lost_count++;
+    if (model->lost_count - model->lost_given > OPENED_LOST_KEPT) {
+        model->lost_given = model->lost_count - OPENED_LOST_KEPT;
     }
-    struct optclient *client = model->client;
-    session_lock(client);
-    bool leaves = model->joined && model->loss.status == OPT_OK;
-    model->closing = leaves;
-    session_leave(model, false);
-    shared_view_close(model);
-    if (leaves) {
-        call_init(&model->leave, client, model, OPT_MESSAGE_LEAVE, 0);
-        model->leave.deadline_ns = UINT64_MAX;
-        session_post(client, &model->leave);
-        struct timespec limit;
-        clock_gettime(CLOCK_MONOTONIC, &limit);
-        limit.tv_sec += CLOSE_WAIT_MS / 1000;
-        client->callers++;
-        while (model->leave.state < CALL_ENDED && client->state == SESSION_READY) {
-            if (pthread_cond_timedwait(&model->leave.changed, &client->lock, &limit) !=
-                0) {
-                break;
-            }
-        }
-        client->callers--;
-        if (client->callers == 0 && client->closing) {
-            pthread_cond_broadcast(&client->left);
-        }
-    }
-    session_leave(model, true);
-    if (model->leave.client != NULL && model->leave.state < CALL_ENDED) {
-        model->abandoned = true; /* freed when the daemon has been told */
-    } else {
-        opened_drop(model);
-    }
-    session_unlock(client);
 }
 
-size_t optclient_model_tensors(const struct optclient_model *model)
-{
-    return model->tensor_count;
-}
-
-const struct optclient_tensor *
-optclient_model_tensor(const struct optclient_model *model, size_t index)
-{
-    return index < model->tensor_count ? &model->tensors[index] : NULL;
-}
-
-uint64_t optclient_tensor_elements(const struct optclient_tensor *tensor)
-{
-    return opened_count_elements(tensor->shape, tensor->rank);
-}
-
-const char *optclient_model_specification(const struct optclient_model *model)
-{
-    return model->specification;
-}
-
-size_t optclient_model_find(const struct optclient_model *model, const char *name)
+size_t opened_find(const struct optclient_model *model, const char *name)
 {
     struct opened_name key = { name, 0 };
     const struct opened_name *found = bsearch(&key, model->names, model->tensor_count,

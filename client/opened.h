@@ -78,6 +78,9 @@ void opened_drop(struct optclient_model *model);
 bool opened_keep_tensors(struct optclient_model *model,
                          const struct optclient_tensor *tensors, size_t count);
 
+/* The position of a tensor; SIZE_MAX: there is none of that name. */
+size_t opened_find(const struct optclient_model *model, const char *name);
+
 /* Number of elements of a shape, or 0 if it cannot be. */
 uint64_t opened_count_elements(const uint64_t *shape, size_t rank);
 

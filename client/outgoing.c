@@ -1,10 +1,13 @@
 /* Requests on their way out. */
 #include <inttypes.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <xxhash.h>
 
 #include "client/exchange.h"
 #include "client/opened.h"
+#include "client/restore.h"
 #include "client/session.h"
 
 enum {
@@ -416,7 +419,7 @@ static bool begin_next(struct optclient *client)
     if (client->state == SESSION_RESTORING) {
         for (struct optclient_model *model = client->models; model != NULL;
              model = model->next) {
-            if (exchange_needs_restoring(model)) {
+            if (restore_is_due(model)) {
                 begin_restore(client, model);
                 return true;
             }
@@ -503,4 +506,25 @@ bool exchange_has_more(const struct optclient *client)
            (client->state == SESSION_READY &&
             ((client->queue.first != NULL && has_room(client)) || client->goodbye_due ||
              client->share_due));
+}
+
+void exchange_watch(struct optclient *client)
+{
+    uint32_t out = exchange_has_more(client) ? EPOLLOUT : 0;
+    uint32_t events = EPOLLIN | out;
+    if (client->driver != NULL && client->state == SESSION_READY) {
+        /* When it is awake it does all there is to do before it waits again. */
+        bool sees_to_it =
+            client->driver_events == 0 || (client->driver_events & POLLOUT) != 0;
+        events = sees_to_it ? 0 : out;
+    }
+    if (!uplink_watch(client->uplink, events)) {
+        session_break(client, "cannot watch a socket");
+    }
+}
+
+void exchange_watch_later(struct optclient *client)
+{
+    uplink_tell_in(client->uplink,
+                   client->sent.first == NULL ? SESSION_CALM_US : SESSION_PATIENCE_US);
 }

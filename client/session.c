@@ -4,8 +4,6 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -13,81 +11,17 @@
 #include <unistd.h>
 #include <uv.h>
 
-#include "client/driver.h"
 #include "client/exchange.h"
 #include "client/resolver.h"
+#include "client/restore.h"
 
 enum {
     NS_PER_MS = 1000000,
-    RECEIVES_AT_ONCE = 4, /* before others have their turn at the lock */
     PULSE_MIN_MS = 10,
     DEAF_MS = 100 /* how often the client's thread looks if nobody can wake it */
 };
 
-static void tend(struct optclient *client);
-static void attempt(struct optclient *client);
-
-/* --------------------------------------------------------------------------- locking
- */
-
-void session_lock(struct optclient *client)
-{
-    int state;
-    pthread_mutex_lock(&client->lock);
-    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-    client->cancel_state = state;
-}
-
-void session_unlock(struct optclient *client)
-{
-    int state = client->cancel_state;
-    pthread_mutex_unlock(&client->lock);
-    (void)pthread_setcancelstate(state, NULL);
-}
-
-void session_await(struct optclient *client, pthread_cond_t *condition)
-{
-    int state = client->cancel_state;
-    pthread_cond_wait(condition, &client->lock);
-    client->cancel_state = state;
-}
-
-int session_pause(struct optclient *client)
-{
-    int state = client->cancel_state;
-    pthread_mutex_unlock(&client->lock);
-    return state;
-}
-
-void session_resume(struct optclient *client, int paused)
-{
-    pthread_mutex_lock(&client->lock);
-    client->cancel_state = paused;
-}
-
-/* ------------------------------------------------------------------- waking, timing */
-
-void session_wake(struct optclient *client)
-{
-    (void)eventfd_write(client->wake, 1);
-}
-
-/* Whether the caller is the client's thread. */
-static bool on_thread(const struct optclient *client)
-{
-    return pthread_equal(pthread_self(), client->thread) != 0;
-}
-
-void session_alarm(struct optclient *client, uint64_t when_ns)
-{
-    if (when_ns < client->alarm_ns) {
-        client->alarm_ns = when_ns;
-    }
-    if (client->alarm_ns < client->sleeps_until_ns && !on_thread(client)) {
-        client->sleeps_until_ns = client->alarm_ns;
-        session_wake(client);
-    }
-}
+/* ------------------------------------------------------------------- timing */
 
 /* The present state may last so long. */
 static void limit_step(struct optclient *client, uint64_t ms)
@@ -103,30 +37,6 @@ static void on_alarm(struct optclient *client)
 
 /* ---------------------------------------------------------------------- connections */
 
-void session_break(struct optclient *client, const char *format, ...)
-{
-    if (client->broken || client->uplink == NULL) {
-        return;
-    }
-    char text[OPT_ERROR_TEXT];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof(text), format, arguments);
-    va_end(arguments);
-    opt_fail(&client->trouble, OPT_UNAVAILABLE, "%s", text);
-    client->broken = true;
-    if (!on_thread(client)) {
-        session_wake(client);
-    }
-}
-
-void session_refuse(struct optclient *client, const struct opt_error *error)
-{
-    client->refusal = *error;
-    session_break(client, "%s", error->text);
-    session_end_all(client, NULL, error);
-}
-
 static void give_up_attempt(struct optclient *client)
 {
     lookup_abandon(client->lookup);
@@ -140,7 +50,7 @@ static void give_up_attempt(struct optclient *client)
         client->usage.bytes_received += client->uplink->bytes_received;
         uplink_close(client->uplink);
         client->uplink = NULL;
-        driver_nudge(client);
+        session_nudge(client);
     }
     client->broken = false;
 }
@@ -155,7 +65,7 @@ static void finish_close(struct optclient *client)
 static void fall_back(struct optclient *client)
 {
     give_up_attempt(client);
-    exchange_reset(client);
+    restore_begin(client);
     if (client->closing) {
         finish_close(client);
     } else if (client->refusal.status != OPT_OK) {
@@ -254,7 +164,8 @@ static void open_further(struct optclient *client)
     exchange_greet(client);
 }
 
-void session_ready(struct optclient *client)
+/* All models are open again: calls may go. */
+static void on_restored(struct optclient *client)
 {
     client->state = SESSION_READY;
     opt_fail(&client->trouble, OPT_OK, "%s", "");
@@ -342,42 +253,6 @@ static void on_pulse(struct optclient *client)
     }
 }
 
-void session_take_in(struct optclient *client)
-{
-    for (int i = 0; i < RECEIVES_AT_ONCE && !client->broken; i++) {
-        struct opt_error error;
-        enum uplink_flow flow = uplink_receive(client->uplink, &error);
-        if (flow == UPLINK_BROKEN) {
-            session_break(client, "%s", error.text);
-        }
-        if (flow != UPLINK_DONE || !exchange_receive(client) ||
-            client->uplink->drained) {
-            return;
-        }
-    }
-}
-
-void session_watch(struct optclient *client)
-{
-    uint32_t out = exchange_has_more(client) ? EPOLLOUT : 0;
-    uint32_t events = EPOLLIN | out;
-    if (client->driver != NULL && client->state == SESSION_READY) {
-        /* When it is awake it does all there is to do before it waits again. */
-        bool sees_to_it =
-            client->driver_events == 0 || (client->driver_events & POLLOUT) != 0;
-        events = sees_to_it ? 0 : out;
-    }
-    if (!uplink_watch(client->uplink, events)) {
-        session_break(client, "cannot watch a socket");
-    }
-}
-
-void session_watch_later(struct optclient *client)
-{
-    uplink_tell_in(client->uplink,
-                   client->sent.first == NULL ? SESSION_CALM_US : SESSION_PATIENCE_US);
-}
-
 /* The bell rings. */
 static void on_socket(struct optclient *client)
 {
@@ -385,7 +260,7 @@ static void on_socket(struct optclient *client)
         open_further(client);
     } else {
         uplink_told(client->uplink);
-        session_take_in(client);
+        exchange_take_in(client);
     }
 }
 
@@ -406,6 +281,10 @@ static void tend(struct optclient *client)
             finish_close(client);
         }
     }
+    if (client->state == SESSION_RESTORING && !client->broken &&
+        restore_is_over(client)) {
+        on_restored(client);
+    }
     if (client->uplink != NULL && client->state != SESSION_CONNECTING) {
         exchange_send(client);
     }
@@ -413,7 +292,7 @@ static void tend(struct optclient *client)
         fall_back(client);
     }
     if (client->uplink != NULL && client->state != SESSION_CONNECTING) {
-        session_watch(client);
+        exchange_watch(client);
         if (client->broken) {
             fall_back(client);
         }
@@ -426,18 +305,6 @@ static uint64_t next_due(const struct optclient *client)
     uint64_t next = client->alarm_ns;
     next = client->step_ns < next ? client->step_ns : next;
     return client->pulse_ns < next ? client->pulse_ns : next;
-}
-
-void session_robbed(struct optclient *client)
-{
-    struct opt_error error;
-    opt_fail(&error, OPT_FAILED_PRECONDITION,
-             "this program has closed a descriptor of the client library");
-    session_wake(client);
-    /* What has the number next may be anybody's: it is not touched any more. */
-    client->wake = -1;
-    client->nudge = -1;
-    session_refuse(client, &error);
 }
 
 /* Sleep until something is due. True: the bell rings. */

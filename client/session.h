@@ -10,10 +10,11 @@
  *                                             REFUSED: no use trying again
  *   any -> CLOSED by optclient_close
  *
- * session.c moves between these states, ledger.c takes calls in, times and ends them,
- * exchange.h sends requests and handles replies. On top are the public functions:
- * optclient.c, opening.c, opened.c, companions.c, transfer.c, local.c, fast.c,
- * inquiry.c.
+ * session.c moves between these states, on the client's thread. Below it, each calling
+ * only what stands before it: lock.c (the lock, and waking), ledger.c (times and ends
+ * calls), restore.h, outgoing.c and incoming.c (exchange.h), driver.h, entry.h (takes
+ * calls in). On top are the public functions: optclient.c, opening.c, models.c,
+ * companions.c, transfer.c, memory.c, local.c, fast.c, inquiry.c.
  *
  * One lock guards everything here. The client's thread holds it whenever it does not
  * sleep; callbacks of the user run on another one (callbacks.h). A
@@ -191,11 +192,6 @@ enum opt_status session_start(struct optclient *client, struct opt_error *error)
 /* Give back what it was started with. The thread has ended, and nobody will wake it. */
 void session_stop(struct optclient *client);
 
-/* Lock held. Hand a call over: it is sent now or as soon as possible and ends some
- * time.
- */
-void session_post(struct optclient *client, struct optclient_call *call);
-
 /* Lock held. Give a call its end; it is no longer the session's. The status and
  * sentence are in call->error; OPT_OK has none. */
 void session_end(struct optclient *client, struct optclient_call *call,
@@ -215,10 +211,6 @@ void session_leave(struct optclient_model *model, bool answered);
 void session_fail_model(struct optclient_model *model, enum opt_status status,
                         const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Lock held. Free an asynchronous call that is DONE. Whoever finds client->references
- * to be 0 after that frees the client. */
-void session_release(struct optclient_call *call);
-
 /* Lock held. The connection is of no use any more: why. */
 void session_break(struct optclient *client, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -226,24 +218,9 @@ void session_break(struct optclient *client, const char *format, ...)
 /* Lock held. No use trying again: every call fails with error from now on. */
 void session_refuse(struct optclient *client, const struct opt_error *error);
 
-/* Lock held. Take in what has come from the daemon, though not all if it is much. */
-void session_take_in(struct optclient *client);
-
-/* Lock held. Have the client's thread watch the connection for what nobody else does.
- */
-void session_watch(struct optclient *client);
-
-/* Lock held. The same, but in SESSION_PATIENCE_US, or SESSION_CALM_US if no answer is
- * due: whoever is likely to look sooner need not be crossed by another thread, nor pay
- * for the change of hands before and after each call. */
-void session_watch_later(struct optclient *client);
-
 /* Lock held. When a call ends if nothing happens to it, by uv_hrtime. */
 uint64_t session_limit(const struct optclient *client,
                        const struct optclient_call *call);
-
-/* Lock held. All models are open again: calls may go. */
-void session_ready(struct optclient *client);
 
 /* Lock held. End the calls whose time has passed, and bring back those whose time has
  * come. */
@@ -255,6 +232,9 @@ void session_end_all(struct optclient *client, struct optclient_model *model,
 
 /* Lock held. Have the client's thread look. */
 void session_wake(struct optclient *client);
+
+/* Lock held. The driver has to look: its call has ended, or its connection. */
+void session_nudge(struct optclient *client);
 
 /* Lock held. Something must be looked at by then. */
 void session_alarm(struct optclient *client, uint64_t when_ns);

@@ -11,7 +11,6 @@
 
 #include "client/call.h"
 #include "client/cutter.h"
-#include "client/entry.h"
 #include "client/opened.h"
 #include "client/session.h"
 #include "client/uplink.h"
@@ -307,36 +306,17 @@ void shared_end(struct optclient_call *call)
     }
 }
 
-float *optclient_gradient(struct optclient_model *model, size_t tensor)
+float *shared_give(struct optclient_model *model, size_t tensor)
 {
     struct shared *shared = &model->shared;
-    float *memory = NULL;
-    if (entry_check(model->client) != OPTCLIENT_OK) {
+    if (shared->gradients == NULL) {
+        shared->gradients = map_private(bytes_of(shared));
+    }
+    if (shared->gradients == NULL) {
         return NULL;
     }
-    session_lock(model->client);
-    if (tensor >= model->tensor_count || model->widths[tensor] > 0) {
-        entry_fail(OPT_INVALID_ARGUMENT,
-                   "model \"%s\" has no dense tensor %zu to keep a gradient for",
-                   model->name, tensor);
-    } else if (shared->user != NULL) {
-        entry_fail(OPT_FAILED_PRECONDITION,
-                   "the memory for gradients of model \"%s\" is in use by a push; ask "
-                   "for it before the first",
-                   model->name);
-    } else {
-        if (shared->gradients == NULL) {
-            shared->gradients = map_private(bytes_of(shared));
-        }
-        if (shared->gradients == NULL) {
-            entry_fail(OPT_RESOURCE_EXHAUSTED, "no memory for gradients");
-        } else {
-            shared->gradients_given = true;
-            memory = shared->gradients + shared->at[tensor];
-        }
-    }
-    session_unlock(model->client);
-    return memory;
+    shared->gradients_given = true;
+    return shared->gradients + shared->at[tensor];
 }
 
 /* ---------------------------------------------------------------- weights */
@@ -578,15 +558,4 @@ enum opt_status shared_check(struct optclient_model *model, struct opt_error *er
         "read in place, so they may have changed; the push was not applied; "
         "pull them again",
         model->client->peer, model->name);
-}
-
-const float *optclient_weights(const struct optclient_model *model, size_t tensor)
-{
-    const float *view = NULL;
-    session_lock(model->client);
-    if (model->shared.views != NULL && tensor < model->tensor_count) {
-        view = model->shared.views[tensor];
-    }
-    session_unlock(model->client);
-    return view;
 }

@@ -101,6 +101,9 @@ void shared_reset(struct optclient_model *model);
 bool shared_place(struct optclient_call *call, const struct cut *cut, uint64_t *places,
                   size_t *copied);
 
+/* The memory for a tensor's gradient, for the caller to write; NULL: there is none. */
+float *shared_give(struct optclient_model *model, size_t tensor);
+
 /* A call has ended. If some of it was given by place and no answer has come, the daemon
  * may still read that: from now on nobody changes it. */
 void shared_end(struct optclient_call *call);

@@ -474,7 +474,7 @@ static enum optclient_status start_order(struct order *order, enum opt_message m
     client->references++;
     *out = call; /* before it can end: its callback may look for it there */
     fill_basis(call);
-    session_post(client, call);
+    entry_post(client, call);
     session_unlock(client);
     return OPTCLIENT_OK;
 }
@@ -572,7 +572,7 @@ void optclient_call_free(struct optclient_call *call)
         if (client->callers == 0 && client->closing) {
             pthread_cond_broadcast(&client->left);
         }
-        session_release(call);
+        call_release(call);
     }
     entry_leave(client);
 }

@@ -1,0 +1,74 @@
+/* Open models as the program sees them: what is known of them, and closing them. */
+#include <pthread.h>
+#include <time.h>
+
+#include "client/entry.h"
+#include "client/opened.h"
+#include "client/session.h"
+
+enum { CLOSE_WAIT_MS = 1000 };
+
+void optclient_model_close(struct optclient_model *model)
+{
+    if (model == NULL || entry_check(model->client) != OPTCLIENT_OK) {
+        return;
+    }
+    struct optclient *client = model->client;
+    session_lock(client);
+    bool leaves = model->joined && model->loss.status == OPT_OK;
+    model->closing = leaves;
+    session_leave(model, false);
+    shared_view_close(model);
+    if (leaves) {
+        call_init(&model->leave, client, model, OPT_MESSAGE_LEAVE, 0);
+        model->leave.deadline_ns = UINT64_MAX;
+        entry_post(client, &model->leave);
+        struct timespec limit;
+        clock_gettime(CLOCK_MONOTONIC, &limit);
+        limit.tv_sec += CLOSE_WAIT_MS / 1000;
+        client->callers++;
+        while (model->leave.state < CALL_ENDED && client->state == SESSION_READY) {
+            if (pthread_cond_timedwait(&model->leave.changed, &client->lock, &limit) !=
+                0) {
+                break;
+            }
+        }
+        client->callers--;
+        if (client->callers == 0 && client->closing) {
+            pthread_cond_broadcast(&client->left);
+        }
+    }
+    session_leave(model, true);
+    if (model->leave.client != NULL && model->leave.state < CALL_ENDED) {
+        model->abandoned = true; /* freed when the daemon has been told */
+    } else {
+        opened_drop(model);
+    }
+    session_unlock(client);
+}
+
+size_t optclient_model_tensors(const struct optclient_model *model)
+{
+    return model->tensor_count;
+}
+
+const struct optclient_tensor *
+optclient_model_tensor(const struct optclient_model *model, size_t index)
+{
+    return index < model->tensor_count ? &model->tensors[index] : NULL;
+}
+
+uint64_t optclient_tensor_elements(const struct optclient_tensor *tensor)
+{
+    return opened_count_elements(tensor->shape, tensor->rank);
+}
+
+const char *optclient_model_specification(const struct optclient_model *model)
+{
+    return model->specification;
+}
+
+size_t optclient_model_find(const struct optclient_model *model, const char *name)
+{
+    return opened_find(model, name);
+}
