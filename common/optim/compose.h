@@ -23,7 +23,7 @@ struct opt_composition {
 };
 
 /* Begin with a rule, a preset or a rule of a profile, options at their defaults there.
- */
+ * (expression.c, as presets are expressions.) */
 enum opt_status opt_compose_begin(struct opt_composition *composition, const char *name,
                                   struct opt_error *error);
 
@@ -70,17 +70,10 @@ void opt_compose_drop_inactive(struct opt_spec *spec, uint64_t given);
 enum opt_status opt_compose_value(const char *word, struct opt_wire_option *out,
                                   struct opt_error *error);
 
-/* By name, or NULL. */
-const struct opt_term *opt_term_find(const char *name);
 size_t opt_term_options(const struct opt_term *term);
 
 /* "unknown term 'cosin': did you mean 'cosine'?"; more names may be taken there. */
 enum opt_status opt_term_unknown(const char *name, struct opt_error *error);
-
-/* An expression as far as opt_compose_end. */
-enum opt_status opt_compose_expression(const char *text,
-                                       struct opt_composition *composition,
-                                       struct opt_error *error);
 
 /* The text of a change (change.h) into a composition that has begun with the rule. */
 enum opt_status opt_change_parse(const char *text, struct opt_composition *composition,

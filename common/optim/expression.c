@@ -8,8 +8,9 @@
  *     change     = part { "," part }
  *     part       = NAME "=" VALUE | term
  *
- * Terms and what they may contain are a table (options.c). One pass, no recursion, no
- * memory beyond the result; errors name the place by its character. Any thread.
+ * Terms and what they may contain are a table (options.c). One pass, no recursion but
+ * for a preset, which stands for an expression with a rule, no memory beyond the
+ * result; errors name the place by its character. Any thread.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -332,7 +333,8 @@ static enum opt_status parse_one(struct parser *p)
     return unknown_term(p, word, place);
 }
 
-enum opt_status opt_compose_expression(const char *text,
+/* An expression as far as opt_compose_end. */
+static enum opt_status read_expression(const char *text,
                                        struct opt_composition *composition,
                                        struct opt_error *error)
 {
@@ -364,7 +366,7 @@ enum opt_status opt_spec_parse(const char *text, struct opt_spec *out,
                                struct opt_error *error)
 {
     struct opt_composition composition = { .given = 0 };
-    enum opt_status status = opt_compose_expression(text, &composition, error);
+    enum opt_status status = read_expression(text, &composition, error);
 
     return opt_compose_end(&composition, status, out, error);
 }
@@ -450,4 +452,130 @@ enum opt_status opt_change_parse(const char *text, struct opt_composition *compo
     }
     skip_space(&p);
     return *p.at == '\0' ? OPT_OK : expected(&p, "',' or the end");
+}
+
+/* ------------------------------------------------------------------ beginning */
+
+/* Rules, presets, then what profiles offer. */
+static const char *optimizer_name(size_t i, const void *unused)
+{
+    size_t rule_count, preset_count, row_count;
+    const struct opt_rule *const *rules = opt_rules(&rule_count);
+    const struct opt_preset *presets = opt_presets(&preset_count);
+    const struct opt_profile_row *rows = opt_profile_rows(&row_count);
+
+    (void)unused;
+    if (i < rule_count) {
+        return rules[i]->name;
+    }
+    i -= rule_count;
+    return i < preset_count ? presets[i].name : rows[i - preset_count].name;
+}
+
+static void append(char *all, size_t capacity, const char *name)
+{
+    size_t used = strlen(all);
+
+    snprintf(all + used, capacity - used, "%s%s", used > 0 ? ", " : "", name);
+}
+
+static enum opt_status not_in_profile(const char *name, const char *profile,
+                                      struct opt_error *error)
+{
+    char all[400] = "";
+    size_t count;
+    const struct opt_profile_row *rows = opt_profile_rows(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        if (opt_profile_row_of(&rows[i], profile) && rows[i].expression != NULL) {
+            append(all, sizeof all, rows[i].name);
+        }
+    }
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "the profile %s has no '%.40s': it has %s", profile, name, all);
+}
+
+static enum opt_status unknown_optimizer(const char *name, struct opt_error *error)
+{
+    size_t rule_count, preset_count, row_count, profile_count;
+    char all[400] = "";
+    const struct opt_profile *profiles = opt_profiles(&profile_count);
+
+    opt_rules(&rule_count);
+    opt_presets(&preset_count);
+    opt_profile_rows(&row_count);
+    size_t plain = rule_count + preset_count;
+    const char *nearest = opt_profile_meant(name);
+    if (nearest == NULL) {
+        nearest =
+            opt_nearest(name, strlen(name), plain + row_count, optimizer_name, NULL);
+    }
+    if (nearest != NULL) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT,
+                        "unknown optimizer '%.40s': did you mean '%s'?", name, nearest);
+    }
+    for (size_t i = 0; i < profile_count; i++) {
+        size_t size = strlen(profiles[i].name);
+        if (strncmp(name, profiles[i].name, size) == 0 && name[size] == '.') {
+            return not_in_profile(name, profiles[i].name, error);
+        }
+    }
+    for (size_t i = 0; i < plain; i++) {
+        append(all, sizeof all, optimizer_name(i, NULL));
+    }
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "unknown optimizer '%.40s': there are %s", name, all);
+}
+
+static void set_defaults(struct opt_spec *spec, const struct opt_rule *rule)
+{
+    size_t count;
+    const struct opt_option *table = opt_options_table(&count);
+
+    memset(spec, 0, sizeof *spec);
+    spec->rule = rule;
+    for (size_t i = 0; i < count; i++) {
+        if (opt_option_applies(&table[i], rule)) {
+            opt_option_put(&table[i], &spec->options,
+                           opt_option_default(&table[i], rule));
+        }
+    }
+}
+
+enum opt_status opt_compose_begin(struct opt_composition *composition, const char *name,
+                                  struct opt_error *error)
+{
+    const struct opt_rule *rule = opt_rule_find(name);
+    const struct opt_preset *preset = opt_preset_find(name);
+    const struct opt_profile_row *row = opt_profile_row_find(name);
+    enum opt_status status = OPT_OK;
+
+    if (rule != NULL) {
+        set_defaults(&composition->spec, rule);
+    } else if (preset != NULL) {
+        status = read_expression(preset->expression, composition, error);
+    } else if (row == NULL) {
+        return unknown_optimizer(name, error);
+    } else if (row->expression == NULL) {
+        return opt_fail(error, OPT_INVALID_ARGUMENT, "%s is not offered: %s", name,
+                        row->note);
+    } else {
+        status = read_expression(row->expression, composition, error);
+    }
+    composition->given = 0;
+    composition->profile = row;
+    return status;
+}
+
+enum opt_status opt_spec_init(struct opt_spec *spec, const char *rule,
+                              struct opt_error *error)
+{
+    struct opt_composition composition;
+    enum opt_status status = opt_compose_begin(&composition, rule, error);
+
+    if (status == OPT_OK) {
+        opt_compose_drop_inactive(&composition.spec, 0);
+        *spec = composition.spec;
+    }
+    return status;
 }

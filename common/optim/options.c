@@ -188,6 +188,16 @@ const struct opt_term *opt_terms(size_t *count)
     return terms;
 }
 
+const struct opt_term *opt_term_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof terms / sizeof terms[0]; i++) {
+        if (strcmp(terms[i].name, name) == 0) {
+            return &terms[i];
+        }
+    }
+    return NULL;
+}
+
 const struct opt_option *opt_option_find(const char *name, size_t size)
 {
     for (size_t i = 0; i < OPTION_COUNT; i++) {

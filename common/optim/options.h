@@ -84,6 +84,8 @@ struct opt_term {
     size_t required;   /* how many have to be there */
 };
 const struct opt_term *opt_terms(size_t *count);
+/* By name, or NULL. */
+const struct opt_term *opt_term_find(const char *name);
 
 enum { OPT_EXPRESSION_BYTES = 256 << 10 };
 

@@ -14,19 +14,6 @@
 
 enum { RANGE_TEXT = 200 };
 
-enum opt_status opt_spec_init(struct opt_spec *spec, const char *rule,
-                              struct opt_error *error)
-{
-    struct opt_composition composition;
-    enum opt_status status = opt_compose_begin(&composition, rule, error);
-
-    if (status == OPT_OK) {
-        opt_compose_drop_inactive(&composition.spec, 0);
-        *spec = composition.spec;
-    }
-    return status;
-}
-
 struct rule_options {
     const struct opt_option *table;
     const struct opt_rule *rule;

@@ -41,10 +41,15 @@ struct command {
     struct option_entry options[OPTIONS_MAX];
 };
 
+/* The table, borrowed, and the options that every command takes, which end with a name
+ * that is NULL. Once, at the start (entries.h). */
+void commands_register(const struct command *table, size_t count,
+                       const struct option_entry *options);
+
 const struct command *commands_table(size_t *count);
 /* By name, or NULL. */
 const struct command *commands_find(const char *name);
-/* Those that every command takes. Ends with a name that is NULL. */
+/* Those that every command takes. */
 const struct option_entry *commands_options(void);
 
 /* What they do. Each returns an exit status. */

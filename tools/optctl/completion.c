@@ -1,4 +1,4 @@
-/* completion — what may come next on a command line; see commands.c.
+/* completion — what may come next on a command line; see commands.h.
  *
  * The scripts for the shells know nothing of commands: they ask `optctl completion
  * words

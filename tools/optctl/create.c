@@ -1,4 +1,4 @@
-/* create — a model from the command line; see commands.c. */
+/* create — a model from the command line; see commands.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* ctl — what every command of optctl sees: how it was called, the daemon, and how to
  * answer. One thread.
  *
- * commands.c has the one table of commands; arguments.c reads the command line by it,
+ * entries.c has the one table of commands; arguments.c reads the command line by it,
  * help.c and completion.c tell it. A new command is an entry there and a function of
  * its own in some file here. None of it is part of the library.
  */

@@ -1,4 +1,4 @@
-/* daemon — the daemon as a whole; see commands.c. */
+/* daemon — the daemon as a whole; see commands.h. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

@@ -9,6 +9,7 @@
 #include "common/standard.h"
 #include "tools/optctl/arguments.h"
 #include "tools/optctl/commands.h"
+#include "tools/optctl/entries.h"
 #include "tools/optctl/help.h"
 
 static int run(struct ctl *ctl)
@@ -34,6 +35,7 @@ int main(int argc, char **argv)
     if (!opt_standard_open()) {
         return EXIT_FAILED;
     }
+    entries_register();
     int status = arguments_read(argc, argv, &ctl);
     if (status == EXIT_SUCCESS) {
         status = run(&ctl);

@@ -1,4 +1,4 @@
-/* models — all models, and what shall become of one; see commands.c. */
+/* models — all models, and what shall become of one; see commands.h. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

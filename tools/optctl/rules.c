@@ -1,4 +1,4 @@
-/* rules — the registry of rules and options, for people and as JSON; see commands.c. */
+/* rules — the registry of rules and options, for people and as JSON; see commands.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

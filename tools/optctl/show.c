@@ -1,4 +1,4 @@
-/* show — one model for people and as JSON; see commands.c. */
+/* show — one model for people and as JSON; see commands.h. */
 #include <inttypes.h>
 #include <stdio.h>
 

@@ -1,0 +1,82 @@
+/* entries — the commands that there are; see entries.h. */
+#include "tools/optctl/entries.h"
+
+#include "tools/optctl/commands.h"
+
+/* clang-format off */
+static const struct option_entry of_all[] = {
+    { "server", "ADDRESS", "which daemon: HOST:PORT or unix:/PATH; otherwise the "
+      "environment's OPTIMD_SERVER, or 127.0.0.1:7070", COMPLETE_NOTHING, 's' },
+    { "timeout", "TIME", "how long to wait for it, such as 500ms (otherwise 5s)", COMPLETE_NOTHING, 0 },
+    { "json", NULL, "answer with JSON; optctl(1) has its shapes", COMPLETE_NOTHING, 'j' },
+    { "help", NULL, "help with the command", COMPLETE_NOTHING, 'h' },
+    { "version", NULL, "the version of optctl", COMPLETE_NOTHING, 'V' },
+    { 0 }
+};
+
+static const struct command commands[] = {
+    { "list", "", 0, 0, COMPLETE_NOTHING, run_list,
+      "all models with their steps, sizes, workers and specifications", "",
+      { { "names", NULL, "only the names, one a line", COMPLETE_NOTHING, 0 } } },
+    { "show", "MODEL", 1, 1, COMPLETE_MODEL, run_show,
+      "one model: specification, policy, slots, changes, tensors, workers",
+      "Of each worker: how many of its pushes were applied and with which staleness, sent\n"
+      "again, refused, or dropped because their round had closed; how often and how long\n"
+      "the others waited for it alone; whether it is connected, rests, or is away but\n"
+      "waited for; its incarnation, which counts its lives, and how often its connection\n"
+      "was replaced.\n",
+      { { "yaml", NULL, "only the present specification, as a file for --spec-file",
+          COMPLETE_NOTHING, 0 } } },
+    { "create", "MODEL", 1, 1, COMPLETE_NOTHING, run_create,
+      "create a model whose weights are zeros",
+      "Needs --spec or --spec-file, and --tensor at least once. Succeeds if the model is\n"
+      "there already with this definition.\n",
+      { { "spec", "EXPRESSION", "specification, such as 'adam(lr=1e-3) + warmup(500)'",
+          COMPLETE_RULE, 0 },
+        { "spec-file", "FILE", "the same from a YAML file", COMPLETE_FILE, 0 },
+        { "tensor", "NAME:SHAPE", "a tensor, such as fc.weight:10x784 or scale: (a "
+          "scalar); once for each", COMPLETE_NOTHING, 0 },
+        { "policy", "POLICY", "when pushes become an update: sync, async or bounded, then "
+          "fields, such as sync,samples=1797 or bounded,staleness=4,damping; sync",
+          COMPLETE_POLICY, 0 },
+        { "async", NULL, "short for --policy async", COMPLETE_NOTHING, 0 },
+        { "min-workers", "N", "workers that must have come together before the first "
+          "round; 1", COMPLETE_NOTHING, 0 } } },
+    { "set", "MODEL NAME=VALUE ...", 2, -1, COMPLETE_MODEL, run_set,
+      "change options of a model that runs, between two updates",
+      "A schedule or another term of an expression may be given whole, such as\n"
+      "'cosine(20000)', and options of some tensors as 'tensors(\"*.bias\", lr_scale=2)'.\n"
+      "All that is given takes effect together or not at all. An option that the change\n"
+      "leaves without effect goes back to its default. A change that would need other\n"
+      "slots is refused.\n",
+      { { "at-step", "N", "number of the first update with it; the next one",
+          COMPLETE_NOTHING, 0 } } },
+    { "delete", "MODEL", 1, 1, COMPLETE_MODEL, run_delete,
+      "delete a model and its state, if no worker is registered", "", { { 0 } } },
+    { "stats", "", 0, 0, COMPLETE_NOTHING, run_stats,
+      "the daemon's counters, and what each of them counts", "", { { 0 } } },
+    { "ping", "", 0, 0, COMPLETE_NOTHING, run_ping,
+      "whether the daemon answers, and how soon; for health checks",
+      "Succeeds if the engine, which computes the updates, has answered in time.\n",
+      { { 0 } } },
+    { "rules", "[NAME]", 0, 1, COMPLETE_RULE, run_rules,
+      "the optimizers there are, or the options of one; asks no daemon", "",
+      { { "profile", "NAME", "what stands for another library's optimizers",
+          COMPLETE_PROFILE, 0 } } },
+    { "spec", "[EXPRESSION]", 0, 1, COMPLETE_RULE, run_spec,
+      "check a specification and print its forms; asks no daemon",
+      "As a canonical expression, as YAML, and as the message of the protocol.\n",
+      { { "file", "FILE", "read it from a YAML file", COMPLETE_FILE, 0 } } },
+    { "help", "[COMMAND]", 0, 1, COMPLETE_COMMAND, run_help,
+      "this list, or help with a command", "", { { 0 } } },
+    { "completion", "SHELL", 1, -1, COMPLETE_SHELL, run_completion,
+      "a script that completes command lines of optctl, for bash or zsh",
+      "For this shell only: . <(optctl completion bash). `make install` puts both where\n"
+      "the shells look.\n", { { 0 } } },
+};
+/* clang-format on */
+
+void entries_register(void)
+{
+    commands_register(commands, sizeof(commands) / sizeof(commands[0]), of_all);
+}
