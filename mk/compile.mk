@@ -33,7 +33,7 @@ $(BUILD)/%.$(1).o: %.c $(BUILD)/flags
 endef
 $(foreach isa,$(ISAS) native,$(eval $(call kernel_rule,$(isa))))
 
-$(BUILD)/server/engine/%.o: private OUR_CFLAGS += $(OPENMP)
+$(BUILD)/server/%.o: private OUR_CFLAGS += $(OPENMP)
 $(BUILD)/tests/%.o: private OUR_CFLAGS += $(OPENMP)
 
 $(BUILD)/%.o: %.c $(BUILD)/flags

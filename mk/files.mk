@@ -6,8 +6,7 @@ KERNEL_SOURCES := $(wildcard common/optim/kernels*.c)
 YAML_SOURCES := common/optim/spec_yaml.c
 COMMON_SOURCES := $(wildcard common/*.c) \
 	$(filter-out $(KERNEL_SOURCES) $(YAML_SOURCES),$(wildcard common/optim/*.c))
-SERVER_SOURCES := $(wildcard server/*.c server/net/*.c server/messages/*.c \
-	server/engine/*.c)
+SERVER_SOURCES := $(wildcard server/*.c server/*/*.c)
 CLIENT_SOURCES := $(wildcard client/*.c)
 # A test_*.c is a program of Criterion tests, in a folder named after what it tests; they all
 # share what lies in tests/support.

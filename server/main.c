@@ -19,7 +19,6 @@
 #include "common/log.h"
 #include "common/standard.h"
 #include "server/data_dir.h"
-#include "server/engine/engine.h"
 #include "server/messages/messages.h"
 #include "server/net/listener.h"
 #include "server/net/loop.h"
@@ -28,6 +27,7 @@
 #include "server/port_file.h"
 #include "server/settings.h"
 #include "server/signals.h"
+#include "server/turn/engine.h"
 
 enum {
     DESCRIPTORS_KEPT = 64, /* for everything but connections */

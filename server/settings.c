@@ -11,8 +11,8 @@
 #include "common/optim/options.h"
 #include "common/quantity.h"
 #include "common/wire.h"
+#include "server/base/quota.h"
 #include "server/control_group.h"
-#include "server/net/quota.h"
 #include "server/net/socket.h"
 #include "server/settings_file.h"
 

@@ -1,8 +1,8 @@
 /* commit — see commit.h. */
 #include "server/engine/commit.h"
 
-#include "server/engine/inside.h"
-#include "server/engine/members.h"
+#include "server/engine/state.h"
+#include "server/rounds/members.h"
 
 static void note(struct engine *engine, const struct commit *commit)
 {

@@ -2,7 +2,7 @@
  *
  * Everything that a model or a worker would have to be made of again is noted here at
  * the place where it is decided. The turn ends with commit_turn, and only then do
- * answers leave (answers.h): a recorder, of which the engine has one or none, has seen
+ * answers leave (answer.h): a recorder, of which the engine has one or none, has seen
  * by then whatever the answers tell.
  *
  *   COMMIT_MODEL --> COMMIT_READY --> { BATCH ... BATCH(last) --> STEP }... --> GONE

@@ -1,9 +1,9 @@
 /* errand — see errand.h. */
 #include "server/engine/errand.h"
 
-#include "server/engine/inside.h"
-#include "server/engine/model.h"
+#include "server/engine/state.h"
 #include "server/engine/work.h"
+#include "server/model/model.h"
 
 /* Whether that was the last piece. */
 static bool errand_piece(struct engine *engine, struct model *model)

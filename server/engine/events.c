@@ -4,11 +4,11 @@
 #include <inttypes.h>
 
 #include "common/log.h"
-#include "server/engine/inside.h"
-#include "server/engine/members.h"
-#include "server/engine/model.h"
-#include "server/engine/worker.h"
-#include "server/letter.h"
+#include "server/base/letter.h"
+#include "server/engine/state.h"
+#include "server/model/model.h"
+#include "server/rounds/members.h"
+#include "server/workers/worker.h"
 
 void event_model_created(const struct model *model, const struct peer *by)
 {

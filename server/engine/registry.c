@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/engine/answers.h"
-#include "server/engine/inside.h"
-#include "server/engine/model.h"
+#include "server/engine/answer.h"
+#include "server/engine/state.h"
 #include "server/engine/work.h"
+#include "server/model/model.h"
 
 /* Where in the ascending numbers this one is or would be. */
 static size_t place_of(const struct engine *engine, uint32_t number)
@@ -25,14 +25,14 @@ static size_t place_of(const struct engine *engine, uint32_t number)
     return low;
 }
 
-struct model *engine_model(struct engine *engine, struct letter *letter,
-                           uint32_t number)
+struct model *registry_model(struct engine *engine, struct letter *letter,
+                             uint32_t number)
 {
     size_t place = place_of(engine, number);
     if (place < engine->model_count && engine->numbered[place]->number == number) {
         return engine->numbered[place];
     }
-    engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
+    answer_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                 "there is no model with the number %" PRIu32
                 "; numbers come with the answer to create and open, and end with the "
                 "model or the daemon",
@@ -40,8 +40,8 @@ struct model *engine_model(struct engine *engine, struct letter *letter,
     return NULL;
 }
 
-struct model *engine_model_named(struct engine *engine, struct letter *letter,
-                                 const char *name)
+struct model *registry_named(struct engine *engine, struct letter *letter,
+                             const char *name)
 {
     struct model *model = names_find(&engine->models, name);
     if (model != NULL) {
@@ -51,21 +51,21 @@ struct model *engine_model_named(struct engine *engine, struct letter *letter,
     const char *nearest = names_nearest(&engine->models, name, &steps);
     work_done(engine, steps);
     if (engine->model_count == 0) {
-        engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
+        answer_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                     "there is no model \"%s\", nor any other", name);
     } else if (nearest == NULL) {
-        engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
+        answer_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                     "there is no model \"%s\", nor one of the %zu with a name like it",
                     name, engine->model_count);
     } else {
-        engine_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
+        answer_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                     "there is no model \"%s\"; the nearest of %zu is \"%s\"", name,
                     engine->model_count, nearest);
     }
     return NULL;
 }
 
-bool engine_add_model(struct engine *engine, struct model *model)
+bool registry_add(struct engine *engine, struct model *model)
 {
     if (engine->model_count == engine->model_capacity) {
         size_t capacity = engine->model_capacity == 0 ? 16 : engine->model_capacity * 2;
@@ -86,7 +86,7 @@ bool engine_add_model(struct engine *engine, struct model *model)
     return true;
 }
 
-void engine_remove_model(struct engine *engine, struct model *model)
+void registry_remove(struct engine *engine, struct model *model)
 {
     size_t place = place_of(engine, model->number);
     engine->model_count--;

@@ -10,12 +10,12 @@ struct letter;
 struct model;
 
 /* The model a request names, or NULL: then the letter has been answered NOT_FOUND. */
-struct model *engine_model(struct engine *engine, struct letter *letter,
-                           uint32_t number);
-struct model *engine_model_named(struct engine *engine, struct letter *letter,
-                                 const char *name);
+struct model *registry_model(struct engine *engine, struct letter *letter,
+                             uint32_t number);
+struct model *registry_named(struct engine *engine, struct letter *letter,
+                             const char *name);
 /* Make a model known under its name and the next number, or forget it. */
-bool engine_add_model(struct engine *engine, struct model *model);
-void engine_remove_model(struct engine *engine, struct model *model);
+bool registry_add(struct engine *engine, struct model *model);
+void registry_remove(struct engine *engine, struct model *model);
 
 #endif

@@ -3,8 +3,8 @@
 
 #include <stddef.h>
 
-#include "server/engine/inside.h"
-#include "server/engine/model.h"
+#include "server/engine/state.h"
+#include "server/model/model.h"
 
 enum {
     AT_ONCE_COST = 1 << 18, /* of work that is done before the next letter */

@@ -1,14 +1,14 @@
 /* assign — a new model's initial weights, by its creator. */
 #include <inttypes.h>
 
-#include "server/engine/answers.h"
-#include "server/engine/inside.h"
-#include "server/engine/model.h"
+#include "server/engine/answer.h"
 #include "server/engine/registry.h"
-#include "server/engine/segment.h"
-#include "server/engine/waiting.h"
+#include "server/engine/state.h"
 #include "server/engine/work.h"
 #include "server/messages/serve.h"
+#include "server/model/model.h"
+#include "server/rounds/waiting.h"
+#include "server/weights/segment.h"
 
 static enum opt_status check(const struct model *model, struct letter *letter,
                              struct opt_segment **out, struct opt_error *error)
@@ -59,7 +59,7 @@ static enum opt_status check(const struct model *model, struct letter *letter,
 void serve_assign(struct engine *engine, struct letter *letter)
 {
     const struct opt_assign *assign = &letter->request.body.assign;
-    struct model *model = engine_model(engine, letter, assign->model);
+    struct model *model = registry_model(engine, letter, assign->model);
     if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
@@ -67,7 +67,7 @@ void serve_assign(struct engine *engine, struct letter *letter)
     struct opt_error error;
     enum opt_status status = check(model, letter, &segments, &error);
     if (status != OPT_OK) {
-        engine_refuse(engine, letter, &error);
+        answer_refuse(engine, letter, &error);
         return;
     }
     const uint8_t *values = letter->data;
@@ -76,8 +76,8 @@ void serve_assign(struct engine *engine, struct letter *letter)
         values += segments[i].count * opt_dtype_size(assign->dtype);
     }
     bool last = assign->last;
-    engine_reply(letter, OPT_MESSAGE_ASSIGN);
-    engine_return(engine, letter);
+    answer_start(letter, OPT_MESSAGE_ASSIGN);
+    answer_send(engine, letter);
     if (last) {
         model_ready(engine, model);
         work_settle(engine, model);

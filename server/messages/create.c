@@ -1,21 +1,21 @@
 /* create — a new model, or the one that is there with the same definition. */
-#include "server/engine/answers.h"
+#include "server/engine/answer.h"
 #include "server/engine/commit.h"
-#include "server/engine/consistency.h"
 #include "server/engine/events.h"
-#include "server/engine/inside.h"
-#include "server/engine/making.h"
-#include "server/engine/model.h"
-#include "server/engine/removal.h"
-#include "server/engine/waiting.h"
+#include "server/engine/state.h"
 #include "server/messages/serve.h"
+#include "server/model/making.h"
+#include "server/model/model.h"
+#include "server/rounds/consistency.h"
+#include "server/rounds/waiting.h"
+#include "server/turn/removal.h"
 
 static void end_new(struct engine *engine, struct model *model, struct letter *letter,
                     const struct made *made)
 {
     const struct opt_create *create = &letter->request.body.create;
     if (made->status != OPT_OK) {
-        engine_refuse(engine, letter, made->error);
+        answer_refuse(engine, letter, made->error);
         removal_delete(engine, model, "the model could not be created");
         return;
     }
@@ -35,9 +35,9 @@ static void end_same(struct engine *engine, struct model *model, struct letter *
                      const struct made *made)
 {
     if (made->status != OPT_OK) {
-        engine_refuse(engine, letter, made->error);
+        answer_refuse(engine, letter, made->error);
     } else if (made->difference != NULL) {
-        engine_fail(engine, letter, OPT_ALREADY_EXISTS, OPT_DETAIL_OTHER_DEFINITION,
+        answer_fail(engine, letter, OPT_ALREADY_EXISTS, OPT_DETAIL_OTHER_DEFINITION,
                     "model \"%.60s\" exists with another definition: %s", model->name,
                     made->difference);
     } else {
@@ -79,7 +79,7 @@ void serve_create(struct engine *engine, struct letter *letter)
 {
     const struct opt_create *create = &letter->request.body.create;
     if (letter->peer->observer && (create->join || create->assigned)) {
-        engine_fail(engine, letter, OPT_PERMISSION_DENIED, OPT_DETAIL_OBSERVER,
+        answer_fail(engine, letter, OPT_PERMISSION_DENIED, OPT_DETAIL_OBSERVER,
                     "an observer may not join a model or assign its weights; say hello "
                     "with a worker's name");
         return;
@@ -95,7 +95,7 @@ void serve_create(struct engine *engine, struct letter *letter)
         status = begin(engine, letter, model, &spec, &error);
     }
     if (status != OPT_OK) {
-        engine_refuse(engine, letter, &error);
+        answer_refuse(engine, letter, &error);
     }
     opt_spec_fini(&spec);
 }

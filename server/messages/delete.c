@@ -1,14 +1,14 @@
 /* delete — a model and its state go. */
-#include "server/engine/answers.h"
+#include "server/engine/answer.h"
 #include "server/engine/events.h"
-#include "server/engine/inside.h"
-#include "server/engine/members.h"
-#include "server/engine/model.h"
 #include "server/engine/registry.h"
-#include "server/engine/removal.h"
-#include "server/engine/waiting.h"
-#include "server/engine/worker.h"
+#include "server/engine/state.h"
 #include "server/messages/serve.h"
+#include "server/model/model.h"
+#include "server/rounds/members.h"
+#include "server/rounds/waiting.h"
+#include "server/turn/removal.h"
+#include "server/workers/worker.h"
 
 /* Somebody else who is working with the model, or NULL. */
 static const char *other_worker(const struct model *model, const struct peer *peer)
@@ -24,21 +24,20 @@ static const char *other_worker(const struct model *model, const struct peer *pe
 
 void serve_delete(struct engine *engine, struct letter *letter)
 {
-    struct model *model =
-        engine_model_named(engine, letter, letter->request.body.delete_);
+    struct model *model = registry_named(engine, letter, letter->request.body.delete_);
     if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
     const char *other = other_worker(model, letter->peer);
     if (other != NULL) {
-        engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_IN_USE,
+        answer_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_IN_USE,
                     "model \"%s\" has other workers, such as \"%s\"; they must leave "
                     "before it can be deleted",
                     model->name, other);
         return;
     }
     if (model->creator != NULL && model->creator != letter->peer) {
-        engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_IN_USE,
+        answer_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_IN_USE,
                     "model \"%s\" is being created by another connection", model->name);
         return;
     }

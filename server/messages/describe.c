@@ -3,16 +3,16 @@
 #include <string.h>
 
 #include "common/optim/update.h"
-#include "server/engine/answers.h"
+#include "server/engine/answer.h"
 #include "server/engine/errand.h"
-#include "server/engine/inside.h"
-#include "server/engine/members.h"
-#include "server/engine/model.h"
 #include "server/engine/registry.h"
-#include "server/engine/waiting.h"
+#include "server/engine/state.h"
 #include "server/engine/work.h"
-#include "server/engine/worker.h"
 #include "server/messages/serve.h"
+#include "server/model/model.h"
+#include "server/rounds/members.h"
+#include "server/rounds/waiting.h"
+#include "server/workers/worker.h"
 
 /* Some items or bytes are packed at a time. */
 enum { ITEMS = 256, BYTES = 64 << 10, ITEM_COST = 128 };
@@ -54,15 +54,15 @@ static struct opt_worker_entry describe_worker(const struct member *member)
         .applied = member->applied,
         .duplicates = member->duplicates,
         .refused = member->refused,
-        .dropped = member->conduct.dropped,
-        .waits = member->conduct.waits,
-        .waited_us = member->conduct.waited_ns / 1000,
+        .dropped = member->push_stats.dropped,
+        .waits = member->push_stats.waits,
+        .waited_us = member->push_stats.waited_ns / 1000,
         .resting = member->resting,
         .away = member->away,
         .resends = member->resends,
         .reconnects = member->worker->reconnects,
     };
-    memcpy(entry.staleness, member->conduct.staleness, sizeof entry.staleness);
+    memcpy(entry.staleness, member->push_stats.staleness, sizeof entry.staleness);
     return entry;
 }
 
@@ -138,11 +138,11 @@ static void end(struct engine *engine, struct model *model, struct errand *erran
     (void)model;
     describing_free(describing, letter);
     if (failed) {
-        engine_failed(engine, letter);
+        answer_failed(engine, letter);
         return;
     }
-    engine_reply(letter, OPT_MESSAGE_DESCRIBE);
-    engine_return(engine, letter);
+    answer_start(letter, OPT_MESSAGE_DESCRIBE);
+    answer_send(engine, letter);
 }
 
 /* Everything that is to be said but the tensors. NULL: the letter has its error. */
@@ -180,14 +180,13 @@ static struct describing *describing_new(struct letter *letter,
 
 void serve_describe(struct engine *engine, struct letter *letter)
 {
-    struct model *model =
-        engine_model_named(engine, letter, letter->request.body.describe);
+    struct model *model = registry_named(engine, letter, letter->request.body.describe);
     if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
     struct describing *describing = describing_new(letter, model);
     if (describing == NULL) {
-        engine_failed(engine, letter);
+        answer_failed(engine, letter);
         return;
     }
     errand_begin(engine, model, &describing->errand);

@@ -1,11 +1,11 @@
 /* hello — who speaks on this connection. */
 #include <string.h>
 
-#include "server/engine/answers.h"
-#include "server/engine/inside.h"
-#include "server/engine/lease.h"
-#include "server/engine/worker.h"
+#include "server/engine/answer.h"
+#include "server/engine/state.h"
 #include "server/messages/serve.h"
+#include "server/workers/membership.h"
+#include "server/workers/worker.h"
 
 enum {
     LEASE_MIN_MS = 100,
@@ -59,9 +59,9 @@ static void answer(struct engine *engine, struct letter *letter)
         beat_ms = lease_ms / BEATS_PER_LEASE;
     }
     if (peer->worker != NULL && peer->worker->members != NULL) {
-        lease_allow(peer, letter);
+        membership_allow(peer, letter);
     }
-    engine_reply(letter, OPT_MESSAGE_HELLO)->body.hello = (struct opt_hello_reply){
+    answer_start(letter, OPT_MESSAGE_HELLO)->body.hello = (struct opt_hello_reply){
         .protocol = OPT_PROTOCOL,
         .server = "optimd " OPTIMD_VERSION,
         .incarnation = peer->incarnation,
@@ -76,9 +76,9 @@ static void answer(struct engine *engine, struct letter *letter)
         .lost = renewed && peer->worker != NULL
                     ? letter_text(letter, peer->worker->lost_why)
                     : "",
-        .inflight_bytes = lease_inflight(engine, letter),
+        .inflight_bytes = membership_inflight(engine, letter),
     };
-    engine_return(engine, letter);
+    answer_send(engine, letter);
 }
 
 void serve_hello(struct engine *engine, struct letter *letter)
@@ -86,19 +86,19 @@ void serve_hello(struct engine *engine, struct letter *letter)
     const struct opt_hello *hello = &letter->request.body.hello;
     struct peer *peer = letter->peer;
     if (peer->greeted) {
-        engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_SECOND_HELLO,
+        answer_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_SECOND_HELLO,
                     "this connection has said hello before");
         return;
     }
     if (hello->protocol != OPT_PROTOCOL) {
-        engine_fail(engine, letter, OPT_UNIMPLEMENTED, OPT_DETAIL_NO_FEATURE,
+        answer_fail(engine, letter, OPT_UNIMPLEMENTED, OPT_DETAIL_NO_FEATURE,
                     "protocol %u is not spoken here; it must be %d", hello->protocol,
                     OPT_PROTOCOL);
         return;
     }
     const char *feature = unknown_feature(hello);
     if (feature != NULL) {
-        engine_fail(engine, letter, OPT_UNIMPLEMENTED, OPT_DETAIL_NO_FEATURE,
+        answer_fail(engine, letter, OPT_UNIMPLEMENTED, OPT_DETAIL_NO_FEATURE,
                     "the feature \"%s\" that the client requires is not known here",
                     feature);
         return;
@@ -109,7 +109,7 @@ void serve_hello(struct engine *engine, struct letter *letter)
         struct opt_error error;
         enum opt_status status = worker_hello(engine, peer, hello, &error);
         if (status != OPT_OK) {
-            engine_refuse(engine, letter, &error);
+            answer_refuse(engine, letter, &error);
             return;
         }
     }

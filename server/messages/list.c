@@ -2,11 +2,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/engine/answers.h"
-#include "server/engine/inside.h"
-#include "server/engine/model.h"
+#include "server/engine/answer.h"
+#include "server/engine/state.h"
 #include "server/engine/work.h"
 #include "server/messages/serve.h"
+#include "server/model/model.h"
 
 struct opt_model_entry serve_summary(const struct model *model)
 {
@@ -93,9 +93,9 @@ static bool make_table(struct engine *engine, struct letter *letter)
 void serve_list(struct engine *engine, struct letter *letter)
 {
     if (make_table(engine, letter)) {
-        engine_reply(letter, OPT_MESSAGE_LIST);
-        engine_return(engine, letter);
+        answer_start(letter, OPT_MESSAGE_LIST);
+        answer_send(engine, letter);
     } else {
-        engine_failed(engine, letter);
+        answer_failed(engine, letter);
     }
 }

@@ -1,15 +1,15 @@
 /* push — a frame of a gradient, with or without a pull of what it makes. */
-#include "server/engine/frames.h"
-#include "server/engine/inside.h"
 #include "server/engine/registry.h"
-#include "server/engine/view.h"
-#include "server/engine/waiting.h"
+#include "server/engine/state.h"
 #include "server/messages/serve.h"
+#include "server/rounds/frames.h"
+#include "server/rounds/waiting.h"
+#include "server/weights/view.h"
 
 void serve_push(struct engine *engine, struct letter *letter)
 {
     const struct opt_push *push = &letter->request.body.push;
-    struct model *model = engine_model(engine, letter, push->model);
+    struct model *model = registry_model(engine, letter, push->model);
     if (model != NULL && !waiting_postponed(engine, model, letter, true)) {
         frames_take(engine, model, letter, push, NULL);
     }
@@ -18,7 +18,7 @@ void serve_push(struct engine *engine, struct letter *letter)
 void serve_push_pull(struct engine *engine, struct letter *letter)
 {
     const struct opt_push_pull *both = &letter->request.body.push_pull;
-    struct model *model = engine_model(engine, letter, both->push.model);
+    struct model *model = registry_model(engine, letter, both->push.model);
     const struct opt_pull *pull = both->has_pull ? &both->pull : NULL;
     if (model == NULL || waiting_postponed(engine, model, letter, true) ||
         (pull != NULL && both->push.last &&

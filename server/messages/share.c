@@ -1,21 +1,21 @@
 /* share — memory in common with a worker of this machine. */
-#include "server/engine/answers.h"
-#include "server/engine/inside.h"
-#include "server/engine/members.h"
-#include "server/engine/model.h"
-#include "server/engine/published.h"
-#include "server/engine/push.h"
-#include "server/engine/region.h"
+#include "server/base/region.h"
+#include "server/base/version.h"
+#include "server/engine/answer.h"
 #include "server/engine/registry.h"
-#include "server/engine/waiting.h"
-#include "server/engine/worker.h"
+#include "server/engine/state.h"
 #include "server/messages/serve.h"
+#include "server/model/model.h"
+#include "server/rounds/members.h"
+#include "server/rounds/push.h"
+#include "server/rounds/waiting.h"
+#include "server/workers/worker.h"
 
 enum { RETRY_MS = 10 };
 
 void serve_share(struct engine *engine, struct letter *letter)
 {
-    struct model *model = engine_model(engine, letter, letter->request.body.share);
+    struct model *model = registry_model(engine, letter, letter->request.body.share);
     if (model == NULL || waiting_postponed(engine, model, letter, false)) {
         return;
     }
@@ -32,15 +32,15 @@ void serve_share(struct engine *engine, struct letter *letter)
                             &offers[LETTER_GRADIENTS], &error);
     }
     if (status == OPT_UNAVAILABLE) {
-        engine_refuse_for(engine, letter, RETRY_MS, &error);
+        answer_refuse_for(engine, letter, RETRY_MS, &error);
         return;
     }
     if (status != OPT_OK) {
-        engine_refuse(engine, letter, &error);
+        answer_refuse(engine, letter, &error);
         return;
     }
     offers[LETTER_WEIGHTS] = region_ref(version_pool_region(model->pool));
     reply.weight_bytes = region_size(offers[LETTER_WEIGHTS]);
-    engine_reply(letter, OPT_MESSAGE_SHARE)->body.share = reply;
-    engine_return(engine, letter);
+    answer_start(letter, OPT_MESSAGE_SHARE)->body.share = reply;
+    answer_send(engine, letter);
 }

@@ -1,10 +1,10 @@
 /* statistics — the daemon's counters by name: the engine's, then the loops'. */
-#include "server/buffer.h"
-#include "server/engine/answers.h"
-#include "server/engine/inside.h"
-#include "server/engine/model.h"
+#include "server/base/buffer.h"
+#include "server/base/counters.h"
+#include "server/engine/answer.h"
+#include "server/engine/state.h"
 #include "server/messages/serve.h"
-#include "server/net/counters.h"
+#include "server/model/model.h"
 
 enum { ENGINE_COUNTERS = 48 };
 
@@ -71,14 +71,14 @@ void serve_statistics(struct engine *engine, struct letter *letter)
     struct opt_counter *counters = opt_arena_alloc(
         &letter->arena, (ENGINE_COUNTERS + COUNTER_COUNT) * sizeof *counters);
     if (counters == NULL) {
-        engine_fail(engine, letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+        answer_fail(engine, letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                     "no memory for counters");
         return;
     }
     size_t count = read_engine(engine, counters);
     counters_read(counters + count);
-    engine_reply(letter, OPT_MESSAGE_STATISTICS)->body.statistics =
+    answer_start(letter, OPT_MESSAGE_STATISTICS)->body.statistics =
         (struct opt_statistics_reply){ .counters = counters,
                                        .count = count + COUNTER_COUNT };
-    engine_return(engine, letter);
+    answer_send(engine, letter);
 }

@@ -1,17 +1,17 @@
 /* wait — until a model has had so many updates or Lookahead sync epochs. */
-#include "server/engine/answers.h"
-#include "server/engine/inside.h"
-#include "server/engine/losses.h"
-#include "server/engine/members.h"
-#include "server/engine/model.h"
+#include "server/engine/answer.h"
 #include "server/engine/registry.h"
-#include "server/engine/waiting.h"
+#include "server/engine/state.h"
 #include "server/messages/serve.h"
+#include "server/model/model.h"
+#include "server/rounds/lost_workers.h"
+#include "server/rounds/members.h"
+#include "server/rounds/waiting.h"
 
 void serve_wait(struct engine *engine, struct letter *letter)
 {
     const struct opt_wait *wait = &letter->request.body.wait;
-    struct model *model = engine_model(engine, letter, wait->model);
+    struct model *model = registry_model(engine, letter, wait->model);
     if (model == NULL || waiting_postponed(engine, model, letter, true)) {
         return;
     }
@@ -21,7 +21,7 @@ void serve_wait(struct engine *engine, struct letter *letter)
     }
     if (wait->epoch > model_epoch(model)) {
         if (model->spec.options.lookahead_k == 0) {
-            engine_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_UNFIT,
+            answer_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_UNFIT,
                         "model \"%s\" has no Lookahead, so it has no sync epochs",
                         model->name);
             return;
@@ -30,10 +30,10 @@ void serve_wait(struct engine *engine, struct letter *letter)
         waiting_for_step(engine, model, letter, model->step + 1);
         return;
     }
-    engine_reply(letter, OPT_MESSAGE_WAIT)->body.wait = (struct opt_wait_reply){
+    answer_start(letter, OPT_MESSAGE_WAIT)->body.wait = (struct opt_wait_reply){
         .step = model->step,
         .epoch = model_epoch(model),
-        .lost = losses_tell(model, members_of(model, letter->peer), letter),
+        .lost = lost_workers_tell(model, members_of(model, letter->peer), letter),
     };
-    engine_return(engine, letter);
+    answer_send(engine, letter);
 }

@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-#include "server/buffer.h"
-#include "server/letter.h"
+#include "server/base/buffer.h"
+#include "server/base/letter.h"
 #include "server/net/hold.h"
 
 enum {

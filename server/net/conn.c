@@ -1,9 +1,9 @@
 /* conn — see conn.h. */
 #include "server/net/conn.h"
 
-#include "server/engine/engine.h"
-#include "server/letter.h"
+#include "server/base/letter.h"
 #include "server/net/hold.h"
+#include "server/turn/engine.h"
 
 enum {
     SPARE_LETTERS = 128,          /* kept for the next requests, about 8 KiB each, */

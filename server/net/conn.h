@@ -26,7 +26,7 @@
 
 #include "common/frame.h"
 #include "common/status.h"
-#include "server/letter.h"
+#include "server/base/letter.h"
 #include "server/net/limits.h"
 #include "server/net/loop.h"
 #include "server/net/watch.h"

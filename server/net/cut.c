@@ -7,10 +7,10 @@
 
 #include "common/dtype.h"
 #include "common/frame.h"
-#include "server/buffer.h"
-#include "server/letter.h"
+#include "server/base/buffer.h"
+#include "server/base/counters.h"
+#include "server/base/letter.h"
 #include "server/net/batch.h"
-#include "server/net/counters.h"
 #include "server/net/hold.h"
 #include "server/net/share.h"
 

@@ -4,11 +4,11 @@
 #include <inttypes.h>
 
 #include "common/log.h"
-#include "server/engine/engine.h"
-#include "server/letter.h"
-#include "server/net/counters.h"
+#include "server/base/counters.h"
+#include "server/base/letter.h"
 #include "server/net/hold.h"
 #include "server/net/send.h"
+#include "server/turn/engine.h"
 
 static void check_room(struct conn *conn, uint64_t now)
 {

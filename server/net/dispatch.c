@@ -2,7 +2,7 @@
 #include "server/net/dispatch.h"
 
 #include "common/wire.h"
-#include "server/letter.h"
+#include "server/base/letter.h"
 #include "server/messages/messages.h"
 #include "server/net/share.h"
 

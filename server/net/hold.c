@@ -1,8 +1,8 @@
 /* hold — see hold.h. */
 #include "server/net/hold.h"
 
-#include "server/buffer.h"
-#include "server/net/quota.h"
+#include "server/base/buffer.h"
+#include "server/base/quota.h"
 
 enum {
     SMALL_CHANGE = 32 << 10, /* of each connection; saves small requests the budget */

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/net/counters.h"
+#include "server/base/counters.h"
 #include "server/net/loop.h"
 #include "server/net/socket.h"
 

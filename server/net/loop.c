@@ -5,15 +5,15 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/buffer.h"
-#include "server/engine/engine.h"
-#include "server/letter.h"
+#include "server/base/buffer.h"
+#include "server/base/counters.h"
+#include "server/base/letter.h"
 #include "server/net/batch.h"
 #include "server/net/conn.h"
-#include "server/net/counters.h"
 #include "server/net/deadlines.h"
 #include "server/net/service.h"
 #include "server/net/socket.h"
+#include "server/turn/engine.h"
 
 enum {
     TRIM_TICKS = 10,      /* unused buffers are looked at every 2.5 s */

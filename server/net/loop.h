@@ -22,10 +22,10 @@
 #include "common/frame.h"
 #include "common/status.h"
 #include "common/wire.h"
-#include "server/letter.h"
-#include "server/mailbox.h"
+#include "server/base/letter.h"
+#include "server/base/mailbox.h"
+#include "server/base/quota.h"
 #include "server/net/limits.h"
-#include "server/net/quota.h"
 
 struct batch;
 struct conn;

@@ -10,14 +10,14 @@
 
 #include "common/dtype.h"
 #include "common/log.h"
-#include "server/engine/engine.h"
-#include "server/letter.h"
+#include "server/base/counters.h"
+#include "server/base/letter.h"
 #include "server/messages/messages.h"
-#include "server/net/counters.h"
 #include "server/net/dispatch.h"
 #include "server/net/hold.h"
 #include "server/net/send.h"
 #include "server/net/share.h"
+#include "server/turn/engine.h"
 
 enum {
     LIGHT_BYTES = 64 << 10

@@ -7,9 +7,9 @@
 
 #include "common/frame.h"
 #include "common/log.h"
-#include "server/letter.h"
+#include "server/base/counters.h"
+#include "server/base/letter.h"
 #include "server/net/batch.h"
-#include "server/net/counters.h"
 #include "server/net/cut.h"
 #include "server/net/hold.h"
 #include "server/net/refusal.h"

@@ -7,14 +7,14 @@
 #include <stdlib.h>
 
 #include "common/log.h"
-#include "server/engine/engine.h"
-#include "server/letter.h"
-#include "server/net/counters.h"
+#include "server/base/counters.h"
+#include "server/base/letter.h"
 #include "server/net/hold.h"
 #include "server/net/receive.h"
 #include "server/net/refusal.h"
 #include "server/net/send.h"
 #include "server/net/share.h"
+#include "server/turn/engine.h"
 
 enum {
     /* At a time: what has been read is looked at while this core's cache has it. */

@@ -7,10 +7,10 @@
 #include <xxhash.h>
 
 #include "common/dtype.h"
-#include "server/engine/published.h"
-#include "server/engine/region.h"
-#include "server/letter.h"
-#include "server/net/counters.h"
+#include "server/base/counters.h"
+#include "server/base/letter.h"
+#include "server/base/region.h"
+#include "server/base/version.h"
 
 enum {
     SHARES_MAX = 64,     /* models of one connection */

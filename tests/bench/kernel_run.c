@@ -7,7 +7,7 @@
 
 #include "common/optim/kernels.h"
 #include "common/optim/rule.h"
-#include "server/engine/team.h"
+#include "server/base/team.h"
 #include "tests/bench/compare.h"
 #include "tests/bench/machine.h"
 #include "tests/bench/memory.h"

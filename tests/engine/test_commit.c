@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/engine/inside.h"
+#include "server/engine/state.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/rebuild.h"
 #include "tests/support/toy.h"

@@ -1,13 +1,13 @@
 /* fate — a push that comes again is answered with the truth and never applied twice;
  * who is told that one was refused is told whether its number is used up.
  */
-#include "server/engine/fate.h"
+#include "server/rounds/fate.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
 
-#include "server/engine/window.h"
+#include "server/rounds/window.h"
 #include "tests/support/engine_harness.h"
 
 static const uint64_t shape4[] = { 4 };

@@ -11,12 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/engine/gradient.h"
-#include "server/engine/inside.h"
-#include "server/engine/lease.h"
-#include "server/engine/model.h"
-#include "server/engine/push.h"
-#include "server/engine/team.h"
+#include "server/base/team.h"
+#include "server/engine/state.h"
+#include "server/model/model.h"
+#include "server/rounds/push.h"
+#include "server/update/gradient.h"
+#include "server/workers/membership.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/toy.h"
 #include "tests/support/written.h"
@@ -324,7 +324,7 @@ Test(gradient, of_an_asynchronous_push_brings_the_weights_it_was_computed_from,
             push->request.body.push.basis = WORKERS * (round - 1);
             const struct model *of = desk.engine->numbered[0];
             const struct tensor *small = &of->tensors[0], *large = &of->tensors[1];
-            struct recall recall = of->members[i]->recall;
+            struct last_pull recall = of->members[i]->last_pull;
             recall.values = copy_of(recall.values, of->floats * sizeof(float));
             recall.steps = copy_of(recall.steps, of->blocks * sizeof(uint64_t));
             uint32_t names[] = { 0, 1 },
@@ -334,7 +334,7 @@ Test(gradient, of_an_asynchronous_push_brings_the_weights_it_was_computed_from,
                 .memory = GRADIENT_KEPT,
                 .samples = 1,
                 .basis = push->request.body.push.basis,
-                .recall = &recall,
+                .last_pull = &recall,
                 .tensors = names,
                 .tensor_count = 2,
                 .covered = covered,

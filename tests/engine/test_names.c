@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "common/wire.h"
-#include "server/engine/names.h"
+#include "server/base/names.h"
 
 enum { MANY = 4000 };
 

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/engine/inside.h"
-#include "server/engine/lease.h"
-#include "server/engine/model.h"
-#include "server/engine/push.h"
-#include "server/engine/team.h"
+#include "server/base/team.h"
+#include "server/engine/state.h"
+#include "server/model/model.h"
+#include "server/rounds/push.h"
+#include "server/workers/membership.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/toy.h"
 

@@ -2,8 +2,8 @@
 #include <criterion/criterion.h>
 #include <uv.h>
 
-#include "server/engine/memory.h"
-#include "server/engine/published.h"
+#include "server/base/memory.h"
+#include "server/base/version.h"
 
 Test(published, comes_back_when_the_last_reader_drops_it)
 {

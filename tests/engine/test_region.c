@@ -7,9 +7,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "server/engine/memory.h"
-#include "server/engine/published.h"
-#include "server/engine/region.h"
+#include "server/base/memory.h"
+#include "server/base/region.h"
+#include "server/base/version.h"
 
 static struct budget budget;
 

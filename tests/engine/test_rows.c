@@ -11,10 +11,10 @@
 #include <string.h>
 
 #include "common/optim/rows.h"
-#include "server/engine/inside.h"
-#include "server/engine/lease.h"
-#include "server/engine/model.h"
-#include "server/engine/push.h"
+#include "server/engine/state.h"
+#include "server/model/model.h"
+#include "server/rounds/push.h"
+#include "server/workers/membership.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/reference_rules.h"
 

@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/engine/inside.h"
-#include "server/engine/model.h"
-#include "server/engine/shards.h"
-#include "server/engine/snapshot.h"
-#include "server/engine/team.h"
+#include "server/base/team.h"
+#include "server/engine/state.h"
+#include "server/model/model.h"
+#include "server/weights/shards.h"
+#include "server/weights/snapshot.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/toy.h"
 

@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 #include <uv.h>
 
-#include "server/engine/team.h"
+#include "server/base/team.h"
 
 enum { THREADS = 4, THINGS = 1000 };
 

@@ -1,5 +1,5 @@
 /* window — what became of each of a worker's last pushes. */
-#include "server/engine/window.h"
+#include "server/rounds/window.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* worker — identities and their incarnations. */
-#include "server/engine/worker.h"
+#include "server/workers/worker.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

@@ -5,8 +5,8 @@
 #include <stdio.h>
 
 #include "client/optclient.h"
-#include "server/engine/inside.h"
-#include "server/engine/model.h"
+#include "server/engine/state.h"
+#include "server/model/model.h"
 #include "tests/fates/cast.h"
 #include "tests/fates/sockets.h"
 #include "tests/fates/world.h"

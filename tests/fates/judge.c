@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "server/engine/inside.h"
-#include "server/engine/lease.h"
-#include "server/engine/model.h"
-#include "server/engine/worker.h"
+#include "server/engine/state.h"
+#include "server/model/model.h"
+#include "server/workers/membership.h"
+#include "server/workers/worker.h"
 #include "tests/fates/cast.h"
 #include "tests/fates/sockets.h"
 #include "tests/fates/world.h"

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "server/letter.h"
+#include "server/base/letter.h"
 #include "server/net/hold.h"
 
 #define WRAP(name) extern __typeof__(name) __wrap_##name, __real_##name

@@ -17,9 +17,9 @@
 #include <unistd.h>
 
 #include "common/frame.h"
-#include "server/engine/engine.h"
-#include "server/net/counters.h"
+#include "server/base/counters.h"
 #include "server/net/loop.h"
+#include "server/turn/engine.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/raw.h"
 

@@ -17,9 +17,9 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/engine/engine.h"
 #include "server/net/conn.h"
 #include "server/net/loop.h"
+#include "server/turn/engine.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/memory_transport.h"
 #include "tests/support/raw.h"

@@ -12,7 +12,7 @@
 
 #include "common/optim/spec.h"
 #include "common/optim/update.h"
-#include "server/engine/consistency.h"
+#include "server/rounds/consistency.h"
 #include "tests/support/engine_harness.h"
 
 enum { TENSORS = 6, WORKERS = 4, ROUNDS = 4, LARGE = 786432 };

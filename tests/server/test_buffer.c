@@ -1,4 +1,4 @@
-#include "server/buffer.h"
+#include "server/base/buffer.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "server/letter.h"
+#include "server/base/letter.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

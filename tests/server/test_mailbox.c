@@ -1,11 +1,11 @@
-#include "server/mailbox.h"
+#include "server/base/mailbox.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
 
-#include "server/letter.h"
+#include "server/base/letter.h"
 
 enum { SENDERS = 4, EACH = 20000 };
 

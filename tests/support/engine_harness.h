@@ -12,8 +12,8 @@
 #include <stdint.h>
 
 #include "common/wire.h"
-#include "server/engine/engine.h"
-#include "server/letter.h"
+#include "server/base/letter.h"
+#include "server/turn/engine.h"
 
 struct desk {
     struct engine *engine;

@@ -6,13 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/engine/inside.h"
-#include "server/engine/members.h"
-#include "server/engine/model.h"
-#include "server/engine/published.h"
-#include "server/engine/team.h"
-#include "server/engine/update.h"
-#include "server/engine/worker.h"
+#include "server/base/team.h"
+#include "server/base/version.h"
+#include "server/engine/state.h"
+#include "server/model/model.h"
+#include "server/rounds/members.h"
+#include "server/update/update.h"
+#include "server/workers/worker.h"
 #include "tests/support/written.h"
 
 /* What of a member has to be known again. */

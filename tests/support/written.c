@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/engine/model.h"
-#include "server/engine/recall.h"
+#include "server/model/model.h"
+#include "server/weights/last_pull.h"
 
 static void *copy_of(const void *from, size_t size)
 {
@@ -57,17 +57,17 @@ static void copy_rows(struct written *written, const struct model *model,
 }
 
 /* The weights of its basis, as they are now. */
-static const struct recall *copy_recall(struct written *written,
-                                        const struct model *model,
-                                        const struct recall *from)
+static const struct last_pull *copy_last_pull(struct written *written,
+                                              const struct model *model,
+                                              const struct last_pull *from)
 {
     if (from == NULL || from->values == NULL) {
         return NULL;
     }
-    written->recall = copy_of(from, sizeof *from);
-    written->recall->values = copy_of(from->values, model->floats * sizeof(float));
-    written->recall->steps = copy_of(from->steps, model->blocks * sizeof(uint64_t));
-    return written->recall;
+    written->last_pull = copy_of(from, sizeof *from);
+    written->last_pull->values = copy_of(from->values, model->floats * sizeof(float));
+    written->last_pull->steps = copy_of(from->steps, model->blocks * sizeof(uint64_t));
+    return written->last_pull;
 }
 
 struct written written_new(const struct model *model, const struct gradient *from)
@@ -77,7 +77,7 @@ struct written written_new(const struct model *model, const struct gradient *fro
         copy_of(from->tensors, from->tensor_count * sizeof *from->tensors);
     written.gradient.covered =
         copy_of(from->covered, model->tensor_count * sizeof *from->covered);
-    written.gradient.recall = copy_recall(&written, model, from->recall);
+    written.gradient.last_pull = copy_last_pull(&written, model, from->last_pull);
     copy_blocks(&written, model, from);
     copy_rows(&written, model, from);
     return written;
@@ -92,10 +92,10 @@ void written_free(struct written *written)
         free(run);
         run = next;
     }
-    if (written->recall != NULL) {
-        free(written->recall->values);
-        free(written->recall->steps);
-        free(written->recall);
+    if (written->last_pull != NULL) {
+        free(written->last_pull->values);
+        free(written->last_pull->steps);
+        free(written->last_pull);
     }
     free(written->gradient.tensors);
     free(written->gradient.covered);

@@ -6,17 +6,17 @@
 #include <stdint.h>
 
 #include "common/optim/spec.h"
-#include "server/engine/gradient.h"
+#include "server/update/gradient.h"
 
 struct model;
-struct recall;
+struct last_pull;
 
 enum { BLOCK_BYTES = OPT_BLOCK * sizeof(float) };
 
 /* A gradient, with memory of its own. */
 struct written {
     struct gradient gradient;
-    struct recall *recall; /* the weights of its basis, or NULL */
+    struct last_pull *last_pull; /* the weights of its basis, or NULL */
     size_t blocks;
     uint8_t *values; /* of all blocks, each with room for a full one of fp32 */
 };

@@ -1,0 +1,192 @@
+/* engine — see engine.h. The way of a letter through it; thread.c has the thread. */
+#include "server/turn/engine.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "server/engine/answer.h"
+#include "server/engine/commit.h"
+#include "server/engine/state.h"
+#include "server/engine/work.h"
+#include "server/messages/messages.h"
+#include "server/rounds/frames.h"
+#include "server/rounds/waiting.h"
+#include "server/turn/removal.h"
+#include "server/turn/settle.h"
+#include "server/workers/barrier.h"
+#include "server/workers/membership.h"
+
+/* ---------------------------------------------------------------- peers */
+
+struct peer *peer_new(const char *address)
+{
+    struct peer *peer = calloc(1, sizeof(*peer));
+    if (peer != NULL) {
+        snprintf(peer->address, sizeof(peer->address), "%s", address);
+    }
+    return peer;
+}
+
+/* Whether the letter is a later frame of a push that has been answered. */
+static bool is_settled(const struct letter *letter)
+{
+    const struct opt_push *push = letter_push(letter);
+    struct peer *peer = letter->peer;
+    for (size_t i = 0; push != NULL && i < PEER_SETTLED; i++) {
+        if (peer->settled[i] == letter->request.id) {
+            if (push->frame == 0 || push->last) {
+                peer->settled[i] = 0;
+            }
+            return push->frame > 0;
+        }
+    }
+    return false;
+}
+
+/* ---------------------------------------------------------------- letters */
+
+/* Whether the peer may make this request at all; if not, it has been answered. */
+static bool admit(struct engine *engine, struct letter *letter,
+                  const struct message_row *row)
+{
+    const struct peer *peer = letter->peer;
+    const char *name = opt_message_name(letter->request.message);
+    if (engine->stopping) {
+        answer_fail(engine, letter, OPT_UNAVAILABLE, OPT_DETAIL_STOPPING,
+                    "the daemon is stopping");
+        return false;
+    }
+    if (row == NULL) {
+        answer_fail(engine, letter, OPT_UNIMPLEMENTED, OPT_DETAIL_NO_SERVICE,
+                    "this daemon does not serve message %d",
+                    (int)letter->request.message);
+        return false;
+    }
+    if (row->needs_hello && !peer->greeted) {
+        answer_fail(engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NO_HELLO,
+                    "the first request of a connection must be hello, not %s", name);
+        return false;
+    }
+    if (peer->greeted && !peer->observer && peer->worker == NULL) {
+        answer_fail(engine, letter, OPT_FAILED_PRECONDITION,
+                    peer->continued ? OPT_DETAIL_CONTINUED : OPT_DETAIL_TAKEN_OVER,
+                    peer->continued
+                        ? "worker \"%s\" (incarnation %" PRIu64
+                          ") goes on over another connection"
+                        : "worker \"%s\" was taken over by another process, so "
+                          "incarnation %" PRIu64 " is stale",
+                    peer->name, peer->incarnation);
+        return false;
+    }
+    if (row->needs_worker && peer->observer) {
+        answer_fail(engine, letter, OPT_PERMISSION_DENIED, OPT_DETAIL_OBSERVER,
+                    "an observer may not %s; say hello with a worker's name", name);
+        return false;
+    }
+    return true;
+}
+
+static void serve(struct engine *engine, struct letter *letter)
+{
+    if (is_settled(letter)) {
+        answer_nothing(engine, letter);
+        return;
+    }
+    const struct message_row *row = engine->settings.row(letter->request.message);
+    if (admit(engine, letter, row)) {
+        row->serve(engine, letter);
+    }
+}
+
+/* Some letters end all that a peer has to do with the engine; they come after what it
+ * has in the queues of busy models; goodbye between batches that read what it sends. */
+static bool comes_last(const struct letter *letter)
+{
+    return letter->kind == LETTER_CLOSED ||
+           letter->request.message == OPT_MESSAGE_GOODBYE;
+}
+
+/* Whether such a letter must wait. */
+static bool is_early(const struct letter *letter)
+{
+    const struct peer *peer = letter->peer;
+    return comes_last(letter) && (peer->queued > 0 || (letter->kind != LETTER_CLOSED &&
+                                                       membership_in_use(peer)));
+}
+
+static void end_peer(struct engine *engine, struct letter *letter)
+{
+    struct peer *peer = letter->peer;
+    waiting_closed(engine, peer);
+    barrier_closed(engine, peer);
+    removal_creator_gone(engine, peer);
+    membership_closed(engine, peer, letter->lease_expired, letter->silent_ms);
+    answer_nothing(engine, letter);
+}
+
+static void take(struct engine *engine, struct letter *letter)
+{
+    if (is_early(letter)) {
+        letters_append(&engine->later, letter);
+    } else if (letter->kind == LETTER_CLOSED) {
+        end_peer(engine, letter);
+    } else {
+        serve(engine, letter);
+    }
+}
+
+void engine_receive(struct engine *engine, struct letter *letter)
+{
+    struct peer *peer = letter->peer;
+    peer->letters++;
+    if (letter->kind == LETTER_CLOSED) {
+        peer->closed = true;
+    } else {
+        engine->counters.requests++;
+        engine->counters.mailbox_ns += engine->now_ns - letter->arrived_ns;
+    }
+    take(engine, letter);
+}
+
+/* Those that came last, once their turn has come. */
+void engine_serve_later(struct engine *engine)
+{
+    struct letters later = engine->later;
+    engine->later = (struct letters){ 0 };
+    for (struct letter *letter; (letter = letters_take(&later)) != NULL;) {
+        take(engine, letter);
+    }
+}
+
+/* An error that ends a push tells what the push has come to. */
+static void end_refused(struct engine *engine, struct letter *letter)
+{
+    frames_refused(engine, letter);
+    answer_failed(engine, letter);
+}
+
+/* All that follows from what has been done in this turn. */
+static void follow(struct engine *engine)
+{
+    for (;;) {
+        struct letter *letter;
+        struct model *model;
+        if ((letter = answer_refused(engine)) != NULL) {
+            end_refused(engine, letter);
+        } else if ((letter = work_letter(engine)) != NULL) {
+            serve(engine, letter);
+        } else if ((model = work_changed(engine)) != NULL) {
+            settle_model(engine, model);
+        } else {
+            return;
+        }
+    }
+}
+
+void engine_conclude(struct engine *engine)
+{
+    follow(engine);
+    commit_turn(engine);
+    answer_flush(engine);
+}
