@@ -16,7 +16,7 @@
 #include "common/optim/update.h"
 #include "common/status.h"
 #include "common/wire.h"
-#include "server/engine/window.h"
+#include "server/rounds/window.h"
 #include "server/store/record.h"
 
 enum {
