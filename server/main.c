@@ -18,7 +18,6 @@
 
 #include "common/log.h"
 #include "common/standard.h"
-#include "server/data_dir.h"
 #include "server/messages/messages.h"
 #include "server/net/listener.h"
 #include "server/net/loop.h"
@@ -27,6 +26,7 @@
 #include "server/port_file.h"
 #include "server/settings.h"
 #include "server/signals.h"
+#include "server/store/data_dir.h"
 #include "server/turn/engine.h"
 
 enum {
@@ -38,7 +38,7 @@ enum {
 /* Everything that runs. */
 struct daemon {
     const struct settings *settings;
-    int lock; /* of the data directory, -1: none */
+    struct data_dir data_dir; /* path NULL: none */
     uv_loop_t uv;
     struct signals signals;
     int signal; /* that ended it */
@@ -208,8 +208,8 @@ static void stop(struct daemon *daemon)
     if (daemon->engine != NULL) {
         engine_free(daemon->engine);
     }
-    if (daemon->lock >= 0) {
-        close(daemon->lock);
+    if (daemon->data_dir.path != NULL) {
+        data_dir_close(&daemon->data_dir);
     }
     stop_main_loop(daemon);
 }
@@ -220,7 +220,7 @@ static enum opt_status start(struct daemon *daemon, size_t *connections,
     const struct settings *settings = daemon->settings;
     enum opt_status status = OPT_OK;
     if (settings->data_dir[0] != '\0') {
-        status = data_dir_open(settings->data_dir, &daemon->lock, error);
+        status = data_dir_open(settings->data_dir, &daemon->data_dir, error);
     }
     if (status == OPT_OK) {
         status = open_listeners(daemon, error);
@@ -245,7 +245,7 @@ static enum opt_status start(struct daemon *daemon, size_t *connections,
 
 static int serve(const struct settings *settings, struct opt_error *error)
 {
-    struct daemon daemon = { .settings = settings, .lock = -1 };
+    struct daemon daemon = { .settings = settings };
     int code = uv_loop_init(&daemon.uv);
     if (code != 0) {
         opt_fail(error, OPT_UNAVAILABLE, "cannot make an event loop: %s",
@@ -257,7 +257,9 @@ static int serve(const struct settings *settings, struct opt_error *error)
     signals_block();
     if (start(&daemon, &connections, error) != OPT_OK) {
         stop(&daemon);
-        return EX_UNAVAILABLE;
+        bool damaged =
+            error->status == OPT_DATA_LOSS || error->status == OPT_UNIMPLEMENTED;
+        return damaged ? EX_DATAERR : EX_UNAVAILABLE;
     }
     signals_unblock();
     announce(&daemon, connections);

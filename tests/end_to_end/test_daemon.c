@@ -12,6 +12,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "server/store/file.h"
 #include "tests/support/daemon.h"
 #include "tests/support/raw.h"
 
@@ -424,10 +425,7 @@ Test(daemon, keeps_its_data_directory_to_itself)
     daemon_start(&second, (const char *[]){ "--data-dir", directory, NULL });
     daemon_stop(&second);
     daemon_stop(&first);
-    char lock[DAEMON_PATH + 32];
-    snprintf(lock, sizeof(lock), "%s/lock", directory);
-    unlink(lock);
-    rmdir(directory);
+    cr_expect_eq(file_remove(AT_FDCWD, directory, directory, NULL), OPT_OK);
 }
 
 /* Links to somebody else's file in place of the lock. */
