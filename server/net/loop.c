@@ -27,6 +27,7 @@ static void close_if_done(struct loop *loop)
 {
     if (loop->stops == 2 && loop->conns == NULL && loop->farewells == 0 &&
         !uv_is_closing((uv_handle_t *)&loop->tick)) {
+        uv_close((uv_handle_t *)&loop->awake, NULL);
         uv_close((uv_handle_t *)&loop->turned, NULL);
         uv_close((uv_handle_t *)&loop->tick, NULL);
         uv_close((uv_handle_t *)&loop->wake, NULL);
@@ -233,17 +234,18 @@ static void on_tick(uv_timer_t *timer)
     loop_settle(loop);
 }
 
-/* Before the loop waits for events: how long it was at those that there were. */
+/* It has waited for events. */
+static void on_awake(uv_check_t *awake)
+{
+    struct loop *loop = awake->data;
+    loop->awake_ns = uv_hrtime();
+}
+
+/* It is about to wait again: how long it was at those that there were. */
 static void on_turned(uv_prepare_t *turned)
 {
     struct loop *loop = turned->data;
-    uint64_t now = uv_hrtime(), idle = uv_metrics_idle_time(&loop->uv);
-    uint64_t whole = now - loop->turned_ns, waited = idle - loop->idle_ns;
-    loop->turned_ns = now;
-    loop->idle_ns = idle;
-    if (whole > waited) {
-        counter_most(COUNTER_LOOP_NS_MOST, whole - waited);
-    }
+    counter_most(COUNTER_LOOP_NS_MOST, uv_hrtime() - loop->awake_ns);
 }
 
 static void run(void *argument)
@@ -297,8 +299,10 @@ static int loop_init(struct loops *all, int number)
     }
     loop->wake.data = loop;
     all->quota.wake[number] = &loop->wake;
-    uv_loop_configure(&loop->uv, UV_METRICS_IDLE_TIME);
-    loop->turned_ns = uv_hrtime();
+    loop->awake_ns = uv_hrtime();
+    uv_check_init(&loop->uv, &loop->awake);
+    loop->awake.data = loop;
+    uv_check_start(&loop->awake, on_awake);
     uv_prepare_init(&loop->uv, &loop->turned);
     loop->turned.data = loop;
     uv_prepare_start(&loop->turned, on_turned);
@@ -310,6 +314,7 @@ static int loop_init(struct loops *all, int number)
     if (code == 0) {
         return 0;
     }
+    uv_close((uv_handle_t *)&loop->awake, NULL);
     uv_close((uv_handle_t *)&loop->turned, NULL);
     uv_close((uv_handle_t *)&loop->tick, NULL);
     uv_close((uv_handle_t *)&loop->wake, NULL);

@@ -46,22 +46,22 @@ struct loop {
     bool has_thread; /* else whoever made it runs uv */
     uv_async_t wake; /* of box, and of the budget */
     uv_timer_t tick;
-    uv_prepare_t turned; /* called before it waits */
+    uv_check_t awake;    /* called after it has waited for events, */
+    uv_prepare_t turned; /* and before it does */
     struct mailbox box;
     struct letter stop[2]; /* sent by main: read no more; end */
     struct conn *conns;    /* every one of this loop */
     size_t farewells;      /* with the engine: it returns these letters, too */
     struct conn *ready;    /* to be served before the callback returns */
     struct conn *ready_last;
-    uint64_t spin_ns;            /* how long it goes on looking after the last bytes, */
-    uint64_t heard_ns;           /* which came then; kept only for that */
-    bool has_left;               /* light letters in the engine's mailbox */
-    bool short_of_room;          /* some connection waits for the common budget */
-    int stops;                   /* LETTER_STOPs seen: 1 reads no more, 2 ends */
-    uint64_t turned_ns, idle_ns; /* when its last turn ended, and how long it had waited
-                                    for events until then */
-    uint64_t ticked_ms;          /* last tick */
-    uint64_t stopped_ms;         /* when it was told to end */
+    uint64_t spin_ns;    /* how long it goes on looking after the last bytes, */
+    uint64_t heard_ns;   /* which came then; kept only for that */
+    bool has_left;       /* light letters in the engine's mailbox */
+    bool short_of_room;  /* some connection waits for the common budget */
+    int stops;           /* LETTER_STOPs seen: 1 reads no more, 2 ends */
+    uint64_t awake_ns;   /* since when it is at what had come */
+    uint64_t ticked_ms;  /* last tick */
+    uint64_t stopped_ms; /* when it was told to end */
     unsigned ticks;
     struct batch *spare; /* empty batches for reuse */
     int spare_count;
