@@ -141,11 +141,11 @@ enum opt_status snapshot_open(struct engine *engine, struct model *model, size_t
             model->name);
     }
     if (model->activity == MODEL_UPDATING || model->schedule.open) {
-        return opt_fail(error, OPT_UNAVAILABLE,
-                        "update %" PRIu64
-                        " of model \"%s\" is in progress; a snapshot is "
-                        "opened between two updates",
-                        model->step + 1, model->name);
+        return opt_fail_as(error, OPT_UNAVAILABLE, OPT_DETAIL_NOT_READY,
+                           "update %" PRIu64
+                           " of model \"%s\" is in progress; a snapshot is "
+                           "opened between two updates",
+                           model->step + 1, model->name);
     }
     struct snapshot *snapshot = make(engine, model, pool);
     if (snapshot == NULL) {
