@@ -134,8 +134,8 @@ enum opt_status snapshot_open(struct engine *engine, struct model *model, size_t
                            model->name);
     }
     if (model->snapshot != NULL) {
-        return opt_fail(
-            error, OPT_FAILED_PRECONDITION,
+        return opt_fail_as(
+            error, OPT_FAILED_PRECONDITION, OPT_DETAIL_TOO_MANY,
             "a snapshot of model \"%s\" is being read already; there can be one "
             "at a time",
             model->name);
