@@ -25,6 +25,7 @@ const struct file_calls file_system_calls = {
     .pwritev = pwritev,
     .pread = pread,
     .fsync = fsync,
+    .fdatasync = fdatasync,
     .ftruncate = ftruncate,
     .renameat = renameat,
     .unlinkat = unlinkat,
@@ -164,6 +165,12 @@ enum opt_status file_sync(int file, const char *path, struct opt_error *error)
 {
     return file_calls->fsync(file) == 0 ? OPT_OK
                                         : file_fail(error, "make durable", path);
+}
+
+enum opt_status file_sync_data(int file, const char *path, struct opt_error *error)
+{
+    return file_calls->fdatasync(file) == 0 ? OPT_OK
+                                            : file_fail(error, "make durable", path);
 }
 
 enum opt_status file_truncate(int file, uint64_t size, const char *path,

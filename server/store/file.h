@@ -24,6 +24,7 @@ struct file_calls {
     ssize_t (*pwritev)(int file, const struct iovec *parts, int count, off_t at);
     ssize_t (*pread)(int file, void *into, size_t size, off_t at);
     int (*fsync)(int file);
+    int (*fdatasync)(int file);
     int (*ftruncate)(int file, off_t size);
     int (*renameat)(int folder, const char *name, int to_folder, const char *to);
     int (*unlinkat)(int folder, const char *name, int flags);
@@ -58,6 +59,8 @@ enum opt_status file_size(int file, const char *path, uint64_t *out,
  * success may be lost, and a second call on the same file would not tell: give it up.
  */
 enum opt_status file_sync(int file, const char *path, struct opt_error *error);
+/* The same of a file's content and size, without its times. */
+enum opt_status file_sync_data(int file, const char *path, struct opt_error *error);
 enum opt_status file_truncate(int file, uint64_t size, const char *path,
                               struct opt_error *error);
 enum opt_status file_rename(int folder, const char *name, const char *to,

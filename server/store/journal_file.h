@@ -88,7 +88,8 @@ uint64_t journal_reader_first(const struct journal_reader *reader);
 
 struct journal;
 
-/* Go on where the reader has found the end, in a new segment; the torn tail is cut.
+/* Go on where the reader has found the end, in a new segment; the torn tail is cut, and
+ * what is before it is made durable.
  * The reader may be freed afterwards. next: index of the next record, at least the one
  * after the last; a higher one leaves a gap (a checkpoint knows more than the journal
  * has). segment_bytes: a segment of at least so many is full. */
@@ -99,7 +100,8 @@ enum opt_status journal_open(struct journal_reader *reader, uint64_t next,
 void journal_free(struct journal *journal);
 
 /* Append one record of all parts, one after another; *index becomes its. On failure
- * nothing has changed but the segment, which is given up. */
+ * nothing of it counts, and the segment is given up; if that had to be synced and could
+ * not be, journal_next is less than it was. */
 enum opt_status journal_append(struct journal *journal, const struct iovec *parts,
                                size_t count, uint64_t *index, struct opt_error *error);
 /* Make all that was appended durable. On failure journal_next is the one after the

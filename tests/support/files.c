@@ -78,6 +78,11 @@ static int do_fsync(int file)
     return fails(FILES_SYNC) ? -1 : fsync(file);
 }
 
+static int do_fdatasync(int file)
+{
+    return fails(FILES_SYNC) ? -1 : fdatasync(file);
+}
+
 static int do_ftruncate(int file, off_t size)
 {
     return fails(FILES_CUT) ? -1 : ftruncate(file, size);
@@ -103,6 +108,7 @@ static const struct file_calls faulty = {
     .pwritev = do_pwritev,
     .pread = do_pread,
     .fsync = do_fsync,
+    .fdatasync = do_fdatasync,
     .ftruncate = do_ftruncate,
     .renameat = do_renameat,
     .unlinkat = do_unlinkat,
