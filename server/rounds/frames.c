@@ -11,8 +11,10 @@
 #include "server/rounds/fate.h"
 #include "server/rounds/members.h"
 #include "server/rounds/push.h"
-#include "server/rounds/round.h"
+#include "server/rounds/push_reply.h"
+#include "server/rounds/queue.h"
 #include "server/rounds/shard_schedule.h"
+#include "server/rounds/withdraw.h"
 #include "server/weights/view.h"
 #include "server/workers/worker.h"
 
@@ -40,7 +42,7 @@ void frames_end(struct engine *engine, struct member *member)
         push->over = true;
         push->peer = NULL;
     } else {
-        round_drop(engine, member);
+        withdraw_unfinished(engine, member);
     }
 }
 
@@ -80,7 +82,7 @@ void frames_cut_off(struct engine *engine, struct member *member)
     if (push != NULL && shard_schedule_has(push)) {
         push->peer = NULL;
     } else {
-        round_drop(engine, member);
+        withdraw_unfinished(engine, member);
     }
 }
 
@@ -91,7 +93,7 @@ static void end_rest(struct model *model, struct member *member)
         uint64_t slowest = closing_slowest(model);
         member->clock = member->clock > slowest ? member->clock : slowest;
         member->resting = false;
-        round_recount(model);
+        queue_recount(model);
     }
 }
 
@@ -124,7 +126,7 @@ static void move_answer(struct engine *engine, struct model *model,
 {
     struct push *first = fate_waiting(member, sequence);
     struct letter *old = first->answer;
-    round_unpin(model, old);
+    push_reply_unpin(model, old);
     first->answer = letter;
     /* The letter that held the answer goes home now, unless it holds values too. */
     if (!first->answer_is_frame) {
@@ -134,7 +136,7 @@ static void move_answer(struct engine *engine, struct model *model,
     first->peer = letter->peer;
     push_forget_left(first);
     first->request_id = letter->request.id;
-    round_limit(engine, first, letter);
+    withdraw_at_deadline(engine, first, letter);
 }
 
 /* The last frame of a push that has come before. */
@@ -149,7 +151,7 @@ static void finish_echo(struct engine *engine, struct model *model,
         move_answer(engine, model, member, letter, head->sequence);
         return;
     case FATE_SETTLED:
-        round_answer(engine, model, letter, reply);
+        push_reply_send(engine, model, letter, reply);
         return;
     case FATE_NEW: /* it was forgotten meanwhile: as if this copy had not come */
         opt_fail_as(&error, OPT_UNAVAILABLE, OPT_DETAIL_SEND_AGAIN,
@@ -162,7 +164,7 @@ static void finish_echo(struct engine *engine, struct model *model,
     case FATE_STALE:
         break;
     }
-    round_unpin(model, letter);
+    push_reply_unpin(model, letter);
     answer_refuse(engine, letter, &error);
 }
 
@@ -179,7 +181,14 @@ static void complete(struct engine *engine, struct model *model, struct push *pu
         finish_echo(engine, model, member, letter, &head);
         return;
     }
-    round_add(engine, push, letter);
+    push->answer = letter;
+    if (closing_too_late(model, push)) {
+        withdraw_late(engine, push);
+        return;
+    }
+    push->answer_is_frame = true;
+    queue_add(member, push, engine->now_ns);
+    work_settle(engine, model);
 }
 
 /* Begin the push of a first frame. NULL: error tells. */
@@ -192,7 +201,7 @@ static struct push *begin(struct engine *engine, struct model *model,
         return NULL;
     }
     struct push *push = push_new(engine, model);
-    if (push == NULL || !round_limit(engine, push, letter)) {
+    if (push == NULL || !withdraw_at_deadline(engine, push, letter)) {
         if (push != NULL) {
             push_recycle(engine, push);
         }
@@ -231,13 +240,13 @@ static struct push *take_up(struct engine *engine, struct model *model,
     struct push *push = member->gathering;
     if (push->head.sequence != head->sequence ||
         push->session != member->worker->session) {
-        round_drop(engine, member);
+        withdraw_unfinished(engine, member);
         return begin(engine, model, member, letter, head, pull, echo, error);
     }
     if (push_resume(push, letter, head, error) != OPT_OK) {
         return NULL;
     }
-    if (!round_limit(engine, push, letter)) {
+    if (!withdraw_at_deadline(engine, push, letter)) {
         opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                     "no memory for the deadline of a push");
         return NULL;
@@ -306,7 +315,7 @@ static bool meet_again(struct engine *engine, struct model *model,
     engine->counters.pushes_duplicate += settled;
     engine->counters.pushes_stale += met == FATE_STALE;
     if (met == FATE_SETTLED && letter->request.message == OPT_MESSAGE_PUSH) {
-        round_answer(engine, model, letter, reply);
+        push_reply_send(engine, model, letter, reply);
         return true;
     }
     *echo = met == FATE_WAITING || met == FATE_SETTLED;

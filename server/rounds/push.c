@@ -9,7 +9,6 @@
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
 #include "server/model/model.h"
-#include "server/rounds/round.h"
 #include "server/rounds/shard_schedule.h"
 #include "server/update/rows.h"
 #include "server/weights/segment.h"

@@ -8,8 +8,8 @@
 #include "server/engine/registry.h"
 #include "server/engine/state.h"
 #include "server/model/model.h"
-#include "server/rounds/round.h"
 #include "server/rounds/waiting.h"
+#include "server/rounds/withdraw.h"
 #include "server/workers/barrier.h"
 #include "server/workers/membership.h"
 
@@ -20,14 +20,14 @@ void removal_refuse(struct engine *engine, struct model *model, enum opt_status 
         status == OPT_UNAVAILABLE ? OPT_DETAIL_STOPPING : OPT_DETAIL_MODEL_GONE;
     waiting_refuse(engine, model, status, detail, why);
     barrier_refuse(engine, model, status, detail, why);
-    round_close(engine, model, detail, why);
+    withdraw_last_round(engine, model, detail, why);
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
         if (member->gathering != NULL) {
-            round_withdraw(engine, member->gathering, status, detail, why);
+            withdraw_push(engine, member->gathering, status, detail, why);
         }
         while (member->last != NULL) {
-            round_withdraw(engine, member->last, status, detail, why);
+            withdraw_push(engine, member->last, status, detail, why);
         }
     }
 }

@@ -6,6 +6,7 @@
 #include "server/engine/state.h"
 #include "server/engine/work.h"
 #include "server/model/model.h"
+#include "server/rounds/outcome.h"
 #include "server/rounds/pull.h"
 #include "server/rounds/round.h"
 #include "server/rounds/waiting.h"
@@ -20,15 +21,15 @@ static void end_update(struct engine *engine, struct model *model,
 {
     model->activity = MODEL_IDLE;
     if (progress == UPDATE_PARTLY) {
-        round_published(engine, model);
+        outcome_published(engine, model);
     } else if (progress == UPDATE_DONE) {
         model->advanced = true;
         commit_model(engine, COMMIT_STEP, model);
         change_due(engine, model);
-        round_applied(engine, model);
+        outcome_applied(engine, model);
     } else {
         commit_model(engine, COMMIT_UNDONE, model);
-        round_overflowed(engine, model, tensor, element);
+        outcome_overflowed(engine, model, tensor, element);
     }
 }
 
@@ -39,7 +40,7 @@ static bool update_piece(struct engine *engine, struct model *model)
     uint64_t element = 0;
     enum update_progress progress = update_run(engine, model, &tensor, &element);
     if (progress == UPDATE_SHARDS) {
-        round_published(engine, model);
+        outcome_published(engine, model);
     } else if (progress != UPDATE_MORE && progress != UPDATE_STALLED) {
         end_update(engine, model, progress, tensor, element);
     }

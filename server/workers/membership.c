@@ -17,7 +17,8 @@
 #include "server/rounds/frames.h"
 #include "server/rounds/lost_workers.h"
 #include "server/rounds/push.h"
-#include "server/rounds/round.h"
+#include "server/rounds/queue.h"
+#include "server/rounds/withdraw.h"
 #include "server/weights/shards.h"
 #include "server/workers/worker.h"
 
@@ -40,12 +41,12 @@ void membership_forget(struct engine *engine, struct member *member)
     struct model *model = member->model;
     struct worker *worker = member->worker;
     alarm_cancel(&engine->alarms, &member->alarm);
-    round_drop(engine, member);
+    withdraw_unfinished(engine, member);
     last_pull_close(model, &member->last_pull);
     budget_give(&engine->budget, member->reserved + sizeof *member);
     commit_member(engine, COMMIT_FORGOTTEN, member);
     members_remove(member);
-    round_recount(model);
+    queue_recount(model);
     worker_release(engine, worker);
 }
 
@@ -166,7 +167,7 @@ enum opt_status membership_join(struct engine *engine, struct model *model,
     alarm_cancel(&engine->alarms, &member->alarm);
     member->joined = true;
     member->away = false;
-    round_recount(model);
+    queue_recount(model);
     commit_member(engine, COMMIT_MEMBER, member);
     if (joins) {
         event_worker_joined(member);
@@ -223,7 +224,7 @@ static void leave_rounds(struct engine *engine, struct member *member)
     commit_member(engine, COMMIT_MEMBER, member);
     budget_give(&engine->budget, member->reserved);
     member->reserved = 0;
-    round_recount(model);
+    queue_recount(model);
     push_trim(engine, model);
     if (!alarm_set(&engine->alarms, &member->alarm,
                    engine->now_ns + ms_to_ns(MEMBER_KEPT_MS), on_remembered_long)) {
@@ -237,7 +238,7 @@ static void withdraw(struct engine *engine, struct member *member, size_t keep,
                      enum opt_detail detail, const char *why)
 {
     while (member->waiting > keep) {
-        round_withdraw(engine, member->last, OPT_ABORTED, detail, why);
+        withdraw_push(engine, member->last, OPT_ABORTED, detail, why);
     }
 }
 
@@ -249,7 +250,7 @@ void membership_leave(struct engine *engine, struct member *member)
     }
     const char *why = "the worker has left the model before the push was applied";
     if (member->gathering != NULL) {
-        round_withdraw(engine, member->gathering, OPT_ABORTED, OPT_DETAIL_LEFT, why);
+        withdraw_push(engine, member->gathering, OPT_ABORTED, OPT_DETAIL_LEFT, why);
     }
     withdraw(engine, member, 0, OPT_DETAIL_LEFT, why);
     barrier_withdraw(engine, member, OPT_ABORTED, OPT_DETAIL_LEFT,
@@ -263,7 +264,7 @@ void membership_rest(struct engine *engine, struct member *member)
 {
     member->resting = true;
     commit_member(engine, COMMIT_MEMBER, member);
-    round_recount(member->model);
+    queue_recount(member->model);
     work_settle(engine, member->model);
 }
 
@@ -274,7 +275,7 @@ static void fail_round(struct engine *engine, struct model *model, const char *n
              "the round of step %" PRIu64 " failed: worker \"%s\" was lost",
              model->step + 1, name);
     event_round_failed(model, why);
-    round_fail(engine, model, OPT_DETAIL_WORKER_LOST, why);
+    withdraw_round(engine, model, OPT_DETAIL_WORKER_LOST, why);
     for (size_t i = 0; i < model->member_count; i++) {
         withdraw(engine, model->members[i], 0, OPT_DETAIL_WORKER_LOST, why);
     }
@@ -301,7 +302,7 @@ void membership_lost(struct engine *engine, struct member *member)
     if (waits) {
         frames_cut_off(engine, member);
     } else {
-        round_drop(engine, member);
+        withdraw_unfinished(engine, member);
     }
     if (!member->lost) {
         engine->counters.workers_lost++;

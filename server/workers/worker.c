@@ -15,8 +15,8 @@
 #include "server/rounds/frames.h"
 #include "server/rounds/members.h"
 #include "server/rounds/push.h"
-#include "server/rounds/round.h"
 #include "server/rounds/shard_schedule.h"
+#include "server/rounds/withdraw.h"
 #include "server/workers/barrier.h"
 
 void worker_free(struct worker *worker)
@@ -111,8 +111,8 @@ static void withdraw_all(struct engine *engine, struct worker *worker)
     for (struct member *member = worker->members; member != NULL;
          member = member->next_of_worker) {
         while (member->last != NULL && !shard_schedule_has(member->last)) {
-            round_withdraw(engine, member->last, OPT_ABORTED, OPT_DETAIL_TAKEN_FOR_DEAD,
-                           "the worker was taken for dead before the push was applied");
+            withdraw_push(engine, member->last, OPT_ABORTED, OPT_DETAIL_TAKEN_FOR_DEAD,
+                          "the worker was taken for dead before the push was applied");
         }
     }
 }
