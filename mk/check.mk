@@ -28,7 +28,7 @@ lint-format:
 	@echo 'clang-format'
 	@clang-format --dry-run -Werror $(C_FILES)
 
-lint-cppcheck: $(BUILD)/proto/optimd.pb-c.h
+lint-cppcheck: $(BUILD)/proto/store.pb-c.h
 	@echo 'cppcheck'
 	@cppcheck --quiet --error-exitcode=1 -j $(JOBS) --std=c11 --enable=warning,performance,portability \
 		--suppressions-list=.cppcheck \
@@ -37,7 +37,7 @@ lint-cppcheck: $(BUILD)/proto/optimd.pb-c.h
 
 # Which checks, and why not others, is said in .clang-tidy.
 lint-tidy: $(patsubst %,$(BUILD)/tidy/%,$(filter %.c,$(C_FILES)))
-$(BUILD)/tidy/%: % .clang-tidy $(filter %.h,$(C_FILES)) | $(BUILD)/proto/optimd.pb-c.h
+$(BUILD)/tidy/%: % .clang-tidy $(filter %.h,$(C_FILES)) | $(BUILD)/proto/store.pb-c.h
 	@mkdir -p $(@D)
 	@echo 'clang-tidy $<'
 	@clang-tidy --quiet $< -- $(OUR_CPPFLAGS) -Iclient -DOPT_KERNEL_ISA=baseline -std=c17 -fopenmp \

@@ -10,19 +10,24 @@ $(BUILD)/flags: force
 .PHONY: force
 force:
 
-$(BUILD)/proto/optimd.pb-c.c $(BUILD)/proto/optimd.pb-c.h &: proto/optimd.proto
+$(BUILD)/proto/%.pb-c.c $(BUILD)/proto/%.pb-c.h: proto/%.proto
 	@mkdir -p $(@D)
 	@command -v protoc-c >/dev/null || { echo 'protoc-c is missing: make deps' >&2; false; }
 	$(call say,PROTO)
 	$(Q)protoc-c --proto_path=proto --c_out=$(BUILD)/proto $<
+# It includes the other one's.
+$(BUILD)/proto/store.pb-c.h: $(BUILD)/proto/optimd.pb-c.h
 
-$(PROTO_OBJECTS): $(BUILD)/proto/optimd.pb-c.c $(BUILD)/flags
+$(PROTO_OBJECTS) $(STORE_PROTO_OBJECTS): $(BUILD)/proto/%.pb-c.o: $(BUILD)/proto/%.pb-c.c \
+		$(BUILD)/proto/optimd.pb-c.h $(BUILD)/flags
 	$(call say,CC)
 	$(Q)$(CC) $(OUR_CPPFLAGS) $(filter-out $(WARNINGS),$(OUR_CFLAGS)) $(CFLAGS) \
 		-c -o $@ $<
 
-# Only wire*.c read the generated header, and the test of the order of its fields.
+# Only wire*.c read the generated header, and the test of the order of its fields; and of
+# the store, record*.c.
 $(call object,$(wildcard common/wire*.c) tests/common/test_wire_order.c): $(BUILD)/proto/optimd.pb-c.h
+$(call object,$(wildcard server/store/record*.c)): $(BUILD)/proto/store.pb-c.h
 
 define kernel_rule
 $(BUILD)/%.$(1).o: %.c $(BUILD)/flags

@@ -1,6 +1,7 @@
 # Which sources make which program.
 
 PROTO_OBJECTS := $(BUILD)/proto/optimd.pb-c.o
+STORE_PROTO_OBJECTS := $(BUILD)/proto/store.pb-c.o
 KERNEL_SOURCES := $(wildcard common/optim/kernels*.c)
 # Only what reads files needs a reader of YAML: tools and tests, not the library.
 YAML_SOURCES := common/optim/spec_yaml.c
@@ -39,7 +40,8 @@ KERNEL_OBJECTS := $(foreach isa,$(ISAS),\
 BENCH_KERNEL_OBJECTS := $(KERNEL_SOURCES:%.c=$(BUILD)/%.native.o) $(foreach isa,$(ISAS),\
 	$(patsubst %.c,$(BUILD)/%.$(isa).o,$(BENCH_KERNEL_SOURCES)))
 COMMON_OBJECTS := $(call object,$(COMMON_SOURCES)) $(KERNEL_OBJECTS) $(PROTO_OBJECTS)
-SERVER_OBJECTS := $(call object,$(filter-out server/main.c,$(SERVER_SOURCES)))
+SERVER_OBJECTS := $(call object,$(filter-out server/main.c,$(SERVER_SOURCES))) \
+	$(STORE_PROTO_OBJECTS)
 CTL_SOURCES := $(wildcard tools/optctl/*.c)
 CLIENT_OBJECTS := $(call object,$(CLIENT_SOURCES))
 

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,9 +135,8 @@ enum opt_status file_read(int file, void *into, size_t size, uint64_t at,
                                         (off_t)(at + done));
         if (got == 0) {
             return opt_fail(error, OPT_DATA_LOSS,
-                            "%s ends at byte %llu, where %llu more were due", path,
-                            (unsigned long long)(at + done),
-                            (unsigned long long)(size - done));
+                            "%s ends at byte %" PRIu64 ", where %zu more were due",
+                            path, at + done, size - done);
         }
         if (got > 0) {
             done += (size_t)got;

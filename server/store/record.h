@@ -12,7 +12,7 @@
  * Writing borrows the values until the record has been appended and copies the rest.
  * Reading checks everything that can be checked without the model (lengths, counts,
  * enums, names, that the values are exactly as long as they have to be) and points into
- * the bytes it was given. Any thread, each writer one at a time.
+ * the bytes it was given for values. Any thread, each writer one at a time.
  */
 #ifndef OPTIMD_SERVER_STORE_RECORD_H
 #define OPTIMD_SERVER_STORE_RECORD_H
@@ -70,7 +70,7 @@ struct record_run {
 
 struct record_span { /* as struct span (update.h) */
     uint32_t tensor, first, end;
-    bool prepares;
+    uint32_t prepares; /* 1, or 0 */
 };
 
 struct record_rows { /* as struct row_run (gradient.h) */
@@ -169,9 +169,9 @@ struct record {
     size_t count;
 };
 
-/* Read a record of size bytes at data, aligned to 64. Tables come from the arena, all
- * else points into data. OPT_DATA_LOSS with a sentence; OPT_UNIMPLEMENTED: an entry of
- * a kind that is not known; OPT_RESOURCE_EXHAUSTED: the arena is too small. */
+/* Read a record of size bytes at data, aligned to 64. Texts and tables come from the
+ * arena, values point into data. OPT_DATA_LOSS with a sentence; OPT_UNIMPLEMENTED: an
+ * entry of a kind that is not known; OPT_RESOURCE_EXHAUSTED: the arena is too small. */
 enum opt_status record_read(const uint8_t *data, size_t size, struct opt_arena *arena,
                             struct record *out, struct opt_error *error);
 /* Limit of an arena that is enough for the tables of any record whose message has so
