@@ -22,7 +22,8 @@ static const struct opt_counter_text texts[] = {
     { "round_ns", "nanoseconds that whole pushes waited for others of their round" },
     { "update_ns", "nanoseconds in which updates were computed" },
     { "turn_ns_most", "nanoseconds of the longest turn of the engine so far" },
-    { "turn_cost_most", "the most work that a turn was reckoned to be" },
+    { "turn_cost_most", "the most work of a turn of the engine, in elements of an update, of "
+                        "which a core does about one in a nanosecond" },
     { "parameters_updated", "parameters, once for each update that moved them" },
     { "blocks_held", "blocks of 16,384 parameters, once for each update that had to hold a "
                      "value at the largest that fp32 has" },
@@ -55,6 +56,8 @@ static const struct opt_counter_text texts[] = {
     { "receive_ns", "nanoseconds from headers to the ends of their frames" },
     { "send_ns", "nanoseconds from answers to their last bytes written" },
     { "loop_ns_most", "nanoseconds of the longest that a loop was at what had come" },
+    { "loop_cost_most", "the most work of a loop at what had come, in the measure of "
+                        "turn_cost_most" },
     { "inflight_bytes", "bytes of requests held now, beyond those reserved" },
 };
 /* clang-format on */

@@ -22,6 +22,7 @@ static const char *const names[] = {
     [COUNTER_RECEIVE_NS] = "receive_ns",
     [COUNTER_SEND_NS] = "send_ns",
     [COUNTER_LOOP_NS_MOST] = "loop_ns_most",
+    [COUNTER_LOOP_COST_MOST] = "loop_cost_most",
     [COUNTER_INFLIGHT] = "inflight_bytes",
 };
 _Static_assert(sizeof(names) / sizeof(names[0]) == COUNTER_COUNT,

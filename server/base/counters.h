@@ -28,6 +28,7 @@ enum counter {
     COUNTER_RECEIVE_NS,     /* from headers to the ends of their frames */
     COUNTER_SEND_NS,        /* from the engine's answers to their last bytes written */
     COUNTER_LOOP_NS_MOST,   /* the longest turn of a loop */
+    COUNTER_LOOP_COST_MOST, /* and the most work of one (loop_done) */
     COUNTER_INFLIGHT,       /* bytes of requests held now, beyond those reserved */
     COUNTER_COUNT
 };

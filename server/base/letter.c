@@ -48,12 +48,16 @@ struct letter *letter_new(struct mailbox *home, struct conn *conn, struct peer *
     return letter;
 }
 
+void letter_drop_last(struct letter *letter, size_t most)
+{
+    for (; letter->piece_count > 0 && most > 0; most--) {
+        version_unref(letter->pieces[--letter->piece_count].version);
+    }
+}
+
 void letter_drop_pieces(struct letter *letter)
 {
-    for (size_t i = 0; i < letter->piece_count; i++) {
-        version_unref(letter->pieces[i].version);
-    }
-    letter->piece_count = 0;
+    letter_drop_last(letter, letter->piece_count);
     letter->planned = false;
     letter->filled = 0;
     letter->copied = 0;

@@ -150,6 +150,8 @@ bool letter_table(struct letter *letter, size_t size);
  * if there is no memory. */
 bool letter_pieces(struct letter *letter, size_t count);
 
+/* Give up the last pieces, so many at most: the answer has served. */
+void letter_drop_last(struct letter *letter, size_t most);
 /* Give the pieces up: the answer is another one. */
 void letter_drop_pieces(struct letter *letter);
 

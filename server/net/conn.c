@@ -6,6 +6,8 @@
 #include "server/turn/engine.h"
 
 enum {
+    PIECES = 8192,                /* of an answer, given back at a time, */
+    PIECE_COST = 32,              /* each of which takes so long */
     SPARE_LETTERS = 128,          /* kept for the next requests, about 8 KiB each, */
     SPARE_LETTER_BYTES = 16 << 10 /* and no more than that */
 };
@@ -77,11 +79,34 @@ static void spare(struct loop *loop, struct letter *letter)
 
 void conn_release(struct conn *conn, struct letter *letter)
 {
+    if (letter->piece_count > PIECES) {
+        letters_append(&conn->loop->emptied, letter);
+        uv_async_send(&conn->loop->wake);
+        return;
+    }
+    loop_done(conn->loop, PIECE_COST * (uint64_t)letter->piece_count);
     conn->tables -= letter->is_table;
     hold_release(conn, letter);
     conn->letters--;
     spare(conn->loop, letter);
     conn_ready(conn);
+}
+
+void conn_empty_some(struct loop *loop)
+{
+    struct letter *letter = loop->emptied.first;
+    if (letter == NULL) {
+        return;
+    }
+    letter_drop_last(letter, PIECES);
+    loop_done(loop, PIECE_COST * (uint64_t)PIECES);
+    if (letter->piece_count <= PIECES) {
+        letters_take(&loop->emptied);
+        conn_release(letter->conn, letter);
+    }
+    if (loop->emptied.first != NULL) {
+        uv_async_send(&loop->wake);
+    }
 }
 
 /* ------------------------------------------------------------------- the end */

@@ -158,6 +158,9 @@ void conn_ready(struct conn *conn);
 struct letter *conn_letter(struct conn *conn, size_t arena_limit);
 /* One that is done with: give back what it held. */
 void conn_release(struct conn *conn, struct letter *letter);
+/* Some pieces further with those that have very many, of which the connection holds all
+ * until then; the loop is woken if there are more. */
+void conn_empty_some(struct loop *loop);
 
 /* Send what is queued, then end. reason is for the log, here and below. */
 void conn_end(struct conn *conn, const char *reason);

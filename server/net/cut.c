@@ -15,9 +15,12 @@
 #include "server/net/share.h"
 
 enum {
-    SEGMENT_BYTES = 31, /* of a header, for a segment without rows, at most */
-    ROW_BYTES = 5,      /* for a row, */
-    PLACE_BYTES = 10,   /* and for a place */
+    SEGMENT_BYTES = 31,  /* of a header, for a segment without rows, at most */
+    ROW_BYTES = 5,       /* for a row, */
+    PLACE_BYTES = 10,    /* and for a place */
+    PIECE_COST = 128,    /* to name and to pack a piece takes so long (loop_done), */
+    BYTES_SUMMED = 16,   /* to sum so many bytes one unit of that, */
+    VALUES_NARROWED = 2, /* and to narrow so many values */
     TAG_MAX = OPT_FRAME_BEGIN_MAX - OPT_FRAME_PREFIX
 };
 
@@ -212,6 +215,7 @@ static enum outcome narrow(struct batch *batch, const struct cut *cut, uint64_t 
         }
     }
     counter_add(COUNTER_DATA_NARROWED, size);
+    loop_done(batch->conn->loop, cut->elements / VALUES_NARROWED);
     if (*held > 0) {
         counter_add(COUNTER_VALUES_HELD, *held);
     }
@@ -221,6 +225,7 @@ static enum outcome narrow(struct batch *batch, const struct cut *cut, uint64_t 
 static bool checksum(struct loop *loop, const struct batch *batch,
                      const struct cut *cut, uint64_t *out)
 {
+    loop_done(loop, cut->elements * opt_dtype_size(cut->letter->dtype) / BYTES_SUMMED);
     if (batch->narrowed != NULL) {
         size_t size = (size_t)cut->elements * opt_dtype_size(cut->letter->dtype);
         *out = XXH3_64bits(batch->narrowed, size);
@@ -276,6 +281,7 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
                                 struct letter *letter, bool *last, size_t *needed)
 {
     struct cut cut = cut_frame(conn, letter);
+    loop_done(conn->loop, PIECE_COST * (uint64_t)(cut.end - cut.first));
     struct opt_reply reply = letter->reply;
     struct opt_pull_reply *pull = pull_of(&reply);
     pull->segments = conn->loop->segments;
@@ -363,6 +369,7 @@ static enum outcome add_whole(const struct conn *conn, struct batch *batch,
     if (letter->request.has_checksum && letter->table_size > 0) {
         reply.has_checksum = true;
         reply.checksum = XXH3_64bits(letter->table, letter->table_size);
+        loop_done(conn->loop, letter->table_size / BYTES_SUMMED);
     }
     size_t size = 0;
     if (pack_head(batch, &reply, &size) == 0 && size > 0) {
@@ -403,7 +410,9 @@ static enum outcome add_frame(struct conn *conn, struct batch *batch, size_t *ne
 struct batch *cut_batch(struct conn *conn, bool *waits)
 {
     struct batch *batch = batch_new(conn, 0);
-    while (batch != NULL && conn->answers != NULL && batch->bytes < OPT_CHUNK_BYTES &&
+    uint64_t before = conn->loop->turn_cost;
+    while (batch != NULL && loop_may_go_on(conn->loop, before) &&
+           conn->answers != NULL && batch->bytes < OPT_CHUNK_BYTES &&
            batch->narrowed == NULL &&
            conn->answers->reply.message != OPT_MESSAGE_SHARE) {
         size_t needed = 0;

@@ -27,7 +27,6 @@ static void close_if_done(struct loop *loop)
 {
     if (loop->stops == 2 && loop->conns == NULL && loop->farewells == 0 &&
         !uv_is_closing((uv_handle_t *)&loop->tick)) {
-        uv_close((uv_handle_t *)&loop->awake, NULL);
         uv_close((uv_handle_t *)&loop->turned, NULL);
         uv_close((uv_handle_t *)&loop->tick, NULL);
         uv_close((uv_handle_t *)&loop->wake, NULL);
@@ -94,15 +93,27 @@ static void on_stop(struct loop *loop)
     }
 }
 
+/* What every callback begins with. libuv calls them while it waits, and nothing before
+ * the first of those that an event has. */
+static void begin_turn(struct loop *loop)
+{
+    if (loop->turn_began_ns == 0) {
+        loop->turn_began_ns = uv_hrtime();
+        loop->turn_cost = 0;
+    }
+}
+
 static void on_event(struct watch *watch, unsigned events)
 {
     struct conn *conn = conn_of(watch);
     struct loop *loop = conn->loop;
+    begin_turn(loop);
     if ((events & WATCH_WRITE) != 0) {
         service_unblock(conn);
     }
     bool reads = (events & WATCH_READ) != 0;
-    for (int i = 0; reads && i < READS_AT_ONCE; i++) {
+    uint64_t before = loop->turn_cost;
+    for (int i = 0; reads && i < READS_AT_ONCE && loop_may_go_on(loop, before); i++) {
         reads = service_read(conn);
         loop_settle(loop);
     }
@@ -113,6 +124,7 @@ static void on_opened(struct watch *watch, const struct opt_error *error)
 {
     struct conn *conn = conn_of(watch);
     struct loop *loop = conn->loop;
+    begin_turn(loop);
     service_opened(conn, error);
     loop_settle(loop);
 }
@@ -121,6 +133,7 @@ static void on_closed(struct watch *watch)
 {
     struct conn *conn = conn_of(watch);
     struct loop *loop = conn->loop;
+    begin_turn(loop);
     service_closed(conn);
     loop_settle(loop);
 }
@@ -203,13 +216,16 @@ void loop_settle(struct loop *loop)
 static void on_wake(uv_async_t *wake)
 {
     struct loop *loop = wake->data;
+    begin_turn(loop);
     take_letters(loop);
+    conn_empty_some(loop);
     loop_settle(loop);
 }
 
 static void on_tick(uv_timer_t *timer)
 {
     struct loop *loop = timer->data;
+    begin_turn(loop);
     uint64_t now = uv_now(&loop->uv);
     uint64_t late = now - loop->ticked_ms;
     loop->ticked_ms = now;
@@ -234,18 +250,15 @@ static void on_tick(uv_timer_t *timer)
     loop_settle(loop);
 }
 
-/* It has waited for events. */
-static void on_awake(uv_check_t *awake)
-{
-    struct loop *loop = awake->data;
-    loop->awake_ns = uv_hrtime();
-}
-
-/* It is about to wait again: how long it was at those that there were. */
+/* It is about to wait for events: what it was at is over. */
 static void on_turned(uv_prepare_t *turned)
 {
     struct loop *loop = turned->data;
-    counter_most(COUNTER_LOOP_NS_MOST, uv_hrtime() - loop->awake_ns);
+    if (loop->turn_began_ns != 0) {
+        counter_most(COUNTER_LOOP_NS_MOST, uv_hrtime() - loop->turn_began_ns);
+        counter_most(COUNTER_LOOP_COST_MOST, loop->turn_cost);
+        loop->turn_began_ns = 0;
+    }
 }
 
 static void run(void *argument)
@@ -299,10 +312,6 @@ static int loop_init(struct loops *all, int number)
     }
     loop->wake.data = loop;
     all->quota.wake[number] = &loop->wake;
-    loop->awake_ns = uv_hrtime();
-    uv_check_init(&loop->uv, &loop->awake);
-    loop->awake.data = loop;
-    uv_check_start(&loop->awake, on_awake);
     uv_prepare_init(&loop->uv, &loop->turned);
     loop->turned.data = loop;
     uv_prepare_start(&loop->turned, on_turned);
@@ -314,7 +323,6 @@ static int loop_init(struct loops *all, int number)
     if (code == 0) {
         return 0;
     }
-    uv_close((uv_handle_t *)&loop->awake, NULL);
     uv_close((uv_handle_t *)&loop->turned, NULL);
     uv_close((uv_handle_t *)&loop->tick, NULL);
     uv_close((uv_handle_t *)&loop->wake, NULL);

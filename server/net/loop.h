@@ -34,6 +34,7 @@ struct loops;
 struct opt_transport;
 
 enum {
+    LOOP_AT_ONCE = 1 << 20,  /* cost of what is done for a connection at a time */
     LOOP_DISCARD = 64 << 10, /* read from peers that are no longer listened to */
     LOOP_SEGMENTS = 2048     /* most segments of a frame sent: a header below 64 KiB */
 };
@@ -46,25 +47,27 @@ struct loop {
     bool has_thread; /* else whoever made it runs uv */
     uv_async_t wake; /* of box, and of the budget */
     uv_timer_t tick;
-    uv_check_t awake;    /* called after it has waited for events, */
-    uv_prepare_t turned; /* and before it does */
+    uv_prepare_t turned; /* called before it waits for events */
     struct mailbox box;
     struct letter stop[2]; /* sent by main: read no more; end */
     struct conn *conns;    /* every one of this loop */
     size_t farewells;      /* with the engine: it returns these letters, too */
     struct conn *ready;    /* to be served before the callback returns */
     struct conn *ready_last;
-    uint64_t spin_ns;    /* how long it goes on looking after the last bytes, */
-    uint64_t heard_ns;   /* which came then; kept only for that */
-    bool has_left;       /* light letters in the engine's mailbox */
-    bool short_of_room;  /* some connection waits for the common budget */
-    int stops;           /* LETTER_STOPs seen: 1 reads no more, 2 ends */
-    uint64_t awake_ns;   /* since when it is at what had come */
-    uint64_t ticked_ms;  /* last tick */
-    uint64_t stopped_ms; /* when it was told to end */
+    uint64_t spin_ns;       /* how long it goes on looking after the last bytes, */
+    uint64_t heard_ns;      /* which came then; kept only for that */
+    bool has_left;          /* light letters in the engine's mailbox */
+    bool short_of_room;     /* some connection waits for the common budget */
+    int stops;              /* LETTER_STOPs seen: 1 reads no more, 2 ends */
+    uint64_t turn_began_ns; /* since when it is at what had come; 0: it waits */
+    uint64_t turn_cost;     /* and how much it has done of it */
+    uint64_t ticked_ms;     /* last tick */
+    uint64_t stopped_ms;    /* when it was told to end */
     unsigned ticks;
     struct batch *spare; /* empty batches for reuse */
     int spare_count;
+    struct letters
+        emptied; /* served answers of very many pieces, which go bit by bit */
     struct letter *spare_letters; /* that have served */
     int spare_letter_count;
     XXH3_state_t *hash; /* of data sent; NULL until first needed */
@@ -115,6 +118,19 @@ void loops_stop(struct loops *loops);
  * connections or, refuse, among those to be told that there are too many. Loop thread.
  */
 void loop_serve(struct loop *loop, struct opt_transport *transport, bool refuse);
+
+/* So much has been done without looking whether others wait, in the measure of
+ * work_done (engine/work.h): about nanoseconds. What it does for the engine is counted
+ * there. Loop thread. */
+static inline void loop_done(struct loop *loop, uint64_t cost)
+{
+    loop->turn_cost += cost;
+}
+/* Whether a connection whose turn began when so much had been done goes on with it. */
+static inline bool loop_may_go_on(const struct loop *loop, uint64_t before)
+{
+    return loop->turn_cost - before < LOOP_AT_ONCE;
+}
 
 /* Serve the ready list; the last thing every libuv callback does. Loop thread. */
 void loop_settle(struct loop *loop);

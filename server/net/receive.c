@@ -20,8 +20,11 @@
 #include "server/turn/engine.h"
 
 enum {
-    LIGHT_BYTES = 64 << 10
-}; /* of data: its round costs little more than a wake-up */
+    LIGHT_BYTES = 64 << 10, /* of data: its round costs little more than a wake-up */
+    FRAME_COST = 512,       /* of a frame, */
+    HEADER_BYTE_COST = 16,  /* of each byte of its header as it is read, */
+    BYTES_EXAMINED = 16     /* and so many bytes of data are one unit (loop_done) */
+};
 
 /* Memory for the structs of one header, which protobuf-c may need many times its bytes
  * for, and for the texts of an answer. */
@@ -182,6 +185,7 @@ static bool place_request(struct conn *conn)
     const uint8_t *header = opt_frame_header(conn->reader, &size);
     size_t data_size = opt_frame_data_size(conn->reader);
     letter->arena.limit = arena_limit(size);
+    loop_done(conn->loop, HEADER_BYTE_COST * (uint64_t)size);
     conn->row = dispatch(conn, letter, header, size, data_size);
     letter->ahead = ahead_of(letter);
     bool is_table = conn->row != NULL && asks_for_table(letter);
@@ -243,6 +247,7 @@ static void on_data(struct conn *conn)
         XXH3_64bits_update(conn->hash, letter->data + conn->examined,
                            filled - conn->examined);
     }
+    loop_done(conn->loop, (filled - conn->examined) / BYTES_EXAMINED);
     conn->examined = filled;
     if (conn->row->data == DATA_GRADIENT && letter->nonfinite == SIZE_MAX) {
         enum opt_dtype dtype = dispatch_dtype(letter);
@@ -315,6 +320,7 @@ static void on_end(struct conn *conn)
         share_examine(conn, letter);
     }
     counter_add(COUNTER_FRAMES_RECEIVED, 1);
+    loop_done(conn->loop, FRAME_COST + letter->placed / BYTES_EXAMINED);
     conn->arriving = NULL;
     conn->frames++;
     conn->thrown = false;

@@ -17,6 +17,7 @@
 
 enum {
     BATCH_BYTES = 20 << 10, /* of an ordinary batch */
+    BYTES_WRITTEN = 4,      /* in a unit of cost (loop_done) */
     FILES_FRAME = 128       /* more than the answer to share takes */
 };
 
@@ -46,6 +47,7 @@ static void write_batches(struct conn *conn)
             return;
         }
         size_t taken = written > 0 ? (size_t)written : 0;
+        loop_done(conn->loop, taken / BYTES_WRITTEN);
         if (taken > 0) {
             conn->taken += taken;
             conn->queue -= taken;
@@ -170,7 +172,7 @@ static void starve(struct conn *conn)
 
 void send_pump(struct conn *conn)
 {
-    uint64_t taken = conn->taken;
+    uint64_t before = conn->loop->turn_cost;
     write_batches(conn);
     while ((conn->state == CONN_OPEN || conn->state == CONN_ENDING) &&
            conn->answers != NULL && conn->batch_count < AHEAD_BATCHES) {
@@ -183,7 +185,7 @@ void send_pump(struct conn *conn)
         if (conn->batches != NULL && !has_room_ahead(conn)) {
             return;
         }
-        if (conn->taken - taken >= (uint64_t)AHEAD_BATCHES * OPT_CHUNK_BYTES) {
+        if (!loop_may_go_on(conn->loop, before)) {
             conn->blocked = true; /* others have their turn */
             return;
         }

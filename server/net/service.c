@@ -18,7 +18,9 @@
 
 enum {
     /* At a time: what has been read is looked at while this core's cache has it. */
-    READ_BYTES = 256 << 10
+    READ_BYTES = 256 << 10,
+    BYTES_READ = 2,   /* in a unit of cost (loop_done): into memory that may be new, */
+    ANSWER_COST = 256 /* of an answer */
 };
 
 /* Workers' coming and going is news, and so is whom the daemon sends away; observers
@@ -146,6 +148,7 @@ static void on_hello_answered(struct conn *conn, const struct letter *letter)
 
 void service_returned(struct conn *conn, struct letter *letter)
 {
+    loop_done(conn->loop, ANSWER_COST);
     if (letter->kind == LETTER_PART) {
         conn->letters++; /* from now on it is one of the connection's */
         hold_sync(conn, letter);
@@ -205,6 +208,7 @@ static void find_space(struct conn *conn, uint8_t **base, size_t *size)
 static void receive(struct conn *conn, size_t size)
 {
     counter_add(COUNTER_BYTES_RECEIVED, size);
+    loop_done(conn->loop, size / BYTES_READ);
     uint64_t frames = conn->frames;
     bool was_pending = opt_frame_pending(conn->reader);
     conn->heard_ms = conn_now(conn);

@@ -223,18 +223,6 @@ int uv_async_send(uv_async_t *async)
 }
 
 /* How long a loop is at something is nothing that this world has. */
-int uv_check_init(uv_loop_t *loop, uv_check_t *check)
-{
-    twin_new(loop, check, UV_CHECK);
-    return 0;
-}
-
-int uv_check_start(uv_check_t *check, uv_check_cb on_check)
-{
-    (void)check, (void)on_check;
-    return 0;
-}
-
 int uv_prepare_init(uv_loop_t *loop, uv_prepare_t *prepare)
 {
     twin_new(loop, prepare, UV_PREPARE);
