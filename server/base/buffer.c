@@ -10,8 +10,8 @@
 
 enum {
     ALIGNMENT = 64,
-    LARGE = 128 << 10,   /* from here on kept, and mapped by memory_new */
-    HUGE_PAGE = 2 << 20, /* from here on in multiples of it */
+    LARGE = 128 << 10, /* from here on kept, and mapped by memory_new in whole */
+    PAGE = 4 << 10,    /* pages */
     KEEP_DEFAULT = 256 << 20,
     TRIM_AGE = 1,           /* calls of buffer_trim that a buffer survives, */
     TRIM_AGE_PROMISED = 24, /* and if it is promised */
@@ -101,10 +101,8 @@ static struct kept *find(size_t capacity)
 
 size_t buffer_capacity(size_t size)
 {
-    if (round_up(size, ALIGNMENT) < LARGE) {
-        return round_up(size, ALIGNMENT);
-    }
-    return round_up(size, size >= HUGE_PAGE ? HUGE_PAGE : LARGE);
+    size_t rounded = round_up(size, ALIGNMENT);
+    return rounded < LARGE ? rounded : round_up(size, PAGE);
 }
 
 void *buffer_take(size_t size, size_t *capacity)

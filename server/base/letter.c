@@ -179,7 +179,8 @@ void letter_drop_data(struct letter *letter)
 
 size_t letter_memory(const struct letter *letter)
 {
-    size_t data = letter->data != letter->small ? letter->data_capacity : 0;
+    size_t data =
+        letter->data != letter->small ? buffer_capacity(letter->data_size) : 0;
     return sizeof(*letter) + letter->arena.held + letter->ahead +
            (letter->small != NULL ? SMALL_BYTES : 0) + data + letter->table_size +
            letter->piece_capacity * sizeof(*letter->pieces);

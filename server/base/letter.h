@@ -156,7 +156,8 @@ void letter_drop_last(struct letter *letter, size_t most);
 void letter_drop_pieces(struct letter *letter);
 
 /* Bytes that the letter holds: itself, request, data, answer. What pieces refer to is
- * the engine's. */
+ * the engine's; what a kept buffer has beyond what the data needs has been counted as
+ * kept. */
 size_t letter_memory(const struct letter *letter);
 
 /* Before memory is taken for the answer: room for that many bytes more. False: there is

@@ -24,6 +24,9 @@ static const uint64_t shapes[TENSORS] = { SMALL, LARGE, 1, OPT_BLOCK };
 
 static struct daemon_process server;
 
+/* Most elements in a frame of a push. */
+static uint64_t frame_elements = OPT_SHARD;
+
 static struct raw_reply ask(int fd, const struct opt_request *request, const void *data,
                             size_t size)
 {
@@ -84,9 +87,9 @@ static bool push_tensor(int fd, uint32_t model, uint64_t id, uint64_t sequence,
                         uint32_t tensor, uint32_t *frame, bool last)
 {
     static float values[OPT_SHARD];
-    for (uint64_t at = 0; at < shapes[tensor]; at += OPT_SHARD) {
-        uint64_t count =
-            shapes[tensor] - at < OPT_SHARD ? shapes[tensor] - at : OPT_SHARD;
+    for (uint64_t at = 0; at < shapes[tensor]; at += frame_elements) {
+        uint64_t left = shapes[tensor] - at;
+        uint64_t count = left < frame_elements ? left : frame_elements;
         for (uint64_t i = 0; i < count; i++) {
             values[i] = value_at(tensor, at + i);
         }
@@ -228,6 +231,24 @@ Test(transfer, a_joined_worker_may_push_its_whole_model)
     push_all(fd, model, 1);
     push_all(fd, model, 2);
     pull_all(fd, model, OPT_FP32, false, 2);
+    close(fd);
+    daemon_stop(&server);
+}
+
+/* Frames that just do not fit what buffers come in. */
+Test(transfer, a_joined_worker_may_push_it_in_frames_of_any_size)
+{
+    static const uint64_t lengths[] = { 3 * OPT_BLOCK, 33 * OPT_BLOCK };
+    daemon_start(&server,
+                 (const char *[]){ "--connection-inflight", "5MiB", "--inflight",
+                                   "5MiB", "--max-frame", "5MiB", NULL });
+    int fd = raw_connect(server.port);
+    raw_hello(fd, "a");
+    uint32_t model = create(fd, true);
+    for (size_t i = 0; i < 2; i++) {
+        frame_elements = lengths[i];
+        push_all(fd, model, i + 1);
+    }
     close(fd);
     daemon_stop(&server);
 }
