@@ -44,6 +44,12 @@ void bench_transfer(const struct bench *bench);
 /* latency.c: small pushes against an echo server. */
 void bench_latency(const struct bench *bench);
 
+/* turns.c: small pushes that a loop serves itself, and those that are awaited awake. */
+void bench_turns(const struct bench *bench);
+
+/* since.c: pulls of what has changed against pulls of everything. */
+void bench_since(const struct bench *bench);
+
 /* connections.c: small pushes beside many idle connections. */
 void bench_connections(const struct bench *bench);
 
@@ -52,6 +58,9 @@ void bench_scale(const struct bench *bench);
 
 /* training.c: synchronous steps of a 25 million parameter model, and its memory. */
 void bench_training(const struct bench *bench);
+
+/* slow_link.c: steps by shards against whole rounds over a slow link. */
+void bench_slow_link(const struct bench *bench);
 
 /* sharing.c: the same steps by workers that share memory with the daemon. */
 void bench_sharing(const struct bench *bench);

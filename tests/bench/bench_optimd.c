@@ -43,6 +43,10 @@ static const struct group {
       "said",
       bench_transfer, 90, false },
     { "latency", "Small pushes against a libuv echo server", bench_latency, 15, false },
+    { "turns", "Small pushes served by a loop itself, or awaited awake", bench_turns,
+      20, false },
+    { "since", "Pulls of what has changed against pulls of everything", bench_since, 10,
+      false },
     { "connections",
       "Small pushes beside a thousand idle connections, both ends on one processor",
       bench_connections, 45, false },
@@ -50,6 +54,10 @@ static const struct group {
       bench_scale, 150, false },
     { "training", "Synchronous training, Adam, 25 million parameters in 160 tensors",
       bench_training, 90, false },
+    { "slow-link",
+      "Steps by shards against whole rounds, two network namespaces and 2 Gbit/s "
+      "between",
+      bench_slow_link, 40, true },
     { "sharing", "The same steps by workers on the daemon's machine that share memory",
       bench_sharing, 60, false },
 };

@@ -11,8 +11,8 @@
 #include "client/optclient.h"
 
 enum {
-    PING_ELEMENTS_MAX = 1024, /* floats in a push */
-    PING_MAX = 4000,          /* round trips in a run */
+    PING_ELEMENTS_MAX = 16385, /* floats in a push */
+    PING_MAX = 4000,           /* round trips in a run */
     PING_IN_FLIGHT = 64
 };
 
