@@ -95,7 +95,7 @@ struct pushing {
 static struct letter *frame_of(struct scene *s, size_t worker, size_t part, bool wrong)
 {
     static const uint32_t rows[] = { 3, 19, 0, 3 };
-    float values[OPT_SHARD + OPT_BLOCK];
+    static float values[OPT_SHARD + OPT_BLOCK];
     struct opt_segment segments[2] = { parts[part] };
     size_t n = (size_t)parts[part].count, count = 1;
     toy_fill(TOY_ORDINARY, toy_random(&s->random), values, n);
@@ -165,7 +165,7 @@ static void begin(struct scene *s, const struct situation *situation)
     struct engine_settings settings = desk_settings();
     settings.recorder = &s->rebuild.recorder;
     desk_open(&s->desk, settings);
-    float start[ELEMENTS + ROWS * WIDTH];
+    static float start[ELEMENTS + ROWS * WIDTH];
     toy_fill(TOY_ORDINARY, 1, start, ELEMENTS + ROWS * WIDTH);
     for (size_t i = 0; i < WORKERS; i++) {
         s->callers[i] = caller_new(&s->desk, names[i], i + 1);
