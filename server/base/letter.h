@@ -54,6 +54,7 @@ struct piece {
     struct opt_segment segment;
     struct version *version; /* one reference, dropped by letter_free; may be NULL */
     bool unchanged;          /* the asker has the values: they are not sent */
+    bool gone;               /* in a part of the answer, before the rest of it */
 };
 
 struct letter {

@@ -163,7 +163,15 @@ struct model {
     size_t pushes_paid; /* members have reserved */
     size_t rows_held;   /* of sparse tensors, in all pushes that are here */
 
-    enum { MODEL_IDLE, MODEL_UPDATING, MODEL_COPYING, MODEL_ON_ERRAND } activity;
+    /* Giving way: much has been done of what came while it was busy, and others have
+     * their turn before the rest of it. */
+    enum {
+        MODEL_IDLE,
+        MODEL_UPDATING,
+        MODEL_COPYING,
+        MODEL_ON_ERRAND,
+        MODEL_GIVING_WAY
+    } activity;
     struct errand *errand;   /* the one that it is on (errand.h) */
     bool making;             /* which is to make it: nobody else knows it yet */
     bool listed;             /* among the engine's busy models */

@@ -28,6 +28,7 @@ enum {
 struct cut {
     const struct letter *letter;
     size_t first, end; /* pieces, end excluded; the last may go in part */
+    size_t named;      /* of them, those that have not gone before */
     uint64_t from;     /* first element of the first piece */
     uint64_t until;    /* end of the last piece's part */
     uint64_t elements;
@@ -114,6 +115,12 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
         const struct opt_segment *whole = &piece->segment;
         uint64_t start = whole->offset + from;
         uint64_t count = whole->count - from;
+        if (piece->gone) {
+            cut.until = whole->count;
+            cut.end++;
+            continue;
+        }
+        cut.named++;
         if (piece->unchanged) {
             if (!name_segment(&cut, loop->unchanged, &cut.unchanged_count, whole)) {
                 break;
@@ -170,7 +177,7 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
 /* The values of a piece that the cut carries; *count 0: none. */
 static const float *cut_values(const struct cut *cut, size_t piece, uint64_t *count)
 {
-    if (cut->letter->pieces[piece].unchanged) {
+    if (cut->letter->pieces[piece].unchanged || cut->letter->pieces[piece].gone) {
         *count = 0;
         return NULL;
     }
@@ -281,7 +288,7 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
                                 struct letter *letter, bool *last, size_t *needed)
 {
     struct cut cut = cut_frame(conn, letter);
-    loop_done(conn->loop, PIECE_COST * (uint64_t)(cut.end - cut.first));
+    loop_done(conn->loop, PIECE_COST * (uint64_t)cut.named + (cut.end - cut.first));
     struct opt_reply reply = letter->reply;
     struct opt_pull_reply *pull = pull_of(&reply);
     pull->segments = conn->loop->segments;
@@ -304,7 +311,7 @@ static enum outcome add_weights(struct conn *conn, struct batch *batch,
         return FRAME_DOES_NOT_FIT;
     }
     pull->held = 0;
-    if (!batch_reserve(batch, cut.end - cut.first + 1)) {
+    if (!batch_reserve(batch, cut.named + 1)) {
         return FRAME_NO_MEMORY;
     }
     if (narrows) {

@@ -350,7 +350,7 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
         push_of(engine, model, member, letter, head, pull, echo, &error);
     if (push == NULL ||
         push_take(engine, push, letter, head, &used, &error) != OPT_OK ||
-        (head->last && !push->echo && push_whole(push, &error) != OPT_OK) ||
+        (head->last && !push->echo && push_whole(engine, push, &error) != OPT_OK) ||
         (head->last && plan_pull(engine, model, letter, pull, &error) != OPT_OK)) {
         refuse_frame(engine, member, letter, &error);
         return;

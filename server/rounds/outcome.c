@@ -44,7 +44,7 @@ static void resolve(struct engine *engine, struct model *model, enum opt_fate fa
             reply.reason = "a gradient of its round is not finite";
             engine->counters.pushes_skipped++;
         }
-        shard_schedule_subtract(push, answer);
+        shard_schedule_subtract(engine, push, answer);
         push_recycle(engine, push);
         push_reply_send(engine, model, answer, reply);
     }

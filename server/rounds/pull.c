@@ -11,6 +11,7 @@
 #include "server/weights/view.h"
 
 enum {
+    FEW = 2048,    /* pieces, filled at once whatever has been done before */
     RETRY_MS = 200 /* told to readers whom the budget does not allow */
 };
 
@@ -102,7 +103,9 @@ static void refuse_pull(struct engine *engine, struct model *model,
 
 void pull_answer(struct engine *engine, struct model *model, struct letter *letter)
 {
-    bool at_once = !engine->visited || work_may_do(engine, model->floats);
+    bool at_once =
+        (!engine->visited || work_may_do(engine, model->floats)) &&
+        (letter->piece_count <= FEW || work_may_do(engine, engine->turn_cost));
     if (model->copying.first == NULL && at_once) {
         switch (fill(engine, model, letter)) {
         case VIEW_FILLED:

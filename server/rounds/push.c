@@ -8,6 +8,7 @@
 #include "server/base/region.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
+#include "server/engine/work.h"
 #include "server/model/model.h"
 #include "server/rounds/shard_schedule.h"
 #include "server/update/rows.h"
@@ -21,6 +22,13 @@ enum {
 };
 
 enum { SEGMENT_BYTES = 288, SPARSE_RESERVED = 1 << 20 };
+
+/* In the measure of work_done: */
+enum {
+    SEGMENT_COST = 32, /* of a segment that has come, */
+    TENSOR_COST = 16,  /* of a tensor that is forgotten or found to be whole, */
+    BYTES_CLEARED = 16 /* and bytes of tables that are forgotten in one unit */
+};
 
 size_t push_frames_bytes(const struct model *model)
 {
@@ -157,6 +165,30 @@ void push_trim(struct engine *engine, struct model *model)
     }
 }
 
+/* What the gradient had. Of many tensors all tables are cleared: they are short, and
+ * what each tensor has of them is not looked up. */
+static void forget_blocks(struct engine *engine, struct push *push)
+{
+    enum { MANY = 16 }; /* one in so many */
+    struct model *model = push->model;
+    struct gradient *gradient = &push->gradient;
+    if (gradient->tensor_count > model->tensor_count / MANY) {
+        size_t blocks = model->blocks * sizeof *gradient->blocks;
+        size_t covered = model->tensor_count * sizeof *gradient->covered;
+        memset(gradient->blocks, 0, blocks);
+        memset(gradient->covered, 0, covered);
+        work_done(engine, (blocks + covered) / BYTES_CLEARED);
+        return;
+    }
+    for (size_t i = 0; i < gradient->tensor_count; i++) {
+        const struct tensor *tensor = &model->tensors[gradient->tensors[i]];
+        memset(gradient->blocks + tensor->first_block, 0,
+               tensor->blocks * sizeof *gradient->blocks);
+        gradient->covered[gradient->tensors[i]] = 0;
+    }
+    work_done(engine, TENSOR_COST * (uint64_t)gradient->tensor_count);
+}
+
 void push_recycle(struct engine *engine, struct push *push)
 {
     struct model *model = push->model;
@@ -168,12 +200,7 @@ void push_recycle(struct engine *engine, struct push *push)
             answer_nothing(engine, letter);
         }
     }
-    for (size_t i = 0; i < push->gradient.tensor_count; i++) {
-        const struct tensor *tensor = &model->tensors[push->gradient.tensors[i]];
-        memset(push->gradient.blocks + tensor->first_block, 0,
-               tensor->blocks * sizeof *push->gradient.blocks);
-        push->gradient.covered[push->gradient.tensors[i]] = 0;
-    }
+    forget_blocks(engine, push);
     if (push->here != NULL) {
         memset(push->here, 0, model->shard_count * sizeof *push->here);
     }
@@ -271,6 +298,7 @@ static void forget_rows(struct push *push)
         uint32_t tensor = push->gradient.tensors[i];
         if (model->tensors[tensor].width > 0) {
             push->gradient.covered[tensor] = 0;
+            push->whole--;
         } else {
             push->gradient.tensors[kept++] = tensor;
         }
@@ -327,6 +355,7 @@ static enum opt_status cover(struct push *push, const struct opt_segment *segmen
         if (push->gradient.covered[segment->tensor]++ == 0) {
             push->gradient.tensors[push->gradient.tensor_count++] = segment->tensor;
         }
+        push->whole += push->gradient.covered[segment->tensor] == tensor->blocks;
     }
     return OPT_OK;
 }
@@ -363,6 +392,7 @@ static enum opt_status add_rows(struct engine *engine, struct push *push,
     model->rows_held += run->count;
     if (push->gradient.covered[segment->tensor]++ == 0) {
         push->gradient.tensors[push->gradient.tensor_count++] = segment->tensor;
+        push->whole++;
     }
     return OPT_OK;
 }
@@ -391,11 +421,16 @@ static enum opt_status check_finite(struct push *push, const struct letter *lett
                        opt_dtype_ends(push->head.dtype, as), model->name);
 }
 
-enum opt_status push_whole(const struct push *push, struct opt_error *error)
+enum opt_status push_whole(struct engine *engine, const struct push *push,
+                           struct opt_error *error)
 {
     if (push->gradient.tensor_count == 0) {
         return opt_fail(error, OPT_INVALID_ARGUMENT, "the push names no tensor");
     }
+    if (push->whole == push->gradient.tensor_count) {
+        return OPT_OK;
+    }
+    work_done(engine, TENSOR_COST * (uint64_t)push->gradient.tensor_count);
     for (size_t i = 0; i < push->gradient.tensor_count; i++) {
         uint32_t number = push->gradient.tensors[i];
         const struct tensor *tensor = &push->model->tensors[number];
@@ -427,6 +462,7 @@ enum opt_status push_take(struct engine *engine, struct push *push,
                            "no memory for the %zu segments of a frame",
                            head->segment_count);
     }
+    work_done(engine, SEGMENT_COST * (uint64_t)head->segment_count);
     enum opt_status status = segments_check(
         push->model, SEGMENT_PUSH, head->dtype, head->segments, head->segment_count,
         letter->region != NULL ? letter->placed : letter->data_size, segments, error);

@@ -39,6 +39,7 @@ struct push {
     uint64_t session;
     uint64_t complete_ns; /* when its last frame came */
     uint32_t frame_count;
+    size_t whole; /* tensors of the gradient that are there as a whole, or by rows */
     bool echo;    /* sent again while the first copy waits: data is not used */
     bool skip;    /* not finite: its round will be skipped */
     bool again;   /* resumed: what comes may have come before */
@@ -112,6 +113,7 @@ enum opt_status push_resume(struct push *push, const struct letter *letter,
                             const struct opt_push *head, struct opt_error *error);
 /* Every dense tensor that the push names must be there as a whole, and it must name a
  * tensor. */
-enum opt_status push_whole(const struct push *push, struct opt_error *error);
+enum opt_status push_whole(struct engine *engine, const struct push *push,
+                           struct opt_error *error);
 
 #endif

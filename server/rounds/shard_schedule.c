@@ -8,6 +8,7 @@
 #include "server/base/version.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
+#include "server/engine/work.h"
 #include "server/model/model.h"
 #include "server/rounds/push.h"
 #include "server/weights/segment.h"
@@ -57,6 +58,11 @@ static bool all_complete(const struct model *model)
     return true;
 }
 
+enum {
+    TENSOR_COST = 128,   /* to put a tensor into a batch (work_done), */
+    TENSORS_ADDED = 2048 /* of which there are about so many in one, but for the rest */
+};
+
 /* Whether everybody has sent the unit of this shard. What a push that is complete does
  * not name will not come. */
 static bool is_ready(const struct model *model, size_t shard)
@@ -88,13 +94,15 @@ static void add_shard(struct model *model, size_t index)
     }
 }
 
-/* The first unit from a shard on that is not done and is ready; shard_count: none. */
+/* The first unit from a shard on that is not done and is ready; shard_count: none. A
+ * shard of very many tensors comes with the rest, which is begun in pieces. */
 static size_t find_ready(const struct model *model, size_t from)
 {
     size_t shard = from;
     while (shard < model->shard_count) {
         const struct shard *first = &model->shards[shard];
-        if (!first->published && first->blocks > 0 && is_ready(model, shard)) {
+        if (!first->published && first->blocks > 0 &&
+            first->tensor_count <= TENSORS_ADDED && is_ready(model, shard)) {
             break;
         }
         shard += unit_shards(model, shard);
@@ -107,18 +115,22 @@ static size_t find_ready(const struct model *model, size_t from)
 /* Begin a batch of all units that are ready. False: none is. */
 static bool begin_ready(struct engine *engine, struct model *model)
 {
-    size_t shard = find_ready(model, 0);
+    size_t shard = find_ready(model, 0), tensors = 0;
     if (shard >= model->shard_count) {
         return false;
     }
     update_batch(model, gradients_of(model), model->round_count);
-    while (shard < model->shard_count) {
+    while (shard < model->shard_count && tensors < TENSORS_ADDED) {
         size_t end = shard + unit_shards(model, shard);
         for (; shard < end; shard++) {
+            tensors += model->shards[shard].tensor_count;
             add_shard(model, shard);
         }
         shard = find_ready(model, shard);
     }
+    model->schedule.changed = shard < model->shard_count; /* the next batch has them */
+    work_done(engine, TENSOR_COST * (uint64_t)tensors +
+                          (uint64_t)model->shard_count * model->round_count);
     update_batch_start(engine, model, false);
     return true;
 }
@@ -233,9 +245,23 @@ void shard_schedule_wish(struct push *push, const struct opt_pull *pull)
     push->wish_since = pull->since;
 }
 
-static bool can_leave(const struct push *push, size_t shard)
+enum {
+    PIECE_COST = 64,    /* of a piece that leaves (work_done), */
+    PIECES_LEAVE = 4096 /* of which there are so many at a time, of all pushes */
+};
+
+/* The others go with the answer, and so do shards of very many tensors. */
+static size_t most_pieces(const struct model *model)
 {
-    return push->model->shards[shard].published && push->left[shard] == 0;
+    return PIECES_LEAVE / model->round_count;
+}
+
+/* Whether the shard can go before the answer, in a letter that has so many pieces. */
+static bool can_leave(const struct push *push, size_t shard, size_t pieces)
+{
+    const struct shard *of = &push->model->shards[shard];
+    return of->published && push->left[shard] == 0 &&
+           of->tensor_count <= most_pieces(push->model) - pieces;
 }
 
 /* What a tensor has in a shard. */
@@ -263,7 +289,7 @@ static size_t count_leaving(const struct push *push)
 {
     size_t count = 0;
     for (size_t i = 0; i < push->model->shard_count; i++) {
-        count += can_leave(push, i) ? push->model->shards[i].tensor_count : 0;
+        count += can_leave(push, i, count) ? push->model->shards[i].tensor_count : 0;
     }
     return count;
 }
@@ -274,11 +300,14 @@ static void fill(struct push *push, struct letter *letter)
     letter->piece_count = 0;
     for (size_t i = 0; i < push->model->shard_count; i++) {
         const struct shard *shard = &push->model->shards[i];
-        for (size_t k = 0; can_leave(push, i) && k < shard->tensor_count; k++) {
+        if (!can_leave(push, i, letter->piece_count)) {
+            continue;
+        }
+        for (size_t k = 0; k < shard->tensor_count; k++) {
             letter->pieces[letter->piece_count++] =
                 piece_of(push, shard, shard->first_tensor + k);
         }
-        push->left[i] = push->left[i] || can_leave(push, i);
+        push->left[i] = 1;
     }
 }
 
@@ -315,9 +344,14 @@ static struct letter *make(const struct push *push)
 
 void shard_schedule_send(struct engine *engine, struct model *model)
 {
-    if (opt_update_synchronises(&model->update.scalars)) {
+    /* To look at very many shards for each of many pushes would take longer than what
+     * is gained by it. */
+    uint64_t looks = (uint64_t)model->shard_count * model->round_count;
+    if (opt_update_synchronises(&model->update.scalars) ||
+        !work_may_do(engine, looks)) {
         return;
     }
+    work_done(engine, looks);
     for (size_t i = 0; i < model->round_count; i++) {
         struct push *push = model->round[i];
         size_t count = push->wishes ? count_leaving(push) : 0;
@@ -327,6 +361,7 @@ void shard_schedule_send(struct engine *engine, struct model *model)
         }
         if (letter_pieces(letter, count)) {
             fill(push, letter);
+            work_done(engine, PIECE_COST * (uint64_t)count);
             answer_part(engine, letter);
         } else {
             letter_free(letter);
@@ -334,21 +369,39 @@ void shard_schedule_send(struct engine *engine, struct model *model)
     }
 }
 
-void shard_schedule_subtract(const struct push *push, struct letter *letter)
+/* The letter has no other pieces than those that it was to get. */
+static void subtract_named(const struct push *push, struct letter *letter)
 {
     const struct model *model = push->model;
-    if (!push->wishes || memchr(push->left, 1, model->shard_count) == NULL) {
-        return;
-    }
-    size_t kept = 0;
     for (size_t i = 0; i < letter->piece_count; i++) {
         struct piece *piece = &letter->pieces[i];
         size_t run;
         const struct shard *shard =
             segment_shard(model, piece->segment.tensor, piece->segment.offset, 1, &run);
-        if (push->left[shard - model->shards] == 0) {
-            letter->pieces[kept++] = *piece;
-        }
+        piece->gone = push->left[shard - model->shards] != 0;
     }
-    letter->piece_count = kept;
+}
+
+void shard_schedule_subtract(struct engine *engine, const struct push *push,
+                             struct letter *letter)
+{
+    const struct model *model = push->model;
+    if (!push->wishes || memchr(push->left, 1, model->shard_count) == NULL) {
+        return;
+    }
+    if (letter_pull(letter)->segment_count > 0) {
+        subtract_named(push, letter);
+        work_done(engine, letter->piece_count);
+        return;
+    }
+    /* All pieces of all shards, one shard after the other. */
+    size_t first = 0;
+    for (size_t i = 0; i < model->shard_count; i++) {
+        size_t count = model->shards[i].tensor_count;
+        for (size_t k = 0; push->left[i] != 0 && k < count; k++) {
+            letter->pieces[first + k].gone = true;
+        }
+        first += count;
+    }
+    work_done(engine, model->shard_count);
 }

@@ -67,7 +67,8 @@ void shard_schedule_withdraw(struct push *push);
 void shard_schedule_wish(struct push *push, const struct opt_pull *pull);
 /* Shards of the round have been published: send what can leave of them. */
 void shard_schedule_send(struct engine *engine, struct model *model);
-/* The letter is the push's answer: take what has left out of its pieces. */
-void shard_schedule_subtract(const struct push *push, struct letter *letter);
+/* The letter is the push's answer: mark those of its pieces that have left. */
+void shard_schedule_subtract(struct engine *engine, const struct push *push,
+                             struct letter *letter);
 
 #endif

@@ -75,6 +75,11 @@ static bool go_on(struct engine *engine, struct model *model)
     if (round_try(engine, model) || barrier_try(engine, model)) {
         return true;
     }
+    if (model->queue.first != NULL && !work_may_do(engine, engine->turn_cost)) {
+        model->activity = MODEL_GIVING_WAY;
+        work_go_on(engine, model);
+        return false;
+    }
     if (waiting_next(engine, model)) {
         work_settle(engine, model);
     }
@@ -99,6 +104,9 @@ bool settle_busy(struct engine *engine)
     switch (model->activity) {
     case MODEL_ON_ERRAND:
         errand_go_on(engine, model);
+        break;
+    case MODEL_GIVING_WAY:
+        model->activity = MODEL_IDLE;
         break;
     case MODEL_UPDATING:
         moved = update_piece(engine, model);

@@ -150,41 +150,18 @@ static void add_rest(struct model *model, uint32_t number)
     }
 }
 
-/* Whether all gradients name the tensors of the first, in ascending order. */
-static bool name_the_same(const struct update *update)
+/* Whether a gradient names the tensors of the first, in ascending order. */
+static bool names_as_first(const struct update *update, const struct gradient *gradient)
 {
-    if (update->gradient_count == 0) {
-        return false;
-    }
     const struct gradient *first = update->gradients[0];
-    for (size_t i = 1; i < first->tensor_count; i++) {
+    for (size_t i = 1; gradient == first && i < first->tensor_count; i++) {
         if (first->tensors[i] <= first->tensors[i - 1]) {
             return false;
         }
     }
-    for (size_t i = 1; i < update->gradient_count; i++) {
-        const struct gradient *gradient = update->gradients[i];
-        if (gradient->tensor_count != first->tensor_count ||
-            memcmp(gradient->tensors, first->tensors,
-                   first->tensor_count * sizeof *first->tensors) != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Mark the tensors that the gradients name, unless all of them name those of the first
- * in ascending order. Workers usually do, and then nothing is done for all the others.
- */
-static void mark_tensors(struct update *update)
-{
-    update->in_order = name_the_same(update);
-    for (size_t i = 0; !update->in_order && i < update->gradient_count; i++) {
-        const struct gradient *gradient = update->gradients[i];
-        for (size_t k = 0; k < gradient->tensor_count; k++) {
-            update->is_touched[gradient->tensors[k]] = 1;
-        }
-    }
+    return gradient->tensor_count == first->tensor_count &&
+           memcmp(gradient->tensors, first->tensors,
+                  first->tensor_count * sizeof *first->tensors) == 0;
 }
 
 /* Add the next of the tensors that the gradients name, in ascending order. The last of
@@ -209,20 +186,49 @@ static void add_tensors(struct engine *engine, struct model *model)
     }
 }
 
+/* Mark the tensors that the next of the gradients name, unless all of them name those
+ * of the first in ascending order. Workers usually do, and then nothing is done for all
+ * the others. */
+static void mark_tensors(struct engine *engine, struct model *model)
+{
+    struct update *update = &model->update;
+    for (uint64_t before = engine->turn_cost;
+         update->cursor < update->gradient_count &&
+         work_may_do(engine, engine->turn_cost - before);) {
+        const struct gradient *gradient = update->gradients[update->cursor];
+        work_done(engine, gradient->tensor_count);
+        if (update->in_order && !names_as_first(update, gradient)) {
+            update->in_order = false;
+            update->cursor = 0; /* those before have not been marked */
+            continue;
+        }
+        for (size_t k = 0; !update->in_order && k < gradient->tensor_count; k++) {
+            update->is_touched[gradient->tensors[k]] = 1;
+        }
+        update->cursor++;
+    }
+    if (update->cursor == update->gradient_count) {
+        begin_phase(update, UPDATE_ADD, 0);
+        if (work_may_do(engine, engine->turn_cost)) {
+            add_tensors(engine, model);
+        }
+    }
+}
+
 void update_rest(struct engine *engine, struct model *model,
                  const struct gradient *const *gradients, size_t count)
 {
     struct update *update = &model->update;
     update_batch(model, gradients, count);
-    mark_tensors(update);
-    begin_phase(update, UPDATE_ADD, 0);
-    add_tensors(engine, model);
+    update->in_order = count > 0;
+    begin_phase(update, UPDATE_MARK, 0);
+    mark_tensors(engine, model);
 }
 
 uint64_t update_cost(const struct model *model)
 {
     const struct update *update = &model->update;
-    if (update->phase == UPDATE_ADD) {
+    if (update->phase == UPDATE_MARK || update->phase == UPDATE_ADD) {
         return UINT64_MAX; /* not known yet, and much */
     }
     uint64_t all = update->last && opt_update_synchronises(&update->scalars)
@@ -454,6 +460,9 @@ enum update_progress update_run(struct engine *engine, struct model *model,
 {
     struct update *update = &model->update;
     switch (update->phase) { /* what goes by tensors */
+    case UPDATE_MARK:
+        mark_tensors(engine, model);
+        return UPDATE_MORE;
     case UPDATE_ADD:
         add_tensors(engine, model);
         return UPDATE_MORE;

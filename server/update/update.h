@@ -40,6 +40,7 @@ struct gradient;
 struct model;
 
 enum update_phase {
+    UPDATE_MARK,
     UPDATE_ADD,
     UPDATE_NORMS,
     UPDATE_ROW_NORMS,

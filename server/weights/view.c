@@ -180,11 +180,12 @@ bool view_is_unchanged(const struct model *model, const struct opt_segment *segm
     return shard->changed <= since || model->tensors[segment->tensor].changed <= since;
 }
 
-/* Whether a piece needs no values: it has rows, which have them already, or it is
- * unchanged and nobody looks at them, not even to remember what a worker sees. */
+/* Whether a piece needs no values: it has rows, which have them already, or it has gone
+ * before the rest, or it is unchanged and nobody looks at them, not even to remember
+ * what a worker sees. */
 static bool is_settled(const struct model *model, const struct piece *piece)
 {
-    return has_rows(piece) ||
+    return has_rows(piece) || piece->gone ||
            (piece->unchanged && model->consistency.delay_compensation == 0);
 }
 

@@ -48,6 +48,9 @@ static void place(const struct letter *letter, float *weights, bool *here)
 {
     for (size_t i = 0; i < letter->piece_count; i++) {
         const struct piece *piece = &letter->pieces[i];
+        if (piece->gone) {
+            continue; /* a part has had it */
+        }
         size_t at = (piece->segment.tensor == 0 ? 0 : LARGE) + piece->segment.offset;
         for (size_t k = 0; k < piece->segment.count; k++) {
             cr_assert(!here[at + k], "element %zu came twice", at + k);

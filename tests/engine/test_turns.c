@@ -24,10 +24,10 @@ static void expect_short_turns(const struct caller *caller, const char *what)
 
 /* A model of so many tensors of n elements each. */
 static uint32_t make_tensors(const struct caller *caller, const char *spec,
-                             size_t count, size_t n)
+                             struct opt_consistency consistency, size_t count, size_t n)
 {
     struct opt_tensor_entry *tensors = calloc(count, sizeof *tensors);
-    char(*names)[16] = calloc(count, sizeof *names);
+    char(*names)[24] = calloc(count, sizeof *names);
     uint64_t shape[] = { n };
     cr_assert(tensors != NULL && names != NULL);
     for (size_t i = 0; i < count; i++) {
@@ -36,32 +36,74 @@ static uint32_t make_tensors(const struct caller *caller, const char *spec,
             .name = names[i], .shape = shape, .rank = 1, .elements = n
         };
     }
-    uint32_t model = model_create(caller, "m", spec, alone, tensors, count, NULL);
+    uint32_t model = model_create(caller, "m", spec, consistency, tensors, count, NULL);
     free(tensors);
     free(names);
     return model;
 }
 
-/* Push ones for the first so many tensors of n elements. */
-static void push_first(const struct caller *caller, uint32_t model, uint64_t sequence,
-                       size_t count, size_t n)
+/* A push in frames as a header has room for. */
+enum { FRAME = 4096, FRAMES = 32 };
+struct frames {
+    struct letter *letters[FRAMES];
+    size_t count;
+};
+
+/* Push ones for the first so many tensors of n elements, and pull all if that is given.
+ */
+static struct frames push_begin(const struct caller *caller, uint32_t model,
+                                uint64_t sequence, size_t count, size_t n,
+                                const struct opt_pull *pull)
 {
+    struct frames all = { .count = 0 };
     struct opt_segment *segments = calloc(count, sizeof *segments);
-    float *ones = malloc(count * n * sizeof *ones);
-    cr_assert(segments != NULL && ones != NULL);
+    size_t most = (count < FRAME ? count : FRAME) * n;
+    float *ones = malloc(most * sizeof *ones);
+    cr_assert(segments != NULL && ones != NULL && count <= (size_t)FRAME * FRAMES);
     for (size_t i = 0; i < count; i++) {
         segments[i] = (struct opt_segment){ .tensor = (uint32_t)i, .count = n };
     }
-    for (size_t i = 0; i < count * n; i++) {
+    for (size_t i = 0; i < most; i++) {
         ones[i] = 1;
     }
-    struct letter *letter =
-        letter_ask(caller, push_letter(caller, model, sequence, OPT_FP32, segments,
-                                       count, ones, count * n * sizeof *ones));
-    cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
-    desk_free(letter);
+    uint64_t id = 0;
+    for (size_t i = 0; i < count; i += FRAME) {
+        size_t part = count - i < FRAME ? count - i : FRAME;
+        struct letter *letter =
+            push_letter(caller, model, sequence, OPT_FP32, segments + i, part, ones,
+                        part * n * sizeof *ones);
+        struct opt_push push = letter->request.body.push;
+        push.frame = (uint32_t)all.count;
+        push.last = i + part == count;
+        letter->request.id = id = all.count == 0 ? letter->request.id : id;
+        letter->request.body.push = push;
+        if (pull != NULL) {
+            letter->request.message = OPT_MESSAGE_PUSH_PULL;
+            letter->request.body.push_pull =
+                (struct opt_push_pull){ .push = push, .pull = *pull, .has_pull = true };
+        }
+        all.letters[all.count++] = letter;
+        letter_send(caller, letter);
+    }
     free(segments);
     free(ones);
+    return all;
+}
+
+static void push_end(const struct caller *caller, const struct frames *all)
+{
+    for (size_t i = 0; i < all->count; i++) {
+        struct letter *letter = letter_await(caller->desk, all->letters[i]);
+        cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+        desk_free(letter);
+    }
+}
+
+static void push_first(const struct caller *caller, uint32_t model, uint64_t sequence,
+                       size_t count, size_t n, const struct opt_pull *pull)
+{
+    struct frames all = push_begin(caller, model, sequence, count, n, pull);
+    push_end(caller, &all);
 }
 
 Test(turns, are_short_when_a_small_push_moves_all_slow_weights)
@@ -70,9 +112,9 @@ Test(turns, are_short_when_a_small_push_moves_all_slow_weights)
     struct desk desk;
     desk_open(&desk, desk_settings());
     struct caller a = caller_new(&desk, "a", 1);
-    uint32_t model = make_tensors(&a, "sgd + lookahead(2)", TENSORS, ELEMENTS);
+    uint32_t model = make_tensors(&a, "sgd + lookahead(2)", alone, TENSORS, ELEMENTS);
     for (uint64_t i = 1; i <= PUSHES; i++) {
-        push_first(&a, model, i, 1, ELEMENTS);
+        push_first(&a, model, i, 1, ELEMENTS, NULL);
     }
     expect_short_turns(&a, "lookahead");
     caller_gone(&a, false);
@@ -88,9 +130,9 @@ Test(turns, are_short_when_a_push_has_very_many_small_tensors)
         struct desk desk;
         desk_open(&desk, desk_settings());
         struct caller a = caller_new(&desk, "a", 1);
-        uint32_t model = make_tensors(&a, specs[i], TENSORS, 1);
+        uint32_t model = make_tensors(&a, specs[i], alone, TENSORS, 1);
         for (uint64_t k = 1; k <= PUSHES; k++) {
-            push_first(&a, model, k, TENSORS, 1);
+            push_first(&a, model, k, TENSORS, 1, NULL);
         }
         expect_short_turns(&a, specs[i]);
         caller_gone(&a, false);
@@ -272,6 +314,69 @@ Test(turns, are_short_with_as_many_tensors_as_there_may_be)
     cr_expect_eq(statistic(&a, "models"), 0u);
     caller_gone(&a, false);
     desk_close(&desk);
+}
+
+/* Pushes, with and without a pull of weights or of a view that is computed. */
+Test(turns, are_short_with_pushes_of_as_many_tensors_as_there_may_be, .timeout = 120)
+{
+    static const char *const specs[] = { "sgd", "nag", "adam + lookahead(2)" };
+    enum { PUSHES = 2 };
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        struct desk desk;
+        desk_open(&desk, desk_settings());
+        struct caller a = caller_new(&desk, "a", 1);
+        uint32_t model = make_tensors(&a, specs[i], alone, MOST_TENSORS, 4);
+        struct opt_pull pull = { .model = model, .slot = "", .view = OPT_VIEW_TRAIN };
+        for (uint64_t k = 1; k <= 2 * PUSHES; k++) {
+            push_first(&a, model, k, MOST_TENSORS, 4, k % 2 == 0 ? &pull : NULL);
+            expect_short_turns(&a, k % 2 == 0 ? "push_pull" : "push");
+        }
+        caller_gone(&a, false);
+        desk_close(&desk);
+    }
+}
+
+/* Rounds of several, shard by shard: of very many tensors, and of large ones, whose
+ * shards leave before the answers do. */
+Test(turns, are_short_when_rounds_are_applied_shard_by_shard, .timeout = 120)
+{
+    static const struct {
+        size_t tensors, n;
+    } models[] = { { MOST_TENSORS, 4 }, { 8, 1 << 20 } };
+    enum { WORKERS = 3, ROUNDS = 2 };
+    static const char *const names[WORKERS] = { "a", "b", "c" };
+    for (size_t k = 0; k < sizeof models / sizeof *models; k++) {
+        struct desk desk;
+        struct caller callers[WORKERS];
+        desk_open(&desk, desk_settings());
+        for (size_t i = 0; i < WORKERS; i++) {
+            callers[i] = caller_new(&desk, names[i], i + 1);
+        }
+        struct opt_consistency shards = { .mode = OPT_SYNC,
+                                          .atomic = OPT_ATOMIC_SHARD,
+                                          .min_workers = WORKERS };
+        uint32_t model =
+            make_tensors(&callers[0], "sgd", shards, models[k].tensors, models[k].n);
+        for (size_t i = 1; i < WORKERS; i++) {
+            model_join(&callers[i], "m");
+        }
+        struct opt_pull pull = { .model = model, .slot = "", .view = OPT_VIEW_TRAIN };
+        for (uint64_t round = 1; round <= ROUNDS; round++) {
+            struct frames pushes[WORKERS];
+            for (size_t i = 0; i < WORKERS; i++) {
+                pushes[i] = push_begin(&callers[i], model, round, models[k].tensors,
+                                       models[k].n, &pull);
+            }
+            for (size_t i = 0; i < WORKERS; i++) {
+                push_end(&callers[i], &pushes[i]);
+            }
+            expect_short_turns(&callers[0], "a round");
+        }
+        for (size_t i = 0; i < WORKERS; i++) {
+            caller_gone(&callers[i], false);
+        }
+        desk_close(&desk);
+    }
 }
 
 /* What readers ask for and do not take stays with them: others go on. */

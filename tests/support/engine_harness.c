@@ -328,6 +328,9 @@ size_t pieces_copy(const struct letter *letter, float *out, size_t capacity)
 {
     size_t copied = 0;
     for (size_t i = 0; i < letter->piece_count; i++) {
+        if (letter->pieces[i].gone) {
+            continue;
+        }
         size_t n = (size_t)letter->pieces[i].segment.count;
         cr_assert(copied + n <= capacity);
         memcpy(out + copied, letter->pieces[i].values, n * sizeof(float));
