@@ -20,7 +20,7 @@ _Static_assert(sizeof types / sizeof types[0] == OPT_SAFETENSORS_TYPE_COUNT,
 
 static const char metadata_key[] = "__metadata__";
 
-enum { PREFIX = 8 };
+enum { PREFIX = OPT_SAFETENSORS_PREFIX };
 
 struct opt_safetensors {
     json_t *header; /* owns the names */
@@ -122,7 +122,7 @@ static enum opt_status read_entry(const char *name, const json_t *value,
                         "tensor '%.100s' is not aligned to its element size", name);
     }
     entry->offset = begin;
-    entry->data = values + begin;
+    entry->data = values != NULL ? values + begin : NULL;
     return OPT_OK;
 }
 
@@ -207,11 +207,12 @@ static enum opt_status read_entries(struct opt_safetensors *file,
     return check_coverage(file, values_size, error);
 }
 
-enum opt_status opt_safetensors_read(const void *data, size_t size, size_t header_limit,
-                                     struct opt_safetensors **out,
-                                     struct opt_error *error)
+/* size bytes of the file are in memory, with its values or without them. */
+static enum opt_status read_file(const unsigned char *bytes, size_t size,
+                                 uint64_t file_size, bool in_memory,
+                                 size_t header_limit, struct opt_safetensors **out,
+                                 struct opt_error *error)
 {
-    const unsigned char *bytes = data;
     struct opt_safetensors *file;
     json_error_t problem;
     enum opt_status status;
@@ -252,13 +253,38 @@ enum opt_status opt_safetensors_read(const void *data, size_t size, size_t heade
                         "no memory for the names of a safetensors file");
     }
     file->header = header;
-    status = read_entries(file, bytes + PREFIX + length, size - PREFIX - length, error);
+    status = read_entries(file, in_memory ? bytes + PREFIX + length : NULL,
+                          file_size - PREFIX - length, error);
     if (status != OPT_OK) {
         opt_safetensors_free(file);
         return status;
     }
     *out = file;
     return OPT_OK;
+}
+
+enum opt_status opt_safetensors_read(const void *data, size_t size, size_t header_limit,
+                                     struct opt_safetensors **out,
+                                     struct opt_error *error)
+{
+    return read_file(data, size, size, true, header_limit, out, error);
+}
+
+enum opt_status opt_safetensors_read_start(const void *data, size_t size,
+                                           uint64_t file_size, size_t header_limit,
+                                           struct opt_safetensors **out,
+                                           struct opt_error *error)
+{
+    if (file_size < size) {
+        return opt_fail(error, OPT_DATA_LOSS, "the file is shorter than its header");
+    }
+    return read_file(data, size, file_size, false, header_limit, out, error);
+}
+
+uint64_t opt_safetensors_start(const void *prefix)
+{
+    uint64_t length = load_length(prefix);
+    return length > UINT64_MAX - PREFIX ? UINT64_MAX : PREFIX + length;
 }
 
 void opt_safetensors_free(struct opt_safetensors *file)

@@ -28,7 +28,11 @@ enum opt_safetensors_type {
 /* Bytes of one element. */
 size_t opt_safetensors_size(enum opt_safetensors_type type);
 
-enum { OPT_SAFETENSORS_RANK = 8, OPT_SAFETENSORS_HEADER = 32 << 20 };
+enum {
+    OPT_SAFETENSORS_RANK = 8,
+    OPT_SAFETENSORS_PREFIX = 8,
+    OPT_SAFETENSORS_HEADER = 100 * 1000 * 1000 /* the format's own limit */
+};
 
 struct opt_safetensors_entry {
     const char *name;
@@ -37,7 +41,7 @@ struct opt_safetensors_entry {
     uint64_t shape[OPT_SAFETENSORS_RANK];
     uint64_t count;   /* elements */
     uint64_t offset;  /* bytes, from the first value of the file */
-    const void *data; /* aligned to the element size */
+    const void *data; /* aligned to the element size; NULL: not in memory */
 };
 
 struct opt_safetensors;
@@ -49,6 +53,14 @@ struct opt_safetensors;
 enum opt_status opt_safetensors_read(const void *data, size_t size, size_t header_limit,
                                      struct opt_safetensors **out,
                                      struct opt_error *error);
+/* The same of a file of file_size bytes of which only the first are in memory: the
+ * prefix and the header that it tells the length of (opt_safetensors_start). */
+enum opt_status opt_safetensors_read_start(const void *data, size_t size,
+                                           uint64_t file_size, size_t header_limit,
+                                           struct opt_safetensors **out,
+                                           struct opt_error *error);
+/* Bytes before the first value, by a file's first 8: prefix and header. */
+uint64_t opt_safetensors_start(const void *prefix);
 /* NULL is allowed. */
 void opt_safetensors_free(struct opt_safetensors *file);
 

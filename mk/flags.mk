@@ -4,7 +4,7 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -
 	-Wmissing-prototypes
 WERROR ?=
 PACKAGES := libuv libprotobuf-c libxxhash
-DAEMON_PACKAGES := libcyaml
+DAEMON_PACKAGES := libcyaml jansson
 CTL_PACKAGES := jansson yaml-0.1
 TEST_PACKAGES := criterion jansson yaml-0.1
 

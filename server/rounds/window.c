@@ -3,18 +3,13 @@
 
 #include <stdbool.h>
 
-enum {
-    REFUSED_BIT = 0x80, /* with it, a fate is the status of an error */
-    IN_PART_BIT = 0x40, /* and with this too, the step is a number of shards */
-};
-
 static uint8_t fate_packed(const struct opt_settled *settled)
 {
     switch (settled->fate) {
     case OPT_FATE_IN_PART:
-        return (uint8_t)(REFUSED_BIT | IN_PART_BIT | (unsigned)settled->status);
+        return (uint8_t)(WINDOW_REFUSED | WINDOW_IN_PART | (unsigned)settled->status);
     case OPT_FATE_REFUSED:
-        return (uint8_t)(REFUSED_BIT | (unsigned)settled->status);
+        return (uint8_t)(WINDOW_REFUSED | (unsigned)settled->status);
     default:
         return (uint8_t)settled->fate;
     }
@@ -70,15 +65,15 @@ enum window_place window_find(const struct window *window, uint64_t sequence,
     }
     uint32_t below = (uint32_t)window->newest - window->step[place];
     *out = (struct opt_settled){ .sequence = sequence };
-    if ((fate & IN_PART_BIT) != 0) {
+    if ((fate & WINDOW_IN_PART) != 0) {
         out->shards_applied = window->step[place];
     } else {
         out->step = window->newest - below;
     }
-    if ((fate & REFUSED_BIT) != 0) {
-        bool in_part = (fate & IN_PART_BIT) != 0;
+    if ((fate & WINDOW_REFUSED) != 0) {
+        bool in_part = (fate & WINDOW_IN_PART) != 0;
         out->fate = in_part ? OPT_FATE_IN_PART : OPT_FATE_REFUSED;
-        out->status = (enum opt_status)(fate & ~(REFUSED_BIT | IN_PART_BIT));
+        out->status = (enum opt_status)(fate & ~(WINDOW_REFUSED | WINDOW_IN_PART));
     } else {
         out->fate = (enum opt_fate)fate;
     }

@@ -12,6 +12,7 @@
 #ifndef OPTIMD_SERVER_ROUNDS_WINDOW_H
 #define OPTIMD_SERVER_ROUNDS_WINDOW_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/status.h"
@@ -27,6 +28,19 @@ struct window {
                                      applied in part: how many of its shards were */
     uint8_t fate[WINDOW_PUSHES];  /* 0: passed over */
 };
+
+enum {
+    WINDOW_REFUSED = 0x80, /* with it, a fate is the status of an error */
+    WINDOW_IN_PART = 0x40  /* and with this too, the step is a number of shards */
+};
+
+/* Whether a window may have this fate; for one that comes from a file. */
+static inline bool window_has_fate(uint8_t fate)
+{
+    unsigned status = fate & ~(unsigned)(WINDOW_REFUSED | WINDOW_IN_PART);
+    return (fate & WINDOW_REFUSED) != 0 ? status < OPT_STATUS_COUNT
+                                        : fate < OPT_FATE_COUNT;
+}
 
 enum window_place {
     WINDOW_NEW,         /* above the last */

@@ -2,7 +2,7 @@
  *
  *   models/<identity>/0000000007-step-1200/
  *     manifest.json                 everything but values (manifest.h)
- *     manifest.xxh3                 its digest; `xxhsum -c manifest.xxh3` checks it
+ *     manifest.xxh3                 its XXH3-64, as xxhsum writes it
  *     weights.safetensors           each tensor, by its name, fp32
  *     slot.exp_avg.safetensors      each tensor's slot, named <tensor>.<slot>, fp32
  *     slot.exp_avg_sq.safetensors
@@ -58,8 +58,7 @@ enum opt_status checkpoint_finish(struct checkpoint_writer *writer, char *name,
 /* Give it up and remove it. NULL is allowed. */
 void checkpoint_abandon(struct checkpoint_writer *writer);
 
-/* Remove all but the newest `keep` checkpoints that can be opened, those that cannot
- * and are older than these, and what was left half written. */
+/* Remove what is older than the newest `keep` checkpoints that can be opened. */
 enum opt_status checkpoint_prune(const struct checkpoint_place *place, size_t keep,
                                  struct opt_error *error);
 

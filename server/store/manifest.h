@@ -21,7 +21,9 @@
 
 enum {
     MANIFEST_FORMAT = 1,
-    MANIFEST_NAMES = 64 /* of workers that were lost, at most */
+    MANIFEST_NAMES = 64, /* of workers that were lost, at most */
+    MANIFEST_CHANGES = 128,
+    MANIFEST_MEMBERS = 1 << 20
 };
 
 struct manifest_tensor {
