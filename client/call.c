@@ -4,7 +4,7 @@
 #include <string.h>
 #include <uv.h>
 
-#include "client/session.h"
+#include "client/client.h"
 
 enum { NS_PER_MS = 1000000 };
 

@@ -1,6 +1,6 @@
 /* call — one thing asked of the daemon, from the moment it is asked to its end.
  *
- *            entry_post             last frame out           answer, deadline, ...
+ *            api_post             last frame out           answer, deadline, ...
  *   (new) ---------------> QUEUED ------------------> SENT ------------------------+
  *                          ^   |                       |                           v
  *                          |   +-----------------------|----------------------> ENDED
@@ -9,9 +9,10 @@
  *                          +-- LATER <-- "try later" --+                           v
  *                                                                                DONE
  *
- * Whoever asks makes it and waits; the session (session.h) moves it. A waiting function
- * keeps it on its stack, an asynchronous one on the heap. All fields belong to whoever
- * holds the client's lock; once ENDED, to whoever asked.
+ * Whoever asks makes it and hands it over (api.h); requests.h sends it, replies.h takes
+ * in its answer, calls.h ends it. A waiting function keeps it on its stack, an
+ * asynchronous one on the heap. All fields belong to whoever holds the client's lock;
+ * once ENDED, to whoever asked.
  */
 #ifndef OPTCLIENT_CALL_H
 #define OPTCLIENT_CALL_H
@@ -91,7 +92,7 @@ void call_init(struct optclient_call *call, struct optclient *client,
                struct optclient_model *model, enum opt_message message,
                uint32_t timeout_ms);
 
-/* Free what it owns. It is not with the session any more. */
+/* Free what it owns. It has ended, or was never posted. */
 void call_fini(struct optclient_call *call);
 
 /* Free an asynchronous call that is DONE. Whoever finds client->references to be 0

@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 
-#include "client/session.h"
+#include "client/client.h"
 
 /* On a callback thread: whose. */
 static _Thread_local const struct optclient *inside;
@@ -22,9 +22,9 @@ void callbacks_post(struct optclient *client, struct optclient_call *call)
 static void run_one(struct optclient *client, struct optclient_call *call)
 {
     call_unlink(call);
-    session_unlock(client);
+    client_unlock(client);
     call->on_done(call, call->context);
-    session_lock(client);
+    client_lock(client);
     call->state = CALL_DONE;
     pthread_cond_broadcast(&call->changed);
     if (call->freed) {
@@ -36,17 +36,17 @@ static void *callback_thread(void *argument)
 {
     struct optclient *client = argument;
     inside = client;
-    session_lock(client);
+    client_lock(client);
     for (;;) {
         if (client->ended.first != NULL) {
             run_one(client, client->ended.first);
         } else if (client->callbacks_over) {
             break;
         } else {
-            session_await(client, &client->callback_due);
+            client_await(client, &client->callback_due);
         }
     }
-    session_unlock(client);
+    client_unlock(client);
     return NULL;
 }
 
@@ -68,11 +68,11 @@ bool callbacks_start(struct optclient *client)
 
 void callbacks_stop(struct optclient *client)
 {
-    session_lock(client);
+    client_lock(client);
     bool started = client->has_callbacks;
     client->callbacks_over = true;
     pthread_cond_signal(&client->callback_due);
-    session_unlock(client);
+    client_unlock(client);
     if (started) {
         pthread_join(client->callbacks, NULL);
     }

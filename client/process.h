@@ -4,8 +4,8 @@
  * there, and its lock may never be given back. So every public function looks whether
  * it is in that process, and the number is kept until a fork changes it.
  */
-#ifndef OPTIMD_CLIENT_PROCESS_H
-#define OPTIMD_CLIENT_PROCESS_H
+#ifndef OPTCLIENT_PROCESS_H
+#define OPTCLIENT_PROCESS_H
 
 #include <stdbool.h>
 #include <sys/types.h>

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "client/entry.h"
+#include "client/api.h"
 #include "client/optclient.h"
 
 #define SIZE(structure, bytes)                                                         \

@@ -118,7 +118,7 @@ static void append(struct flow *flow, const void *bytes, size_t size)
     flow->sent += size;
 }
 
-ssize_t socket_write(int fd, const void *base, size_t size)
+ssize_t sockets_write(int fd, const void *base, size_t size)
 {
     struct descriptor *end = descriptor(fd);
     if (end->broken || end->peer == NULL) {
@@ -171,7 +171,7 @@ ssize_t descriptor_read(struct descriptor *end, void *base, size_t size)
     return -1;
 }
 
-void socket_shut(int fd)
+void sockets_shut(int fd)
 {
     struct descriptor *end = descriptor(fd);
     if (end->peer != NULL) {
@@ -179,11 +179,11 @@ void socket_shut(int fd)
     }
 }
 
-void socket_close(int fd)
+void sockets_close(int fd)
 {
     struct descriptor *one = descriptor(fd);
     if (one->kind == SOCKET) {
-        socket_shut(fd);
+        sockets_shut(fd);
         if (one->peer != NULL) {
             one->peer->peer = NULL;
         }
@@ -195,7 +195,7 @@ void socket_close(int fd)
     one->kind = FREE;
 }
 
-short socket_events(int fd, short wanted)
+short sockets_events(int fd, short wanted)
 {
     const struct descriptor *one = descriptor(fd);
     short due = 0;
@@ -222,7 +222,7 @@ short socket_events(int fd, short wanted)
         for (size_t i = 0; i < one->watched_count; i++) {
             const struct pollfd *watched = &one->watched[i];
             if (socket_is_ours(watched->fd) &&
-                socket_events(watched->fd, watched->events) != 0) {
+                sockets_events(watched->fd, watched->events) != 0) {
                 due = POLLIN;
             }
         }

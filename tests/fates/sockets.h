@@ -51,11 +51,11 @@ bool sockets_are_isolated(int owner);
 
 /* For uv_loops.c and syscalls.c: as the system calls of these names. */
 bool socket_is_ours(int fd);
-ssize_t socket_write(int fd, const void *base, size_t size);
-void socket_shut(int fd);
-void socket_close(int fd);
+ssize_t sockets_write(int fd, const void *base, size_t size);
+void sockets_shut(int fd);
+void sockets_close(int fd);
 /* Which of these events of poll(2) are due. */
-short socket_events(int fd, short wanted);
+short sockets_events(int fd, short wanted);
 /* When a timer that this one watches is due; UINT64_MAX: none is set. */
 uint64_t socket_next_due(int fd);
 

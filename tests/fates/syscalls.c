@@ -23,7 +23,7 @@ static bool poll_due(void *what)
     for (nfds_t i = 0; i < polling->count; i++) {
         struct pollfd *one = &polling->watched[i];
         one->revents = one->fd < 0               ? 0
-                       : socket_is_ours(one->fd) ? socket_events(one->fd, one->events)
+                       : socket_is_ours(one->fd) ? sockets_events(one->fd, one->events)
                                                  : POLLNVAL;
         due = due || one->revents != 0;
     }
@@ -130,8 +130,8 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
     }
     ssize_t sent = 0;
     for (size_t i = 0; i < message->msg_iovlen; i++) {
-        ssize_t one =
-            socket_write(fd, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len);
+        ssize_t one = sockets_write(fd, message->msg_iov[i].iov_base,
+                                    message->msg_iov[i].iov_len);
         if (one < 0) {
             return -1;
         }
@@ -192,7 +192,7 @@ int __wrap_ioctl(int fd, unsigned long request, void *argument)
 int __wrap_shutdown(int fd, int how)
 {
     (void)how;
-    socket_shut(fd);
+    sockets_shut(fd);
     return 0;
 }
 
@@ -201,7 +201,7 @@ int __wrap_close(int fd)
     if (descriptor(fd) == NULL) {
         return __real_close(fd);
     }
-    socket_close(fd);
+    sockets_close(fd);
     return 0;
 }
 

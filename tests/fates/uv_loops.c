@@ -114,7 +114,7 @@ static void let_go(uv_loop_t *loop, struct twin *twin)
 static bool is_due(const struct twin *twin)
 {
     return twin->closing || twin->due_ns <= world_now() || twin->woken ||
-           (twin->on_poll != NULL && socket_events(twin->fd, twin->events) != 0);
+           (twin->on_poll != NULL && sockets_events(twin->fd, twin->events) != 0);
 }
 
 /* Of a broken socket libuv tells once, and watches it no more. */
@@ -122,7 +122,7 @@ static void poll_one(struct twin *twin)
 {
     uv_poll_t *poll = (uv_poll_t *)twin->handle;
     uv_poll_cb on_poll = twin->on_poll;
-    short due = socket_events(twin->fd, twin->events);
+    short due = sockets_events(twin->fd, twin->events);
     if ((due & POLLERR) != 0) {
         twin->on_poll = NULL;
         on_poll(poll, UV_EBADF, 0);
