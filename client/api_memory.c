@@ -2,6 +2,7 @@
 #include "client/api.h"
 #include "client/client.h"
 #include "client/open_model.h"
+#include "client/shm.h"
 
 float *optclient_gradient(struct optclient_model *model, size_t tensor)
 {

@@ -7,6 +7,7 @@
 #include "client/api.h"
 #include "client/client.h"
 #include "client/open_model.h"
+#include "client/shm.h"
 
 enum {
     NS_PER_MS = 1000000,

@@ -10,6 +10,7 @@
 #include "client/client.h"
 #include "client/open_model.h"
 #include "client/process.h"
+#include "client/shm.h"
 
 /* What both kinds of a push and a pull are given. */
 struct order {

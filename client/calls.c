@@ -8,6 +8,7 @@
 #include "client/client.h"
 #include "client/in_flight.h"
 #include "client/open_model.h"
+#include "client/shm.h"
 
 enum { NS_PER_MS = 1000000 };
 

@@ -13,6 +13,7 @@
 
 #include "client/calls.h"
 #include "client/client.h"
+#include "client/handshake.h"
 #include "client/lookup.h"
 #include "client/reconnect.h"
 #include "client/replies.h"
@@ -165,7 +166,7 @@ static void open_further(struct optclient *client)
     client->received_seen = 0;
     client->taken_seen = 0;
     client->pending_seen = false;
-    requests_greet(client);
+    handshake_greet(client);
 }
 
 /* All models are open again: calls may go. */

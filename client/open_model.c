@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "client/client.h"
+#include "client/shm.h"
 
 static void open_model_free(struct optclient_model *model)
 {

@@ -6,6 +6,7 @@
 #include "client/calls.h"
 #include "client/client.h"
 #include "client/open_model.h"
+#include "client/shm.h"
 
 void reconnect_begin(struct optclient *client)
 {

@@ -11,11 +11,6 @@
 
 struct optclient;
 
-enum { REQUEST_HEADER_FIXED = 1024 /* room in a header part for all but segments */ };
-
-/* Ask to be let in. */
-void requests_greet(struct optclient *client);
-
 /* Send what goes without waiting, but leave off after some megabytes so that others
  * have their turn. */
 void requests_send(struct optclient *client);
