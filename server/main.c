@@ -42,7 +42,7 @@ struct daemon {
     uv_loop_t uv;
     struct signals signals;
     int signal; /* that ended it */
-    struct listener listeners[ENDPOINTS_MAX];
+    struct listener listeners[LISTEN_ADDRESSES_MAX];
     size_t listening; /* of them */
     struct engine *engine;
     struct loops *loops;
@@ -92,10 +92,10 @@ static size_t fit_connections(uint64_t wanted)
 
 static enum opt_status open_listeners(struct daemon *daemon, struct opt_error *error)
 {
-    const struct endpoints *endpoints = &daemon->settings->endpoints;
+    const struct listen_addresses *addresses = &daemon->settings->addresses;
     enum opt_status status = OPT_OK;
-    for (size_t i = 0; i < endpoints->count && status == OPT_OK; i++) {
-        status = listener_open(&daemon->listeners[i], &endpoints->at[i],
+    for (size_t i = 0; i < addresses->count && status == OPT_OK; i++) {
+        status = listener_open(&daemon->listeners[i], &addresses->at[i],
                                daemon->settings->congestion, error);
         daemon->listening += status == OPT_OK;
     }
@@ -164,7 +164,7 @@ static enum opt_status start_loops(struct daemon *daemon, size_t connections,
 static void announce(const struct daemon *daemon, size_t connections)
 {
     const struct settings *settings = daemon->settings;
-    char names[sizeof(daemon->listeners[0].name) * ENDPOINTS_MAX] = "";
+    char names[sizeof(daemon->listeners[0].name) * LISTEN_ADDRESSES_MAX] = "";
     size_t used = 0;
     for (size_t i = 0; i < daemon->listening; i++) {
         used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s",

@@ -495,13 +495,14 @@ static enum opt_status check_address(struct settings *settings,
 {
     struct opt_error cause;
     size_t row = row_of(AT(listen));
-    if (endpoints_parse(settings->listen, &settings->endpoints, &cause) != OPT_OK) {
+    if (listen_addresses_parse(settings->listen, &settings->addresses, &cause) !=
+        OPT_OK) {
         return refuse(sources, row, cause.text, error);
     }
     bool reachable = false;
-    for (size_t i = 0; i < settings->endpoints.count; i++) {
-        const struct endpoint *endpoint = &settings->endpoints.at[i];
-        reachable |= !opt_socket_is_local((const struct sockaddr *)&endpoint->address);
+    for (size_t i = 0; i < settings->addresses.count; i++) {
+        const struct listen_address *where = &settings->addresses.at[i];
+        reachable |= !opt_socket_is_local((const struct sockaddr *)&where->address);
     }
     if (!settings->insecure && reachable) {
         opt_fail(&cause, OPT_INVALID_ARGUMENT,

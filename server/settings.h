@@ -16,7 +16,7 @@
 
 #include "common/log.h"
 #include "common/status.h"
-#include "server/net/endpoint.h"
+#include "server/net/listen_address.h"
 
 enum { SETTING_TEXT = 256 }; /* longest value, with its end */
 
@@ -54,7 +54,7 @@ struct settings {
     uint64_t user_timeout;
     char congestion[SETTING_TEXT]; /* "": the system's */
 
-    struct endpoints endpoints; /* what listen means */
+    struct listen_addresses addresses; /* what listen means */
 };
 
 /* What the command line asks for. */

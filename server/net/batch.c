@@ -5,7 +5,7 @@
 
 #include "server/base/buffer.h"
 #include "server/base/letter.h"
-#include "server/net/hold.h"
+#include "server/net/charge.h"
 
 enum {
     HEADS = 16 << 10, /* memory for heads in an ordinary batch */
@@ -54,7 +54,7 @@ void batch_done(struct batch *batch)
         conn->outgoing--;
         conn_release(conn, letter);
     }
-    hold_give(conn, batch->charge);
+    charge_give(conn, batch->charge);
     batch->charge = 0;
     buffer_give(batch->narrowed, batch->narrowed_capacity);
     batch->narrowed = NULL;
@@ -118,7 +118,7 @@ void batch_wait(struct batch *batch)
 {
     size_t bytes =
         sizeof(*batch) + batch->capacity + batch->part_capacity * sizeof(*batch->parts);
-    hold_force(batch->conn, bytes);
+    charge_force(batch->conn, bytes);
     batch->charge += bytes;
     batch->waited = true;
 }

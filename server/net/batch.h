@@ -3,7 +3,7 @@
  * The heads of its frames (prefix, header part, tag of the data) lie one after another
  * in its own memory, the data stays where it is, and an array of pieces puts them in
  * order. It owns the letters whose last frame it carries until it has been written.
- * Made by cut.h, written by send.h. Loop thread.
+ * Made by answer_frames.h, written by send.h. Loop thread.
  */
 #ifndef OPTIMD_SERVER_NET_BATCH_H
 #define OPTIMD_SERVER_NET_BATCH_H

@@ -2,7 +2,7 @@
 #include "server/net/conn.h"
 
 #include "server/base/letter.h"
-#include "server/net/hold.h"
+#include "server/net/charge.h"
 #include "server/turn/engine.h"
 
 enum {
@@ -86,7 +86,7 @@ void conn_release(struct conn *conn, struct letter *letter)
     }
     loop_done(conn->loop, PIECE_COST * (uint64_t)letter->piece_count);
     conn->tables -= letter->is_table;
-    hold_release(conn, letter);
+    charge_release(conn, letter);
     conn->letters--;
     spare(conn->loop, letter);
     conn_ready(conn);

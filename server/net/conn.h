@@ -10,11 +10,11 @@
  * Any of them may go straight to CLOSING. The struct is freed when the handle is closed
  * and every letter is back from the engine.
  *
- * Here is what the rooms of a connection have in common: what it may hold (hold.h),
- * memory shared with the peer (share.h), answers on their way out (cut.h, batch.h,
- * send.h), requests on their way in (receive.h), how long it may take for all that
- * (deadlines.h). They note what has happened; what follows from it is done by
- * service.h, which is above them. Loop thread.
+ * Here is what the rooms of a connection have in common: what it may hold (charge.h),
+ * memory shared with the peer (peer_memory.h), answers on their way out
+ * (answer_frames.h, batch.h, send.h), requests on their way in (receive.h), how long it
+ * may take for all that (deadlines.h). They note what has happened; what follows from
+ * it is done by service.h, which is above them. Loop thread.
  */
 #ifndef OPTIMD_SERVER_NET_CONN_H
 #define OPTIMD_SERVER_NET_CONN_H
@@ -33,7 +33,7 @@
 
 struct batch;
 struct message_row;
-struct sharing;
+struct peer_memory;
 
 enum conn_state { CONN_OPEN, CONN_ENDING, CONN_LINGERING, CONN_CLOSING };
 
@@ -92,7 +92,7 @@ struct conn {
     uint64_t frames;               /* received */
     uint64_t moved;                /* opt_frame_moved when last counted */
 
-    /* what it holds (hold.c) */
+    /* what it holds (charge.c) */
     enum conn_pause pause;
     uint64_t paused_ms;     /* since when */
     size_t letters;         /* alive, the farewell not counted */
@@ -106,9 +106,9 @@ struct conn {
     struct open_push pushes[PUSHES_MAX];
     size_t push_count;
 
-    /* memory in common with the peer (share.c) */
-    struct sharing *sharing; /* NULL: it cannot be had */
-    uint64_t files_ms;       /* since when files are to be sent; 0: none are */
+    /* memory in common with the peer (peer_memory.c) */
+    struct peer_memory *peer_memory; /* NULL: it cannot be had */
+    uint64_t files_ms;               /* since when files are to be sent; 0: none are */
 
     /* what goes out (send.c) */
     struct letter *answers, *answers_last; /* not yet sent completely */

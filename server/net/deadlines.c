@@ -6,7 +6,7 @@
 #include "common/log.h"
 #include "server/base/counters.h"
 #include "server/base/letter.h"
-#include "server/net/hold.h"
+#include "server/net/charge.h"
 #include "server/net/send.h"
 #include "server/turn/engine.h"
 
@@ -86,7 +86,7 @@ static void beat(struct conn *conn, uint64_t now)
         conn->beaten_ms = now;
         conn->letters++;
         letter->reply.message = OPT_MESSAGE_HEARTBEAT;
-        hold_sync(conn, letter);
+        charge_update(conn, letter);
         send_answer(conn, letter);
     }
 }
@@ -184,7 +184,7 @@ static void check_need(struct conn *conn, uint64_t now)
     static struct opt_log_site site;
     const uint64_t moment_ns = UINT64_C(2000000000);
     uint64_t refused_ns = engine_refused_ns(conn->loop->all->engine);
-    if (conn->outgoing == 0 || !hold_is_guest(conn) || refused_ns == 0 ||
+    if (conn->outgoing == 0 || !charge_is_guest(conn) || refused_ns == 0 ||
         now - conn->outgoing_ms <= conn_limits(conn)->write_ms ||
         uv_hrtime() - refused_ns > moment_ns) {
         return;

@@ -4,7 +4,7 @@
 #include "common/wire.h"
 #include "server/base/letter.h"
 #include "server/messages/messages.h"
-#include "server/net/share.h"
+#include "server/net/peer_memory.h"
 
 /* Why a request cannot be read. */
 static enum opt_detail unreadable(enum opt_status status)
@@ -42,14 +42,14 @@ const struct message_row *dispatch(const struct conn *conn, struct letter *lette
                     name);
         return NULL;
     }
-    if (request->message == OPT_MESSAGE_SHARE && conn->sharing == NULL) {
+    if (request->message == OPT_MESSAGE_SHARE && conn->peer_memory == NULL) {
         letter_fail(letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NO_SERVICE,
                     "no memory is shared on this connection; it takes a Unix socket, "
                     "and a daemon that is not told no-shared-memory");
         return NULL;
     }
     if (request->message == OPT_MESSAGE_SHARE &&
-        !share_has_room(conn, request->body.share)) {
+        !peer_memory_has_room(conn, request->body.share)) {
         letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
                     "this connection shares memory for as many models as it may");
         return NULL;

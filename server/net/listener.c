@@ -50,10 +50,10 @@ static bool remove_stale(const struct sockaddr_un *address)
 
 /* Whoever may write to its file may connect: owner and group. */
 static bool bind_path(struct listener *listener, int fd,
-                      const struct endpoint *endpoint)
+                      const struct listen_address *where)
 {
     struct sockaddr_un address;
-    memcpy(&address, &endpoint->address, sizeof(address));
+    memcpy(&address, &where->address, sizeof(address));
     mode_t before = umask(S_IXUSR | S_IXGRP | S_IRWXO);
     bool bound = bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
     if (!bound && errno == EADDRINUSE) {
@@ -71,15 +71,15 @@ static bool bind_path(struct listener *listener, int fd,
     return bound;
 }
 
-static bool bind_port(int fd, const struct endpoint *endpoint)
+static bool bind_port(int fd, const struct listen_address *where)
 {
     int yes = 1;
-    if (endpoint->six_only &&
+    if (where->six_only &&
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof(yes)) != 0) {
         return false;
     }
     return setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) == 0 &&
-           bind(fd, (const struct sockaddr *)&endpoint->address, endpoint->size) == 0;
+           bind(fd, (const struct sockaddr *)&where->address, where->size) == 0;
 }
 
 /* Remove the file, unless it is somebody else's by now. */
@@ -93,11 +93,11 @@ static void remove_path(const struct listener *listener)
 }
 
 enum opt_status listener_open(struct listener *listener,
-                              const struct endpoint *endpoint, const char *congestion,
-                              struct opt_error *error)
+                              const struct listen_address *where,
+                              const char *congestion, struct opt_error *error)
 {
     *listener = (struct listener){ .socket = -1, .spare = spare_descriptor() };
-    const struct sockaddr *wanted = (const struct sockaddr *)&endpoint->address;
+    const struct sockaddr *wanted = (const struct sockaddr *)&where->address;
     bool is_path = wanted->sa_family == AF_UNIX;
     int fd = socket(wanted->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct sockaddr_storage actual;
@@ -105,8 +105,7 @@ enum opt_status listener_open(struct listener *listener,
     if (fd >= 0) {
         socket_prepare(fd, wanted, congestion);
     }
-    if (fd < 0 ||
-        !(is_path ? bind_path(listener, fd, endpoint) : bind_port(fd, endpoint)) ||
+    if (fd < 0 || !(is_path ? bind_path(listener, fd, where) : bind_port(fd, where)) ||
         listen(fd, BACKLOG) != 0 ||
         getsockname(fd, (struct sockaddr *)&actual, &size) != 0) {
         int code = errno;

@@ -13,7 +13,7 @@
 #include <uv.h>
 
 #include "common/status.h"
-#include "server/net/endpoint.h"
+#include "server/net/listen_address.h"
 #include "server/net/refusal.h"
 
 struct loops;
@@ -35,8 +35,8 @@ struct listener {
  * if the port is taken. The file of a Unix socket is open to its owner and group, and
  * is removed at the end. congestion: for connections of this machine. */
 enum opt_status listener_open(struct listener *listener,
-                              const struct endpoint *endpoint, const char *congestion,
-                              struct opt_error *error);
+                              const struct listen_address *where,
+                              const char *congestion, struct opt_error *error);
 
 /* Deal connections to loops from now on. */
 enum opt_status listener_start(struct listener *listener, uv_loop_t *loop,

@@ -13,10 +13,11 @@
 #include "server/base/counters.h"
 #include "server/base/letter.h"
 #include "server/messages/messages.h"
+#include "server/net/charge.h"
 #include "server/net/dispatch.h"
-#include "server/net/hold.h"
+#include "server/net/open_pushes.h"
+#include "server/net/peer_memory.h"
 #include "server/net/send.h"
-#include "server/net/share.h"
 #include "server/turn/engine.h"
 
 enum {
@@ -58,7 +59,7 @@ static void wait_for_room(struct conn *conn, enum conn_pause pause, uint64_t id)
 {
     struct letter *letter = conn->arriving;
     set_pause(conn, pause);
-    if (pause != PAUSE_CONNECTION || !hold_is_hopeless(conn)) {
+    if (pause != PAUSE_CONNECTION || !open_pushes_hold_all(conn)) {
         return;
     }
     letter->request.id = id;
@@ -66,9 +67,9 @@ static void wait_for_room(struct conn *conn, enum conn_pause pause, uint64_t id)
                 "the unfinished pushes of this connection hold %zu bytes of the "
                 "%zu it may have in flight; join the model before pushing, push in "
                 "smaller parts, or raise the setting connection-inflight",
-                conn->bytes, hold_allowance(conn));
+                conn->bytes, charge_allowance(conn));
     conn->arriving = NULL;
-    hold_sync(conn, letter);
+    charge_update(conn, letter);
     send_answer(conn, letter);
     conn_end(conn, "unfinished pushes too large");
 }
@@ -102,13 +103,13 @@ static bool place_long(struct conn *conn)
         return false;
     }
     /* The old memory is there until the new one is. */
-    if (!hold_take(conn, wanted)) {
+    if (!charge_take(conn, wanted)) {
         set_pause(conn, PAUSE_BUDGET);
         return false;
     }
     bool grown = opt_frame_grow(conn->reader);
-    hold_give(conn, wanted);
-    hold_header(conn);
+    charge_give(conn, wanted);
+    charge_header(conn);
     if (!grown) {
         conn_close(conn, "no memory");
     }
@@ -129,13 +130,13 @@ static bool place_early(struct conn *conn)
         return false;
     }
     struct letter *letter = conn->arriving;
-    enum conn_pause pause = hold_admit(conn, letter, size);
+    enum conn_pause pause = charge_letter(conn, letter, size);
     if (pause != PAUSE_NONE) {
         wait_for_room(conn, pause, 0);
         return false;
     }
     conn->thrown = !letter_data(letter, size);
-    hold_sync(conn, letter);
+    charge_update(conn, letter);
     opt_frame_place(conn->reader, letter->data);
     return true;
 }
@@ -150,7 +151,7 @@ static bool place_data(struct conn *conn)
                     "no memory for %zu bytes of data", size);
         conn->unwanted = true;
     }
-    hold_sync(conn, letter);
+    charge_update(conn, letter);
     if (letter->request.has_checksum && !conn->unwanted) {
         if (conn->hash == NULL) {
             conn->hash = XXH3_createState();
@@ -192,20 +193,20 @@ static bool place_request(struct conn *conn)
     bool comes = conn->row != NULL && !opt_frame_is_early(conn->reader);
     enum conn_pause pause = is_table && conn->tables >= TABLES_MAX
                                 ? PAUSE_OUTBOX
-                                : hold_admit(conn, letter, comes ? data_size : 0);
+                                : charge_letter(conn, letter, comes ? data_size : 0);
     if (pause != PAUSE_NONE) {
         uint64_t id = letter->request.id;
         letter_forget(letter);
         wait_for_room(conn, pause, id);
         return false;
     }
-    letter->guest = hold_is_guest(conn);
+    letter->guest = charge_is_guest(conn);
     letter->is_table = is_table;
     conn->tables += is_table;
-    share_release(conn, letter); /* which is true of a refused request as well */
-    conn->unwanted = conn->row == NULL || !share_locate(conn, letter);
+    peer_memory_release(conn, letter); /* which is true of a refused request as well */
+    conn->unwanted = conn->row == NULL || !peer_memory_locate(conn, letter);
     if (conn->unwanted) {
-        hold_sync(conn, letter);
+        charge_update(conn, letter);
         opt_frame_place(conn->reader, NULL);
         return true;
     }
@@ -284,9 +285,9 @@ static void answer_refusal(struct conn *conn, struct letter *letter)
     /* Without its id an answer cannot be told from others, and of a push in several
      * frames the rest is useless: the end of the connection undoes it all. */
     bool fatal = letter->request.id == 0 || dispatch_is_part(letter) ||
-                 hold_push_begun(conn, letter->request.id);
+                 open_pushes_has(conn, letter->request.id);
     letter_drop_data(letter);
-    hold_sync(conn, letter);
+    charge_update(conn, letter);
     send_answer(conn, letter);
     if (fatal) {
         conn_end(conn, "request refused");
@@ -317,7 +318,7 @@ static void on_end(struct conn *conn)
     on_data(conn);
     count_moved(conn);
     if (!conn->unwanted) {
-        share_examine(conn, letter);
+        peer_memory_examine(conn, letter);
     }
     counter_add(COUNTER_FRAMES_RECEIVED, 1);
     loop_done(conn->loop, FRAME_COST + letter->placed / BYTES_EXAMINED);
@@ -336,7 +337,7 @@ static void on_end(struct conn *conn)
             conn->unwanted = true;
         }
     }
-    if (!conn->unwanted && !hold_push_posted(conn, letter)) {
+    if (!conn->unwanted && !open_pushes_post(conn, letter)) {
         letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
                     "%d pushes are begun and not finished on this connection; finish "
                     "one first",
@@ -371,11 +372,11 @@ static bool is_full(struct conn *conn)
         set_pause(conn, PAUSE_OUTBOX);
         return true;
     }
-    if (!hold_letters_full(conn)) {
+    if (!charge_letters_full(conn)) {
         return false;
     }
     set_pause(conn, PAUSE_LETTERS);
-    if (hold_is_hopeless(conn)) {
+    if (open_pushes_hold_all(conn)) {
         send_refusal(conn, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
                      "too many unfinished frames",
                      "%zu frames of unfinished pushes are in flight on this "
@@ -426,7 +427,7 @@ static void advance(struct conn *conn)
 void receive_advance(struct conn *conn)
 {
     advance(conn);
-    hold_header(conn);
+    charge_header(conn);
 }
 
 void receive_abandon(struct conn *conn)

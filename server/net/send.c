@@ -9,11 +9,11 @@
 #include "common/log.h"
 #include "server/base/counters.h"
 #include "server/base/letter.h"
+#include "server/net/answer_frames.h"
 #include "server/net/batch.h"
-#include "server/net/cut.h"
-#include "server/net/hold.h"
+#include "server/net/charge.h"
+#include "server/net/peer_memory.h"
 #include "server/net/refusal.h"
-#include "server/net/share.h"
 
 enum {
     BATCH_BYTES = 20 << 10, /* of an ordinary batch */
@@ -99,7 +99,7 @@ void send_answer(struct conn *conn, struct letter *letter)
         letter->table_size = 0;
     }
     letter->reply.id = letter->request.id;
-    share_lend(conn, letter);
+    peer_memory_lend(conn, letter);
     letter->next = NULL;
     if (conn->answers == NULL) {
         conn->answers = letter;
@@ -125,7 +125,7 @@ static bool send_files(struct conn *conn)
                                  sizeof(frame) - OPT_FRAME_PREFIX);
     opt_frame_begin(size, 0, frame, tag, &tag_size);
     size += OPT_FRAME_PREFIX;
-    int code = share_send(conn, letter, frame, size);
+    int code = peer_memory_send(conn, letter, frame, size);
     if (code == EAGAIN || code == EWOULDBLOCK) {
         conn->files_ms = conn->files_ms != 0 ? conn->files_ms : conn_now(conn);
         conn->blocked = true;
@@ -133,7 +133,7 @@ static bool send_files(struct conn *conn)
     }
     conn->files_ms = 0;
     if (code == ETOOMANYREFS) { /* others do not take theirs */
-        share_forget(conn, letter);
+        peer_memory_forget(conn, letter);
         letter_fail(letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_ROOM,
                     "no more files can be handed over at present");
         return true;
@@ -154,10 +154,10 @@ static bool send_files(struct conn *conn)
  * has been taken. */
 static bool has_room_ahead(struct conn *conn)
 {
-    if (!hold_take(conn, BATCH_BYTES)) {
+    if (!charge_take(conn, BATCH_BYTES)) {
         return false;
     }
-    hold_give(conn, BATCH_BYTES);
+    charge_give(conn, BATCH_BYTES);
     return true;
 }
 
@@ -190,7 +190,7 @@ void send_pump(struct conn *conn)
             return;
         }
         bool waits = false;
-        struct batch *batch = cut_batch(conn, &waits);
+        struct batch *batch = answer_frames_batch(conn, &waits);
         if (waits) {
             starve(conn);
             return;
@@ -242,7 +242,7 @@ static void refuse(struct conn *conn, enum opt_status status, enum opt_detail de
     }
     conn->letters++;
     letter_fail(letter, status, detail, "%s", sentence);
-    hold_sync(conn, letter);
+    charge_update(conn, letter);
     if (conn->refused) {
         letter->reply.body.error.retry_after_ms = REFUSAL_RETRY_MS;
     }

@@ -1,9 +1,9 @@
 /* send — answers out: from letters to the transport. Loop thread.
  *
- * Answers are sent in the order in which they come, in batches (cut.h). Only
+ * Answers are sent in the order in which they come, in batches (answer_frames.h). Only
  * AHEAD_BATCHES batches are made ahead of the transport: a peer that reads slowly costs
  * references, not memory. What a batch holds while it waits for the peer is charged to
- * the connection (hold.h).
+ * the connection (charge.h).
  */
 #ifndef OPTIMD_SERVER_NET_SEND_H
 #define OPTIMD_SERVER_NET_SEND_H

@@ -9,11 +9,12 @@
 #include "common/log.h"
 #include "server/base/counters.h"
 #include "server/base/letter.h"
-#include "server/net/hold.h"
+#include "server/net/charge.h"
+#include "server/net/open_pushes.h"
+#include "server/net/peer_memory.h"
 #include "server/net/receive.h"
 #include "server/net/refusal.h"
 #include "server/net/send.h"
-#include "server/net/share.h"
 #include "server/turn/engine.h"
 
 enum {
@@ -93,7 +94,7 @@ void service_open(struct loop *loop, struct opt_transport *transport, bool refus
     conn->refused = refuse;
     conn->blocked = !transport->is_open;
     if (transport->hands_over && conn_limits(conn)->shares_memory) {
-        conn->sharing = sharing_new();
+        conn->peer_memory = peer_memory_new();
     }
     if (!refuse) {
         counter_add(COUNTER_CONNECTIONS, 1);
@@ -151,7 +152,7 @@ void service_returned(struct conn *conn, struct letter *letter)
     loop_done(conn->loop, ANSWER_COST);
     if (letter->kind == LETTER_PART) {
         conn->letters++; /* from now on it is one of the connection's */
-        hold_sync(conn, letter);
+        charge_update(conn, letter);
         if (conn->state > CONN_ENDING) {
             conn_release(conn, letter);
         } else {
@@ -159,9 +160,9 @@ void service_returned(struct conn *conn, struct letter *letter)
         }
         return;
     }
-    hold_push_returned(conn, letter);
+    open_pushes_return(conn, letter);
     if (letter->allowance > 0) {
-        hold_grant(conn, letter->allowance, letter->granted);
+        charge_grant(conn, letter->allowance, letter->granted);
     }
     if (conn->state > CONN_ENDING || letter->silent) {
         conn_release(conn, letter);
@@ -170,12 +171,12 @@ void service_returned(struct conn *conn, struct letter *letter)
     /* The data has served; what the answer still waits for does not need it. */
     letter_drop_data(letter);
     letter->ahead = 0;
-    hold_sync(conn, letter); /* before others can take what was paid for it */
+    charge_update(conn, letter); /* before others can take what was paid for it */
     letter_refund(letter, letter->paid);
     if (letter->request.message == OPT_MESSAGE_HELLO) {
         on_hello_answered(conn, letter);
     }
-    share_note(conn, letter);
+    peer_memory_note(conn, letter);
     bool hang_up = letter->hang_up;
     conn->left = conn->left || hang_up;
     send_answer(conn, letter);
@@ -293,8 +294,8 @@ static void wait_for_events(struct conn *conn)
 
 static void conn_free(struct conn *conn)
 {
-    hold_give(conn, conn->header_bytes);
-    hold_grant(conn, 0, 0);
+    charge_give(conn, conn->header_bytes);
+    charge_grant(conn, 0, 0);
     if (conn->previous != NULL) {
         conn->previous->next = conn->next;
     } else {
@@ -305,7 +306,7 @@ static void conn_free(struct conn *conn)
     }
     opt_frame_reader_free(conn->reader);
     XXH3_freeState(conn->hash);
-    free(conn->sharing);
+    free(conn->peer_memory);
     free(conn);
 }
 
@@ -336,7 +337,7 @@ void service_run(struct conn *conn)
 void service_closed(struct conn *conn)
 {
     conn->closed = true;
-    share_close(conn); /* not before: see share.h */
+    peer_memory_close(conn); /* not before: see peer_memory.h */
     count_gone(conn->loop, conn->refused);
     if (!conn->refused) {
         counter_subtract(COUNTER_CONNECTIONS, 1);

@@ -64,12 +64,13 @@ bool __wrap_letter_data(struct letter *letter, size_t size)
     return __real_letter_data(letter, size);
 }
 
-enum conn_pause __wrap_hold_admit(struct conn *conn, struct letter *letter, size_t size)
+enum conn_pause __wrap_charge_letter(struct conn *conn, struct letter *letter,
+                                     size_t size)
 {
     if (has_no_room && letter_push(letter) != NULL) {
         return PAUSE_BUDGET;
     }
-    return __real_hold_admit(conn, letter, size);
+    return __real_charge_letter(conn, letter, size);
 }
 
 /* ------------------------------------------------------------------- daemon */

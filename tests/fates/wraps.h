@@ -17,12 +17,12 @@
 #include <unistd.h>
 
 #include "server/base/letter.h"
-#include "server/net/hold.h"
+#include "server/net/charge.h"
 
 #define WRAP(name) extern __typeof__(name) __wrap_##name, __real_##name
 
 WRAP(letter_data);
-WRAP(hold_admit);
+WRAP(charge_letter);
 WRAP(clock_gettime);
 WRAP(getrandom);
 WRAP(read);

@@ -282,13 +282,14 @@ Test(settings, addresses_have_a_port)
                                        ",",
                                        "127.0.0.1:0,,[::1]:0" };
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
-        struct endpoints endpoints;
+        struct listen_addresses addresses;
         struct opt_error error;
-        cr_expect_eq(endpoints_parse(good[i], &endpoints, &error), OPT_OK, "%s: %s",
-                     good[i], error.text);
+        cr_expect_eq(listen_addresses_parse(good[i], &addresses, &error), OPT_OK,
+                     "%s: %s", good[i], error.text);
     }
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        struct endpoints endpoints;
-        cr_expect_neq(endpoints_parse(bad[i], &endpoints, NULL), OPT_OK, "%s", bad[i]);
+        struct listen_addresses addresses;
+        cr_expect_neq(listen_addresses_parse(bad[i], &addresses, NULL), OPT_OK, "%s",
+                      bad[i]);
     }
 }

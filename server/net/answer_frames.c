@@ -1,5 +1,5 @@
-/* cut — see cut.h. */
-#include "server/net/cut.h"
+/* answer_frames — see answer_frames.h. */
+#include "server/net/answer_frames.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -11,8 +11,8 @@
 #include "server/base/counters.h"
 #include "server/base/letter.h"
 #include "server/net/batch.h"
-#include "server/net/hold.h"
-#include "server/net/share.h"
+#include "server/net/charge.h"
+#include "server/net/peer_memory.h"
 
 enum {
     SEGMENT_BYTES = 31,  /* of a header, for a segment without rows, at most */
@@ -130,7 +130,7 @@ static struct cut cut_frame(struct conn *conn, const struct letter *letter)
             continue;
         }
         uint64_t place = 0;
-        bool placed = share_place(letter, piece, from, &place);
+        bool placed = peer_memory_place(letter, piece, from, &place);
         if (cut.segment_count == 0) {
             cut.placed = placed;
         } else if (placed != cut.placed) {
@@ -201,7 +201,7 @@ static enum outcome narrow(struct batch *batch, const struct cut *cut, uint64_t 
     enum opt_dtype dtype = cut->letter->dtype;
     size_t size = (size_t)cut->elements * opt_dtype_size(dtype);
     size_t capacity = buffer_capacity(size);
-    if (!hold_take(batch->conn, capacity)) {
+    if (!charge_take(batch->conn, capacity)) {
         return FRAME_WAITS;
     }
     batch->charge += capacity;
@@ -402,7 +402,7 @@ static enum outcome add_frame(struct conn *conn, struct batch *batch, size_t *ne
                                : add_whole(conn, batch, letter, needed);
     if (outcome == FRAME_ADDED && last) {
         /* Before anything of it is written, or it could be given back before. */
-        if (!share_keep(conn, letter)) {
+        if (!peer_memory_keep(conn, letter)) {
             return FRAME_NO_MEMORY;
         }
         conn->answers = letter->next;
@@ -414,7 +414,7 @@ static enum outcome add_frame(struct conn *conn, struct batch *batch, size_t *ne
     return outcome;
 }
 
-struct batch *cut_batch(struct conn *conn, bool *waits)
+struct batch *answer_frames_batch(struct conn *conn, bool *waits)
 {
     struct batch *batch = batch_new(conn, 0);
     uint64_t before = conn->loop->turn_cost;

@@ -1,5 +1,5 @@
-/* share — see share.h. */
-#include "server/net/share.h"
+/* peer_memory — see peer_memory.h. */
+#include "server/net/peer_memory.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -32,7 +32,7 @@ struct loan {
     size_t count, capacity;
 };
 
-struct sharing {
+struct peer_memory {
     struct share shares[SHARES_MAX];
     size_t share_count;
     struct loan *loans;
@@ -41,19 +41,19 @@ struct sharing {
     size_t lending; /* answers queued that may become loans */
 };
 
-struct sharing *sharing_new(void)
+struct peer_memory *peer_memory_new(void)
 {
-    return calloc(1, sizeof(struct sharing));
+    return calloc(1, sizeof(struct peer_memory));
 }
 
 /* ------------------------------------------------------------------ files */
 
 static struct share *find(const struct conn *conn, uint32_t model)
 {
-    struct sharing *sharing = conn->sharing;
-    for (size_t i = 0; sharing != NULL && i < sharing->share_count; i++) {
-        if (sharing->shares[i].model == model) {
-            return &sharing->shares[i];
+    struct peer_memory *memory = conn->peer_memory;
+    for (size_t i = 0; memory != NULL && i < memory->share_count; i++) {
+        if (memory->shares[i].model == model) {
+            return &memory->shares[i];
         }
     }
     return NULL;
@@ -61,15 +61,15 @@ static struct share *find(const struct conn *conn, uint32_t model)
 
 static void drop(struct conn *conn, struct share *share)
 {
-    struct sharing *sharing = conn->sharing;
+    struct peer_memory *memory = conn->peer_memory;
     region_unref(share->gradients);
     region_unref(share->weights);
-    *share = sharing->shares[--sharing->share_count];
+    *share = memory->shares[--memory->share_count];
 }
 
-bool share_has_room(const struct conn *conn, uint32_t model)
+bool peer_memory_has_room(const struct conn *conn, uint32_t model)
 {
-    return conn->sharing->share_count < SHARES_MAX || find(conn, model) != NULL;
+    return conn->peer_memory->share_count < SHARES_MAX || find(conn, model) != NULL;
 }
 
 static void note_offer(struct conn *conn, const struct letter *letter)
@@ -78,21 +78,21 @@ static void note_offer(struct conn *conn, const struct letter *letter)
     if (old != NULL) {
         drop(conn, old);
     }
-    struct sharing *sharing = conn->sharing;
-    if (sharing->share_count == SHARES_MAX) {
+    struct peer_memory *memory = conn->peer_memory;
+    if (memory->share_count == SHARES_MAX) {
         return; /* what it pushes by place is refused, the rest is sent */
     }
     struct region *gradients = letter->offers[LETTER_GRADIENTS];
-    sharing->shares[sharing->share_count++] = (struct share){
+    memory->shares[memory->share_count++] = (struct share){
         .model = letter->request.body.share,
         .gradients = gradients == NULL ? NULL : region_ref(gradients),
         .weights = region_ref(letter->offers[LETTER_WEIGHTS]),
     };
 }
 
-void share_note(struct conn *conn, const struct letter *letter)
+void peer_memory_note(struct conn *conn, const struct letter *letter)
 {
-    if (conn->sharing == NULL) {
+    if (conn->peer_memory == NULL) {
         return;
     }
     if (letter->reply.message == OPT_MESSAGE_SHARE) {
@@ -105,8 +105,8 @@ void share_note(struct conn *conn, const struct letter *letter)
     }
 }
 
-int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
-               size_t size)
+int peer_memory_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
+                     size_t size)
 {
     struct opt_transport *transport = &conn->watch.transport;
     int files[LETTER_OFFERS] = { -1, -1 };
@@ -125,7 +125,7 @@ int share_send(struct conn *conn, struct letter *letter, const uint8_t *frame,
     return 0;
 }
 
-void share_forget(struct conn *conn, const struct letter *letter)
+void peer_memory_forget(struct conn *conn, const struct letter *letter)
 {
     struct share *share = find(conn, letter->request.body.share);
     if (share != NULL) {
@@ -135,7 +135,7 @@ void share_forget(struct conn *conn, const struct letter *letter)
 
 /* ------------------------------------------------------------------ pushes */
 
-bool share_locate(struct conn *conn, struct letter *letter)
+bool peer_memory_locate(struct conn *conn, struct letter *letter)
 {
     const struct opt_push *push = letter_push(letter);
     if (push == NULL || push->places == NULL) {
@@ -178,7 +178,7 @@ bool share_locate(struct conn *conn, struct letter *letter)
     return true;
 }
 
-void share_examine(struct conn *conn, struct letter *letter)
+void peer_memory_examine(struct conn *conn, struct letter *letter)
 {
     const struct opt_push *push = letter_push(letter);
     if (letter->region == NULL) {
@@ -204,35 +204,35 @@ void share_examine(struct conn *conn, struct letter *letter)
 
 /* ------------------------------------------------------------------ pulls */
 
-static struct loan *find_loan(struct sharing *sharing, uint64_t request)
+static struct loan *find_loan(struct peer_memory *memory, uint64_t request)
 {
-    struct loan *loan = sharing->loans;
+    struct loan *loan = memory->loans;
     while (loan != NULL && loan->request != request) {
         loan = loan->next;
     }
     return loan;
 }
 
-void share_lend(struct conn *conn, struct letter *letter)
+void peer_memory_lend(struct conn *conn, struct letter *letter)
 {
-    struct sharing *sharing = conn->sharing;
-    const struct opt_pull *pull = sharing == NULL ? NULL : letter_pull(letter);
+    struct peer_memory *memory = conn->peer_memory;
+    const struct opt_pull *pull = memory == NULL ? NULL : letter_pull(letter);
     if (pull == NULL || !pull->shared || letter->dtype != OPT_FP32 ||
-        letter->piece_count == 0 || sharing->lending >= LETTERS_MAX ||
-        sharing->version_count >= VERSIONS_MAX ||
-        (sharing->loan_count >= LOANS_MAX &&
-         find_loan(sharing, letter->request.id) == NULL)) {
+        letter->piece_count == 0 || memory->lending >= LETTERS_MAX ||
+        memory->version_count >= VERSIONS_MAX ||
+        (memory->loan_count >= LOANS_MAX &&
+         find_loan(memory, letter->request.id) == NULL)) {
         return;
     }
     const struct share *share = find(conn, pull->model);
     if (share != NULL) {
         letter->weights = region_ref(share->weights);
-        sharing->lending++;
+        memory->lending++;
     }
 }
 
-bool share_place(const struct letter *letter, const struct piece *piece, uint64_t from,
-                 uint64_t *place)
+bool peer_memory_place(const struct letter *letter, const struct piece *piece,
+                       uint64_t from, uint64_t *place)
 {
     return letter->weights != NULL && !piece->unchanged &&
            version_place(piece->version, piece->values + from, letter->weights,
@@ -240,19 +240,19 @@ bool share_place(const struct letter *letter, const struct piece *piece, uint64_
            *place % OPT_PLACE_ALIGNMENT == 0;
 }
 
-static struct loan *make_loan(struct sharing *sharing, uint64_t request)
+static struct loan *make_loan(struct peer_memory *memory, uint64_t request)
 {
-    struct loan *loan = sharing->spare;
+    struct loan *loan = memory->spare;
     if (loan != NULL) {
-        sharing->spare = loan->next;
+        memory->spare = loan->next;
     } else {
         loan = calloc(1, sizeof(*loan));
     }
     if (loan != NULL) {
         loan->request = request;
-        loan->next = sharing->loans;
-        sharing->loans = loan;
-        sharing->loan_count++;
+        loan->next = memory->loans;
+        memory->loans = loan;
+        memory->loan_count++;
     }
     return loan;
 }
@@ -275,86 +275,86 @@ static bool reserve(struct loan *loan, size_t count)
 
 /* Move the references of a letter's pieces that are given by place to the loan, one for
  * each version: small tensors share one. */
-static bool lend(struct sharing *sharing, struct loan *loan, struct letter *letter)
+static bool lend(struct peer_memory *memory, struct loan *loan, struct letter *letter)
 {
     for (size_t i = 0; i < letter->piece_count; i++) {
         struct piece *piece = &letter->pieces[i];
         struct version *version = piece->version;
         uint64_t place;
         bool again = loan->count > 0 && loan->versions[loan->count - 1] == version;
-        if (again || !share_place(letter, piece, 0, &place)) {
+        if (again || !peer_memory_place(letter, piece, 0, &place)) {
             continue;
         }
         if (!reserve(loan, loan->count + 1)) {
             return false;
         }
         loan->versions[loan->count++] = version;
-        sharing->version_count++;
+        memory->version_count++;
         piece->version = NULL;
     }
     return true;
 }
 
-bool share_keep(struct conn *conn, struct letter *letter)
+bool peer_memory_keep(struct conn *conn, struct letter *letter)
 {
-    struct sharing *sharing = conn->sharing;
+    struct peer_memory *memory = conn->peer_memory;
     if (letter->weights == NULL) {
         return true;
     }
-    sharing->lending--;
+    memory->lending--;
     if (!letter->lent) {
         return true;
     }
-    struct loan *loan = find_loan(sharing, letter->request.id);
+    struct loan *loan = find_loan(memory, letter->request.id);
     if (loan == NULL) {
-        loan = make_loan(sharing, letter->request.id);
+        loan = make_loan(memory, letter->request.id);
     }
-    return loan != NULL && lend(sharing, loan, letter);
+    return loan != NULL && lend(memory, loan, letter);
 }
 
-static void take_back(struct sharing *sharing, struct loan *loan)
+static void take_back(struct peer_memory *memory, struct loan *loan)
 {
-    sharing->loan_count--;
-    sharing->version_count -= loan->count;
+    memory->loan_count--;
+    memory->version_count -= loan->count;
     for (size_t i = 0; i < loan->count; i++) {
         version_unref(loan->versions[i]);
     }
     loan->count = 0;
-    loan->next = sharing->spare;
-    sharing->spare = loan;
+    loan->next = memory->spare;
+    memory->spare = loan;
 }
 
-void share_release(struct conn *conn, const struct letter *letter)
+void peer_memory_release(struct conn *conn, const struct letter *letter)
 {
-    struct sharing *sharing = conn->sharing;
-    for (size_t i = 0; sharing != NULL && i < letter->request.released_count; i++) {
-        struct loan **link = &sharing->loans;
+    struct peer_memory *memory = conn->peer_memory;
+    for (size_t i = 0; memory != NULL && i < letter->request.released_count; i++) {
+        struct loan **link = &memory->loans;
         while (*link != NULL && (*link)->request != letter->request.released[i]) {
             link = &(*link)->next;
         }
         if (*link != NULL) {
             struct loan *loan = *link;
             *link = loan->next;
-            take_back(sharing, loan);
+            take_back(memory, loan);
         }
     }
 }
 
-void share_close(struct conn *conn)
+void peer_memory_close(struct conn *conn)
 {
-    struct sharing *sharing = conn->sharing;
-    while (sharing != NULL && sharing->loans != NULL) {
-        struct loan *loan = sharing->loans;
-        sharing->loans = loan->next;
-        take_back(sharing, loan);
+    struct peer_memory *memory = conn->peer_memory;
+    while (memory != NULL && memory->loans != NULL) {
+        struct loan *loan = memory->loans;
+        memory->loans = loan->next;
+        take_back(memory, loan);
     }
-    while (sharing != NULL && sharing->spare != NULL) {
-        struct loan *loan = sharing->spare;
-        sharing->spare = loan->next;
+    while (memory != NULL && memory->spare != NULL) {
+        struct loan *loan = memory->spare;
+        memory->spare = loan->next;
         free(loan->versions);
         free(loan);
     }
-    while (sharing != NULL && sharing->share_count > 0) {
-        drop(conn, &sharing->shares[0]);
+    while (memory != NULL && memory->share_count > 0) {
+        drop(conn, &memory->shares[0]);
     }
 }

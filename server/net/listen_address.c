@@ -1,5 +1,5 @@
-/* endpoint — see endpoint.h. */
-#include "server/net/endpoint.h"
+/* listen_address — see listen_address.h. */
+#include "server/net/listen_address.h"
 
 #include <netdb.h>
 #include <netinet/in.h>
@@ -42,7 +42,7 @@ static enum opt_status split(const char *text, char *host, size_t host_size, cha
     return OPT_OK;
 }
 
-static enum opt_status parse_one(const char *text, struct endpoint *out,
+static enum opt_status parse_one(const char *text, struct listen_address *out,
                                  struct opt_error *error)
 {
     if (opt_unix_meant(text)) {
@@ -80,35 +80,36 @@ static enum opt_status parse_one(const char *text, struct endpoint *out,
     return OPT_OK;
 }
 
-static in_port_t port_of(const struct endpoint *endpoint)
+static in_port_t port_of(const struct listen_address *where)
 {
     struct sockaddr_in four;
     struct sockaddr_in6 six;
-    switch (endpoint->address.ss_family) {
+    switch (where->address.ss_family) {
     case AF_INET:
-        memcpy(&four, &endpoint->address, sizeof(four));
+        memcpy(&four, &where->address, sizeof(four));
         return four.sin_port;
     case AF_INET6:
-        memcpy(&six, &endpoint->address, sizeof(six));
+        memcpy(&six, &where->address, sizeof(six));
         return six.sin6_port;
     default:
         return 0;
     }
 }
 
-/* Two endpoints that cannot both be had: the same, or one part of the other. */
-static bool are_same(const struct endpoint *one, const struct endpoint *other)
+/* Two addresses that cannot both be had: the same, or one part of the other. */
+static bool are_same(const struct listen_address *one,
+                     const struct listen_address *other)
 {
     bool chosen = one->address.ss_family != AF_UNIX && port_of(one) == 0;
     return !chosen && one->size == other->size &&
            memcmp(&one->address, &other->address, one->size) == 0;
 }
 
-/* See how a new endpoint goes with those before it; false: it is one of them. */
-static bool fit_in(struct endpoints *endpoints, struct endpoint *one)
+/* See how a new address goes with those before it; false: it is one of them. */
+static bool fit_in(struct listen_addresses *addresses, struct listen_address *one)
 {
-    for (size_t i = 0; i < endpoints->count; i++) {
-        struct endpoint *other = &endpoints->at[i];
+    for (size_t i = 0; i < addresses->count; i++) {
+        struct listen_address *other = &addresses->at[i];
         if (are_same(one, other)) {
             return false;
         }
@@ -121,10 +122,10 @@ static bool fit_in(struct endpoints *endpoints, struct endpoint *one)
     return true;
 }
 
-enum opt_status endpoints_parse(const char *text, struct endpoints *out,
-                                struct opt_error *error)
+enum opt_status listen_addresses_parse(const char *text, struct listen_addresses *out,
+                                       struct opt_error *error)
 {
-    struct endpoints found = { .count = 0 };
+    struct listen_addresses found = { .count = 0 };
     for (const char *rest = text; rest != NULL;) {
         size_t length = strcspn(rest, ",");
         char one[NI_MAXHOST + 16];
@@ -132,9 +133,10 @@ enum opt_status endpoints_parse(const char *text, struct endpoints *out,
             return opt_fail(error, OPT_INVALID_ARGUMENT,
                             "\"%.40s...\" is too long for an address", rest);
         }
-        if (found.count == ENDPOINTS_MAX) {
+        if (found.count == LISTEN_ADDRESSES_MAX) {
             return opt_fail(error, OPT_INVALID_ARGUMENT,
-                            "\"%s\" has more than %d addresses", text, ENDPOINTS_MAX);
+                            "\"%s\" has more than %d addresses", text,
+                            LISTEN_ADDRESSES_MAX);
         }
         memcpy(one, rest, length);
         one[length] = '\0';

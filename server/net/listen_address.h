@@ -1,9 +1,9 @@
-/* endpoint — where to listen, as the operator writes it.
+/* listen_address — where to listen, as the operator writes it.
  *
  * Called once by the settings, on the main thread.
  */
-#ifndef OPTIMD_SERVER_NET_ENDPOINT_H
-#define OPTIMD_SERVER_NET_ENDPOINT_H
+#ifndef OPTIMD_SERVER_NET_LISTEN_ADDRESS_H
+#define OPTIMD_SERVER_NET_LISTEN_ADDRESS_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,17 +11,17 @@
 
 #include "common/status.h"
 
-enum { ENDPOINTS_MAX = 8 };
+enum { LISTEN_ADDRESSES_MAX = 8 };
 
-struct endpoint {
+struct listen_address {
     struct sockaddr_storage address;
     socklen_t size;
     bool
         six_only; /* an IPv6 one whose port an IPv4 one has as well: each has its own */
 };
 
-struct endpoints {
-    struct endpoint at[ENDPOINTS_MAX];
+struct listen_addresses {
+    struct listen_address at[LISTEN_ADDRESSES_MAX];
     size_t count; /* at least 1 */
 };
 
@@ -29,7 +29,7 @@ struct endpoints {
  * them with commas between, none twice; port 0 lets the kernel choose. [::] serves IPv4
  * too, unless an IPv4 address with its port is listed. OPT_INVALID_ARGUMENT with a
  * sentence. */
-enum opt_status endpoints_parse(const char *text, struct endpoints *out,
-                                struct opt_error *error);
+enum opt_status listen_addresses_parse(const char *text, struct listen_addresses *out,
+                                       struct opt_error *error);
 
 #endif
