@@ -1,6 +1,7 @@
 /* address — "HOST:PORT" or "unix:/PATH" as people write it, taken apart.
  *
- * Called once per client, by the thread that connects. No look-up happens here.
+ * Called once per client, by the thread that calls optclient_connect. No look-up
+ * happens here.
  */
 #ifndef OPTCLIENT_ADDRESS_H
 #define OPTCLIENT_ADDRESS_H

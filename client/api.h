@@ -1,5 +1,6 @@
-/* api — what every public function does on its way in and out: keep out who must not
- * wait here, wait for the end of a call, and leave the sentence for optclient_error.
+/* api — what every public function does on its way in and out: keep out whoever must
+ * not wait here, hand a call over, wait for its end, and leave the sentence for
+ * optclient_error. Called by the api_*.c, on the threads of the program.
  */
 #ifndef OPTCLIENT_API_H
 #define OPTCLIENT_API_H

@@ -1,13 +1,5 @@
 /* A client: from connecting to closing. */
-#include "client/api.h"
-#include "client/callbacks.h"
-#include "client/calls.h"
-#include "client/client.h"
-#include "client/connection.h"
-#include "client/open_model.h"
 #include "client/optclient.h"
-#include "client/process.h"
-#include "common/random.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -17,6 +9,15 @@
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
+
+#include "client/api.h"
+#include "client/callbacks.h"
+#include "client/calls.h"
+#include "client/client.h"
+#include "client/connection.h"
+#include "client/open_model.h"
+#include "client/process.h"
+#include "common/random.h"
 
 enum {
     SPIN_MOST_US = 10000,

@@ -1,5 +1,5 @@
-/* api_transfer — what the library's own rooms ask of pushes and pulls beyond the public
- * functions.
+/* api_transfer — what local steps (api_local.c) ask of pushes and pulls beyond the
+ * public functions. On the threads of the program.
  */
 #ifndef OPTCLIENT_API_TRANSFER_H
 #define OPTCLIENT_API_TRANSFER_H

@@ -92,8 +92,9 @@ static void end_lists(struct optclient *client, struct optclient_model *model,
     end_list(client, &client->later, model, error, is);
 }
 
-void calls_end_all(struct optclient *client, struct optclient_model *model,
-                   const struct opt_error *error)
+/* End the calls of one model (NULL: all) with this error. */
+static void end_all(struct optclient *client, struct optclient_model *model,
+                    const struct opt_error *error)
 {
     end_lists(client, model, error, is_any);
 }
@@ -103,7 +104,7 @@ void calls_cancel(struct optclient *client, struct optclient_model *model,
 {
     struct opt_error error;
     opt_fail(&error, OPT_CANCELLED, "%s", reason);
-    calls_end_all(client, model, &error);
+    end_all(client, model, &error);
 }
 
 void calls_leave(struct optclient_model *model, bool answered)
@@ -123,7 +124,7 @@ void calls_fail_model(struct optclient_model *model, enum opt_status status,
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
     opt_fail_as(&model->loss, status, OPT_DETAIL_MODEL_GONE, "%s", text);
-    calls_end_all(model->client, model, &model->loss);
+    end_all(model->client, model, &model->loss);
 }
 
 /* A call's time has passed. */
@@ -206,7 +207,7 @@ void calls_refuse(struct optclient *client, const struct opt_error *error)
 {
     client->refusal = *error;
     client_disconnect(client, "%s", error->text);
-    calls_end_all(client, NULL, error);
+    end_all(client, NULL, error);
 }
 
 void calls_descriptor_lost(struct optclient *client)

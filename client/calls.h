@@ -44,10 +44,6 @@ uint64_t calls_limit(const struct optclient *client, const struct optclient_call
  * come. */
 void calls_expire(struct optclient *client);
 
-/* End the calls of one model (NULL: all) with this error. */
-void calls_end_all(struct optclient *client, struct optclient_model *model,
-                   const struct opt_error *error);
-
 /* The program has closed a descriptor that is not its own. */
 void calls_descriptor_lost(struct optclient *client);
 

@@ -1,5 +1,6 @@
 /* open_model — a model that the client has opened: what is known of it, and how far it
- * is opened. Fields that change are guarded by the client's lock.
+ * is opened. Public functions make it and drop it, answers fill it in; fields that
+ * change are guarded by the client's lock.
  */
 #ifndef OPTCLIENT_OPEN_MODEL_H
 #define OPTCLIENT_OPEN_MODEL_H

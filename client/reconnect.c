@@ -1,4 +1,3 @@
-/* What a lost connection leaves to be done on the next one: see restore.h. */
 #include "client/reconnect.h"
 
 #include <string.h>

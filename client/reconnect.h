@@ -1,5 +1,6 @@
 /* reconnect — what a lost connection leaves to be done on the next one: calls that were
- * sent are sent again, and models are opened again first. Lock held in all functions.
+ * sent are sent again, and models are opened again first. Called by connection.h and
+ * requests.h, with the client's lock held.
  */
 #ifndef OPTCLIENT_RECONNECT_H
 #define OPTCLIENT_RECONNECT_H

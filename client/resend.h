@@ -5,7 +5,7 @@
  * settled ends; what is not is sent again. If the worker was taken for dead meanwhile,
  * it has a new incarnation and its former pushes are stale: those that are not there
  * end with OPT_ABORTED. What follows for their numbers is decided by fate.h. Called by
- * the exchange with the client's lock held.
+ * handshake.h with the client's lock held.
  */
 #ifndef OPTCLIENT_RESEND_H
 #define OPTCLIENT_RESEND_H

@@ -33,7 +33,7 @@ void wait_by_thread_later(struct optclient *client)
                    client->sent.first == NULL ? CLIENT_CALM_US : CLIENT_PATIENCE_US);
 }
 
-static bool is_drivable(const struct optclient *client)
+static bool is_ready(const struct optclient *client)
 {
     return client->state == CONNECTION_READY && !client->broken;
 }
@@ -41,7 +41,7 @@ static bool is_drivable(const struct optclient *client)
 void wait_begin(struct optclient_call *call)
 {
     struct optclient *client = call->client;
-    if (client->waiter == NULL && is_drivable(client)) {
+    if (client->waiter == NULL && is_ready(client)) {
         client->waiter = call;
         wait_by_thread(client);
     }
@@ -50,7 +50,7 @@ void wait_begin(struct optclient_call *call)
 static void end(struct optclient *client)
 {
     client->waiter = NULL;
-    if (!is_drivable(client)) {
+    if (!is_ready(client)) {
         return;
     }
     if (requests_have_more(client)) {
@@ -83,7 +83,7 @@ static int look(const struct optclient *client, struct pollfd watched[2], int ms
 }
 
 /* Wait for something to do. The connection may be another one afterwards. */
-static void doze(struct optclient_call *call)
+static void sleep_until_due(struct optclient_call *call)
 {
     struct optclient *client = call->client;
     short events = requests_have_more(client) ? POLLIN | POLLOUT : POLLIN;
@@ -107,15 +107,15 @@ static void doze(struct optclient_call *call)
     }
 }
 
-static void drive(struct optclient_call *call)
+static void serve(struct optclient_call *call)
 {
     struct optclient *client = call->client;
-    while (call->state < CALL_ENDED && is_drivable(client)) {
-        doze(call);
-        if (is_drivable(client)) {
+    while (call->state < CALL_ENDED && is_ready(client)) {
+        sleep_until_due(call);
+        if (is_ready(client)) {
             replies_take(client);
         }
-        if (is_drivable(client)) {
+        if (is_ready(client)) {
             requests_send(client);
         }
     }
@@ -127,7 +127,7 @@ void wait_until_ended(struct optclient_call *call)
     wait_begin(call);
     while (call->state < CALL_ENDED) {
         if (client->waiter == call) {
-            drive(call);
+            serve(call);
             end(client);
         } else {
             client_await(client, &call->changed);

@@ -1,7 +1,7 @@
 /* log — what happened, one line per event, for people and for tools.
  *
  *   2026-11-22T17:23:23.123456Z info connection_opened peer=127.0.0.1:40112 loop=3
- *   2026-11-22T17:23:24.000112Z warn frame_refused why="a frame of 9 GB ..."
+ *   2026-11-22T17:23:24.000112Z warn request_refused why="a frame of 9 GB ..."
  *
  * Time (UTC), level, event, then key=value pairs. A value with spaces, quotes, equals
  * signs or control characters is quoted, with \" \\ \n \t \r and \xNN, so one event is

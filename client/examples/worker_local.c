@@ -2,8 +2,8 @@
  *
  * Each worker runs ahead with weights and an optimizer of its own, in the library;
  * every K steps all of them meet, and optimd makes the next start of the ways they have
- * come. The whole of it is local_open, step until done, and a last sync. Called by
- * worker.c.
+ * come. The whole of it is to open a local optimizer, to step until done, and a last
+ * sync. Called by worker.c.
  */
 #include "worker.h"
 

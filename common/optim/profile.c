@@ -2,8 +2,8 @@
  *
  * PROFILE.NAME stands for what that library's optimizer does by default, so that a job
  * that moves here keeps its trajectory. Each row has golden cases that were computed
- * with that library too (tests/test_profile.c); what cannot be said exactly, or is not
- * compared with anything, has no expression but a reason. Any thread.
+ * with that library too (tests/optim/test_profile.c); what cannot be said exactly, or
+ * is not compared with anything, has no expression but a reason. Any thread.
  */
 #include <string.h>
 #include <strings.h>

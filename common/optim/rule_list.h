@@ -1,8 +1,11 @@
 /* rule_list — every rule, one line each.
  *
- *     RULE(name, NAME, slots, goal)   a rule: its row is opt_rule_name, its loop is
- * made of name_element by shell_goal (shell.h) LOOP(name, NAME, slots, goal)   one more
- * loop, which prepare of the rule above may choose
+ *     RULE(name, NAME, slots, goal)   a rule
+ *     LOOP(name, NAME, slots, goal)   one more loop, which prepare of the rule above
+ *                                     may choose
+ *
+ * For RULE(adam, ...) the rule's row is opt_rule_adam, and its loop is made of
+ * adam_element by shell.h.
  *
  * goal is update_kept where the rule's last slot is its direction, else update. From
  * these lines come the loops of every instruction set (kernels_FAMILY.c), their numbers

@@ -136,9 +136,9 @@ void opt_update_add_norm(struct opt_update *update, struct opt_tensor_update *te
                          const struct opt_block_sums *sums, size_t blocks);
 /* After the last tensor's NORM pass, tensors added in model order. */
 void opt_update_end_norms(struct opt_update *update);
-/* After end_norms: false if an aggregate is not finite though `nonfinite` asks for it
- * (finite gradients can overflow in `aggregate = sum`). Nothing has changed yet, and
- * the caller drops the update: no other call on it. */
+/* After opt_update_end_norms: false if an aggregate is not finite though `nonfinite`
+ * asks for it (finite gradients can overflow in `aggregate = sum`). Nothing has changed
+ * yet, and the caller drops the update: no other call on it. */
 bool opt_update_finite(const struct opt_update *update);
 
 /* Sweep 2: advance t and prepare the scalars. */

@@ -1,7 +1,7 @@
 /* alarm — what shall happen at a time: deadlines of requests, grace of lost workers.
  *
- * A binary heap of alarms that are embedded in what they are about. In the engine's
- * turn.
+ * A binary heap of alarms that are embedded in what they are about. The rooms of the
+ * engine set them, the turn (thread.c) sounds them. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_BASE_ALARM_H
 #define OPTIMD_SERVER_BASE_ALARM_H

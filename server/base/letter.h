@@ -8,7 +8,7 @@
  * in flight by counting its own letters:
  *
  *   loop: letter_new -> read data -> mailbox_post(engine)
- *   engine: ... -> letter_answer / letter_silence -> letter_return
+ *   engine: ... -> answer_send / answer_nothing -> letter_return
  *   loop: send frames from the pieces -> letter_free (drops the pieces' references),
  *         or letter_renew for the next request
  *
@@ -29,7 +29,7 @@ struct conn;    /* the loop's; the engine never looks inside */
 struct peer;    /* the engine's; the loop never looks inside */
 struct quota;   /* base/quota.h */
 struct region;  /* base/region.h */
-struct version; /* engine/version.h */
+struct version; /* server/base/version.h */
 
 enum {
     LETTER_GRADIENTS, /* in offers */

@@ -7,7 +7,7 @@
  * in flight have reached its limit, so nothing is ever dropped here.
  *
  * A light letter is left without waking anybody: whoever leaves it sees to it that it
- * is taken, by the owner or in its stead (server/engine/thread.c).
+ * is taken, by the owner or in its stead (server/turn/thread.c).
  */
 #ifndef OPTIMD_SERVER_BASE_MAILBOX_H
 #define OPTIMD_SERVER_BASE_MAILBOX_H

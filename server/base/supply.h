@@ -3,7 +3,7 @@
  * The OpenMP runtime ends the process if it cannot start a thread: where processes are
  * limited (RLIMIT_NPROC, pids.max of a control group) it must not be asked for more
  * than there are. So as many threads are started here as would be wanted, and ended
- * again. In the engine's turn, between regions.
+ * again. In the engine's turn, while the team is not at work.
  */
 #ifndef OPTIMD_SERVER_BASE_SUPPLY_H
 #define OPTIMD_SERVER_BASE_SUPPLY_H

@@ -1,7 +1,7 @@
-/* errand — what a letter asks for and takes several pieces.
+/* errand — what a letter asks for that takes several pieces of work.
  *
- * Begun by a message's serve function, or by who changes a specification; gone on with
- * by settle.h. In the engine's turn.
+ * A message's serve function begins it, or whoever changes a specification; settle.h
+ * goes on with it. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ENGINE_ERRAND_H
 #define OPTIMD_SERVER_ENGINE_ERRAND_H

@@ -8,7 +8,8 @@
  * way) or the configured allowance, whichever is more; what goes beyond the reservation
  * is counted against one budget of all connections. Where there is no room the
  * connection stops reading, or sending, and TCP makes the peer wait. A wait that
- * nothing could end is refused instead. Loop thread.
+ * nothing could end is refused instead (open_pushes.h). Called by receive, send and
+ * service. Loop thread.
  *
  * What a peer can make the daemon hold, and who counts it when:
  *  - a connection (conn, reader, peer, farewell, SMALL_CHANGE of what follows): nobody
@@ -21,11 +22,13 @@
  *    connection whose answers are not read is not served (OUTBOX_LETTERS)
  *  - batches of frames, values in 16 bits: send, charge_take before they are made
  *  - buffers kept for the next frame: buffer_keep, within the same budget
- *  - weights, state, tables of a model: engine, making.c before it is made
- *  - a member, its gradient in an open round: engine, lease.c when it joins
- *  - pushes beyond that: frames as above; push.c for the rest
- *  - versions held by readers, copies of rows, views, files in shared memory: engine,
- *    published.c, from --memory
+ *  - weights, state, tables of a model: the engine, in model/making.c, before it is
+ * made
+ *  - a member, its gradient in an open round: the engine, in workers/membership.c, when
+ * it joins
+ *  - pushes beyond that: frames as above; rounds/push.c counts the rest
+ *  - versions held by readers, copies of rows, views, files in shared memory: the
+ * engine, in base/version.c, from --memory
  */
 #ifndef OPTIMD_SERVER_NET_CHARGE_H
 #define OPTIMD_SERVER_NET_CHARGE_H
@@ -49,8 +52,9 @@ void charge_release(struct conn *conn, struct letter *letter);
 /* Charge the connection with other bytes. False: there is no room now; the loop looks
  * again when there is. */
 bool charge_take(struct conn *conn, size_t bytes);
-/* The same for what cannot wait, and is little. */
+/* Charge it even where there is no room: for little that cannot wait. */
 void charge_force(struct conn *conn, size_t bytes);
+/* These bytes are no longer held. */
 void charge_give(struct conn *conn, size_t bytes);
 
 /* Charge the connection with what its reader has taken for a header. */

@@ -6,7 +6,7 @@
  *   bounded       a push of the worker that has made the fewest, if its worker does not
  *                 get too far ahead
  *
- * Decides and names who is waited for; round does the rest. In the engine's turn.
+ * It decides, and names who is waited for; round.h does the rest. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ROUNDS_CLOSING_H
 #define OPTIMD_SERVER_ROUNDS_CLOSING_H

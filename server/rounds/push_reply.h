@@ -1,5 +1,5 @@
-/* push_reply — the answer to a push, and to the pull that goes with it. In the engine's
- * turn.
+/* push_reply — the answer to a push, and to the pull that goes with it. Filled in by
+ * whoever settles the push. In the engine's turn.
  */
 #ifndef OPTIMD_SERVER_ROUNDS_PUSH_REPLY_H
 #define OPTIMD_SERVER_ROUNDS_PUSH_REPLY_H

@@ -18,8 +18,8 @@
  * is begun; the model's round lists them. Between two batches the model is idle: pulls
  * see some shards of the next step, none of them torn. A push that goes before the end
  * (deadline, loss, an error) leaves behind what has been applied, so its sequence
- * counts as used. Its frames cut off by the connection, it stays, and the worker's next
- * copy brings the rest.
+ * counts as used. If the connection cuts its frames off, the push stays,
+ * and the worker's next copy brings the rest.
  *
  * What is updated at once is a shard, or a whole tensor of several shards where the
  * update needs norms of it. Sparse tensors come with the rest. In the engine's turn.

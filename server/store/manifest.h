@@ -47,7 +47,7 @@ struct manifest_member {
     const struct window *window;
 };
 
-struct manifest_file { /* of a checkpoint; written by checkpoint.c */
+struct manifest_file { /* of a checkpoint; written by checkpoint.h */
     const char *name;
     uint64_t size, xxh3;
 };

@@ -2,7 +2,7 @@
  * update.
  *
  * Called for each block of the update before its gradient is read; the mathematics is
- * common/optim/compensate.h, the weights that it needs are kept by recall. On the
+ * common/optim/compensate.h, the weights that it needs are kept by last_pull.h. On the
  * threads of the team.
  */
 #ifndef OPTIMD_SERVER_UPDATE_DELAY_COMPENSATION_H
