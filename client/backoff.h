@@ -1,8 +1,8 @@
 /* backoff — how long to wait before the next attempt to connect.
  *
  * Doubles from the least to the most, each wait drawn evenly from its upper half, so
- * that many workers that lost the same daemon do not come back in step. Used by the
- * client's thread.
+ * that many workers that lost the same daemon do not come back in step. Called by
+ * connection.h, on the client's thread.
  */
 #ifndef OPTCLIENT_BACKOFF_H
 #define OPTCLIENT_BACKOFF_H

@@ -24,13 +24,13 @@ void calls_end(struct optclient *client, struct optclient_call *call,
 void calls_cancel(struct optclient *client, struct optclient_model *model,
                   const char *reason);
 
-/* The same of a model that is to be left; pushes that are sent are left to
- * the daemon's answers, which come before that to leave. answered: it has come, or will
- * not in time, and they end too. */
+/* End the calls of a model that is to be left, with OPT_CANCELLED. Pushes that are sent
+ * are left to the daemon's answers, which come before the answer to leave. answered:
+ * that one has come, or will not come in time, and the pushes end too. */
 void calls_leave(struct optclient_model *model, bool answered);
 
-/* The daemon has lost a model: its calls fail from now on, with MODEL_GONE
- * as their detail. */
+/* The daemon has lost a model: its calls fail from now on, with MODEL_GONE as their
+ * detail. */
 void calls_fail_model(struct optclient_model *model, enum opt_status status,
                       const char *format, ...) __attribute__((format(printf, 3, 4)));
 

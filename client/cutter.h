@@ -4,7 +4,7 @@
  * frame of its own and is cut at block multiples. So small tensors share frames, large
  * ones stream as many, and none is split without need. Rows of a sparse tensor fill
  * what is left of a frame. Nothing is copied: a cut is a list of places in the caller's
- * memory. Used under the client's lock.
+ * memory. Called by request_frame.h with the client's lock held.
  */
 #ifndef OPTCLIENT_CUTTER_H
 #define OPTCLIENT_CUTTER_H

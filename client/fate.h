@@ -32,8 +32,8 @@
  * the connection goes, and its weights have to be asked for again.
  *
  * A number is given up in two cases only: the daemon has settled it as REFUSED, or it
- * has been asked on a new connection and has nothing of it (fate_absent). Used under
- * the client's lock.
+ * has been asked on a new connection and has nothing of it (fate_absent). Called by
+ * the rooms that send, receive and end calls, with the client's lock held.
  */
 #ifndef OPTCLIENT_FATE_H
 #define OPTCLIENT_FATE_H
@@ -70,16 +70,17 @@ void fate_cut(struct fate *fate);
 
 /* The daemon has answered the push. */
 void fate_answer(struct fate *fate, enum opt_fate settled);
-/* Whether an error leaves open what became of it: a later frame was refused by who does
- * not know the earlier ones, whose shards may have been applied. The daemon ends the
- * connection, and is to be asked on the next. */
+/* Whether an error leaves open what became of it: the daemon refused a later frame
+ * because it does not know the earlier ones, whose shards may have been applied. It
+ * ends the connection, and is to be asked on the next. */
 bool fate_is_untold(const struct fate *fate, const struct opt_error_reply *reply);
 /* The daemon has answered it with an error. */
 void fate_refuse(struct fate *fate, const struct opt_error_reply *reply);
-/* Asked about it on a new connection, the daemon says that it was settled, */
+/* Asked about it on a new connection, the daemon says that it was settled so. */
 void fate_found(struct fate *fate, const struct opt_settled *settled);
-/* or that nothing of it is there: whatever was sent was lost, or it has been forgotten
- * whether it was (remembered: it has not). last: highest number that is settled. */
+/* Asked about it on a new connection, the daemon says that it has nothing of it. If it
+ * remembers all pushes of that life (remembered), whatever was sent was lost; else it
+ * may have forgotten. last: the highest number that is settled. */
 void fate_absent(struct fate *fate, bool remembered, uint64_t last);
 
 /* Whether the daemon may have something of it, which is worth asking about. */
@@ -87,17 +88,17 @@ bool fate_is_open(const struct fate *fate);
 /* Whether it has taken effect, or the daemon has decided that it does not: dropped,
  * skipped. Then only weights may still have to come. */
 bool fate_is_done(const struct fate *fate);
-/* Whether it may be sent again. If it was refused, it will be under another number. */
+/* Whether it may be sent again; under another number if it was refused. */
 bool fate_may_resend(const struct fate *fate);
-/* It will be. */
+/* It is going to be sent again. */
 void fate_resend(struct fate *fate);
 
 /* What is true of a push that ends now, with an error or without. Never UNKNOWN or
  * NOT_TAKEN. */
 enum opt_fate fate_tell(const struct fate *fate);
-/* The same in the result of a call, */
+/* The same in the result of a call. */
 void fate_result(const struct fate *fate, struct optclient_result *result);
-/* and as the end of a sentence: "; the push was not applied". */
+/* The same as the end of a sentence: "; the push was not applied". */
 const char *fate_words(const struct fate *fate);
 
 #endif

@@ -3,7 +3,8 @@
  * The system's resolver may block for many seconds and cannot be interrupted. Each
  * look-up therefore has a thread of its own, which reports by waking the client's;
  * a client that no longer wants the answer abandons the look-up and goes on. Numeric
- * addresses and Unix sockets are answered at once, without a thread.
+ * addresses and Unix sockets are answered at once, without a thread. Called by
+ * connection.h, on the client's thread.
  */
 #ifndef OPTCLIENT_LOOKUP_H
 #define OPTCLIENT_LOOKUP_H

@@ -16,7 +16,8 @@
  *  - Weights. What was given by place stays as it is until it is released, or the
  *    connection ends. So whoever has read it looks whether the connection still lives.
  *
- * Lock held in all functions but those that say otherwise.
+ * Called by the rooms that send, receive and end calls, and by the public functions,
+ * with the client's lock held but where a function says otherwise.
  */
 #ifndef OPTCLIENT_SHM_H
 #define OPTCLIENT_SHM_H

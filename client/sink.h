@@ -5,7 +5,8 @@
  * of the model, only blocks that have not come yet, one step for all frames; rows come
  * in the order in which they were asked for. Blocks that have not changed may be left
  * out if that was said to be enough: they count as come, and the caller's memory stays
- * as it is. The daemon is not trusted. Used under the client's lock.
+ * as it is. The daemon is not trusted. Called by replies.h, answers.h and shm.h with
+ * the client's lock held.
  */
 #ifndef OPTCLIENT_SINK_H
 #define OPTCLIENT_SINK_H

@@ -197,12 +197,11 @@ static inline size_t model_tensor_bytes(size_t count)
 bool model_free_some(struct engine *engine, struct model *model);
 
 /* The first difference between a model and what is asked for under its name, as a
- * sentence part ("its tensor 3 is ..., not ..."); false if there is none. Of all but
- * the tensors, */
+ * sentence part ("its tensor 3 is ..., not ..."); false if there is none. The
+ * first function compares all but the tensors, the second one of these. */
 bool model_differs(const struct model *model, const struct opt_spec *spec,
                    const struct opt_consistency *consistency, char *text,
                    size_t capacity);
-/* and of one of these. */
 bool model_tensor_differs(const struct model *model, size_t i,
                           const struct opt_tensor_entry *asked, char *text,
                           size_t capacity);

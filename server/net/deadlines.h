@@ -1,5 +1,5 @@
 /* deadlines — how long a connection may take: to say hello, to send a frame, to read
- * its answers, to be silent, to wait for room. Called by the loop at every tick. Loop
+ * its answers, to be silent, to wait for room. Called by loop at every tick. Loop
  * thread.
  */
 #ifndef OPTIMD_SERVER_NET_DEADLINES_H

@@ -1,5 +1,5 @@
 /* dispatch — what is known about a request from its header: whether it may be one, and
- * how its data is to be received. Loop thread.
+ * how its data is to be received. Called by receive. Loop thread.
  */
 #ifndef OPTIMD_SERVER_NET_DISPATCH_H
 #define OPTIMD_SERVER_NET_DISPATCH_H

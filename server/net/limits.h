@@ -1,4 +1,6 @@
-/* limits — what a connection may take, fixed before the first one is accepted. */
+/* limits — what a connection may take. main fills it in from the settings before the
+ * first connection is accepted; from then on it is only read, by the loops.
+ */
 #ifndef OPTIMD_SERVER_NET_LIMITS_H
 #define OPTIMD_SERVER_NET_LIMITS_H
 

@@ -6,8 +6,8 @@
  *
  * A callback only notes what happened and puts the connection on the loop's ready list;
  * the list is served once at the end of the callback, and so is what short requests it
- * has received (engine_visit). So answers that come together are
- * sent together, and nothing that a callback stands on is freed under it.
+ * has received (engine_visit). So answers that come together are sent together, and
+ * nothing that a callback stands on is freed under it.
  */
 #ifndef OPTIMD_SERVER_NET_LOOP_H
 #define OPTIMD_SERVER_NET_LOOP_H

@@ -1,4 +1,5 @@
-/* receive — frames in: from the socket's bytes to letters for the engine. Loop thread.
+/* receive — frames in: from the socket's bytes to letters for the engine. Called by
+ * service. Loop thread.
  */
 #ifndef OPTIMD_SERVER_NET_RECEIVE_H
 #define OPTIMD_SERVER_NET_RECEIVE_H

@@ -4,6 +4,7 @@
  * even that has no room get the same sentence from the thread that accepts them,
  * without a descriptor being kept: what fits into an empty socket is sent, and it is
  * closed. If the peer speaks at that very moment, its end may see a reset instead.
+ * Called by listener, and for the sentence by service on a loop's thread.
  */
 #ifndef OPTIMD_SERVER_NET_REFUSAL_H
 #define OPTIMD_SERVER_NET_REFUSAL_H
@@ -27,7 +28,7 @@ void refusal_sentence(size_t connections, char *text, size_t capacity);
 /* Prepare the frame. */
 void refusal_init(struct refusal *refusal, size_t connections);
 
-/* Main thread. Say it and close the socket, which must not block. */
+/* Say it and close the socket, which must not block. */
 void refusal_say(const struct refusal *refusal, int socket);
 
 #endif

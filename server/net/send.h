@@ -1,4 +1,5 @@
-/* send — answers out: from letters to the transport. Loop thread.
+/* send — answers out: from letters to the transport. Called by service, and by whoever
+ * has to refuse something. Loop thread.
  *
  * Answers are sent in the order in which they come, in batches (answer_frames.h). Only
  * AHEAD_BATCHES batches are made ahead of the transport: a peer that reads slowly costs

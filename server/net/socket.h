@@ -1,5 +1,7 @@
-/* socket — the congestion control of sockets that listen, and of what they accept. Any
- * thread but for socket_prepare. */
+/* socket — the congestion control of sockets that listen, and of what they accept.
+ *
+ * Called by settings, listener and loops. Any thread but for socket_prepare.
+ */
 #ifndef OPTIMD_SERVER_NET_SOCKET_H
 #define OPTIMD_SERVER_NET_SOCKET_H
 

@@ -63,7 +63,7 @@ size_t push_frames_bytes(const struct model *model);
  * whole; of sparse tensors, of which a push has some rows, SPARSE_RESERVED together.
  * More rows than that are charged when they come. */
 size_t push_frames_reserved(const struct model *model);
-/* The same and the tables of the push. */
+/* The bytes that are reserved for a push: those of its frames, and its tables. */
 size_t push_bytes(const struct model *model);
 
 /* Complete pushes that one worker may have waiting, and for how many of them memory is

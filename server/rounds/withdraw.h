@@ -37,7 +37,7 @@ void withdraw_overdue(struct engine *engine, struct push *push);
  * APPLIED; the round ends as an update of what has been applied. */
 void withdraw_round(struct engine *engine, struct model *model, enum opt_detail detail,
                     const char *why);
-/* The same, but nothing follows: the model goes, or the daemon. */
+/* The same where no other round follows: the model is deleted, or the daemon stops. */
 void withdraw_last_round(struct engine *engine, struct model *model,
                          enum opt_detail detail, const char *why);
 

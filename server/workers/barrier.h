@@ -45,7 +45,8 @@ bool barrier_try(struct engine *engine, struct model *model);
  * error. */
 void barrier_withdraw(struct engine *engine, struct member *member,
                       enum opt_status status, enum opt_detail detail, const char *why);
-/* The same for all. */
+/* None of those who have come is here any more; their letters are answered with the
+ * error. */
 void barrier_refuse(struct engine *engine, struct model *model, enum opt_status status,
                     enum opt_detail detail, const char *why);
 /* The connection is gone, or its worker goes on with another one: who waits there by
