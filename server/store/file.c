@@ -90,10 +90,12 @@ static int next_parts(const struct iovec *parts, size_t count, size_t skip,
     int taken = 0;
     for (size_t i = 0; i < count && taken < PARTS; i++) {
         next[taken] = parts[i];
-        next[taken].iov_base = (char *)next[taken].iov_base + skip;
-        next[taken].iov_len -= skip;
+        if (skip > 0) {
+            next[taken].iov_base = (char *)next[taken].iov_base + skip;
+            next[taken].iov_len -= skip;
+            skip = 0;
+        }
         taken++;
-        skip = 0;
     }
     return taken;
 }

@@ -357,5 +357,6 @@ ParameterizedTest(size_t *number, determinism,
         }
     }
     state_fini(&expected);
+    opt_spec_fini(&spec);
     free(start);
 }

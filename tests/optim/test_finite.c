@@ -72,17 +72,19 @@ static void check(const char *expression, uint64_t update, const char *what,
 static void train(const char *expression)
 {
     float initial[N], gradient[N];
+    const char *slots[OPT_SLOTS_MAX];
     struct toy toy;
     for (size_t i = 0; i < N; i++) {
         initial[i] = i % 7 == 3 ? -(float)FLT_MAX : (float)i / 8 - 4;
     }
     toy_init(&toy, expression, initial, N);
+    opt_spec_slots(&toy.spec, slots);
     for (uint64_t update = 0; update < UPDATES; update++) {
         fill(gradient, update);
         toy_update(&toy, gradient);
         check(expression, update, "w", toy.w);
         for (size_t s = 0; s < toy.slot_count; s++) {
-            check(expression, update, toy.spec.rule->slots[s].name, toy.slots[s]);
+            check(expression, update, slots[s], toy.slots[s]);
         }
     }
     toy_fini(&toy);

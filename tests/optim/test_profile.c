@@ -115,6 +115,7 @@ static bool is_case(const struct opt_profile_row *row, const struct opt_spec *ex
         return false;
     }
     print(spec, text);
+    opt_spec_fini(&spec);
     print(*expected, expected_text);
     return strcmp(text, expected_text) == 0;
 }

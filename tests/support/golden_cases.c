@@ -552,6 +552,7 @@ void golden_case_free(struct golden_case *golden)
         return;
     }
     struct golden_files *files = golden->files;
+    opt_spec_fini(&golden->spec);
     opt_safetensors_free(files->expected);
     opt_safetensors_free(files->problem);
     free(files->expected_blob.data);
