@@ -2,7 +2,7 @@
  *
  * A stream that is read into memory and written from pieces of memory, with a
  * descriptor that tells when either can go on. Nothing here waits or calls back: who
- * uses a transport watches the descriptor, the client's uplink with epoll, the daemon's
+ * uses a transport watches the descriptor, the client's socket with epoll, the daemon's
  * loops with libuv (server/net/watch.h). A kind of transport is a table of functions:
  * there is one for sockets, of TCP and of Unix alike. What a connection is given, and
  * how long anything may take, is the business of whoever uses the transport, and so is
