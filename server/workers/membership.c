@@ -26,7 +26,8 @@ enum {
     ALLOWANCE_BASE = 8 << 20,  /* bytes in flight beside the reserved pushes, */
     RESERVED_BASE = 256 << 10, /* of which so many for each model are reserved: for the
                                   letters of a push, a pull, a heartbeat */
-    FORGET_AGAIN_MS = 60 * 1000
+    FORGET_AGAIN_MS = 60 * 1000,
+    STOPPED_MS = 100 /* an alarm is later than that only if the process was stopped */
 };
 
 static uint64_t ms_to_ns(uint64_t ms)
@@ -349,9 +350,19 @@ static void mark_broken(struct engine *engine, struct worker *worker)
                      engine->settings.grace_ms / 1000.0);
 }
 
+/* If the daemon was stopped, or starved, meanwhile, the worker may be back already,
+ * with its hello still to be read: it gets as much time as passed without anybody
+ * looking. */
 static void on_grace_over(struct engine *engine, struct alarm *alarm)
 {
     struct member *member = member_of_alarm(alarm);
+    uint64_t late = engine->now_ns - alarm->at_ns;
+    uint64_t grace = ms_to_ns(engine->settings.grace_ms);
+    if (late > ms_to_ns(STOPPED_MS) &&
+        alarm_set(&engine->alarms, alarm,
+                  engine->now_ns + (late < grace ? late : grace), on_grace_over)) {
+        return;
+    }
     mark_broken(engine, member->worker);
     membership_lost(engine, member);
 }

@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -277,5 +278,72 @@ Test(connections, who_takes_in_a_long_answer_is_not_silent)
     cr_assert_eq(raw_counter(observer, "leases_expired"), 0);
     close(observer);
     close(socket);
+    daemon_stop(&daemon);
+}
+
+static void join(int socket)
+{
+    const struct opt_request open = { .id = 3,
+                                      .message = OPT_MESSAGE_OPEN,
+                                      .body.open = { .model = "m", .join = true } };
+    struct raw_reply reply;
+    cr_assert(raw_request(socket, &open, NULL, 0));
+    cr_assert(raw_receive(socket, &reply));
+    cr_assert_eq(reply.reply.message, OPT_MESSAGE_MODEL);
+    raw_reply_fini(&reply);
+}
+
+/* One worker says something while the daemon is stopped, another one, whose connection
+ * broke just before, is back: both have kept the time that they have. */
+Test(connections, keep_their_workers_while_the_daemon_is_stopped, .timeout = 60)
+{
+    enum { ALLOWED_MS = 2000 };
+    static const char *const brisk[] = { "--lease", "2s", "--heartbeat", "200ms",
+                                         "--grace", "2s", NULL };
+    const struct opt_request hello = { .id = 1,
+                                       .message = OPT_MESSAGE_HELLO,
+                                       .body.hello = { .protocol = OPT_PROTOCOL,
+                                                       .worker = "back",
+                                                       .session = 1,
+                                                       .client = "raw" } };
+    const struct opt_request heartbeat = { .id = 4, .message = OPT_MESSAGE_HEARTBEAT };
+    struct daemon_process daemon;
+    struct raw_reply reply;
+    daemon_start(&daemon, brisk);
+    int observer = raw_connect(daemon.port), stays = raw_connect(daemon.port);
+    int back = raw_connect(daemon.port);
+    raw_hello(observer, "");
+    raw_hello(stays, "stays");
+    raw_hello(back, "back");
+    create_large(stays);
+    join(stays);
+    join(back);
+    close(back);
+    cr_assert(daemon_logged(&daemon, "connection_closed", RAW_WAIT_MS));
+    raw_heartbeat(observer, 1); /* behind the end of the connection */
+
+    daemon_signal(&daemon, SIGSTOP);
+    uint64_t begin = test_now_ms();
+    back = raw_connect(daemon.port);
+    cr_assert(raw_request(back, &hello, NULL, 0));
+    cr_assert(raw_request(stays, &heartbeat, NULL, 0));
+    while (test_now_ms() - begin < ALLOWED_MS * 3 / 2) {
+        poll(NULL, 0, TICK_MS); /* no wait for anything: so long it is stopped */
+    }
+    daemon_signal(&daemon, SIGCONT);
+
+    cr_assert(raw_receive(back, &reply));
+    cr_assert_eq(reply.reply.message, OPT_MESSAGE_HELLO);
+    cr_expect_eq(reply.reply.body.hello.incarnation, 1, "it was taken for dead: %s",
+                 reply.reply.body.hello.lost);
+    raw_reply_fini(&reply);
+    cr_assert(raw_receive(stays, &reply));
+    cr_expect_eq(reply.reply.message, OPT_MESSAGE_HEARTBEAT);
+    raw_reply_fini(&reply);
+    cr_expect_eq(raw_counter(observer, "leases_expired"), 0);
+    cr_expect_eq(raw_counter(observer, "workers_lost"), 0);
+    close(observer);
+    close(stays);
+    close(back);
     daemon_stop(&daemon);
 }
