@@ -8,8 +8,10 @@ Every ```client block of the document is sent, in order, over one connection; wh
 back must be the ```daemon block behind it. A line is bytes in hex, and words behind a #.
 """
 import glob
+import itertools
 import os
 import re
+import socket
 import sys
 import unittest
 
@@ -20,11 +22,13 @@ sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)),
 import optimd_pb2 as pb  # noqa: E402
 import wire_by_hand as wire  # noqa: E402
 from google.protobuf import text_format  # noqa: E402
+from google.protobuf.descriptor import FieldDescriptor as Field  # noqa: E402
 from test_python import (  # noqa: E402, F401 (setUpModule and tearDownModule are used)
     Daemon, Worker, daemon_port, segments, setUpModule, tearDownModule)
 from wire_by_hand import Connection, body_of, from_bytes, to_bytes  # noqa: E402
 
-INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, DATA_LOSS = 3, 4, 8, 15
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, DATA_LOSS = \
+    3, 4, 8, 13, 15
 MIB = 1 << 20
 
 DOCUMENT = 'docs/protocol.md'
@@ -325,6 +329,20 @@ class Sentences(unittest.TestCase):
             self.assertEqual((reply.id, reply.error.code), (id, DEADLINE_EXCEEDED))
             self.assertIn('b', reply.error.message)
 
+    def test_half_closed_connection_is_closed(self):
+        with Worker('whole') as whole, Worker('half') as half:
+            whole.create('halves', 'sgd(lr=1)', [[1]])
+            half.create('halves', 'sgd(lr=1)', [[1]])
+            half.send(barrier=pb.Barrier(model=half.model, sequence=1))
+            half.call(heartbeat=pb.Heartbeat())
+            half.socket.shutdown(socket.SHUT_WR)
+            with self.assertRaises(EOFError):
+                half.receive()
+            id = whole.send(timeout_ms=1, barrier=pb.Barrier(model=whole.model, sequence=1))
+            reply = whole.receive()
+            self.assertEqual((reply.id, reply.error.code), (id, DEADLINE_EXCEEDED))
+            self.assertIn('half', reply.error.message)
+
     # ------------------------------------------------------------ pulls
 
     def test_change_of_options_writes_everything(self):
@@ -400,6 +418,25 @@ class Sentences(unittest.TestCase):
                 worker.send(id=id, push=first, data=bytes(4 * n))
             self.assertEqual(worker.push([1.0] * 3 * n).fate, pb.PushReply.APPLIED)
 
+    def test_later_frame_without_its_first_is_not_known(self):
+        n = 16384
+        with Worker('late') as worker:
+            worker.create('late', 'sgd(lr=1)', [[2 * n]])
+            halves = [worker.push_message(segments=[pb.Segment(offset=at, count=n)],
+                                          sequence=1, frame=at // n, last=at > 0)
+                      for at in (0, n)]
+            first = worker.send(push=halves[0], data=bytes(4 * n))
+            with Worker('late') as again:  # the same session goes on, over another one
+                again.call(open=pb.OpenModel(model='late', join=True))
+                again.send(id=first, push=halves[1], data=bytes(4 * n))
+                reply = again.receive()
+                self.assertEqual((reply.id, reply.error.code, reply.error.fate),
+                                 (first, INVALID_ARGUMENT, pb.PushReply.UNKNOWN), reply)
+                whole = pb.Push(model=worker.model, sequence=1, last=True,
+                                segments=segments(2 * n))
+                self.assertEqual(again.call(push=whole, data=bytes(8 * n)).push.fate,
+                                 pb.PushReply.APPLIED)
+
     def test_divisor_is_that_of_the_workers_who_name_a_tensor(self):
         for aggregate, both in ('weighted_mean', 0.25), ('mean', 0.5):
             model = f'divisor {aggregate}'
@@ -440,6 +477,121 @@ class Sentences(unittest.TestCase):
                 self.assertEqual(worker.pull()[0], [-1.0])
 
 
+NUMBERS = {
+    Field.CPPTYPE_BOOL: (False, True),
+    Field.CPPTYPE_UINT32: (0, 1, 4097, 2 ** 31, 2 ** 32 - 1),
+    Field.CPPTYPE_UINT64: (0, 1, 2 ** 32, 2 ** 40 + 1, 2 ** 63 - 1, 2 ** 63, 2 ** 64 - 1),
+    Field.CPPTYPE_DOUBLE: (0.0, -0.0, 5e-324, -1.0, 1e308, float('inf'), float('nan')),
+    Field.CPPTYPE_ENUM: (0, 1, 2, 99, -1, 2 ** 31 - 1),
+}
+WORDS = '', 'x', 'w' * 255, 'w' * 256, 'w' * 70000, '\0', '*' * 255
+
+
+def limits_of(field):
+    if field.type == Field.TYPE_BYTES:
+        return b'', bytes(3), bytes(4), b'\xff' * 65536
+    return NUMBERS.get(field.cpp_type, WORDS)
+
+
+def at_limits(message):
+    """Makes each field of the message, and of those in it, what it may be at most, least
+    or not at all, one at a time; yields what was done. The last field is first, so that
+    numbers of pushes, which use up all below, come after what makes a push."""
+    saved = type(message)()
+    saved.CopyFrom(message)
+    for field in reversed(message.DESCRIPTOR.fields):
+        repeated = field.label == Field.LABEL_REPEATED
+        if field.message_type:
+            for inner in (getattr(message, field.name) if repeated
+                          else [getattr(message, field.name)]
+                          if message.HasField(field.name) else []):
+                yield from at_limits(inner)
+            continue
+        for value in limits_of(field) if field.name != 'id' else ():
+            for count in (1, 5000) if repeated else (0,):
+                if repeated:
+                    getattr(message, field.name).extend([value] * count)
+                else:
+                    setattr(message, field.name, value)
+                yield f'{field.full_name}: {count} {str(value)[:40]}'
+                message.CopyFrom(saved)
+
+
+class Limits(unittest.TestCase):
+    """Requests that are right but for one field."""
+
+    def answered(self, peer, request, what, also=None):
+        """Once, in a sentence if with an error; perhaps with another id."""
+        request.id = peer.new_id()
+        peer.socket.sendall(wire.frame(request.SerializeToString()))
+        reply = peer.receive()
+        self.assertIn(reply.id, (request.id, also), what)
+        if reply.HasField('error'):
+            self.assertNotIn(reply.error.code, (0, INTERNAL), what)
+            self.assertTrue(reply.error.message, what)
+
+    kinds = ('create', 'open', 'list', 'describe', 'push', 'rows', 'pull', 'slot',
+             'push_pull', 'wait', 'assign', 'set', 'barrier', 'rest', 'share', 'delete',
+             'leave')
+
+    def right(self, kind, model):
+        """A right request of this kind, of all but hello and goodbye."""
+        ones, segment = to_bytes([1.0] * 4), pb.Segment(count=4)
+        push = pb.Push(model=model, last=True, segments=[segment])
+        pull = pb.Pull(model=model, segments=[segment])
+        adam = pb.Specification(
+            rule='adam', options=[pb.Option(name='lr', number=0.1)],
+            groups=[pb.TensorGroup(pattern='a', options=[
+                pb.Option(name='weight_decay', number=0)])])
+        return {
+            'create': dict(create=pb.CreateModel(
+                model='made', join=True, specification=adam,
+                consistency=pb.Consistency(min_workers=1)), data=pb.TensorTable(
+                    tensors=[pb.Tensor(name='a', shape=[3])]).SerializeToString()),
+            'open': dict(open=pb.OpenModel(model='made', join=True)),
+            'list': dict(list=pb.ListModels()),
+            'describe': dict(describe=pb.DescribeModel(model='made')),
+            'push': dict(push=push, data=ones),
+            'rows': dict(push=pb.Push(model=model, last=True, segments=[
+                pb.Segment(tensor=1, rows=[1, 2])]), data=ones),
+            'pull': dict(pull=pull),
+            'slot': dict(pull=pb.Pull(model=model, view=pb.SLOT, slot='exp_avg')),
+            'push_pull': dict(push_pull=pb.PushPull(push=push, pull=pull), data=ones),
+            'wait': dict(wait=pb.Wait(model=model)),
+            'assign': dict(assign=pb.Assign(model=model, segments=[segment]), data=ones),
+            'set': dict(set=pb.SetOptions(model='made', change='lr=0.5')),
+            'barrier': dict(barrier=pb.Barrier(model=model, sequence=1)),
+            'rest': dict(rest=pb.Rest(model=model)),
+            'share': dict(share=pb.Share(model=model)),
+            'delete': dict(delete=pb.DeleteModel(model='made')),
+            'leave': dict(leave=pb.Leave(model=model)),
+        }[kind]
+
+    def test_every_field_at_its_limits_is_answered(self):
+        policies = pb.Consistency(mode=pb.Consistency.ASYNC), pb.Consistency(
+            mode=pb.Consistency.BOUNDED, staleness=2, damping=True), pb.Consistency(
+            atomic=pb.Consistency.SHARD)
+        for kind, consistency in itertools.product(self.kinds, policies):
+            with Worker('limits') as worker:
+                worker.create(f'limits {kind} {consistency}'.replace('\n', ' '), 'adam',
+                              [[4], [8, 2]], sparse=[1], consistency=consistency)
+                request = pb.Request(timeout_ms=1, **self.right(kind, worker.model))
+                for count, what in enumerate(at_limits(request)):
+                    for push in request.push, request.push_pull.push:
+                        if push.model == worker.model and push.sequence == 0:
+                            push.sequence = count + 1
+                    self.answered(worker, request, what)
+                moved = kind in ('push', 'rows', 'push_pull')
+                worker.call(wait=pb.Wait(model=worker.model, step=int(moved)))
+
+    def test_every_field_of_hello_at_its_limits_is_answered(self):
+        """A header that is too long before hello is one whose id nobody reads."""
+        request = pb.Request(hello=pb.Hello(protocol=1, worker='h', session=1, client='c'))
+        for what in at_limits(request):
+            with Connection(daemon_port()) as peer:
+                self.answered(peer, request, what, also=0)
+
+
 def write():
     document = read(DOCUMENT)
     answers = iter([annotated(came) for _, came in replay(document)])
@@ -457,7 +609,7 @@ def main():
         write()
         return 0
     load = unittest.defaultTestLoader.loadTestsFromTestCase
-    suite = unittest.TestSuite([load(Protocol), load(Sentences)])
+    suite = unittest.TestSuite([load(Protocol), load(Sentences), load(Limits)])
     result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(suite)
     failed = {str(getattr(test, 'test_case', test))
               for test, _ in result.failures + result.errors}
