@@ -50,18 +50,27 @@ static void keep_files(struct opt_transport *transport, struct msghdr *message)
     }
 }
 
-static ssize_t socket_read(struct opt_transport *transport, void *base, size_t size)
+static ssize_t receive_bytes(int fd, void *base, size_t size)
+{
+    ssize_t received;
+    do {
+        received = recv(fd, base, size, 0);
+    } while (received < 0 && errno == EINTR);
+    return received;
+}
+
+static ssize_t receive_with_files(struct opt_transport *transport, void *base,
+                                  size_t size)
 {
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(OPT_TRANSPORT_FILES * sizeof(int))];
     } control;
     struct iovec part = { .iov_base = base, .iov_len = size };
-    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
-    if (transport->takes_files) {
-        message.msg_control = control.bytes;
-        message.msg_controllen = sizeof(control.bytes);
-    }
+    struct msghdr message = { .msg_iov = &part,
+                              .msg_iovlen = 1,
+                              .msg_control = control.bytes,
+                              .msg_controllen = sizeof(control.bytes) };
     ssize_t received;
     do {
         received = recvmsg(transport->fd, &message, MSG_CMSG_CLOEXEC);
@@ -70,6 +79,22 @@ static ssize_t socket_read(struct opt_transport *transport, void *base, size_t s
         keep_files(transport, &message);
     }
     return received;
+}
+
+/* Small frames go through the plain calls: those for messages take longer. */
+static ssize_t socket_read(struct opt_transport *transport, void *base, size_t size)
+{
+    return transport->takes_files ? receive_with_files(transport, base, size)
+                                  : receive_bytes(transport->fd, base, size);
+}
+
+static ssize_t send_bytes(int fd, const struct iovec *piece)
+{
+    ssize_t sent;
+    do {
+        sent = send(fd, piece->iov_base, piece->iov_len, MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    return sent;
 }
 
 static ssize_t send_message(int fd, const struct msghdr *message)
@@ -84,6 +109,9 @@ static ssize_t send_message(int fd, const struct msghdr *message)
 static ssize_t socket_write(struct opt_transport *transport, const struct iovec *pieces,
                             size_t count)
 {
+    if (count == 1) {
+        return send_bytes(transport->fd, pieces);
+    }
     struct msghdr message = {
         /* iovec has no const; sendmsg only reads. */
         .msg_iov = (struct iovec *)pieces,

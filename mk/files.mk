@@ -16,7 +16,7 @@ TEST_SHARED_SOURCES := $(wildcard tests/support/*.c)
 # One program has a world of its own in place of the system's threads, clock and sockets.
 FATES_SOURCES := $(wildcard tests/fates/*.c)
 FATES_WRAPS := letter_data charge_letter clock_gettime getrandom poll read close ioctl socket connect \
-	getsockopt setsockopt getpeername sendmsg recvmsg shutdown epoll_create1 epoll_ctl eventfd \
+	getsockopt setsockopt getpeername send sendmsg recv recvmsg shutdown epoll_create1 epoll_ctl eventfd \
 	eventfd_read eventfd_write timerfd_create timerfd_settime pthread_create \
 	pthread_join pthread_self pthread_mutex_lock pthread_cond_wait \
 	pthread_cond_timedwait pthread_cond_signal pthread_cond_broadcast

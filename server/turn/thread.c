@@ -126,8 +126,10 @@ static int serve(struct engine *engine, struct letter *letter)
 /* What comes after the letters, whoever has served them. */
 static void serve_later(struct engine *engine)
 {
-    engine_serve_later(engine);
-    conclude(engine);
+    if (engine->later.first != NULL) {
+        engine_serve_later(engine);
+        conclude(engine);
+    }
 }
 
 static void ring_alarms(struct engine *engine)
