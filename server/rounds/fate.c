@@ -237,7 +237,8 @@ void fate_settle(struct engine *engine, struct push *push, enum opt_fate fate,
 
 /* ---------------------------------------------------------------- telling */
 
-uint64_t fate_last(const struct member *member)
+/* The highest number that is settled or waits: new pushes go on above it. */
+static uint64_t last_number(const struct member *member)
 {
     uint64_t waiting = member->last == NULL ? 0 : member->last->head.sequence;
     return waiting > member->window.last ? waiting : member->window.last;
@@ -258,7 +259,7 @@ bool fate_report(const struct member *member, struct letter *letter,
                  struct opt_model_reply *reply)
 {
     const struct opt_open *open = &letter->request.body.open;
-    reply->last_sequence = fate_last(member);
+    reply->last_sequence = last_number(member);
     reply->remembered_since = member->since;
     if (letter->request.message != OPT_MESSAGE_OPEN || open->unanswered_count == 0) {
         return true;

@@ -72,9 +72,6 @@ void fate_settle(struct engine *engine, struct push *push, enum opt_fate fate,
 /* The complete push of this number in the member's queue, or NULL. */
 struct push *fate_waiting(const struct member *member, uint64_t sequence);
 
-/* The highest number that is settled or waits: new pushes go on above it. */
-uint64_t fate_last(const struct member *member);
-
 /* Tell in the answer to an open what has become of the numbers that it asks about.
  * False: the letter has no memory for that. */
 bool fate_report(const struct member *member, struct letter *letter,

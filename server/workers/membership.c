@@ -286,7 +286,8 @@ static void fail_round(struct engine *engine, struct model *model, const char *n
     barrier_refuse(engine, model, OPT_ABORTED, OPT_DETAIL_WORKER_LOST, why);
 }
 
-void membership_lost(struct engine *engine, struct member *member)
+/* The worker is gone for good: what that means to the round is the model's policy. */
+static void lose(struct engine *engine, struct member *member)
 {
     struct model *model = member->model;
     if (!member->joined) {
@@ -334,7 +335,7 @@ bool membership_settle(struct engine *engine, struct model *model)
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
         if (member->loss_pending) {
-            membership_lost(engine, member);
+            lose(engine, member);
             return true;
         }
         if (!member->joined) { /* an update in progress may have needed it */
@@ -364,7 +365,7 @@ static void on_grace_over(struct engine *engine, struct alarm *alarm)
         return;
     }
     mark_broken(engine, member->worker);
-    membership_lost(engine, member);
+    lose(engine, member);
 }
 
 /* The connection is gone without a word: the worker may come back for a while. */

@@ -49,8 +49,6 @@ bool membership_in_use(const struct peer *peer);
 void membership_rest(struct engine *engine, struct member *member);
 /* Leave by its own will: pushes not applied are answered ABORTED, nobody is told. */
 void membership_leave(struct engine *engine, struct member *member);
-/* The worker is gone for good: what that means to the round is the model's policy. */
-void membership_lost(struct engine *engine, struct member *member);
 /* The connection is gone; expired: after so much silence. */
 void membership_closed(struct engine *engine, struct peer *peer, bool expired,
                        uint64_t silent_ms);
