@@ -110,7 +110,7 @@ int __wrap_getpeername(int fd, struct sockaddr *address, socklen_t *size)
 ssize_t __wrap_send(int fd, const void *base, size_t size, int flags)
 {
     (void)flags;
-    return socket_write(fd, base, size);
+    return sockets_write(fd, base, size);
 }
 
 ssize_t __wrap_recv(int fd, void *base, size_t size, int flags)
