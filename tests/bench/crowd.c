@@ -42,13 +42,13 @@ static bool ask(int fd, const struct opt_request *request)
     for (size_t i = 0; i < OPT_FRAME_PREFIX; i++) {
         frame[i] = (uint8_t)(size >> (8 * i));
     }
-    if (!socket_send(fd, frame, OPT_FRAME_PREFIX + size) ||
-        !socket_receive(fd, prefix, sizeof prefix)) {
+    if (!loopback_send(fd, frame, OPT_FRAME_PREFIX + size) ||
+        !loopback_receive(fd, prefix, sizeof prefix)) {
         return false;
     }
     size_t answer = (size_t)prefix[0] | (size_t)prefix[1] << 8;
     return prefix[2] == 0 && prefix[3] == 0 && answer <= sizeof frame &&
-           socket_receive(fd, frame, answer);
+           loopback_receive(fd, frame, answer);
 }
 
 static bool greet(int fd)
@@ -102,8 +102,8 @@ bool crowd_begin_frames(const struct crowd *crowd)
     opt_frame_begin(size, SLOW_FRAME_BYTES, frame, tag, &tag_size);
     memcpy(frame + OPT_FRAME_PREFIX + size, tag, tag_size);
     for (size_t i = 0; i < crowd->count; i++) {
-        if (!socket_send(crowd->sockets[i], frame,
-                         OPT_FRAME_PREFIX + size + tag_size)) {
+        if (!loopback_send(crowd->sockets[i], frame,
+                           OPT_FRAME_PREFIX + size + tag_size)) {
             return false;
         }
     }
@@ -112,7 +112,7 @@ bool crowd_begin_frames(const struct crowd *crowd)
 
 bool crowd_drip(const struct crowd *crowd, size_t turn)
 {
-    return socket_send(crowd->sockets[turn % crowd->count], "", 1);
+    return loopback_send(crowd->sockets[turn % crowd->count], "", 1);
 }
 
 void crowd_leave(struct crowd *crowd)

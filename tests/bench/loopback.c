@@ -82,7 +82,7 @@ int loopback_connect(uint16_t port, const char *congestion)
     return connect_to(&place, congestion);
 }
 
-bool socket_send(int fd, const void *bytes, size_t size)
+bool loopback_send(int fd, const void *bytes, size_t size)
 {
     const char *at = bytes;
     while (size > 0) {
@@ -100,7 +100,7 @@ bool socket_send(int fd, const void *bytes, size_t size)
     return true;
 }
 
-bool socket_receive(int fd, void *bytes, size_t size)
+bool loopback_receive(int fd, void *bytes, size_t size)
 {
     char *at = bytes;
     while (size > 0) {
@@ -155,18 +155,21 @@ static bool one_message(struct loopback *side, bool orderer, const struct order 
     int fd = side->socket;
     switch ((enum loopback_pattern)order->pattern) {
     case LOOPBACK_UP:
-        return orderer ? socket_send(fd, from, size) : socket_receive(fd, to, size);
+        return orderer ? loopback_send(fd, from, size) : loopback_receive(fd, to, size);
     case LOOPBACK_DOWN:
-        return orderer ? socket_receive(fd, to, size) : socket_send(fd, from, size);
+        return orderer ? loopback_receive(fd, to, size) : loopback_send(fd, from, size);
     case LOOPBACK_UP_EACH:
-        return orderer ? socket_send(fd, from, size) && socket_receive(fd, &token, 1)
-                       : socket_receive(fd, to, size) && socket_send(fd, &token, 1);
+        return orderer
+                   ? loopback_send(fd, from, size) && loopback_receive(fd, &token, 1)
+                   : loopback_receive(fd, to, size) && loopback_send(fd, &token, 1);
     case LOOPBACK_DOWN_EACH:
-        return orderer ? socket_send(fd, &token, 1) && socket_receive(fd, to, size)
-                       : socket_receive(fd, &token, 1) && socket_send(fd, from, size);
+        return orderer
+                   ? loopback_send(fd, &token, 1) && loopback_receive(fd, to, size)
+                   : loopback_receive(fd, &token, 1) && loopback_send(fd, from, size);
     case LOOPBACK_THERE_BACK:
-        return orderer ? socket_send(fd, from, size) && socket_receive(fd, to, size)
-                       : socket_receive(fd, to, size) && socket_send(fd, from, size);
+        return orderer
+                   ? loopback_send(fd, from, size) && loopback_receive(fd, to, size)
+                   : loopback_receive(fd, to, size) && loopback_send(fd, from, size);
     case LOOPBACK_END:
         break;
     }
@@ -185,8 +188,8 @@ static bool carry_out(struct loopback *side, bool orderer, const struct order *o
     if (order->pattern != LOOPBACK_UP) {
         return true;
     }
-    return orderer ? socket_receive(side->socket, &token, 1)
-                   : socket_send(side->socket, &token, 1);
+    return orderer ? loopback_receive(side->socket, &token, 1)
+                   : loopback_send(side->socket, &token, 1);
 }
 
 struct listening {
@@ -200,7 +203,7 @@ static bool next_order(int fd, struct order *order)
 {
     struct timeval forever = { 0 }, patience = { .tv_sec = patience_seconds };
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof forever);
-    bool got = socket_receive(fd, order, sizeof *order);
+    bool got = loopback_receive(fd, order, sizeof *order);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     return got && order->pattern != LOOPBACK_END;
 }
@@ -268,7 +271,7 @@ double loopback_move(struct loopback *loopback, enum loopback_pattern pattern,
 {
     struct order order = { pattern, size, count };
     double begin = seconds_now();
-    if (!socket_send(loopback->socket, &order, sizeof order) ||
+    if (!loopback_send(loopback->socket, &order, sizeof order) ||
         !carry_out(loopback, true, &order)) {
         snprintf(problem, 256, "the bare peer is gone: %s", strerror(errno));
         return -1;

@@ -57,7 +57,7 @@ uint16_t loopback_port(void);
 int loopback_connect(uint16_t port, const char *congestion);
 
 /* All size bytes, or false. */
-bool socket_send(int socket, const void *bytes, size_t size);
-bool socket_receive(int socket, void *bytes, size_t size);
+bool loopback_send(int socket, const void *bytes, size_t size);
+bool loopback_receive(int socket, void *bytes, size_t size);
 
 #endif

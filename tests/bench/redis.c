@@ -56,7 +56,7 @@ static void ask_version(struct redis *redis)
     static const char info[] = "*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n";
     static const char key[] = "redis_version:";
     char text[4096];
-    socket_send(redis->sockets[0], info, sizeof info - 1);
+    loopback_send(redis->sockets[0], info, sizeof info - 1);
     ssize_t got = recv(redis->sockets[0], text, sizeof text - 1, 0);
     text[got > 0 ? got : 0] = '\0';
     const char *found = strstr(text, key);
@@ -136,7 +136,7 @@ static bool request(struct redis *redis, int fd)
     const struct exchange *exchange = redis->exchange;
     char header[HEADER];
     if (exchange->operation == EXCHANGE_PULL) {
-        return socket_send(fd, get, sizeof get - 1);
+        return loopback_send(fd, get, sizeof get - 1);
     }
     size_t place = exchange_place(&redis->at, exchange->bytes);
     struct iovec pieces[] = { { header, set_header(header, exchange->bytes) },
@@ -150,7 +150,7 @@ static bool answer(struct redis *redis, int fd)
     const struct exchange *exchange = redis->exchange;
     char header[HEADER], wanted[HEADER];
     if (exchange->operation == EXCHANGE_PUSH) {
-        return socket_receive(fd, header, sizeof fine - 1) &&
+        return loopback_receive(fd, header, sizeof fine - 1) &&
                memcmp(header, fine, sizeof fine - 1) == 0;
     }
     int length = snprintf(wanted, sizeof wanted, "$%zu\r\n", exchange->bytes);
@@ -205,8 +205,8 @@ bool redis_set(struct redis *redis, const void *value, size_t bytes)
 {
     char command[HEADER + SMALL_MAX + 2], said[sizeof fine - 1];
     size_t size = set_command(command, value, bytes);
-    return bytes <= SMALL_MAX && socket_send(redis->sockets[0], command, size) &&
-           socket_receive(redis->sockets[0], said, sizeof said) &&
+    return bytes <= SMALL_MAX && loopback_send(redis->sockets[0], command, size) &&
+           loopback_receive(redis->sockets[0], said, sizeof said) &&
            memcmp(said, fine, sizeof said) == 0;
 }
 
@@ -225,7 +225,7 @@ double redis_sets(struct redis *redis, size_t bytes, size_t count, size_t in_fli
                free = in_flight_max - (sent - done);
         size_t more = count - sent < free ? count - sent : free;
         char answers[BATCH * (sizeof fine - 1)];
-        if (!socket_send(redis->sockets[0], commands, more * size)) {
+        if (!loopback_send(redis->sockets[0], commands, more * size)) {
             return 0;
         }
         sent += more;
