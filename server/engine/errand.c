@@ -24,13 +24,13 @@ void errand_begin(struct engine *engine, struct model *model, struct errand *err
     model->activity = MODEL_ON_ERRAND;
     model->errand = errand;
     errand->letter->peer->queued++; /* its end comes after the errand's */
-    while (!errand_piece(engine, model)) {
-        if (!work_may_do(engine, engine->turn_cost)) {
-            work_go_on(engine, model);
+    while (work_may_do(engine, engine->turn_cost)) {
+        if (errand_piece(engine, model)) {
+            work_settle(engine, model);
             return;
         }
     }
-    work_settle(engine, model);
+    work_go_on(engine, model);
 }
 
 void errand_go_on(struct engine *engine, struct model *model)

@@ -1,11 +1,15 @@
 /* create — a new model, or the one that is there with the same definition. */
+#include <string.h>
+
 #include "server/engine/answer.h"
 #include "server/engine/commit.h"
 #include "server/engine/events.h"
 #include "server/engine/state.h"
+#include "server/engine/work.h"
 #include "server/messages/serve.h"
 #include "server/model/making.h"
 #include "server/model/model.h"
+#include "server/model/spec_fit.h"
 #include "server/rounds/consistency.h"
 #include "server/rounds/waiting.h"
 #include "server/turn/removal.h"
@@ -56,15 +60,8 @@ static enum opt_status begin(struct engine *engine, struct letter *letter,
     if (status != OPT_OK) {
         return status;
     }
-    char text[OPT_ERROR_TEXT];
-    if (model != NULL &&
-        model_differs(model, spec, &create->consistency, text, sizeof text)) {
-        end_same(engine, model, letter,
-                 &(struct made){ .status = OPT_OK, .difference = text });
-        return OPT_OK;
-    }
     if (model != NULL) {
-        return making_compare(engine, model, letter, end_same, error);
+        return making_compare(engine, model, letter, spec, end_same, error);
     }
     if (engine->model_count >= engine->settings.max_models) {
         return opt_fail_as(
@@ -91,6 +88,8 @@ void serve_create(struct engine *engine, struct letter *letter)
     struct opt_spec spec = { .rule = NULL };
     struct opt_error error;
     enum opt_status status = opt_spec_from_wire(&create->specification, &spec, &error);
+    const char *text = create->specification.expression;
+    work_done(engine, SPEC_READ_COST * (uint64_t)(text != NULL ? strlen(text) : 0));
     if (status == OPT_OK) {
         status = begin(engine, letter, model, &spec, &error);
     }

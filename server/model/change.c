@@ -19,8 +19,7 @@
 #include "server/weights/shards.h"
 
 enum {
-    CHANGE_PIECE = 1 << 18, /* steps of matching at a time */
-    CHANGE_BYTE_COST = 16   /* to read, merge, check and print a byte of text */
+    CHANGE_PIECE = 1 << 18 /* steps of matching at a time */
 };
 
 /* What the budget is charged for what it makes of the model, */
@@ -80,7 +79,7 @@ struct course {
     struct opt_spec spec;      /* the same */
     struct leg legs[CHANGES_COMING + 1];
     size_t count;         /* of legs that are over */
-    bool begun;           /* the leg in hand: */
+    bool merged, begun;   /* the leg in hand: */
     struct opt_spec next; /* after it */
     char *text;
     struct grouping *made; /* NULL: no tensor comes into another group */
@@ -127,10 +126,10 @@ static void discharge(struct engine *engine, struct course *course, size_t size)
     course->charged -= size;
 }
 
-/* The specification after the leg in hand, and its text beside a copy of the one
- * before. */
-static enum opt_status make_next(struct engine *engine, struct course *course,
-                                 const struct opt_change *what, struct opt_error *error)
+/* The specification after the leg in hand, */
+static enum opt_status merge_next(struct engine *engine, struct course *course,
+                                  const struct opt_change *what,
+                                  struct opt_error *error)
 {
     size_t most = opt_spec_bytes(&course->spec) + opt_spec_bytes(&what->values);
     enum opt_status status = charge(engine, course, most, error);
@@ -143,10 +142,19 @@ static enum opt_status make_next(struct engine *engine, struct course *course,
         return status;
     }
     discharge(engine, course, most - opt_spec_bytes(&course->next));
+    course->merged = true;
+    work_done(engine, SPEC_MERGE_COST * (uint64_t)opt_spec_bytes(&course->next));
+    return OPT_OK;
+}
+
+/* and its text beside a copy of the one before. */
+static enum opt_status print_next(struct engine *engine, struct course *course,
+                                  struct opt_error *error)
+{
     size_t before = course->count > 0 ? strlen(course->legs[course->count - 1].text)
                                       : strlen(course->before);
     size_t after = opt_spec_print(&course->next, NULL, 0);
-    status = charge(engine, course, before + after + 2, error);
+    enum opt_status status = charge(engine, course, before + after + 2, error);
     if (status == OPT_OK && (course->text = spec_fit_text(&course->next)) == NULL) {
         status = opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                              "no memory for a change");
@@ -154,12 +162,11 @@ static enum opt_status make_next(struct engine *engine, struct course *course,
     return status;
 }
 
-/* One change further: all but the tensors. */
+/* One change further, which has been merged: all but the tensors. */
 static enum opt_status begin_leg(struct engine *engine, struct model *model,
-                                 struct course *course, const struct opt_change *what,
-                                 struct opt_error *error)
+                                 struct course *course, struct opt_error *error)
 {
-    enum opt_status status = make_next(engine, course, what, error);
+    enum opt_status status = print_next(engine, course, error);
     if (status == OPT_OK) {
         status = opt_change_fits(&course->spec, &course->next, error);
     }
@@ -188,7 +195,7 @@ static enum opt_status begin_leg(struct engine *engine, struct model *model,
     course->matched = !moves;
     course->checked = 0;
     course->begun = true;
-    work_done(engine, (strlen(course->text) + 1) * CHANGE_BYTE_COST);
+    work_done(engine, SPEC_PRINT_COST * (uint64_t)strlen(course->text));
     return OPT_OK;
 }
 
@@ -224,6 +231,7 @@ static void end_leg(struct course *course)
     opt_spec_fini(&course->spec);
     course->spec = course->next;
     course->next = (struct opt_spec){ .rule = course->spec.rule };
+    course->merged = false;
     course->begun = false;
 }
 
@@ -331,10 +339,11 @@ static bool go_on(struct engine *engine, struct model *model, struct errand *err
     struct opt_error error;
     if (course->begun) {
         course->status = go_on_leg(engine, model, course, &error);
+    } else if (course->merged) {
+        course->status = begin_leg(engine, model, course, &error);
     } else {
-        course->status =
-            begin_leg(engine, model, course,
-                      own ? &course->what : &changes->list[later]->what, &error);
+        course->status = merge_next(
+            engine, course, own ? &course->what : &changes->list[later]->what, &error);
     }
     if (course->status != OPT_OK && own) {
         course->error = error;
@@ -344,7 +353,7 @@ static bool go_on(struct engine *engine, struct model *model, struct errand *err
                     " could not follow: %.400s",
                     changes->list[later]->step, error.text);
     }
-    if (course->status != OPT_OK || !course->matched ||
+    if (course->status != OPT_OK || !course->begun || !course->matched ||
         course->checked < model->tensor_count) {
         return course->status != OPT_OK;
     }
@@ -416,7 +425,7 @@ void change_state(struct engine *engine, struct model *model, struct letter *let
         course->grouping = earlier->grouping;
     }
     opt_spec_share(&course->spec, spec);
-    work_done(engine, (strlen(set->change) + 1) * CHANGE_BYTE_COST);
+    work_done(engine, SPEC_READ_COST * (uint64_t)strlen(set->change));
     errand_begin(engine, model, &course->errand);
 }
 

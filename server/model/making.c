@@ -107,6 +107,7 @@ struct making {
      * over. */
     bool (*const *stage)(struct engine *engine, struct model *model,
                          struct making *making);
+    struct opt_spec spec; /* to compare with */
     struct opt_tensor_reader reader;
     struct layout layout;
     size_t count; /* tensors of the table */
@@ -135,6 +136,27 @@ static bool next_entry(struct engine *engine, struct making *making,
 static bool has_time(const struct engine *engine, uint64_t before)
 {
     return engine->turn_cost - before < PIECE;
+}
+
+static enum opt_status no_memory(const struct model *model, struct opt_error *error)
+{
+    return opt_fail_as(error, OPT_UNAVAILABLE, OPT_DETAIL_NO_MEMORY,
+                       "the system has no memory for model \"%s\", although --memory "
+                       "would allow it",
+                       model->name);
+}
+
+/* The text of the specification. */
+static bool print(struct engine *engine, struct model *model, struct making *making)
+{
+    model->created = spec_fit_text(&model->spec);
+    model->canonical = model->created;
+    if (model->created == NULL) {
+        making->status = no_memory(model, &making->error);
+        return true;
+    }
+    work_done(engine, SPEC_PRINT_COST * (uint64_t)strlen(model->created));
+    return true;
 }
 
 /* How many tensors there are, and what they take. */
@@ -183,14 +205,6 @@ static enum opt_status check_budget(struct engine *engine, const struct model *m
             model->name, need, left, engine->budget.limit);
     }
     return OPT_OK;
-}
-
-static enum opt_status no_memory(const struct model *model, struct opt_error *error)
-{
-    return opt_fail_as(error, OPT_UNAVAILABLE, OPT_DETAIL_NO_MEMORY,
-                       "the system has no memory for model \"%s\", although --memory "
-                       "would allow it",
-                       model->name);
 }
 
 static const char *name_of(const void *of, size_t i, size_t *size)
@@ -420,6 +434,20 @@ static bool fill_slots(struct engine *engine, struct model *model,
     return making->filled == model->floats;
 }
 
+/* All but the tensors: if that differs there is no need to look at these. */
+static bool compare_rest(struct engine *engine, struct model *model,
+                         struct making *making)
+{
+    const struct opt_create *create = &making->errand.letter->request.body.create;
+    work_done(engine, SPEC_PRINT_COST * (uint64_t)opt_spec_bytes(&making->spec));
+    if (model_differs(model, &making->spec, &create->consistency, making->difference,
+                      sizeof making->difference)) {
+        opt_tensors_end(&making->reader);
+        opt_tensors_begin(&making->reader, NULL, 0, OPT_TABLE_TENSORS);
+    }
+    return true;
+}
+
 static bool compare(struct engine *engine, struct model *model, struct making *making)
 {
     struct opt_tensor_entry entry;
@@ -427,7 +455,8 @@ static bool compare(struct engine *engine, struct model *model, struct making *m
     for (uint64_t before = engine->turn_cost; has_time(engine, before);) {
         if (!next_entry(engine, making, &entry)) {
             making->count = making->reader.count;
-            if (making->status == OPT_OK && making->count != model->tensor_count) {
+            if (making->status == OPT_OK && text[0] == '\0' &&
+                making->count != model->tensor_count) {
                 snprintf(text, sizeof making->difference, "it has %zu tensors, not %zu",
                          model->tensor_count, making->count);
             }
@@ -445,10 +474,10 @@ static bool compare(struct engine *engine, struct model *model, struct making *m
 
 typedef bool (*stage)(struct engine *engine, struct model *model,
                       struct making *making);
-static const stage stages_of_new[] = { measure,      allocate,     lay_out,
-                                       cut_shards,   make_weights, match,
-                                       check_sparse, fill_slots,   NULL };
-static const stage stages_of_old[] = { compare, NULL };
+static const stage stages_of_new[] = { print,      measure,      allocate, lay_out,
+                                       cut_shards, make_weights, match,    check_sparse,
+                                       fill_slots, NULL };
+static const stage stages_of_old[] = { compare_rest, compare, NULL };
 
 static bool go_on(struct engine *engine, struct model *model, struct errand *errand)
 {
@@ -468,6 +497,7 @@ static void end(struct engine *engine, struct model *model, struct errand *erran
     model->making = false;
     budget_give(&engine->budget, making->held);
     opt_tensors_end(&making->reader);
+    opt_spec_fini(&making->spec);
     free(making->names.slots);
     making->end(engine, model, errand->letter, &made);
     free(making);
@@ -499,11 +529,9 @@ static struct model *begin(struct engine *engine, const struct opt_create *creat
     opt_spec_share(&model->spec, spec);
     model->consistency = create->consistency;
     model->name = strdup(create->model);
-    model->created = spec_fit_text(spec);
-    model->canonical = model->created;
     model->pool = version_pool_new(&engine->budget);
     if (!opt_random_identity(&model->identity) || model->name == NULL ||
-        model->created == NULL || model->pool == NULL || !registry_add(engine, model)) {
+        model->pool == NULL || !registry_add(engine, model)) {
         model_free_some(engine, model); /* which is all */
         return NULL;
     }
@@ -528,14 +556,15 @@ enum opt_status making_begin(struct engine *engine, struct letter *letter,
 }
 
 enum opt_status making_compare(struct engine *engine, struct model *model,
-                               struct letter *letter, making_end end_of_it,
-                               struct opt_error *error)
+                               struct letter *letter, const struct opt_spec *spec,
+                               making_end end_of_it, struct opt_error *error)
 {
     struct making *making = making_new(letter, stages_of_old, end_of_it);
     if (making == NULL) {
         return opt_fail_as(error, OPT_UNAVAILABLE, OPT_DETAIL_NO_MEMORY,
                            "no memory to compare model \"%s\"", model->name);
     }
+    opt_spec_share(&making->spec, spec);
     errand_begin(engine, model, &making->errand);
     return OPT_OK;
 }

@@ -33,9 +33,9 @@ typedef void (*making_end)(struct engine *engine, struct model *model,
 enum opt_status making_begin(struct engine *engine, struct letter *letter,
                              const struct opt_spec *spec, making_end end,
                              struct opt_error *error);
-/* Compare an idle model with the tensors that the create asks for. */
+/* Compare an idle model with what the create asks for, of this specification. */
 enum opt_status making_compare(struct engine *engine, struct model *model,
-                               struct letter *letter, making_end end,
-                               struct opt_error *error);
+                               struct letter *letter, const struct opt_spec *spec,
+                               making_end end, struct opt_error *error);
 
 #endif

@@ -14,6 +14,10 @@ struct grouping;
 struct model;
 struct opt_spec;
 
+/* In the measure of work_done: to read a byte of a specification's text, to merge a
+ * byte of groups with others, to check and print a byte of text. */
+enum { SPEC_READ_COST = 4, SPEC_MERGE_COST = 4, SPEC_PRINT_COST = 2 };
+
 /* Whether the next of the sparse tensors, from *checked on, can be updated row by row
  * with that specification; all can if there is no error and *checked is their count. */
 enum opt_status spec_fit_sparse(struct engine *engine, const struct model *model,

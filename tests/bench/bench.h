@@ -47,6 +47,9 @@ void bench_latency(const struct bench *bench);
 /* turns.c: small pushes that a loop serves itself, and those that are awaited awake. */
 void bench_turns(const struct bench *bench);
 
+/* bystander.c: small pushes while another worker sends the largest messages. */
+void bench_bystander(const struct bench *bench);
+
 /* since.c: pulls of what has changed against pulls of everything. */
 void bench_since(const struct bench *bench);
 

@@ -45,6 +45,10 @@ static const struct group {
     { "latency", "Small pushes against a libuv echo server", bench_latency, 15, false },
     { "turns", "Small pushes served by a loop itself, or awaited awake", bench_turns,
       20, false },
+    { "bystander",
+      "The longest wait of small pushes while the largest messages come in, and the "
+      "turns that take longest",
+      bench_bystander, 120, true },
     { "since", "Pulls of what has changed against pulls of everything", bench_since, 10,
       false },
     { "connections",

@@ -404,17 +404,18 @@ Test(turns, are_short_with_many_who_ask_for_tables)
     desk_close(&desk);
 }
 
-/* So many groups, with patterns that are long. */
-static char *many_groups(int groups)
+/* So many groups, with patterns that are long: as long as they may be together, if they
+ * are as many as may be. */
+static char *many_groups(const char *begin, const char *between, int groups)
 {
-    enum { TEXT = 256 << 10, STARS = 150 };
+    enum { TEXT = 256 << 10, STARS = 212 };
     char *spec = malloc(TEXT);
     cr_assert(spec != NULL);
-    size_t used = (size_t)snprintf(spec, TEXT, "sgd");
+    size_t used = (size_t)snprintf(spec, TEXT, "%s", begin);
     for (int i = 0; i < groups; i++) {
         used += (size_t)snprintf(spec + used, TEXT - used,
-                                 " + tensors(\"*%0*d*\", lr_scale=2, missing=ok)",
-                                 STARS, i);
+                                 "%stensors(\"*%0*d*\", lr_scale=2, missing=ok)",
+                                 between, STARS, i);
     }
     cr_assert_lt(used, (size_t)TEXT);
     return spec;
@@ -427,7 +428,8 @@ Test(turns, are_short_with_as_many_groups_and_models_as_there_may_be)
     settings.max_models = MOST_MODELS;
     desk_open(&desk, settings);
     struct caller a = caller_new(&desk, "a", 1);
-    char *most = many_groups(MOST_GROUPS), *spec = many_groups(16);
+    char *most = many_groups("sgd", " + ", MOST_GROUPS);
+    char *spec = many_groups("sgd", " + ", 16);
     struct opt_tensor_entry tensor = { .name = "w", .elements = 1 };
     for (size_t i = 0; i < MOST_MODELS; i++) {
         char name[16];
@@ -439,6 +441,14 @@ Test(turns, are_short_with_as_many_groups_and_models_as_there_may_be)
         desk_free(letter);
     }
     expect_short_turns(&a, "groups");
+    char *change = many_groups("lr=0.5", ", ", MOST_GROUPS);
+    struct letter *set = letter_start(&a, OPT_MESSAGE_SET);
+    set->request.body.set = (struct opt_set){ .model = "m0", .change = change };
+    set = letter_ask(&a, set);
+    cr_assert_eq(reply_status(set), OPT_OK, "%s", reply_text(set));
+    desk_free(set);
+    free(change);
+    expect_short_turns(&a, "set");
     struct letter *list = letter_ask(&a, letter_start(&a, OPT_MESSAGE_LIST));
     cr_assert_eq(reply_status(list), OPT_OK, "%s", reply_text(list));
     expect_short_turns(&a, "list");
