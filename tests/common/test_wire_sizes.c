@@ -412,6 +412,45 @@ Test(wire, as_many_tensors_as_allowed_and_no_more)
     free(tensors);
 }
 
+/* What a reader of tables unpacks at a time is bounded, whatever an entry is made of:
+ * here of a field that nobody knows. */
+Test(wire, an_entry_of_a_table_has_at_most_64_kib)
+{
+    enum { MOST = 64 << 10, HEAD = 4, NAMED = 3, UNKNOWN = 4 };
+    static uint8_t table[HEAD + MOST + 1];
+    for (size_t size = MOST; size <= MOST + 1; size++) {
+        size_t rest = size - NAMED - UNKNOWN;
+        const uint8_t begin[] = { 10,
+                                  (uint8_t)(size % 128 + 128),
+                                  (uint8_t)(size / 128 % 128 + 128),
+                                  (uint8_t)(size / 128 / 128), /* the entry */
+                                  10,
+                                  1,
+                                  'w', /* its name */
+                                  122,
+                                  (uint8_t)(rest % 128 + 128),
+                                  (uint8_t)(rest / 128 % 128 + 128),
+                                  (uint8_t)(rest / 128 / 128) };
+        memcpy(table, begin, sizeof begin);
+        struct opt_arena arena;
+        struct opt_tensor_entry *read = NULL;
+        size_t count = 0;
+        opt_arena_init(&arena, OPT_ARENA_BYTES);
+        enum opt_status status =
+            opt_tensor_table_read(table, HEAD + size, 1, &arena, &read, &count, &error);
+        if (size == MOST) {
+            cr_assert_eq(status, OPT_OK, "%s", error.text);
+            cr_assert_str_eq(read[0].name, "w");
+        } else {
+            cr_assert_eq(status, OPT_INVALID_ARGUMENT);
+            cr_assert_not_null(
+                strstr(error.text, "the entry of tensor 0 has 65537 bytes"), "%s",
+                error.text);
+        }
+        opt_arena_fini(&arena);
+    }
+}
+
 Test(wire, shapes_may_be_written_packed_or_not)
 {
     static const uint8_t unpacked[] = { 10, 7, 10, 1, 'w', 16, 3, 16, 4 };
