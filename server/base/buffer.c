@@ -1,4 +1,4 @@
-/* buffer — see base/buffer.h. One list of kept buffers under one lock: it is passed
+/* buffer — see buffer.h. One list of kept buffers under one lock: it is passed
  * once for each frame of at least 128 KiB, so there is nothing to gain from more. */
 #include "server/base/buffer.h"
 

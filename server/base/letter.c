@@ -1,4 +1,4 @@
-/* letter — see base/letter.h. A letter belongs to one thread at a time, so nothing here
+/* letter — see letter.h. A letter belongs to one thread at a time, so nothing here
  * takes a lock. */
 #include "server/base/letter.h"
 

@@ -27,8 +27,8 @@
 
 struct conn;    /* the loop's; the engine never looks inside */
 struct peer;    /* the engine's; the loop never looks inside */
-struct quota;   /* base/quota.h */
-struct region;  /* base/region.h */
+struct quota;   /* server/base/quota.h */
+struct region;  /* server/base/region.h */
 struct version; /* server/base/version.h */
 
 enum {

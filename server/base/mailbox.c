@@ -1,4 +1,4 @@
-/* mailbox — see base/mailbox.h. */
+/* mailbox — see mailbox.h. */
 #include "server/base/mailbox.h"
 
 #include <stddef.h>

@@ -1,8 +1,8 @@
 /* client_models — models, values and clients for the client's tests. A failure here
  * fails the test with the client's own sentence.
  */
-#ifndef OPTIMD_TESTS_CLIENT_MODELS_H
-#define OPTIMD_TESTS_CLIENT_MODELS_H
+#ifndef OPTIMD_TESTS_SUPPORT_CLIENT_MODELS_H
+#define OPTIMD_TESTS_SUPPORT_CLIENT_MODELS_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -5,8 +5,8 @@
  * weights are sent or exchanged in shared memory; what only TCP has says "127.0.0.1"
  * itself.
  */
-#ifndef OPTIMD_TESTS_END_TO_END_DAEMON_H
-#define OPTIMD_TESTS_END_TO_END_DAEMON_H
+#ifndef OPTIMD_TESTS_SUPPORT_DAEMON_H
+#define OPTIMD_TESTS_SUPPORT_DAEMON_H
 
 #include <stdbool.h>
 #include <stddef.h>

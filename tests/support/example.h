@@ -1,8 +1,8 @@
 /* example — one of the example programs, run as a person would: what it says, how it
  * ends, and what it leaves behind. For test_demo.c and test_gallery.c; one run at a
  * time. */
-#ifndef OPTIMD_TESTS_END_TO_END_EXAMPLE_H
-#define OPTIMD_TESTS_END_TO_END_EXAMPLE_H
+#ifndef OPTIMD_TESTS_SUPPORT_EXAMPLE_H
+#define OPTIMD_TESTS_SUPPORT_EXAMPLE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -3,8 +3,8 @@
  * out (fake_values.c), and what is answered to a request (fake_requests.c). The lock is
  * held in all functions here.
  */
-#ifndef OPTIMD_TESTS_FAKE_INSIDE_H
-#define OPTIMD_TESTS_FAKE_INSIDE_H
+#ifndef OPTIMD_TESTS_SUPPORT_FAKE_INSIDE_H
+#define OPTIMD_TESTS_SUPPORT_FAKE_INSIDE_H
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -6,8 +6,8 @@
  * its faults: a connection cut at the n-th frame, silence, and a hook that may answer
  * any request in its own way. Used by tests of the client.
  */
-#ifndef OPTIMD_TESTS_FAKE_SERVER_H
-#define OPTIMD_TESTS_FAKE_SERVER_H
+#ifndef OPTIMD_TESTS_SUPPORT_FAKE_SERVER_H
+#define OPTIMD_TESTS_SUPPORT_FAKE_SERVER_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,8 +1,8 @@
 /* frame_reading — frames as bytes, and a reader that is fed with them and keeps what it
  * has got; whatever the reader does is checked on the way.
  */
-#ifndef OPTIMD_TESTS_FRAME_READING_H
-#define OPTIMD_TESTS_FRAME_READING_H
+#ifndef OPTIMD_TESTS_SUPPORT_FRAME_READING_H
+#define OPTIMD_TESTS_SUPPORT_FRAME_READING_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -3,8 +3,8 @@
  * A folder of cases as tests/golden/README.md describes it. Used by the golden runner
  * and by tests; one thread.
  */
-#ifndef OPTIMD_TESTS_GOLDEN_CASES_H
-#define OPTIMD_TESTS_GOLDEN_CASES_H
+#ifndef OPTIMD_TESTS_SUPPORT_GOLDEN_CASES_H
+#define OPTIMD_TESTS_SUPPORT_GOLDEN_CASES_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -5,8 +5,8 @@
  * is killed has said all it did; another program maps it by its descriptor. The verdict
  * compares it with how often the model applied each push, or each part (shard) of it.
  */
-#ifndef OPTIMD_TESTS_HISTORY_H
-#define OPTIMD_TESTS_HISTORY_H
+#ifndef OPTIMD_TESTS_SUPPORT_HISTORY_H
+#define OPTIMD_TESTS_SUPPORT_HISTORY_H
 
 #include <stdbool.h>
 #include <stddef.h>

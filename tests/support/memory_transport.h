@@ -2,8 +2,8 @@
  * what it is sent is collected here, and a test says in which portions both go, when
  * they stop, and how they end.
  */
-#ifndef OPTIMD_TESTS_MEMORY_TRANSPORT_H
-#define OPTIMD_TESTS_MEMORY_TRANSPORT_H
+#ifndef OPTIMD_TESTS_SUPPORT_MEMORY_TRANSPORT_H
+#define OPTIMD_TESTS_SUPPORT_MEMORY_TRANSPORT_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,8 +1,8 @@
 /* operator — optctl as an operator uses it: one process for each command, against a
  * real daemon.
  */
-#ifndef OPTIMD_TESTS_END_TO_END_OPERATOR_H
-#define OPTIMD_TESTS_END_TO_END_OPERATOR_H
+#ifndef OPTIMD_TESTS_SUPPORT_OPERATOR_H
+#define OPTIMD_TESTS_SUPPORT_OPERATOR_H
 
 #include <jansson.h>
 

@@ -3,8 +3,8 @@
  *
  * What is random follows from a seed, so that a failure can be had again.
  */
-#ifndef OPTIMD_TESTS_PROXY_H
-#define OPTIMD_TESTS_PROXY_H
+#ifndef OPTIMD_TESTS_SUPPORT_PROXY_H
+#define OPTIMD_TESTS_SUPPORT_PROXY_H
 
 #include <stdint.h>
 

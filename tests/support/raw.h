@@ -1,8 +1,8 @@
 /* raw — a client that is nothing but a socket: sends any bytes, also wrong ones, and
  * reads replies. Every wait has a deadline; a wait that runs out fails the test.
  */
-#ifndef OPTIMD_TESTS_END_TO_END_RAW_H
-#define OPTIMD_TESTS_END_TO_END_RAW_H
+#ifndef OPTIMD_TESTS_SUPPORT_RAW_H
+#define OPTIMD_TESTS_SUPPORT_RAW_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,8 +1,8 @@
 /* rebuild — a recorder that keeps all that becomes true in an engine, and makes models
  * and workers of another engine again from nothing else.
  */
-#ifndef OPTIMD_TESTS_REBUILD_H
-#define OPTIMD_TESTS_REBUILD_H
+#ifndef OPTIMD_TESTS_SUPPORT_REBUILD_H
+#define OPTIMD_TESTS_SUPPORT_REBUILD_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -4,8 +4,8 @@
  * Gradients are integers and the rule is sgd(lr=1), so weights tell which shards were
  * applied and from whom.
  */
-#ifndef OPTIMD_TESTS_STREAM_DESK_H
-#define OPTIMD_TESTS_STREAM_DESK_H
+#ifndef OPTIMD_TESTS_SUPPORT_STREAM_DESK_H
+#define OPTIMD_TESTS_SUPPORT_STREAM_DESK_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -2,8 +2,8 @@
  *
  * For tests of the mathematics; one thread.
  */
-#ifndef OPTIMD_TESTS_TOY_H
-#define OPTIMD_TESTS_TOY_H
+#ifndef OPTIMD_TESTS_SUPPORT_TOY_H
+#define OPTIMD_TESTS_SUPPORT_TOY_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -2,8 +2,8 @@
  *
  * Used by the tests of the wire and by the fuzzer and its corpus.
  */
-#ifndef OPTIMD_TESTS_WIRE_CASES_H
-#define OPTIMD_TESTS_WIRE_CASES_H
+#ifndef OPTIMD_TESTS_SUPPORT_WIRE_CASES_H
+#define OPTIMD_TESTS_SUPPORT_WIRE_CASES_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* written — gradients written down before an update reads them, to be applied again. */
-#ifndef OPTIMD_TESTS_WRITTEN_H
-#define OPTIMD_TESTS_WRITTEN_H
+#ifndef OPTIMD_TESTS_SUPPORT_WRITTEN_H
+#define OPTIMD_TESTS_SUPPORT_WRITTEN_H
 
 #include <stddef.h>
 #include <stdint.h>
