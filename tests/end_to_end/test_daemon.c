@@ -15,6 +15,7 @@
 #include "server/store/file.h"
 #include "tests/support/daemon.h"
 #include "tests/support/raw.h"
+#include "tests/support/sanitized.h"
 
 enum {
     EXIT_USAGE = 64,
@@ -25,18 +26,7 @@ enum {
 };
 
 /* ThreadSanitizer holds signals back while a thread waits for another. */
-#if defined(__SANITIZE_THREAD__)
-#define SIGNALS_ARE_HELD_BACK 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SIGNALS_ARE_HELD_BACK 1
-#endif
-#endif
-#if defined(SIGNALS_ARE_HELD_BACK)
-enum { AT_ONCE_MS = 5000 };
-#else
-enum { AT_ONCE_MS = 1000 };
-#endif
+enum { AT_ONCE_MS = UNDER_THREAD_SANITIZER ? 5000 : 1000 };
 
 /* Run to its end; *log and *out are the caller's to free, and may be NULL. */
 static int run(const char *const *options, char **log, char **out)

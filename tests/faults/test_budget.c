@@ -18,6 +18,7 @@
 #include "common/frame.h"
 #include "tests/support/daemon.h"
 #include "tests/support/raw.h"
+#include "tests/support/sanitized.h"
 
 enum {
     MIB = 1 << 20,
@@ -86,7 +87,7 @@ static void end(size_t connections)
     cr_expect(daemon_alive(&server));
     size_t most =
         (size_t)(MEMORY + INFLIGHT) / 10 * 11 + BEGINNING + connections * EACH;
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !IS_SANITIZED
     size_t peak = peak_of(&server);
     cr_expect_leq(peak, most, "%zu MiB, at most %zu were right", peak >> 20,
                   most >> 20);

@@ -20,17 +20,9 @@
 #include "client/optclient.h"
 #include "tests/support/client_models.h"
 #include "tests/support/daemon.h"
+#include "tests/support/sanitized.h"
 
 enum { HOUR_S = 3600, STEPS = 1000, EVENT_MS = 30000 };
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-static const bool sanitized = true;
-#elif defined(__has_feature)
-static const bool sanitized =
-    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-static const bool sanitized = false;
-#endif
 
 struct clock_test {
     char file[64]; /* tells libfaketime how far the clock is off */
@@ -55,7 +47,7 @@ static void set_clock(const struct clock_test *test, int offset_s)
 static void preload(const struct clock_test *test)
 {
     glob_t found;
-    if (sanitized ||
+    if (IS_SANITIZED ||
         glob("/usr/lib/*/faketime/libfaketimeMT.so.1", 0, NULL, &found) != 0) {
         cr_skip("needs libfaketime, and a build without sanitizers");
     }

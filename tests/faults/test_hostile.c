@@ -11,10 +11,11 @@
 
 #include "tests/support/daemon.h"
 #include "tests/support/raw.h"
+#include "tests/support/sanitized.h"
 
 enum {
     WAIT_MS = 10000,
-#if defined(__SANITIZE_ADDRESS__)
+#if UNDER_ADDRESS_SANITIZER
     GROWTH_MAX = 512 << 20 /* freed memory stays in quarantine */
 #else
     GROWTH_MAX = 48 << 20

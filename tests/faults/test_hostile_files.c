@@ -13,15 +13,7 @@
 #include "tests/support/client_models.h"
 #include "tests/support/daemon.h"
 #include "tests/support/raw.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED 1
-#elif defined(__has_feature)
-#define IS_SANITIZED                                                                   \
-    (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#else
-#define IS_SANITIZED 0
-#endif
+#include "tests/support/sanitized.h"
 
 enum {
     ELEMENTS = 40000,

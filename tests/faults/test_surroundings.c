@@ -17,6 +17,7 @@
 #include "tests/support/client_models.h"
 #include "tests/support/daemon.h"
 #include "tests/support/raw.h"
+#include "tests/support/sanitized.h"
 
 enum { EXIT_UNAVAILABLE = 69, WAIT_MS = 15000 };
 
@@ -151,6 +152,9 @@ Test(surroundings, may_have_fewer_threads_than_wanted)
     if (options != NULL) {
         snprintf(without, sizeof without, "%s:detect_leaks=0", options);
         setenv("ASAN_OPTIONS", without, 1);
+    }
+    if (UNDER_THREAD_SANITIZER) {
+        cr_skip_test("ThreadSanitizer takes a thread of its own");
     }
     daemon_prepare(limit_threads);
     /* All that it may have, from those without which it cannot be. */

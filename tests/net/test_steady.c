@@ -22,15 +22,7 @@
 #include "server/turn/engine.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/raw.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED 1
-#elif defined(__has_feature)
-#define IS_SANITIZED                                                                   \
-    (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#else
-#define IS_SANITIZED 0
-#endif
+#include "tests/support/sanitized.h"
 
 enum {
     WARM = 100,
