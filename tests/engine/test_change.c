@@ -144,7 +144,7 @@ static uint64_t set(const struct caller *caller, const char *change, uint64_t at
     struct letter *letter = set_letter(caller, change, at_step);
     cr_assert(letter->reply.message == OPT_MESSAGE_SET, "%s", reply_text(letter));
     uint64_t step = letter->reply.body.set.step;
-    desk_free(letter);
+    harness_free(letter);
     return step;
 }
 
@@ -154,7 +154,7 @@ static void refuse(const struct caller *caller, const char *change, uint64_t at_
     struct letter *letter = set_letter(caller, change, at_step);
     cr_expect_eq(reply_status(letter), status, "%s", reply_text(letter));
     cr_expect(strstr(reply_text(letter), sentence) != NULL, "%s", reply_text(letter));
-    desk_free(letter);
+    harness_free(letter);
 }
 
 static void fill(float *values, size_t n, uint64_t seed)
@@ -179,7 +179,7 @@ static void push(const struct caller *caller, uint32_t model, uint64_t number)
                                        values, sizeof values));
     cr_assert(letter->reply.message == OPT_MESSAGE_PUSH, "%s", reply_text(letter));
     cr_assert(letter->reply.body.push.step == number);
-    desk_free(letter);
+    harness_free(letter);
 }
 
 /* The reference: whole tensors, one thread, another specification from a step on. */
@@ -267,12 +267,13 @@ Test(change, gives_the_bits_of_a_reference_whose_specification_was_exchanged)
     };
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         for (uint64_t at = 1; at <= UPDATES; at += 4) {
-            struct desk desk;
+            struct harness harness;
             struct reference reference;
             float start[ELEMENTS], got[ELEMENTS];
             fill(start, ELEMENTS, 77);
-            desk_open(&desk, desk_settings());
-            struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "", 0);
+            harness_open(&harness, harness_settings());
+            struct caller a = caller_new(&harness, "a", 1),
+                          b = caller_new(&harness, "", 0);
             uint32_t model = model_create(&a, "m", cases[c].spec, sync_shrink, tensors,
                                           TENSORS, start);
             reference_start(&reference, cases[c].spec, start);
@@ -301,7 +302,7 @@ Test(change, gives_the_bits_of_a_reference_whose_specification_was_exchanged)
             opt_spec_fini(&reference.spec);
             caller_gone(&a, false);
             caller_gone(&b, false);
-            desk_close(&desk);
+            harness_close(&harness);
         }
     }
 }
@@ -317,14 +318,14 @@ static void describe(const struct caller *caller, struct opt_arena *arena,
     cr_assert(opt_description_read(letter->table, letter->table_size, arena, out,
                                    &error) == OPT_OK,
               "%s", error.text);
-    desk_free(letter);
+    harness_free(letter);
 }
 
 Test(change, is_recorded_listed_and_followed_in_order_of_steps)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model =
         model_create(&a, "m", "sgd(lr=1)", sync_shrink, tensors, TENSORS, NULL);
     cr_assert_eq(set(&a, "lr=0.5", 4), 4);
@@ -364,14 +365,14 @@ Test(change, is_recorded_listed_and_followed_in_order_of_steps)
     cr_expect_eq(d.change_count, (size_t)4);
     opt_arena_fini(&arena);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(change, keeps_the_last_sixty_four_and_no_more_than_so_many_to_come)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     model_create(&a, "m", "sgd(lr=1)", sync_shrink, tensors, TENSORS, NULL);
     char text[32];
     for (int i = 2; i < 102; i++) {
@@ -392,7 +393,7 @@ Test(change, keeps_the_last_sixty_four_and_no_more_than_so_many_to_come)
     cr_expect_str_eq(d.changes[64].before, "sgd(lr=101)");
     opt_arena_fini(&arena);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 static void delete (const struct caller *caller)
@@ -401,7 +402,7 @@ static void delete (const struct caller *caller)
     letter->request.body.delete_ = "m";
     letter = letter_ask(caller, letter);
     cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
-    desk_free(letter);
+    harness_free(letter);
 }
 
 /* A change in front of others makes their texts shorter, or their groups more. */
@@ -409,9 +410,9 @@ Test(change, gives_back_all_that_it_took)
 {
     static const char *const in_front[] = { "lr=1", "tensors(\"*\", weight_decay=1)" };
     for (size_t i = 0; i < 2; i++) {
-        struct desk desk;
-        desk_open(&desk, desk_settings());
-        struct caller a = caller_new(&desk, "a", 1);
+        struct harness harness;
+        harness_open(&harness, harness_settings());
+        struct caller a = caller_new(&harness, "a", 1);
         uint32_t model = model_create(&a, "m", "sgd(lr=0.12345678901234567)",
                                       sync_shrink, tensors, TENSORS, NULL);
         char text[64];
@@ -426,17 +427,17 @@ Test(change, gives_back_all_that_it_took)
         delete (&a);
         cr_expect_eq(statistic(&a, "memory_used"), 0);
         caller_gone(&a, false);
-        desk_close(&desk);
+        harness_close(&harness);
     }
 }
 
 /* All that a change keeps is part of what --memory allows. */
 Test(change, is_refused_where_its_texts_do_not_fit)
 {
-    struct desk desk;
-    struct engine_settings settings = desk_settings();
-    desk_open(&desk, settings);
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    struct engine_settings settings = harness_settings();
+    harness_open(&harness, settings);
+    struct caller a = caller_new(&harness, "a", 1);
     model_create(&a, "m", "sgd(lr=1)", sync_shrink, tensors, TENSORS, NULL);
     uint64_t used = statistic(&a, "memory_used");
     static char text[200 << 10];
@@ -451,23 +452,23 @@ Test(change, is_refused_where_its_texts_do_not_fit)
     cr_expect_gt(took, 5 * size / 2, "the text, the change's groups, the model's");
     delete (&a);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 
     settings.memory_bytes = used + took / 2;
-    desk_open(&desk, settings);
-    a = caller_new(&desk, "a", 1);
+    harness_open(&harness, settings);
+    a = caller_new(&harness, "a", 1);
     model_create(&a, "m", "sgd(lr=1)", sync_shrink, tensors, TENSORS, NULL);
     refuse(&a, text, 0, OPT_RESOURCE_EXHAUSTED, "that --memory allows are left");
     cr_expect_eq(statistic(&a, "memory_used"), used);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(change, leaves_the_model_the_same_for_those_who_create_it)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     model_create(&a, "m", "sgd(lr=1)", sync_shrink, tensors, TENSORS, NULL);
     set(&a, "lr=2", 0);
     set(&a, "lr=3", 0);
@@ -485,17 +486,17 @@ Test(change, leaves_the_model_the_same_for_those_who_create_it)
         if (cases[i].status == OPT_OK) {
             cr_expect_str_eq(letter->reply.body.model.specification, "sgd(lr=3)");
         }
-        desk_free(letter);
+        harness_free(letter);
     }
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(change, moves_the_point_where_the_next_gradient_is_taken)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     float theta[ELEMENTS], v[ELEMENTS], point[ELEMENTS];
     uint32_t model = model_create(&a, "m", "nag(lr=1, momentum=0.5)", sync_shrink,
                                   tensors, TENSORS, NULL);
@@ -510,7 +511,7 @@ Test(change, moves_the_point_where_the_next_gradient_is_taken)
         cr_assert_eq(point[i], theta[i] - 0.25f * v[i]);
     }
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 static struct letter *wait_epoch(const struct caller *caller, uint32_t model,
@@ -524,35 +525,35 @@ static struct letter *wait_epoch(const struct caller *caller, uint32_t model,
 
 Test(change, of_lookahead_never_turns_epochs_back)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "", 0);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "", 0);
     uint32_t model = model_create(&a, "m", "sgd(lr=1) + lookahead(2)", sync_shrink,
                                   tensors, TENSORS, NULL);
     struct letter *third = wait_epoch(&b, model, 3);
     for (uint64_t number = 1; number <= 4; number++) {
         push(&a, model, number);
     }
-    cr_assert(!letter_is_back(&desk, third), "two epochs");
+    cr_assert(!letter_is_back(&harness, third), "two epochs");
     set(&a, "lookahead_k=5", 0);
     push(&a, model, 5);
-    third = letter_await(&desk, third);
+    third = letter_await(&harness, third);
     cr_assert(third->reply.message == OPT_MESSAGE_WAIT, "%s", reply_text(third));
     cr_expect_eq(third->reply.body.wait.step, UINT64_C(5));
     cr_expect_eq(third->reply.body.wait.epoch, UINT64_C(3));
-    desk_free(third);
+    harness_free(third);
     uint32_t plain;
     {
         struct letter *create = create_letter(&a, "plain", "sgd(lr=1)", sync_shrink,
                                               tensors, TENSORS, false, true);
         create = letter_ask(&a, create);
         plain = create->reply.body.model.model;
-        desk_free(create);
+        harness_free(create);
     }
-    struct letter *never = letter_await(&desk, wait_epoch(&b, plain, 1));
+    struct letter *never = letter_await(&harness, wait_epoch(&b, plain, 1));
     cr_expect_eq(reply_status(never), OPT_FAILED_PRECONDITION);
-    desk_free(never);
+    harness_free(never);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }

@@ -62,7 +62,7 @@ static const struct situation situations[] = {
 struct scene {
     const struct situation *situation;
     struct rebuild rebuild;
-    struct desk desk;
+    struct harness harness;
     struct caller callers[WORKERS];
     bool here[WORKERS];
     uint64_t sequence[WORKERS];
@@ -136,7 +136,7 @@ static struct pushing pushing_new(struct scene *s, size_t worker, bool wrong)
 static void pushing_end(struct scene *s, size_t worker, struct pushing *pushing)
 {
     for (size_t i = 0; i < PARTS; i++) {
-        struct letter *letter = letter_await(&s->desk, pushing->frames[i]);
+        struct letter *letter = letter_await(&s->harness, pushing->frames[i]);
         enum opt_fate fate = OPT_FATE_UNKNOWN;
         if (letter->silent) {
             fate = OPT_FATE_UNKNOWN;
@@ -152,7 +152,7 @@ static void pushing_end(struct scene *s, size_t worker, struct pushing *pushing)
                       "%s: push %zu of \"%s\" was told first", s->situation->name,
                       (size_t)pushing->sequence, names[worker]);
         }
-        desk_free(letter);
+        harness_free(letter);
     }
 }
 
@@ -162,13 +162,13 @@ static void begin(struct scene *s, const struct situation *situation)
 {
     *s = (struct scene){ .situation = situation, .random = 7 };
     rebuild_init(&s->rebuild);
-    struct engine_settings settings = desk_settings();
+    struct engine_settings settings = harness_settings();
     settings.recorder = &s->rebuild.recorder;
-    desk_open(&s->desk, settings);
+    harness_open(&s->harness, settings);
     static float start[ELEMENTS + ROWS * WIDTH];
     toy_fill(TOY_ORDINARY, 1, start, ELEMENTS + ROWS * WIDTH);
     for (size_t i = 0; i < WORKERS; i++) {
-        s->callers[i] = caller_new(&s->desk, names[i], i + 1);
+        s->callers[i] = caller_new(&s->harness, names[i], i + 1);
         s->here[i] = true;
         if (i == 0) {
             s->model = model_create(&s->callers[0], "m", situation->spec,
@@ -222,7 +222,7 @@ static void set(struct scene *s, const char *change, uint64_t at_step)
         (struct opt_set){ .model = "m", .change = change, .at_step = at_step };
     letter = letter_ask(&s->callers[0], letter);
     cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
-    desk_free(letter);
+    harness_free(letter);
 }
 
 static void pass_barrier(struct scene *s, uint64_t sequence)
@@ -235,9 +235,9 @@ static void pass_barrier(struct scene *s, uint64_t sequence)
         letter_send(&s->callers[i], letters[i]);
     }
     for (size_t i = 0; i < WORKERS; i++) {
-        letters[i] = letter_await(&s->desk, letters[i]);
+        letters[i] = letter_await(&s->harness, letters[i]);
         cr_assert_eq(reply_status(letters[i]), OPT_OK, "%s", reply_text(letters[i]));
-        desk_free(letters[i]);
+        harness_free(letters[i]);
     }
 }
 
@@ -249,11 +249,11 @@ static void lose_one(struct scene *s)
     letter_send(&s->callers[2], half);
     caller_gone(&s->callers[2], true);
     s->here[2] = false;
-    desk_free(letter_await(&s->desk, half));
+    harness_free(letter_await(&s->harness, half));
     if (s->situation->consistency.loss != OPT_LOSS_WAIT) {
         run_round(s, false);
     }
-    s->callers[2] = caller_new(&s->desk, names[2], 77);
+    s->callers[2] = caller_new(&s->harness, names[2], 77);
     model_join(&s->callers[2], "m");
     s->here[2] = true;
 }
@@ -262,7 +262,7 @@ static void rest(struct scene *s)
 {
     struct letter *letter = letter_start(&s->callers[2], OPT_MESSAGE_REST);
     letter->request.body.rest = s->model;
-    desk_free(letter_ask(&s->callers[2], letter));
+    harness_free(letter_ask(&s->callers[2], letter));
     s->here[2] = false;
     run_round(s, false);
     s->here[2] = true;
@@ -276,7 +276,7 @@ static void delete_another(struct scene *s)
     letter->request.body.delete_ = "other";
     letter = letter_ask(&s->callers[0], letter);
     cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
-    desk_free(letter);
+    harness_free(letter);
 }
 
 ParameterizedTestParameters(commit, notes_all_that_a_recovery_needs)
@@ -316,7 +316,7 @@ ParameterizedTest(size_t *number, commit, notes_all_that_a_recovery_needs,
             break;
         }
     }
-    rebuild_expect(&s.rebuild, &s.desk);
+    rebuild_expect(&s.rebuild, &s.harness);
     cr_assert_gt(s.told[OPT_FATE_APPLIED], ROUNDS);
     cr_assert_gt(s.refused + s.told[OPT_FATE_SKIPPED], 0);
     cr_assert_geq(rebuild_count(&s.rebuild, COMMIT_STEP), ROUNDS);
@@ -325,6 +325,6 @@ ParameterizedTest(size_t *number, commit, notes_all_that_a_recovery_needs,
     for (size_t i = 0; i < WORKERS; i++) {
         caller_gone(&s.callers[i], false);
     }
-    desk_close(&s.desk);
+    harness_close(&s.harness);
     rebuild_free(&s.rebuild);
 }

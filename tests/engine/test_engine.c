@@ -51,11 +51,11 @@ static bool all_equal(const struct letter *letter, float value)
 
 Test(engine, serves_other_models_while_a_large_update_runs)
 {
-    struct engine_settings settings = desk_settings();
-    struct desk desk;
+    struct engine_settings settings = harness_settings();
+    struct harness harness;
     settings.threads = 1;
-    desk_open(&desk, settings);
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    harness_open(&harness, settings);
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t big = model_create(&a, "big", "adam(lr=1)", sync_shrink, &large, 1, NULL);
     uint32_t tiny = model_create(&b, "tiny", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     struct letter *update = push_constant(&a, big, 1, LARGE, 1.0f);
@@ -67,31 +67,31 @@ Test(engine, serves_other_models_while_a_large_update_runs)
         quick[i] = push_constant(&b, tiny, i + 1, 4, 1.0f);
         letter_send(&b, quick[i]);
     }
-    update = letter_await(&desk, update);
+    update = letter_await(&harness, update);
     cr_assert(update->reply.body.push.fate == OPT_FATE_APPLIED);
-    after = letter_await(&desk, after);
+    after = letter_await(&harness, after);
     cr_assert(after->reply.body.pull.step == 1, "it waited its turn");
     cr_assert(after->arrived_ns > update->arrived_ns);
     for (size_t i = 0; i < 8; i++) {
-        quick[i] = letter_await(&desk, quick[i]);
+        quick[i] = letter_await(&harness, quick[i]);
         cr_assert(quick[i]->reply.body.push.step == i + 1);
         cr_assert(quick[i]->arrived_ns < update->arrived_ns, "it overtook the update");
-        desk_free(quick[i]);
+        harness_free(quick[i]);
     }
-    desk_free(update);
-    desk_free(after);
+    harness_free(update);
+    harness_free(after);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(engine, never_shows_a_reader_two_steps_at_once)
 {
     enum { STEPS = 40 };
-    struct desk desk;
+    struct harness harness;
     struct letter *pushes[STEPS], *pulls[STEPS];
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", async, &medium, 1, NULL);
     for (size_t i = 0; i < STEPS; i++) {
         pushes[i] = push_constant(&a, model, i + 1, MEDIUM, 1.0f);
@@ -100,38 +100,38 @@ Test(engine, never_shows_a_reader_two_steps_at_once)
         letter_send(&a, pulls[i]);
         if (i >= 8) { /* some are held over many updates */
             size_t old = i - 8;
-            pulls[old] = letter_await(&desk, pulls[old]);
+            pulls[old] = letter_await(&harness, pulls[old]);
             cr_assert(pulls[old]->reply.body.pull.step == old + 1);
             cr_assert(all_equal(pulls[old], -(float)(old + 1)));
-            desk_free(pulls[old]);
-            desk_free(letter_await(&desk, pushes[old]));
+            harness_free(pulls[old]);
+            harness_free(letter_await(&harness, pushes[old]));
         }
     }
     for (size_t i = STEPS - 8; i < STEPS; i++) {
-        pulls[i] = letter_await(&desk, pulls[i]);
+        pulls[i] = letter_await(&harness, pulls[i]);
         cr_assert(all_equal(pulls[i], -(float)(i + 1)));
-        desk_free(pulls[i]);
-        desk_free(letter_await(&desk, pushes[i]));
+        harness_free(pulls[i]);
+        harness_free(letter_await(&harness, pushes[i]));
     }
     cr_assert(statistic(&a, "versions_fresh") > 0);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(engine, writes_in_place_while_nobody_reads)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "adam(lr=1)", sync_shrink, &medium, 1, NULL);
     uint64_t used = statistic(&a, "memory_used");
     for (uint64_t i = 1; i <= 5; i++) {
-        desk_free(letter_ask(&a, push_constant(&a, model, i, MEDIUM, 1.0f)));
+        harness_free(letter_ask(&a, push_constant(&a, model, i, MEDIUM, 1.0f)));
     }
     cr_assert(statistic(&a, "versions_fresh") == 0);
     cr_assert(statistic(&a, "memory_used") == used);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(engine, delays_an_update_rather_than_go_past_its_budget)
@@ -141,17 +141,17 @@ Test(engine, delays_an_update_rather_than_go_past_its_budget)
     static const struct opt_tensor_entry million = {
         .name = "w", .shape = shape, .rank = 1, .elements = N
     };
-    struct engine_settings settings = desk_settings();
-    struct desk desk;
+    struct engine_settings settings = harness_settings();
+    struct harness harness;
     settings.memory_bytes = 11 << 20; /* weights and one gradient, no second version */
-    desk_open(&desk, settings);
-    struct caller a = caller_new(&desk, "a", 1);
+    harness_open(&harness, settings);
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, &million, 1, NULL);
     /* A plain pull is refused: it might stop the next update. */
     struct letter *pull = letter_ask(&a, pull_letter(&a, model, OPT_VIEW_TRAIN, ""));
     cr_assert(reply_status(pull) == OPT_RESOURCE_EXHAUSTED, "%s", reply_text(pull));
     cr_assert(pull->reply.body.error.retry_after_ms > 0);
-    desk_free(pull);
+    harness_free(pull);
     /* The pull of a push_pull cannot be refused any more once the push is applied. */
     struct letter *first =
         letter_ask(&a, push_pull(&a, model, 1, N, 1.0f, OPT_VIEW_TRAIN));
@@ -161,28 +161,28 @@ Test(engine, delays_an_update_rather_than_go_past_its_budget)
     while (statistic(&a, "updates_stalled") == 0) {
         /* asked again until the engine has tried; the test's limit ends it otherwise */
     }
-    cr_assert(!letter_is_back(&desk, second));
+    cr_assert(!letter_is_back(&harness, second));
     cr_assert(all_equal(first, -1.0f));
-    desk_free(first);
-    second = letter_await(&desk, second);
+    harness_free(first);
+    second = letter_await(&harness, second);
     cr_assert(second->reply.body.push.step == 2);
-    desk_free(second);
+    harness_free(second);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(engine, computes_the_training_point_once_for_all_who_ask)
 {
-    struct desk desk;
+    struct harness harness;
     struct caller callers[3];
     struct letter *letters[3];
-    desk_open(&desk, desk_settings());
-    callers[0] = caller_new(&desk, "a", 1);
+    harness_open(&harness, harness_settings());
+    callers[0] = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&callers[0], "m",
                                   "nag(lr=1, momentum=0.5, nesterov_form=classical)",
                                   sync_shrink, &medium, 1, NULL);
-    callers[1] = caller_new(&desk, "b", 2);
-    callers[2] = caller_new(&desk, "c", 3);
+    callers[1] = caller_new(&harness, "b", 2);
+    callers[2] = caller_new(&harness, "c", 3);
     model_join(&callers[1], "m");
     model_join(&callers[2], "m");
     for (uint64_t step = 1; step <= 3; step++) {
@@ -193,7 +193,7 @@ Test(engine, computes_the_training_point_once_for_all_who_ask)
         }
         float *slot = malloc(MEDIUM * sizeof *slot), *w = malloc(MEDIUM * sizeof *w);
         for (size_t i = 0; i < 3; i++) {
-            letters[i] = letter_await(&desk, letters[i]);
+            letters[i] = letter_await(&harness, letters[i]);
             cr_assert(letters[i]->reply.message == OPT_MESSAGE_PUSH_PULL, "%s",
                       reply_text(letters[i]));
             cr_assert(letters[i]->reply.body.push_pull.has_push);
@@ -205,7 +205,7 @@ Test(engine, computes_the_training_point_once_for_all_who_ask)
         cr_assert(slot[3] != 0.0f);
         cr_assert(all_equal(letters[1], w[3] - 0.5f * slot[3]));
         for (size_t i = 0; i < 3; i++) {
-            desk_free(letters[i]);
+            harness_free(letters[i]);
         }
         free(slot);
         free(w);
@@ -213,14 +213,14 @@ Test(engine, computes_the_training_point_once_for_all_who_ask)
     for (size_t i = 0; i < 3; i++) {
         caller_gone(&callers[i], false);
     }
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(engine, answers_those_who_wait_for_a_step)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "", 0);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "", 0);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     struct letter *wait = letter_start(&b, OPT_MESSAGE_WAIT);
     wait->request.body.wait = (struct opt_wait){ .model = model, .step = 2 };
@@ -228,17 +228,17 @@ Test(engine, answers_those_who_wait_for_a_step)
     pull->request.body.pull.min_step = 1;
     letter_send(&b, wait);
     letter_send(&b, pull);
-    cr_assert(!letter_is_back(&desk, pull));
-    desk_free(letter_ask(&a, push_constant(&a, model, 1, 4, 1.0f)));
-    pull = letter_await(&desk, pull);
+    cr_assert(!letter_is_back(&harness, pull));
+    harness_free(letter_ask(&a, push_constant(&a, model, 1, 4, 1.0f)));
+    pull = letter_await(&harness, pull);
     cr_assert(pull->reply.body.pull.step == 1 && all_equal(pull, -1.0f));
-    desk_free(pull);
-    cr_assert(!letter_is_back(&desk, wait));
-    desk_free(letter_ask(&a, push_constant(&a, model, 2, 4, 1.0f)));
-    wait = letter_await(&desk, wait);
+    harness_free(pull);
+    cr_assert(!letter_is_back(&harness, wait));
+    harness_free(letter_ask(&a, push_constant(&a, model, 2, 4, 1.0f)));
+    wait = letter_await(&harness, wait);
     cr_assert(wait->reply.message == OPT_MESSAGE_WAIT);
     cr_assert(wait->reply.body.wait.step == 2);
-    desk_free(wait);
+    harness_free(wait);
     wait = letter_start(&b, OPT_MESSAGE_WAIT);
     wait->request.timeout_ms = 30;
     wait->request.body.wait = (struct opt_wait){ .model = model, .step = 9 };
@@ -247,19 +247,19 @@ Test(engine, answers_those_who_wait_for_a_step)
     cr_assert(strstr(reply_text(wait), "2 updates, not 9") != NULL, "%s",
               reply_text(wait));
     cr_assert(strstr(reply_text(wait), "\"a\"") != NULL, "%s", reply_text(wait));
-    desk_free(wait);
+    harness_free(wait);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(engine, forgets_a_connection_only_after_its_letters)
 {
-    struct engine_settings settings = desk_settings();
-    struct desk desk;
+    struct engine_settings settings = harness_settings();
+    struct harness harness;
     settings.threads = 1;
-    desk_open(&desk, settings);
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    harness_open(&harness, settings);
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t big = model_create(&a, "big", "sgd(lr=1)", async, &large, 1, NULL);
     model_join(&b, "big");
     struct letter *first = push_constant(&a, big, 1, LARGE, 1.0f);
@@ -269,27 +269,27 @@ Test(engine, forgets_a_connection_only_after_its_letters)
     letter_send(&b, second); /* queued behind the update */
     letter_send(&b, pull);
     caller_gone(&b, true);
-    first = letter_await(&desk, first);
-    second = letter_await(&desk, second);
-    pull = letter_await(&desk, pull);
+    first = letter_await(&harness, first);
+    second = letter_await(&harness, second);
+    pull = letter_await(&harness, pull);
     cr_assert(!first->silent && second->silent && pull->silent);
-    desk_free(first);
-    desk_free(second);
-    desk_free(pull);
+    harness_free(first);
+    harness_free(second);
+    harness_free(pull);
     float *weights = malloc(LARGE * sizeof *weights);
     cr_assert(model_pull(&a, big, OPT_VIEW_TRAIN, "", weights, LARGE) == 2,
               "what had come whole was applied");
     cr_assert(weights[LARGE - 1] == -2.0f);
     free(weights);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(engine, refuses_everything_once_it_stops)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     model_join(&b, "m");
     struct letter *push = push_constant(&a, model, 1, 4, 1.0f);
@@ -297,47 +297,47 @@ Test(engine, refuses_everything_once_it_stops)
     pull->request.body.pull.min_step = 5;
     letter_send(&a, push);
     letter_send(&b, pull);
-    cr_assert(!letter_is_back(&desk, pull));
-    engine_stop(desk.engine);
-    push = letter_await(&desk, push);
-    pull = letter_await(&desk, pull);
+    cr_assert(!letter_is_back(&harness, pull));
+    engine_stop(harness.engine);
+    push = letter_await(&harness, push);
+    pull = letter_await(&harness, pull);
     cr_assert(reply_status(push) == OPT_UNAVAILABLE);
     cr_assert(reply_status(pull) == OPT_UNAVAILABLE);
-    desk_free(push);
-    desk_free(pull);
+    harness_free(push);
+    harness_free(pull);
     struct letter *late = letter_ask(&a, letter_start(&a, OPT_MESSAGE_LIST));
     cr_assert(reply_status(late) == OPT_UNAVAILABLE);
-    desk_free(late);
+    harness_free(late);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close_stopped(&desk);
+    harness_close_stopped(&harness);
 }
 
 Test(engine, finishes_the_update_in_progress_before_it_stops)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t big = model_create(&a, "big", "sgd(lr=1)", sync_shrink, &large, 1, NULL);
     struct letter *push = push_constant(&a, big, 1, LARGE, 1.0f);
     letter_send(&a, push);
-    engine_stop(desk.engine);
-    push = letter_await(&desk, push);
+    engine_stop(harness.engine);
+    push = letter_await(&harness, push);
     cr_assert(push->reply.message == OPT_MESSAGE_PUSH, "%s", reply_text(push));
     cr_assert(push->reply.body.push.fate == OPT_FATE_APPLIED);
-    desk_free(push);
+    harness_free(push);
     caller_gone(&a, false);
-    desk_close_stopped(&desk);
+    harness_close_stopped(&harness);
 }
 
 Test(engine, lists_all_models)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     model_create(&a, "one", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     uint32_t two = model_create(&a, "two", "adam(lr=1)", async, &medium, 1, NULL);
-    desk_free(letter_ask(&a, push_constant(&a, two, 1, MEDIUM, 1.0f)));
+    harness_free(letter_ask(&a, push_constant(&a, two, 1, MEDIUM, 1.0f)));
     struct letter *list = letter_ask(&a, letter_start(&a, OPT_MESSAGE_LIST));
     struct opt_arena arena;
     struct opt_model_entry *models;
@@ -351,7 +351,7 @@ Test(engine, lists_all_models)
     cr_assert(models[1].step == 1 && models[1].parameters == MEDIUM);
     cr_assert(models[1].workers == 1 && models[1].model == two);
     opt_arena_fini(&arena);
-    desk_free(list);
+    harness_free(list);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }

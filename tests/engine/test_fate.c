@@ -18,15 +18,15 @@ static const struct opt_consistency shrink = { .mode = OPT_SYNC,
                                                .loss = OPT_LOSS_SHRINK };
 
 struct stage {
-    struct desk desk;
+    struct harness harness;
     struct caller worker;
     uint32_t model;
 };
 
 static void stage_open(struct stage *stage)
 {
-    desk_open(&stage->desk, desk_settings());
-    stage->worker = caller_new(&stage->desk, "w", 1);
+    harness_open(&stage->harness, harness_settings());
+    stage->worker = caller_new(&stage->harness, "w", 1);
     stage->model =
         model_create(&stage->worker, "m", "sgd(lr=1)", shrink, &four, 1, NULL);
 }
@@ -39,7 +39,7 @@ static void stage_close(struct stage *stage, float sum)
     cr_assert_eq(weights[0], -sum, "%g was applied, not %g", (double)-weights[0],
                  (double)sum);
     caller_gone(&stage->worker, false);
-    desk_close(&stage->desk);
+    harness_close(&stage->harness);
 }
 
 static void expect_push(struct stage *stage, uint64_t sequence, float value,
@@ -51,7 +51,7 @@ static void expect_push(struct stage *stage, uint64_t sequence, float value,
     cr_assert_eq(push->reply.message, OPT_MESSAGE_PUSH, "%s", reply_text(push));
     cr_assert_eq(push->reply.body.push.fate, fate);
     cr_assert_eq(push->reply.body.push.step, step);
-    desk_free(push);
+    harness_free(push);
 }
 
 static void expect_refusal(struct stage *stage, uint64_t sequence, float value,
@@ -62,7 +62,7 @@ static void expect_refusal(struct stage *stage, uint64_t sequence, float value,
                    push_constant(&stage->worker, stage->model, sequence, 4, value));
     cr_assert_eq(reply_status(push), status, "%s", reply_text(push));
     cr_assert_not_null(strstr(reply_text(push), words), "%s", reply_text(push));
-    desk_free(push);
+    harness_free(push);
 }
 
 Test(resend, says_at_which_step_a_push_was_applied)
@@ -120,7 +120,7 @@ Test(resend, takes_a_push_that_could_not_be_taken_before)
     stage_open(&stage);
     struct letter *leave = letter_start(&stage.worker, OPT_MESSAGE_LEAVE);
     leave->request.body.leave = stage.model;
-    desk_free(letter_ask(&stage.worker, leave));
+    harness_free(letter_ask(&stage.worker, leave));
     expect_refusal(&stage, 1, 1.0f, OPT_FAILED_PRECONDITION, "has not joined");
     model_join(&stage.worker, "m");
     expect_push(&stage, 1, 1.0f, OPT_FATE_APPLIED, 1);
@@ -132,13 +132,13 @@ Test(resend, tells_again_that_a_push_was_withdrawn)
 {
     struct stage stage;
     stage_open(&stage);
-    struct caller other = caller_new(&stage.desk, "x", 2);
+    struct caller other = caller_new(&stage.harness, "x", 2);
     model_join(&other, "m");
     struct letter *push = push_constant(&stage.worker, stage.model, 1, 4, 1.0f);
     push->request.timeout_ms = 20;
     push = letter_ask(&stage.worker, push);
     cr_assert_eq(reply_status(push), OPT_DEADLINE_EXCEEDED);
-    desk_free(push);
+    harness_free(push);
     expect_refusal(&stage, 1, 1.0f, OPT_DEADLINE_EXCEEDED, "refused before");
     caller_gone(&other, true);
     expect_push(&stage, 2, 1.0f, OPT_FATE_APPLIED, 1);
@@ -160,7 +160,7 @@ Test(resend, refuses_a_push_pull_again_as_a_whole)
         };
         both = letter_ask(&stage.worker, both);
         cr_assert_eq(reply_status(both), OPT_INVALID_ARGUMENT);
-        desk_free(both);
+        harness_free(both);
     }
     expect_push(&stage, 2, 1.0f, OPT_FATE_APPLIED, 1);
     stage_close(&stage, 1);
@@ -186,27 +186,27 @@ Test(resend, gives_a_worker_that_is_started_anew_unused_numbers)
 {
     struct stage stage;
     stage_open(&stage);
-    struct caller dying = caller_new(&stage.desk, "v", 2);
+    struct caller dying = caller_new(&stage.harness, "v", 2);
     model_join(&dying, "m");
     struct letter *pushes[3];
     for (uint64_t i = 0; i < 3; i++) {
         pushes[i] = push_constant(&dying, stage.model, i + 1, 4, 8.0f);
         letter_send(&dying, pushes[i]);
     }
-    cr_assert(!letter_is_back(&stage.desk, pushes[2]));
+    cr_assert(!letter_is_back(&stage.harness, pushes[2]));
     caller_gone(&dying, false);
-    struct caller reborn = caller_new(&stage.desk, "v", 3);
+    struct caller reborn = caller_new(&stage.harness, "v", 3);
     struct letter *opened = open_again(&reborn, NULL, 0);
     cr_assert_eq(opened->reply.body.model.last_sequence, 3);
-    desk_free(opened);
+    harness_free(opened);
     struct letter *next = push_constant(&reborn, stage.model, 4, 4, 1.0f);
     letter_send(&reborn, next);
-    cr_assert(!letter_is_back(&stage.desk, next), "it waits for its round");
+    cr_assert(!letter_is_back(&stage.harness, next), "it waits for its round");
     caller_gone(&reborn, true);
     expect_push(&stage, 1, 1.0f, OPT_FATE_APPLIED, 1);
-    desk_free(letter_await(&stage.desk, next));
+    harness_free(letter_await(&stage.harness, next));
     for (size_t i = 0; i < 3; i++) {
-        desk_free(letter_await(&stage.desk, pushes[i]));
+        harness_free(letter_await(&stage.harness, pushes[i]));
     }
     stage_close(&stage, 4.5f); /* the mean of 1 and of the 8 that waited */
 }
@@ -220,19 +220,19 @@ Test(resend, tells_apart_what_was_refused_and_what_was_not_taken)
         letter_ask(&stage.worker, push_constant(&stage.worker, stage.model, 1, 4, NAN));
     cr_assert_eq(push->reply.body.error.fate, OPT_FATE_REFUSED);
     cr_assert_eq(push->reply.body.error.detail, OPT_DETAIL_NOT_FINITE);
-    desk_free(push);
-    struct caller stranger = caller_new(&stage.desk, "x", 4);
+    harness_free(push);
+    struct caller stranger = caller_new(&stage.harness, "x", 4);
     push = letter_ask(&stranger, push_constant(&stranger, stage.model, 1, 4, 1.0f));
     cr_assert_eq(push->reply.body.error.fate, OPT_FATE_NOT_TAKEN);
     cr_assert_eq(push->reply.body.error.detail, OPT_DETAIL_NOT_JOINED);
-    desk_free(push);
+    harness_free(push);
     caller_gone(&stranger, false);
     expect_push(&stage, 3, 1.0f, OPT_FATE_APPLIED, 1);
     push = letter_ask(&stage.worker,
                       push_constant(&stage.worker, stage.model, 2, 4, 1.0f));
     cr_assert_eq(push->reply.body.error.fate, OPT_FATE_REFUSED);
     cr_assert_eq(push->reply.body.error.detail, OPT_DETAIL_OUT_OF_ORDER);
-    desk_free(push);
+    harness_free(push);
     expect_refusal(&stage, 2, 1.0f, OPT_INVALID_ARGUMENT, "refused before");
     stage_close(&stage, 1.0f);
 }
@@ -242,22 +242,22 @@ Test(resend, reports_what_waits_and_what_is_not_there)
 {
     struct stage stage;
     stage_open(&stage);
-    struct caller first = caller_new(&stage.desk, "v", 2);
+    struct caller first = caller_new(&stage.harness, "v", 2);
     model_join(&first, "m");
     struct letter *waits = push_constant(&first, stage.model, 5, 4, 3.0f);
     letter_send(&first, waits);
-    cr_assert(!letter_is_back(&stage.desk, waits));
-    struct caller second = caller_new(&stage.desk, "v", 2); /* the same session */
+    cr_assert(!letter_is_back(&stage.harness, waits));
+    struct caller second = caller_new(&stage.harness, "v", 2); /* the same session */
     const uint64_t asked[] = { 4, 5 };
     struct letter *opened = open_again(&second, asked, 2);
     cr_assert_eq(opened->reply.body.model.settled_count, 0);
     cr_assert_eq(opened->reply.body.model.waiting_count, 1);
     cr_assert_eq(opened->reply.body.model.waiting[0], 5);
     cr_assert_eq(opened->reply.body.model.remembered_since, 1);
-    desk_free(opened);
+    harness_free(opened);
     caller_gone(&first, false);
     expect_push(&stage, 1, 1.0f, OPT_FATE_APPLIED, 1);
-    desk_free(letter_await(&stage.desk, waits));
+    harness_free(letter_await(&stage.harness, waits));
     caller_gone(&second, false);
     stage_close(&stage, 2.0f);
 }
@@ -276,8 +276,8 @@ Test(resend, ends_a_push_of_which_a_frame_names_no_model)
     later = letter_ask(&stage.worker, later);
     cr_assert_eq(reply_status(later), OPT_NOT_FOUND);
     cr_assert_eq(later->reply.body.error.fate, OPT_FATE_REFUSED);
-    desk_free(later);
-    desk_free(letter_await(&stage.desk, first));
+    harness_free(later);
+    harness_free(letter_await(&stage.harness, first));
     expect_push(&stage, 2, 1.0f, OPT_FATE_APPLIED, 1);
     stage_close(&stage, 1.0f);
 }

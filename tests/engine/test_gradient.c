@@ -106,13 +106,13 @@ static struct letter *push_of(const struct situation *situation,
 }
 
 /* The model when everything that was sent has been looked at. */
-static struct model *model_at_rest(struct desk *desk, const struct letter *letter)
+static struct model *model_at_rest(struct harness *harness, const struct letter *letter)
 {
-    cr_assert_not(letter_is_back(desk, letter));
-    return desk->engine->numbered[0];
+    cr_assert_not(letter_is_back(harness, letter));
+    return harness->engine->numbered[0];
 }
 
-static void run_round(const struct situation *situation, struct desk *desk,
+static void run_round(const struct situation *situation, struct harness *harness,
                       const struct caller callers[WORKERS + 1], uint32_t model,
                       uint64_t round, struct written written[WORKERS])
 {
@@ -122,37 +122,37 @@ static void run_round(const struct situation *situation, struct desk *desk,
         pushes[i] = push_of(situation, &callers[i], model, i, round);
         letter_send(&callers[i], pushes[i]);
     }
-    const struct model *of = model_at_rest(desk, pushes[WORKERS - 1]);
+    const struct model *of = model_at_rest(harness, pushes[WORKERS - 1]);
     for (size_t i = 0; i < WORKERS; i++) {
         cr_assert_not_null(of->members[i]->first);
         written[i] = written_new(of, &of->members[i]->first->gradient);
     }
     struct letter *leave = letter_start(&callers[WORKERS], OPT_MESSAGE_LEAVE);
     leave->request.body.leave = model;
-    desk_free(letter_ask(&callers[WORKERS], leave));
+    harness_free(letter_ask(&callers[WORKERS], leave));
     for (size_t i = 0; i < WORKERS; i++) {
-        pushes[i] = letter_await(desk, pushes[i]);
+        pushes[i] = letter_await(harness, pushes[i]);
         cr_assert_eq(reply_status(pushes[i]), OPT_OK, "%s", reply_text(pushes[i]));
         cr_assert_eq(pushes[i]->reply.body.push.step, round);
-        desk_free(pushes[i]);
+        harness_free(pushes[i]);
     }
 }
 
-static void open_all(struct desk *desk, struct caller callers[WORKERS + 1])
+static void open_all(struct harness *harness, struct caller callers[WORKERS + 1])
 {
     static const char *const names[WORKERS + 1] = { "a", "b", "c" };
-    desk_open(desk, desk_settings());
+    harness_open(harness, harness_settings());
     for (size_t i = 0; i <= WORKERS; i++) {
-        callers[i] = caller_new(desk, names[i], i + 1);
+        callers[i] = caller_new(harness, names[i], i + 1);
     }
 }
 
-static void close_all(struct desk *desk, struct caller callers[WORKERS + 1])
+static void close_all(struct harness *harness, struct caller callers[WORKERS + 1])
 {
     for (size_t i = 0; i <= WORKERS; i++) {
         caller_gone(&callers[i], false);
     }
-    desk_close(desk);
+    harness_close(harness);
 }
 
 static uint32_t make(const struct situation *situation, const struct caller *caller,
@@ -254,17 +254,17 @@ ParameterizedTest(size_t *number, gradient, that_is_written_down_makes_the_same_
     static const enum gradient_memory memories[] = { GRADIENT_KEPT, GRADIENT_OWN };
     struct written written[ROUNDS][WORKERS];
     struct caller callers[WORKERS + 1];
-    struct desk desk;
-    open_all(&desk, callers);
+    struct harness harness;
+    open_all(&harness, callers);
     const struct opt_consistency sync = { .mode = OPT_SYNC };
     uint32_t model = make(situation, &callers[0], sync);
     model_join(&callers[1], "m");
     for (uint64_t round = 1; round <= ROUNDS; round++) {
-        run_round(situation, &desk, callers, model, round, written[round - 1]);
+        run_round(situation, &harness, callers, model, round, written[round - 1]);
     }
     for (size_t m = 0; m < sizeof memories / sizeof *memories; m++) {
         struct caller others[WORKERS + 1];
-        struct desk other;
+        struct harness other;
         open_all(&other, others);
         uint32_t again = make(situation, &others[0], sync);
         for (size_t round = 0; round < ROUNDS; round++) {
@@ -293,7 +293,7 @@ ParameterizedTest(size_t *number, gradient, that_is_written_down_makes_the_same_
             written_free(&written[round][i]);
         }
     }
-    close_all(&desk, callers);
+    close_all(&harness, callers);
 }
 
 /* An asynchronous update waits for nobody, so its gradient is made of what was sent,
@@ -306,10 +306,10 @@ Test(gradient, of_an_asynchronous_push_brings_the_weights_it_was_computed_from,
                                            .damping = true,
                                            .delay_compensation = 0.5 };
     struct caller callers[WORKERS + 1], others[WORKERS + 1];
-    struct desk desk, other;
+    struct harness harness, other;
     float *pulled = malloc(DENSE * sizeof *pulled);
     cr_assert_not_null(pulled);
-    open_all(&desk, callers);
+    open_all(&harness, callers);
     open_all(&other, others);
     uint32_t model = make(&situation, &callers[0], async);
     model_join(&callers[1], "m");
@@ -322,7 +322,7 @@ Test(gradient, of_an_asynchronous_push_brings_the_weights_it_was_computed_from,
         for (size_t i = 0; i < WORKERS; i++) {
             struct letter *push = push_of(&situation, &callers[i], model, 0, round);
             push->request.body.push.basis = WORKERS * (round - 1);
-            const struct model *of = desk.engine->numbered[0];
+            const struct model *of = harness.engine->numbered[0];
             const struct tensor *small = &of->tensors[0], *large = &of->tensors[1];
             struct last_pull recall = of->members[i]->last_pull;
             recall.values = copy_of(recall.values, of->floats * sizeof(float));
@@ -352,7 +352,7 @@ Test(gradient, of_an_asynchronous_push_brings_the_weights_it_was_computed_from,
             push = letter_ask(&callers[i], push);
             cr_assert_eq(reply_status(push), OPT_OK, "%s", reply_text(push));
             cr_assert_eq(push->reply.body.push.staleness, i);
-            desk_free(push);
+            harness_free(push);
             const struct gradient *one = &gradient;
             update_again(other.engine, &one, 1);
             free(values);
@@ -363,6 +363,6 @@ Test(gradient, of_an_asynchronous_push_brings_the_weights_it_was_computed_from,
     }
     expect_same_model(&situation, "", &callers[0], model, &others[0], again);
     free(pulled);
-    close_all(&desk, callers);
+    close_all(&harness, callers);
     close_all(&other, others);
 }

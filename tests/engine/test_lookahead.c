@@ -31,7 +31,7 @@ static void push_ones(const struct caller *caller, uint32_t model, uint64_t sequ
                                        count, ones, n * sizeof *ones));
 
     cr_assert(reply_status(letter) == OPT_OK, "%s", reply_text(letter));
-    desk_free(letter);
+    harness_free(letter);
 }
 
 static void expect(const float *values, float first, float second)
@@ -53,9 +53,9 @@ static void expect_view(const struct caller *caller, uint32_t model, enum opt_vi
 
 Test(lookahead, synchronises_tensors_that_the_update_lacks)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", spec, sync_shrink, tensors, 2, NULL);
 
     push_ones(&a, model, 1, 2);
@@ -63,15 +63,15 @@ Test(lookahead, synchronises_tensors_that_the_update_lacks)
     expect_view(&a, model, OPT_VIEW_TRAIN, -1, -0.5f);
     expect_view(&a, model, OPT_VIEW_EVAL, -1, -0.5f);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(lookahead, leaves_alone_what_a_reader_holds)
 {
-    struct desk desk;
+    struct harness harness;
     float values[ALL];
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", spec, sync_shrink, tensors, 2, NULL);
 
     push_ones(&a, model, 1, 2);
@@ -81,7 +81,7 @@ Test(lookahead, leaves_alone_what_a_reader_holds)
     expect(values, -1, -1);
     expect_view(&a, model, OPT_VIEW_TRAIN, -1, -1);
     expect_view(&a, model, OPT_VIEW_EVAL, -1, -1);
-    desk_free(held);
+    harness_free(held);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }

@@ -41,9 +41,9 @@ Test(model, gives_back_what_was_assigned_whatever_its_layout)
     for (size_t i = 0; i < total; i++) {
         start[i] = (float)i;
     }
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "adam(lr=1) + lookahead(k=5)", sync_shrink,
                                   tensors, MANY, start);
     model_pull(&a, model, OPT_VIEW_TRAIN, "", got, total);
@@ -63,11 +63,11 @@ Test(model, gives_back_what_was_assigned_whatever_its_layout)
     for (size_t i = 0; i < pull->piece_count; i++) {
         cr_assert((uintptr_t)pull->pieces[i].values % 64 == 0);
     }
-    desk_free(pull);
+    harness_free(pull);
     free(start);
     free(got);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(model, is_created_once_and_shows_the_first_difference)
@@ -76,9 +76,9 @@ Test(model, is_created_once_and_shows_the_first_difference)
     struct opt_tensor_entry other = four;
     other.shape = other_shape;
     other.rank = 2;
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     model_create(&a, "m", "adam(lr=1e-3)", sync_shrink, &four, 1, NULL);
     struct letter *same =
         letter_ask(&b, create_letter(&b, "m", "adam(lr=0.001)", sync_shrink, &four, 1,
@@ -87,7 +87,7 @@ Test(model, is_created_once_and_shows_the_first_difference)
     cr_assert(!same->reply.body.model.created && same->reply.body.model.ready);
     cr_assert(same->reply.body.model.workers == 2);
     cr_assert(same->reply.body.model.parameters == 4);
-    desk_free(same);
+    harness_free(same);
     struct {
         const char *spec;
         struct opt_consistency consistency;
@@ -113,18 +113,18 @@ Test(model, is_created_once_and_shows_the_first_difference)
         cr_assert(reply_status(letter) == OPT_ALREADY_EXISTS);
         cr_assert(strstr(reply_text(letter), cases[i].says) != NULL, "%s",
                   reply_text(letter));
-        desk_free(letter);
+        harness_free(letter);
     }
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(model, names_the_nearest_if_it_is_not_there)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     model_create(&a, "mnist", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     model_create(&a, "imagenet", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     struct letter *open = letter_start(&a, OPT_MESSAGE_OPEN);
@@ -132,30 +132,30 @@ Test(model, names_the_nearest_if_it_is_not_there)
     open = letter_ask(&a, open);
     cr_assert(reply_status(open) == OPT_NOT_FOUND);
     cr_assert(strstr(reply_text(open), "\"mnist\"") != NULL, "%s", reply_text(open));
-    desk_free(open);
+    harness_free(open);
     struct letter *slot = letter_ask(&a, pull_letter(&a, 1, OPT_VIEW_SLOT, "exp_avg"));
     cr_assert(reply_status(slot) == OPT_NOT_FOUND);
     cr_assert(strstr(reply_text(slot), "none") != NULL, "%s", reply_text(slot));
-    desk_free(slot);
+    harness_free(slot);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(model, makes_others_wait_until_its_creator_has_assigned_it)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     struct letter *create = letter_ask(
         &a, create_letter(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, true, true));
     uint32_t model = create->reply.body.model.model;
     cr_assert(create->reply.body.model.created && !create->reply.body.model.ready);
-    desk_free(create);
+    harness_free(create);
     struct letter *open = letter_start(&b, OPT_MESSAGE_OPEN);
     open->request.body.open = (struct opt_open){ .model = "m" };
     open = letter_ask(&b, open);
     cr_assert(!open->reply.body.model.ready, "answered at once");
-    desk_free(open);
+    harness_free(open);
     struct letter *pull = pull_letter(&b, model, OPT_VIEW_TRAIN, "");
     letter_send(&b, pull);
     struct letter *wait = letter_start(&b, OPT_MESSAGE_WAIT);
@@ -166,14 +166,14 @@ Test(model, makes_others_wait_until_its_creator_has_assigned_it)
     late = letter_ask(&b, late);
     cr_assert(reply_status(late) == OPT_DEADLINE_EXCEEDED);
     cr_assert(strstr(reply_text(late), "not ready") != NULL);
-    desk_free(late);
+    harness_free(late);
     float values[4] = { 1, 2, 3, 4 };
     struct opt_segment segment = { .tensor = 0 };
     struct letter *assign = letter_start(&b, OPT_MESSAGE_ASSIGN);
     assign->request.body.assign = (struct opt_assign){ .model = model, .last = true };
     assign = letter_ask(&b, assign);
     cr_assert(reply_status(assign) == OPT_FAILED_PRECONDITION, "b is not the creator");
-    desk_free(assign);
+    harness_free(assign);
     for (int good = 0; good < 2; good++) {
         values[2] = good ? 3.0f : NAN;
         assign = letter_start(&a, OPT_MESSAGE_ASSIGN);
@@ -184,48 +184,48 @@ Test(model, makes_others_wait_until_its_creator_has_assigned_it)
         memcpy(assign->data, values, sizeof values);
         assign = letter_ask(&a, assign);
         cr_assert(reply_status(assign) == (good ? OPT_OK : OPT_INVALID_ARGUMENT));
-        desk_free(assign);
+        harness_free(assign);
     }
-    pull = letter_await(&desk, pull);
+    pull = letter_await(&harness, pull);
     cr_assert(pull->reply.message == OPT_MESSAGE_PULL);
     cr_assert(pull->pieces[0].values[3] == 4.0f);
-    desk_free(pull);
-    wait = letter_await(&desk, wait);
+    harness_free(pull);
+    wait = letter_await(&harness, wait);
     cr_assert(wait->reply.message == OPT_MESSAGE_WAIT);
-    desk_free(wait);
+    harness_free(wait);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(model, vanishes_with_a_creator_who_never_assigned_it)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     struct letter *create = letter_ask(
         &a, create_letter(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, true, true));
     struct letter *pull =
         pull_letter(&b, create->reply.body.model.model, OPT_VIEW_TRAIN, "");
-    desk_free(create);
+    harness_free(create);
     letter_send(&b, pull);
     caller_gone(&a, false);
-    pull = letter_await(&desk, pull);
+    pull = letter_await(&harness, pull);
     cr_assert(reply_status(pull) == OPT_ABORTED, "%s", reply_text(pull));
-    desk_free(pull);
+    harness_free(pull);
     create = letter_ask(
         &b, create_letter(&b, "m", "sgd(lr=2)", sync_shrink, &four, 1, false, true));
     cr_assert(create->reply.body.model.created);
-    desk_free(create);
+    harness_free(create);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(model, is_deleted_only_when_nobody_else_is_in_it)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     model_join(&b, "m");
     for (int alone = 0; alone < 2; alone++) {
@@ -235,19 +235,19 @@ Test(model, is_deleted_only_when_nobody_else_is_in_it)
             letter_ask(&a, pull_letter(&a, model, OPT_VIEW_TRAIN, ""));
         delete = letter_ask(&a, delete);
         cr_assert(reply_status(delete) == (alone ? OPT_OK : OPT_FAILED_PRECONDITION));
-        desk_free(delete);
+        harness_free(delete);
         cr_assert(held->pieces[0].values[0] == 0.0f, "readers keep what they read");
-        desk_free(held);
+        harness_free(held);
         if (!alone) {
             caller_gone(&b, true);
         }
     }
     struct letter *pull = letter_ask(&a, pull_letter(&a, model, OPT_VIEW_TRAIN, ""));
     cr_assert(reply_status(pull) == OPT_NOT_FOUND);
-    desk_free(pull);
+    harness_free(pull);
     cr_assert(statistic(&a, "memory_used") == 0);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(model, stays_within_the_budget_and_says_what_is_left)
@@ -257,12 +257,12 @@ Test(model, stays_within_the_budget_and_says_what_is_left)
     static const struct opt_tensor_entry million = {
         .name = "w", .shape = shape, .rank = 1, .elements = N
     };
-    struct engine_settings settings = desk_settings();
-    struct desk desk;
+    struct engine_settings settings = harness_settings();
+    struct harness harness;
     settings.memory_bytes = 25 << 20; /* adam: 12 MiB, and 4 for each worker */
-    desk_open(&desk, settings);
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2),
-                  c = caller_new(&desk, "c", 3);
+    harness_open(&harness, settings);
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2),
+                  c = caller_new(&harness, "c", 3);
     uint32_t model =
         model_create(&a, "m", "adam(lr=1)", sync_shrink, &million, 1, NULL);
     struct letter *second =
@@ -271,7 +271,7 @@ Test(model, stays_within_the_budget_and_says_what_is_left)
     cr_assert(reply_status(second) == OPT_RESOURCE_EXHAUSTED);
     cr_assert(strstr(reply_text(second), "needs 12") != NULL, "%s", reply_text(second));
     cr_assert(strstr(reply_text(second), "--memory") != NULL);
-    desk_free(second);
+    harness_free(second);
     model_join(&b, "m");
     struct letter *third = letter_start(&c, OPT_MESSAGE_OPEN);
     third->request.body.open = (struct opt_open){ .model = "m", .join = true };
@@ -280,26 +280,26 @@ Test(model, stays_within_the_budget_and_says_what_is_left)
     cr_assert(pull->reply.message == OPT_MESSAGE_PULL, "%s", reply_text(pull));
     third = letter_ask(&c, third);
     cr_assert(reply_status(third) == OPT_RESOURCE_EXHAUSTED, "%s", reply_text(third));
-    desk_free(third);
+    harness_free(third);
     /* A slot needs a copy, for which there is no room beside it. */
     struct letter *slot =
         letter_ask(&c, pull_letter(&c, model, OPT_VIEW_SLOT, "exp_avg"));
     cr_assert(reply_status(slot) == OPT_RESOURCE_EXHAUSTED, "%s", reply_text(slot));
     cr_assert(slot->reply.body.error.retry_after_ms > 0);
-    desk_free(slot);
-    desk_free(pull);
+    harness_free(slot);
+    harness_free(pull);
     /* The reader is done: the room is used for what is asked now. */
     slot = letter_ask(&c, pull_letter(&c, model, OPT_VIEW_SLOT, "exp_avg"));
     cr_assert(slot->reply.message == OPT_MESSAGE_PULL, "%s", reply_text(slot));
-    desk_free(slot);
+    harness_free(slot);
     caller_gone(&a, true);
     caller_gone(&b, true);
     struct letter *delete = letter_start(&c, OPT_MESSAGE_DELETE);
     delete->request.body.delete_ = "m";
-    desk_free(letter_ask(&c, delete));
+    harness_free(letter_ask(&c, delete));
     cr_assert(statistic(&c, "memory_used") == 0);
     caller_gone(&c, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(model, has_a_hundred_thousand_tensors_without_trouble)
@@ -313,9 +313,9 @@ Test(model, has_a_hundred_thousand_tensors_without_trouble)
             .name = names[i], .shape = shape4, .rank = 1, .elements = 4
         };
     }
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint64_t start = uv_hrtime();
     model_create(&a, "m", "adam(lr=1)", sync_shrink, tensors, TENSORS, NULL);
     struct letter *describe = letter_start(&a, OPT_MESSAGE_DESCRIBE);
@@ -336,8 +336,8 @@ Test(model, has_a_hundred_thousand_tensors_without_trouble)
     cr_assert(strcmp(description.tensors[TENSORS - 1].name, "layer.99999") == 0);
     cr_assert(description.bytes == (uint64_t)TENSORS * 16 * 4 * 3, "64 bytes each");
     opt_arena_fini(&arena);
-    desk_free(describe);
+    harness_free(describe);
     free(tensors);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }

@@ -53,7 +53,7 @@ static void change(struct letter *letter, enum opt_dtype dtype, float value)
 
 /* One round: a push that waits, what the other worker does to it, and a push of its
  * own. */
-static void run_round(struct desk *desk, const struct caller *first,
+static void run_round(struct harness *harness, const struct caller *first,
                       const struct caller *second, uint32_t model, uint64_t round,
                       enum opt_dtype dtype, bool shared)
 {
@@ -61,8 +61,8 @@ static void run_round(struct desk *desk, const struct caller *first,
     toy_fill(TOY_ORDINARY, 2 * round, values, ELEMENTS);
     struct letter *waits = push_of(first, model, round, dtype, values);
     letter_send(first, waits);
-    cr_assert_not(letter_is_back(desk, waits));
-    const struct model *of = desk->engine->numbered[0];
+    cr_assert_not(letter_is_back(harness, waits));
+    const struct model *of = harness->engine->numbered[0];
     struct push *push = of->members[of->members[0]->first != NULL ? 0 : 1]->first;
     cr_assert_neq(push->gradient.memory, GRADIENT_SHARED);
     push->gradient.memory = shared ? GRADIENT_SHARED : GRADIENT_OWN;
@@ -77,13 +77,13 @@ static void run_round(struct desk *desk, const struct caller *first,
     struct letter *other =
         letter_ask(second, push_of(second, model, round, dtype, values));
     cr_assert_eq(reply_status(other), OPT_OK, "%s", reply_text(other));
-    waits = letter_await(desk, waits);
+    waits = letter_await(harness, waits);
     cr_assert_eq(reply_status(waits), OPT_OK, "%s", reply_text(waits));
     cr_assert(waits->data == data && waits->data_size == size);
     cr_assert(!shared || memcmp(before, data, size) == 0);
     free(before);
-    desk_free(other);
-    desk_free(waits);
+    harness_free(other);
+    harness_free(waits);
 }
 
 /* Train; the first worker's gradients are shared and not finite at some places, or as
@@ -91,21 +91,21 @@ static void run_round(struct desk *desk, const struct caller *first,
 static void train(const char *const names[2], const char *spec, enum opt_dtype dtype,
                   bool shared, float *w)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller first = caller_new(&desk, names[0], 1);
-    struct caller second = caller_new(&desk, names[1], 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller first = caller_new(&harness, names[0], 1);
+    struct caller second = caller_new(&harness, names[1], 2);
     toy_fill(TOY_ORDINARY, 1, w, ELEMENTS);
     uint32_t model =
         model_create(&first, "m", spec, (struct opt_consistency){ 0 }, tensors, 2, w);
     cr_assert_eq(model_join(&second, "m"), model);
     for (uint64_t round = 1; round <= ROUNDS; round++) {
-        run_round(&desk, &first, &second, model, round, dtype, shared);
+        run_round(&harness, &first, &second, model, round, dtype, shared);
     }
     cr_assert_eq(model_pull(&first, model, OPT_VIEW_EVAL, NULL, w, ELEMENTS), ROUNDS);
     caller_gone(&first, false);
     caller_gone(&second, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(portion, shared_gradients_are_not_written_and_count_as_0_where_not_finite,
@@ -132,19 +132,20 @@ Test(portion, shared_gradients_are_not_written_and_count_as_0_where_not_finite,
 
 Test(portion, a_push_that_is_used_again_is_private_again)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller first = caller_new(&desk, "a", 1), second = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller first = caller_new(&harness, "a", 1),
+                  second = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&first, "m", "sgd", (struct opt_consistency){ 0 },
                                   tensors, 2, NULL);
     cr_assert_eq(model_join(&second, "m"), model);
-    run_round(&desk, &first, &second, model, 1, OPT_FP32, true);
-    const struct model *of = desk.engine->numbered[0];
+    run_round(&harness, &first, &second, model, 1, OPT_FP32, true);
+    const struct model *of = harness.engine->numbered[0];
     cr_assert_not_null(of->spare_pushes);
     for (const struct push *push = of->spare_pushes; push != NULL; push = push->next) {
         cr_assert_neq(push->gradient.memory, GRADIENT_SHARED);
     }
     caller_gone(&first, false);
     caller_gone(&second, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }

@@ -20,9 +20,9 @@ static enum opt_fate fate_of(const struct letter *letter)
 
 Test(round, closes_when_the_only_worker_has_pushed)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     float start[4] = { 1, 2, 3, 4 };
     uint32_t model = model_create(&a, "m", "sgd(lr=0.5)", sync_shrink, &four, 1, start);
     struct letter *push = letter_ask(&a, push_constant(&a, model, 1, 4, 1.0f));
@@ -33,40 +33,40 @@ Test(round, closes_when_the_only_worker_has_pushed)
     for (size_t i = 0; i < 4; i++) {
         cr_assert(weights[i] == start[i] - 0.5f);
     }
-    desk_free(push);
+    harness_free(push);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, waits_for_every_joined_worker)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     cr_assert(model_join(&b, "m") == model);
     struct letter *first = push_constant(&a, model, 1, 4, 1.0f);
     letter_send(&a, first);
-    cr_assert(!letter_is_back(&desk, first));
+    cr_assert(!letter_is_back(&harness, first));
     struct letter *second = letter_ask(&b, push_constant(&b, model, 1, 4, 3.0f));
-    first = letter_await(&desk, first);
+    first = letter_await(&harness, first);
     cr_assert(fate_of(first) == OPT_FATE_APPLIED &&
               fate_of(second) == OPT_FATE_APPLIED);
     float weights[4];
     cr_assert(model_pull(&b, model, OPT_VIEW_TRAIN, "", weights, 4) == 1);
     cr_assert(weights[0] == -2.0f, "the mean of 1 and 3");
-    desk_free(first);
-    desk_free(second);
+    harness_free(first);
+    harness_free(second);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, applies_every_push_at_once_in_async_mode)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model =
         model_create(&a, "m", "sgd(lr=1)",
                      (struct opt_consistency){ .mode = OPT_ASYNC }, &four, 1, NULL);
@@ -76,28 +76,28 @@ Test(round, applies_every_push_at_once_in_async_mode)
         cr_assert(fate_of(push) == OPT_FATE_APPLIED);
         cr_assert(push->reply.body.push.step == i);
         cr_assert(push->reply.body.push.staleness == i - 1, "all are based on step 0");
-        desk_free(push);
+        harness_free(push);
     }
     float weights[4];
     cr_assert(model_pull(&b, model, OPT_VIEW_TRAIN, "", weights, 4) == 3);
     cr_assert(weights[3] == -3.0f);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, answers_a_sequence_that_was_applied_as_duplicate)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
-    desk_free(letter_ask(&a, push_constant(&a, model, 5, 4, 1.0f)));
-    desk_free(letter_ask(&a, push_constant(&a, model, 6, 4, 0.0f)));
+    harness_free(letter_ask(&a, push_constant(&a, model, 5, 4, 1.0f)));
+    harness_free(letter_ask(&a, push_constant(&a, model, 6, 4, 0.0f)));
     struct letter *again = letter_ask(&a, push_constant(&a, model, 5, 4, 9.f));
     cr_assert(fate_of(again) == OPT_FATE_DUPLICATE);
     cr_assert(again->reply.body.push.step == 1, "the update it was part of");
-    desk_free(again);
+    harness_free(again);
     /* A push_pull that is known answers its pull all the same. */
     struct letter *both = push_constant(&a, model, 5, 4, 9.f);
     struct opt_push push = both->request.body.push;
@@ -109,50 +109,50 @@ Test(round, answers_a_sequence_that_was_applied_as_duplicate)
     cr_assert(both->reply.message == OPT_MESSAGE_PUSH_PULL);
     cr_assert(both->reply.body.push_pull.push.fate == OPT_FATE_DUPLICATE);
     cr_assert(both->piece_count == 1 && both->pieces[0].values[0] == -1.0f);
-    desk_free(both);
+    harness_free(both);
     cr_assert(statistic(&a, "pushes_applied") == 2);
     cr_assert(statistic(&a, "pushes_duplicate") == 2);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, moves_the_answer_to_a_push_that_is_sent_again)
 {
-    struct engine_settings settings = desk_settings();
-    struct desk desk;
+    struct engine_settings settings = harness_settings();
+    struct harness harness;
     settings.grace_ms = 10000;
-    desk_open(&desk, settings);
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    harness_open(&harness, settings);
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     model_join(&b, "m");
     struct letter *first = push_constant(&a, model, 1, 4, 2.0f);
     letter_send(&a, first);
     caller_gone(&a, false);
-    struct caller again = caller_new(&desk, "a", 1);
+    struct caller again = caller_new(&harness, "a", 1);
     struct letter *second = push_constant(&again, model, 1, 4, 100.0f);
     letter_send(&again, second);
-    cr_assert(!letter_is_back(&desk, second));
-    desk_free(letter_ask(&b, push_constant(&b, model, 1, 4, 4.0f)));
-    first = letter_await(&desk, first);
-    second = letter_await(&desk, second);
+    cr_assert(!letter_is_back(&harness, second));
+    harness_free(letter_ask(&b, push_constant(&b, model, 1, 4, 4.0f)));
+    first = letter_await(&harness, first);
+    second = letter_await(&harness, second);
     cr_assert(first->silent && !second->silent);
     cr_assert(fate_of(second) == OPT_FATE_APPLIED);
     float weights[4];
     model_pull(&b, model, OPT_VIEW_TRAIN, "", weights, 4);
     cr_assert(weights[0] == -3.0f, "the first copy's data count: %g",
               (double)weights[0]);
-    desk_free(first);
-    desk_free(second);
+    harness_free(first);
+    harness_free(second);
     caller_gone(&again, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, rejects_a_gradient_that_is_not_finite_by_element)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     float values[4] = { 1, 2, NAN, INFINITY };
     struct opt_segment segment = { .tensor = 0 };
@@ -161,34 +161,34 @@ Test(round, rejects_a_gradient_that_is_not_finite_by_element)
     cr_assert(reply_status(push) == OPT_INVALID_ARGUMENT);
     cr_assert(strstr(reply_text(push), "\"w\"") != NULL);
     cr_assert(strstr(reply_text(push), "element 2") != NULL, "%s", reply_text(push));
-    desk_free(push);
+    harness_free(push);
     /* It is settled: whatever comes under its number is not applied. */
     push = letter_ask(&a, push_constant(&a, model, 1, 4, 1.0f));
     cr_assert(reply_status(push) == OPT_INVALID_ARGUMENT, "%s", reply_text(push));
-    desk_free(push);
+    harness_free(push);
     push = letter_ask(&a, push_constant(&a, model, 2, 4, 1.0f));
     cr_assert(fate_of(push) == OPT_FATE_APPLIED && push->reply.body.push.step == 1);
-    desk_free(push);
+    harness_free(push);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, skips_a_whole_round_with_a_gradient_that_is_not_finite)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&a, "m", "adam(lr=1) + nonfinite(skip)", sync_shrink,
                                   &four, 1, NULL);
     model_join(&b, "m");
     struct letter *bad = push_constant(&a, model, 1, 4, NAN);
     letter_send(&a, bad);
     struct letter *good = letter_ask(&b, push_constant(&b, model, 1, 4, 1.0f));
-    bad = letter_await(&desk, bad);
+    bad = letter_await(&harness, bad);
     cr_assert(fate_of(bad) == OPT_FATE_SKIPPED && fate_of(good) == OPT_FATE_SKIPPED);
     cr_assert(good->reply.body.push.step == 0);
-    desk_free(bad);
-    desk_free(good);
+    harness_free(bad);
+    harness_free(good);
     float slot[4];
     cr_assert(model_pull(&a, model, OPT_VIEW_SLOT, "exp_avg", slot, 4) == 0);
     cr_assert(slot[0] == 0.0f);
@@ -196,17 +196,17 @@ Test(round, skips_a_whole_round_with_a_gradient_that_is_not_finite)
     /* Sent again, its fate is the same. */
     struct letter *again = letter_ask(&b, push_constant(&b, model, 1, 4, 1.0f));
     cr_assert(fate_of(again) == OPT_FATE_SKIPPED);
-    desk_free(again);
+    harness_free(again);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, lets_what_is_not_finite_through_if_asked_to)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "sgd(lr=1) + nonfinite(propagate)",
                                   sync_shrink, &four, 1, NULL);
     struct letter *push = letter_ask(&a, push_constant(&a, model, 1, 4, NAN));
@@ -214,9 +214,9 @@ Test(round, lets_what_is_not_finite_through_if_asked_to)
     float weights[4];
     model_pull(&a, model, OPT_VIEW_TRAIN, "", weights, 4);
     cr_assert(isnan(weights[0]));
-    desk_free(push);
+    harness_free(push);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, refuses_a_sum_that_overflows_and_changes_nothing)
@@ -228,9 +228,9 @@ Test(round, refuses_a_sum_that_overflows_and_changes_nothing)
         .name = "w", .shape = shape, .rank = 1, .elements = N
     };
     const struct opt_segment all = { .count = N };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1) + aggregate(sum)", sync_shrink,
                                   &long_one, 1, NULL);
     model_join(&b, "m");
@@ -241,25 +241,26 @@ Test(round, refuses_a_sum_that_overflows_and_changes_nothing)
     letter_send(&a, first);
     struct letter *second = letter_ask(
         &b, push_letter(&b, model, 1, OPT_FP32, &all, 1, values, sizeof values));
-    first = letter_await(&desk, first);
+    first = letter_await(&harness, first);
     cr_assert(reply_status(first) == OPT_INVALID_ARGUMENT, "%s", reply_text(first));
     cr_assert(reply_status(second) == OPT_INVALID_ARGUMENT);
     cr_assert(strstr(reply_text(first), "element 32771 of tensor \"w\"") != NULL, "%s",
               reply_text(first));
     cr_assert(model_pull(&a, model, OPT_VIEW_TRAIN, "", values, N) == 0);
     cr_assert(values[0] == 0.0f && values[AT] == 0.0f);
-    desk_free(first);
-    desk_free(second);
+    harness_free(first);
+    harness_free(second);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, names_the_workers_that_are_missing_at_the_deadline)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "ann", 1), b = caller_new(&desk, "bob", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "ann", 1),
+                  b = caller_new(&harness, "bob", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     model_join(&b, "m");
     struct letter *push = push_constant(&a, model, 1, 4, 1.0f);
@@ -268,26 +269,26 @@ Test(round, names_the_workers_that_are_missing_at_the_deadline)
     cr_assert(reply_status(push) == OPT_DEADLINE_EXCEEDED);
     cr_assert(strstr(reply_text(push), "\"bob\"") != NULL, "%s", reply_text(push));
     cr_assert(strstr(reply_text(push), "\"ann\"") == NULL, "%s", reply_text(push));
-    desk_free(push);
+    harness_free(push);
     /* It was withdrawn: bob's push alone does not close the round, ann's new one does.
      */
     struct letter *bob = push_constant(&b, model, 1, 4, 1.0f);
     letter_send(&b, bob);
-    cr_assert(!letter_is_back(&desk, bob));
-    desk_free(letter_ask(&a, push_constant(&a, model, 2, 4, 3.0f)));
-    bob = letter_await(&desk, bob);
+    cr_assert(!letter_is_back(&harness, bob));
+    harness_free(letter_ask(&a, push_constant(&a, model, 2, 4, 3.0f)));
+    bob = letter_await(&harness, bob);
     cr_assert(fate_of(bob) == OPT_FATE_APPLIED && bob->reply.body.push.step == 1);
-    desk_free(bob);
+    harness_free(bob);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, waits_until_min_workers_have_come_together)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     struct opt_consistency two = { .mode = OPT_SYNC, .min_workers = 2 };
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", two, &four, 1, NULL);
     struct letter *early = push_constant(&a, model, 1, 4, 1.0f);
@@ -296,20 +297,20 @@ Test(round, waits_until_min_workers_have_come_together)
     cr_assert(reply_status(early) == OPT_DEADLINE_EXCEEDED);
     cr_assert(strstr(reply_text(early), "waits for 2 workers, 1 ha") != NULL, "%s",
               reply_text(early));
-    desk_free(early);
+    harness_free(early);
     struct letter *first = push_constant(&a, model, 2, 4, 1.0f);
     letter_send(&a, first);
     model_join(&b, "m");
-    cr_assert(!letter_is_back(&desk, first));
-    desk_free(letter_ask(&b, push_constant(&b, model, 1, 4, 1.0f)));
-    desk_free(letter_await(&desk, first));
+    cr_assert(!letter_is_back(&harness, first));
+    harness_free(letter_ask(&b, push_constant(&b, model, 1, 4, 1.0f)));
+    harness_free(letter_await(&harness, first));
     /* Training has begun: the one that is left goes on alone. */
     caller_gone(&b, true);
     struct letter *alone = letter_ask(&a, push_constant(&a, model, 3, 4, 1.0f));
     cr_assert(fate_of(alone) == OPT_FATE_APPLIED);
-    desk_free(alone);
+    harness_free(alone);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 /* ---------------------------------------------------------------- frames */
@@ -352,9 +353,9 @@ Test(round, refuses_segments_that_do_not_fit_and_keeps_nothing)
         { { .count = 0 }, 4, OPT_INVALID_ARGUMENT, "data has 16" },
         { { .count = OPT_BLOCK }, OPT_BLOCK, OPT_INVALID_ARGUMENT, "only a part" },
     };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, two, 2, NULL);
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
         const struct refusal *refusal = &refusals[i];
@@ -364,21 +365,21 @@ Test(round, refuses_segments_that_do_not_fit_and_keeps_nothing)
                   reply_text(push));
         cr_assert(strstr(reply_text(push), refusal->says) != NULL, "case %zu: %s", i,
                   reply_text(push));
-        desk_free(push);
+        harness_free(push);
     }
     struct letter *good = letter_ask(&a, frame(&a, model, 2000, 99, 0, true,
                                                (struct opt_segment){ .tensor = 1 }, 4));
     cr_assert(fate_of(good) == OPT_FATE_APPLIED);
-    desk_free(good);
+    harness_free(good);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, answers_a_push_once_however_many_of_its_frames_are_wrong)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, two, 2, NULL);
     struct letter *frames[4] = {
         frame(&a, model, 77, 1, 0, false, (struct opt_segment){ .count = OPT_BLOCK },
@@ -393,7 +394,7 @@ Test(round, answers_a_push_once_however_many_of_its_frames_are_wrong)
     }
     size_t answers = 0;
     for (size_t i = 0; i < 4; i++) {
-        frames[i] = letter_await(&desk, frames[i]);
+        frames[i] = letter_await(&harness, frames[i]);
         answers += !frames[i]->silent;
     }
     cr_assert(answers == 1);
@@ -401,52 +402,52 @@ Test(round, answers_a_push_once_however_many_of_its_frames_are_wrong)
     cr_assert(strstr(reply_text(frames[1]), "twice") != NULL, "%s",
               reply_text(frames[1]));
     for (size_t i = 0; i < 4; i++) {
-        desk_free(frames[i]);
+        harness_free(frames[i]);
     }
     /* The same for a model that is not there. */
     for (uint32_t i = 0; i < 3; i++) {
         frames[i] = letter_ask(&a, frame(&a, model + 1, 78, 1, i, i == 2,
                                          (struct opt_segment){ .tensor = 1 }, 4));
         cr_assert(frames[i]->silent == (i > 0));
-        desk_free(frames[i]);
+        harness_free(frames[i]);
     }
     /* And for a frame that belongs to nothing. */
     struct letter *stray = letter_ask(
         &a, frame(&a, model, 79, 1, 1, true, (struct opt_segment){ .tensor = 1 }, 4));
     cr_assert(reply_status(stray) == OPT_INVALID_ARGUMENT);
-    desk_free(stray);
+    harness_free(stray);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, drops_half_a_push_with_its_connection)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, two, 2, NULL);
     model_join(&b, "m");
     struct letter *half =
         frame(&a, model, 5, 1, 0, false, (struct opt_segment){ .tensor = 1 }, 4);
     letter_send(&a, half);
     caller_gone(&a, false);
-    half = letter_await(&desk, half);
+    half = letter_await(&harness, half);
     cr_assert(half->silent);
-    desk_free(half);
+    harness_free(half);
     /* The grace is 0: the round goes on without it. */
     struct letter *push = letter_ask(
         &b, frame(&b, model, 6, 1, 0, true, (struct opt_segment){ .tensor = 1 }, 4));
     cr_assert(fate_of(push) == OPT_FATE_APPLIED);
-    desk_free(push);
+    harness_free(push);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, updates_only_the_tensors_that_are_named)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, two, 2, NULL);
     model_join(&b, "m");
     float ones[4] = { 1, 1, 1, 1 }, *many = calloc(LARGE, sizeof *many);
@@ -460,9 +461,9 @@ Test(round, updates_only_the_tensors_that_are_named)
     float *all = calloc(LARGE + 4, sizeof *all);
     memcpy(all, many, LARGE * sizeof *many);
     all[LARGE] = 3;
-    desk_free(letter_ask(&b, push_letter(&b, model, 1, OPT_FP32, both, 2, all,
-                                         (LARGE + 4) * sizeof *all)));
-    desk_free(letter_await(&desk, first));
+    harness_free(letter_ask(&b, push_letter(&b, model, 1, OPT_FP32, both, 2, all,
+                                            (LARGE + 4) * sizeof *all)));
+    harness_free(letter_await(&harness, first));
     model_pull(&a, model, OPT_VIEW_TRAIN, "", weights, LARGE + 4);
     cr_assert(weights[7] == -4.0f, "the mean over the one who has it");
     cr_assert(weights[LARGE] == -2.0f, "the mean over both");
@@ -471,14 +472,14 @@ Test(round, updates_only_the_tensors_that_are_named)
     free(weights);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(round, takes_one_push_of_each_worker_in_order)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, &four, 1, NULL);
     model_join(&b, "m");
     struct letter *ahead[3];
@@ -488,15 +489,15 @@ Test(round, takes_one_push_of_each_worker_in_order)
     }
     struct letter *low = letter_ask(&a, push_constant(&a, model, 15, 4, 1.0f));
     cr_assert(reply_status(low) == OPT_INVALID_ARGUMENT, "sequences must ascend");
-    desk_free(low);
+    harness_free(low);
     for (uint64_t i = 0; i < 3; i++) {
-        cr_assert(!letter_is_back(&desk, ahead[i]));
-        desk_free(letter_ask(&b, push_constant(&b, model, i + 1, 4, 1.0f)));
-        ahead[i] = letter_await(&desk, ahead[i]);
+        cr_assert(!letter_is_back(&harness, ahead[i]));
+        harness_free(letter_ask(&b, push_constant(&b, model, i + 1, 4, 1.0f)));
+        ahead[i] = letter_await(&harness, ahead[i]);
         cr_assert(ahead[i]->reply.body.push.step == i + 1);
-        desk_free(ahead[i]);
+        harness_free(ahead[i]);
     }
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }

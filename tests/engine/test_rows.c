@@ -69,7 +69,7 @@ static void must_apply(struct letter *letter)
 {
     cr_assert(letter->reply.message == OPT_MESSAGE_PUSH, "%s", reply_text(letter));
     cr_assert(letter->reply.body.push.fate == OPT_FATE_APPLIED);
-    desk_free(letter);
+    harness_free(letter);
 }
 
 static struct letter *pull_rows(const struct caller *caller, uint32_t model,
@@ -96,7 +96,7 @@ static uint64_t step_of_tensor(const struct caller *caller, const char *model)
     cr_assert(description.tensors[0].sparse);
     uint64_t step = description.tensors[0].step;
     opt_arena_fini(&arena);
-    desk_free(letter);
+    harness_free(letter);
     return step;
 }
 
@@ -121,9 +121,9 @@ Test(rows, sort_is_stable_and_by_tensor_then_row)
 
 Test(rows, only_those_that_are_pushed_move)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     float start[SMALL_ROWS * SMALL_WIDTH], weights[SMALL_ROWS * SMALL_WIDTH];
     for (size_t i = 0; i < SMALL_ROWS * SMALL_WIDTH; i++) {
         start[i] = (float)i;
@@ -147,14 +147,14 @@ Test(rows, only_those_that_are_pushed_move)
     cr_assert(model_pull(&a, model, OPT_VIEW_SLOT, "momentum_buffer", slot, 12) == 2);
     cr_assert(slot[2] == 1.5f && slot[3] == 2.0f && slot[0] == 0);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(rows, an_update_without_any_counts)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     float weights[12];
     uint32_t model = model_create(&a, "m", "adam(lr=1)", sync_shrink, &small, 1, NULL);
     must_apply(letter_ask(&a, push_rows(&a, model, 1, NULL, 0, 2, NULL)));
@@ -169,14 +169,14 @@ Test(rows, an_update_without_any_counts)
     double m = 0.1 / (1 - 0.9 * 0.9), v = 0.001 / (1 - 0.999 * 0.999);
     cr_assert_float_eq(weights[10], -m / (sqrt(v) + 1e-8), 1e-5);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(rows, are_pulled_in_the_order_in_which_they_are_named)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     const struct opt_tensor_entry tensors[] = { table, dense };
     float *start = malloc((ELEMENTS + 4) * sizeof *start), got[5 * WIDTH];
     for (size_t i = 0; i < ELEMENTS + 4; i++) {
@@ -196,25 +196,25 @@ Test(rows, are_pulled_in_the_order_in_which_they_are_named)
             float expected = start[rows[i / WIDTH] * WIDTH + i % WIDTH];
             cr_assert(got[i] == (view == OPT_VIEW_SLOT ? 0.25f : expected));
         }
-        desk_free(pull);
+        harness_free(pull);
     }
     /* Readers of rows do not hold the table: the next update is in place. */
     struct letter *held = pull_rows(&a, model, OPT_VIEW_TRAIN, "", &segment);
     float *values = calloc(WIDTH, sizeof *values);
     must_apply(letter_ask(&a, push_rows(&a, model, 1, rows, 1, WIDTH, values)));
     cr_assert(statistic(&a, "versions_fresh") == 0);
-    desk_free(held);
+    harness_free(held);
     free(values);
     free(start);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(rows, that_a_reader_of_the_whole_table_holds_stay_as_they_were)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     float *start = malloc(ELEMENTS * sizeof *start),
           *got = malloc(ELEMENTS * sizeof *got);
     for (size_t i = 0; i < ELEMENTS; i++) {
@@ -234,11 +234,11 @@ Test(rows, that_a_reader_of_the_whole_table_holds_stay_as_they_were)
     for (size_t i = 0; i < ELEMENTS; i++) {
         cr_assert(got[i] == start[i] - (i / WIDTH == row ? 1.0f : 0.0f));
     }
-    desk_free(held);
+    harness_free(held);
     free(start);
     free(got);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 static void must_refuse(struct letter *letter, const char *part)
@@ -246,14 +246,14 @@ static void must_refuse(struct letter *letter, const char *part)
     cr_assert(reply_status(letter) == OPT_INVALID_ARGUMENT, "not refused: %s", part);
     cr_assert(strstr(reply_text(letter), part) != NULL, "\"%s\" lacks \"%s\"",
               reply_text(letter), part);
-    desk_free(letter);
+    harness_free(letter);
 }
 
 Test(rows, that_cannot_be_are_refused_by_name)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     const struct opt_tensor_entry tensors[] = { small, dense };
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", sync_shrink, tensors, 2, NULL);
     const uint32_t rows[] = { 5, 6 };
@@ -281,7 +281,7 @@ Test(rows, that_cannot_be_are_refused_by_name)
                 "2 fp32 elements, which are 8 bytes, but data has 12");
     cr_assert(statistic(&a, "pushes_applied") == 0);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(rows, need_a_rule_that_can_leave_some_alone)
@@ -300,9 +300,9 @@ Test(rows, need_a_rule_that_can_leave_some_alone)
         "adagrad", "rmsprop(centered=true)",
         "adamw",   "lamb + tensors(\"small\", layerwise=none)"
     };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         must_refuse(letter_ask(&a, create_letter(&a, "m", cases[i].spec, sync_shrink,
                                                  &small, 1, false, true)),
@@ -321,16 +321,16 @@ Test(rows, need_a_rule_that_can_leave_some_alone)
     cr_assert(
         strstr(reply_text(again), "\"small\" sparse [6, 2], not \"small\" [6, 2]"),
         "%s", reply_text(again));
-    desk_free(again);
+    harness_free(again);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(rows, whose_sum_overflows_are_named)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     float weights[12];
     uint32_t model =
         model_create(&a, "m", "sgd(lr=1, aggregate=sum)", sync_shrink, &small, 1, NULL);
@@ -341,7 +341,7 @@ Test(rows, whose_sum_overflows_are_named)
     cr_assert(model_pull(&a, model, OPT_VIEW_TRAIN, "", weights, 12) == 0);
     cr_assert(weights[4] == 0);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 /* ---------------------------------------------------------------- equal bits */
@@ -383,8 +383,8 @@ static void train(const char *spec, int threads, bool descending, float *weights
 {
     static uint32_t rows[WORKERS][NAMED];
     static float values[WORKERS][NAMED * WIDTH];
-    struct desk desk;
-    struct engine_settings settings = desk_settings();
+    struct harness harness;
+    struct engine_settings settings = harness_settings();
     struct caller callers[WORKERS];
     uint32_t model = 0;
     float *start = malloc(ELEMENTS * sizeof *start);
@@ -393,9 +393,9 @@ static void train(const char *spec, int threads, bool descending, float *weights
         start[i] = random_float(&seed);
     }
     settings.threads = threads;
-    desk_open(&desk, settings);
+    harness_open(&harness, settings);
     for (size_t w = 0; w < WORKERS; w++) {
-        callers[w] = caller_new(&desk, workers[w], w + 1);
+        callers[w] = caller_new(&harness, workers[w], w + 1);
         model =
             w == 0 ? model_create(&callers[0], "m", spec, sync_shrink, &table, 1, start)
                    : model_join(&callers[w], "m");
@@ -414,9 +414,9 @@ static void train(const char *spec, int threads, bool descending, float *weights
         }
         for (size_t w = 0; w < WORKERS; w++) {
             for (size_t f = 0; f < FRAMES; f++) {
-                struct letter *back = letter_await(&desk, frames[w][f]);
+                struct letter *back = letter_await(&harness, frames[w][f]);
                 cr_assert(reply_status(back) == OPT_OK, "%s", reply_text(back));
-                desk_free(back);
+                harness_free(back);
             }
         }
     }
@@ -426,7 +426,7 @@ static void train(const char *spec, int threads, bool descending, float *weights
     for (size_t w = 0; w < WORKERS; w++) {
         caller_gone(&callers[w], false);
     }
-    desk_close(&desk);
+    harness_close(&harness);
     free(start);
 }
 
@@ -542,9 +542,9 @@ static uint32_t create_wide(struct caller *caller, const char *spec)
 
 Test(rows, lie_across_shards_and_are_longer_than_a_block)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = create_wide(&a, "sgd(lr=1) + clip(tensor_norm, 1e9)");
     float *values = malloc(2 * WIDE * sizeof *values);
     for (size_t i = 0; i < 2 * WIDE; i++) {
@@ -560,17 +560,17 @@ Test(rows, lie_across_shards_and_are_longer_than_a_block)
     for (size_t i = 0; i < 2 * WIDE; i++) {
         cr_assert(values[i] == -2 * (float)(i % WIDE));
     }
-    desk_free(pull);
+    harness_free(pull);
     free(values);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(rows, are_clipped_by_the_norm_of_their_whole_length)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = create_wide(&a, "sgd(lr=1) + clip(tensor_norm, 1)");
     float *values = malloc(WIDE * sizeof *values);
     for (size_t i = 0; i < WIDE; i++) {
@@ -584,19 +584,19 @@ Test(rows, are_clipped_by_the_norm_of_their_whole_length)
     for (size_t i = 0; i < WIDE; i++) {
         cr_assert_float_eq(values[i], -1 / sqrt(WIDE), 1e-9);
     }
-    desk_free(pull);
+    harness_free(pull);
     free(values);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 /* A worker that can still write its rows makes one of their values infinite after they
  * have been looked at. */
 Test(rows, shared_ones_count_as_0_where_they_are_not_finite)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     float weights[SMALL_ROWS * SMALL_WIDTH];
     uint32_t model = model_create(&a, "m", "sgd(lr=1) + aggregate(sum)", sync_shrink,
                                   &small, 1, NULL);
@@ -605,15 +605,15 @@ Test(rows, shared_ones_count_as_0_where_they_are_not_finite)
     const float values[] = { 1, 2, 3, 4 };
     struct letter *waits = push_rows(&a, model, 1, rows, 2, 2, values);
     letter_send(&a, waits);
-    cr_assert_not(letter_is_back(&desk, waits));
-    desk.engine->numbered[0]->members[0]->first->gradient.memory = GRADIENT_SHARED;
+    cr_assert_not(letter_is_back(&harness, waits));
+    harness.engine->numbered[0]->members[0]->first->gradient.memory = GRADIENT_SHARED;
     ((float *)(void *)waits->data)[1] = INFINITY;
     must_apply(letter_ask(&b, push_rows(&b, model, 1, rows, 1, 2, values)));
-    must_apply(letter_await(&desk, waits));
+    must_apply(letter_await(&harness, waits));
     cr_assert(model_pull(&a, model, OPT_VIEW_TRAIN, "", weights, 12) == 1);
     const float after[] = { 0, 0, -3, -4, 0, 0, 0, 0, -2, -2, 0, 0 };
     cr_assert_arr_eq(weights, after, sizeof after);
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }

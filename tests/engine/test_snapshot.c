@@ -232,22 +232,22 @@ ParameterizedTest(size_t *number, snapshot, is_the_model_as_it_was_while_updates
     const size_t n = elements(situation);
     const struct opt_consistency policy = { .mode = OPT_SYNC,
                                             .atomic = situation->atomic };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     float *start = malloc(ALL * sizeof *start);
     cr_assert_not_null(start);
     toy_fill(TOY_ORDINARY, 1, start, ALL);
     uint32_t number_of = model_create(&a, "m", situation->spec, policy, tensors,
                                       situation->sparse ? 5 : 4, start);
-    const struct model *model = desk.engine->numbered[0];
-    desk_free(letter_ask(&a, push_of(situation, &a, number_of, 1)));
+    const struct model *model = harness.engine->numbered[0];
+    harness_free(letter_ask(&a, push_of(situation, &a, number_of, 1)));
     float *pulled[1 + OPT_SLOTS_MAX];
     for (size_t i = 0; i <= model->slot_count; i++) {
         pulled[i] = malloc(n * sizeof(float));
         cr_assert_not_null(pulled[i]);
     }
-    size_t before = used(desk.engine);
+    size_t before = used(harness.engine);
     for (uint64_t round = 2; round <= ROUNDS; round++) {
         struct letter *held = NULL;
         model_pull(&a, number_of, OPT_VIEW_TRAIN, "", pulled[0], n);
@@ -258,34 +258,35 @@ ParameterizedTest(size_t *number, snapshot, is_the_model_as_it_was_while_updates
         if (situation->held) {
             held = letter_ask(&a, pull_letter(&a, number_of, OPT_VIEW_TRAIN, ""));
         }
-        struct snapshot *snapshot = open_snapshot(desk.engine, situation->pool);
+        struct snapshot *snapshot = open_snapshot(harness.engine, situation->pool);
         struct copy copy = copy_new(model);
-        take(desk.engine, snapshot, situation->first, &copy);
+        take(harness.engine, snapshot, situation->first, &copy);
         struct letter *push = push_of(situation, &a, number_of, round);
         letter_send(&a, push);
-        cr_assert_not(letter_is_back(&desk, push), "pieces are more than the pool has");
-        take_all(desk.engine, snapshot, situation->pool, &copy);
-        push = letter_await(&desk, push);
+        cr_assert_not(letter_is_back(&harness, push),
+                      "pieces are more than the pool has");
+        take_all(harness.engine, snapshot, situation->pool, &copy);
+        push = letter_await(&harness, push);
         cr_assert_eq(reply_status(push), OPT_OK, "%s", reply_text(push));
-        desk_free(push);
+        harness_free(push);
         compare(situation, model, "weights", pulled[0], copy.values[0]);
         for (size_t i = 0; i < model->slot_count; i++) {
             compare(situation, model, model->slot_names[i], pulled[1 + i],
                     copy.values[1 + i]);
         }
         copy_free(&copy);
-        close_snapshot(desk.engine, snapshot);
+        close_snapshot(harness.engine, snapshot);
         if (held != NULL) {
-            desk_free(held);
+            harness_free(held);
         }
     }
-    cr_assert_eq(used(desk.engine), before);
+    cr_assert_eq(used(harness.engine), before);
     for (size_t i = 0; i <= model->slot_count; i++) {
         free(pulled[i]);
     }
     free(start);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 static void expect_refused(struct engine *engine, size_t pool, enum opt_status status,
@@ -304,15 +305,15 @@ static void expect_refused(struct engine *engine, size_t pool, enum opt_status s
 
 Test(snapshot, of_a_model_without_weights_is_refused)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
-    desk_free(
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
+    harness_free(
         letter_ask(&a, create_letter(&a, "m", "adam", (struct opt_consistency){ 0 },
                                      tensors, 4, true, true)));
-    expect_refused(desk.engine, 1, OPT_FAILED_PRECONDITION, "is not ready");
+    expect_refused(harness.engine, 1, OPT_FAILED_PRECONDITION, "is not ready");
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(snapshot, is_opened_once_and_between_updates_and_within_the_budget, .timeout = 60)
@@ -320,15 +321,15 @@ Test(snapshot, is_opened_once_and_between_updates_and_within_the_budget, .timeou
     const struct opt_consistency shard = { .mode = OPT_SYNC,
                                            .atomic = OPT_ATOMIC_SHARD };
     const struct opt_segment first = { .tensor = 3, .count = OPT_SHARD };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "adam", shard, tensors, 4, NULL);
-    expect_refused(desk.engine, (size_t)1 << 40, OPT_RESOURCE_EXHAUSTED, "--memory");
-    expect_refused(desk.engine, SIZE_MAX, OPT_RESOURCE_EXHAUSTED, "--memory");
-    struct snapshot *snapshot = open_snapshot(desk.engine, 1);
-    expect_refused(desk.engine, 1, OPT_FAILED_PRECONDITION, "is being read already");
-    close_snapshot(desk.engine, snapshot);
+    expect_refused(harness.engine, (size_t)1 << 40, OPT_RESOURCE_EXHAUSTED, "--memory");
+    expect_refused(harness.engine, SIZE_MAX, OPT_RESOURCE_EXHAUSTED, "--memory");
+    struct snapshot *snapshot = open_snapshot(harness.engine, 1);
+    expect_refused(harness.engine, 1, OPT_FAILED_PRECONDITION, "is being read already");
+    close_snapshot(harness.engine, snapshot);
     float *zeros = calloc(OPT_SHARD, sizeof *zeros);
     cr_assert_not_null(zeros);
     struct letter *push = push_letter(&a, model, 1, OPT_FP32, &first, 1, zeros,
@@ -337,32 +338,32 @@ Test(snapshot, is_opened_once_and_between_updates_and_within_the_budget, .timeou
     push->request.body.push.last = false;
     letter_send(&a, push);
     statistic(&a, "updates");
-    expect_refused(desk.engine, 1, OPT_UNAVAILABLE, "is in progress");
+    expect_refused(harness.engine, 1, OPT_UNAVAILABLE, "is in progress");
     caller_gone(&a, false);
-    desk_free(letter_await(&desk, push));
-    desk_close(&desk);
+    harness_free(letter_await(&harness, push));
+    harness_close(&harness);
 }
 
 Test(snapshot, of_a_model_that_is_deleted_is_lost_and_gives_its_memory_back,
      .timeout = 60)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
-    size_t before = used(desk.engine);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
+    size_t before = used(harness.engine);
     model_create(&a, "m", "adam", (struct opt_consistency){ 0 }, tensors, 4, NULL);
-    struct snapshot *snapshot = open_snapshot(desk.engine, 2);
+    struct snapshot *snapshot = open_snapshot(harness.engine, 2);
     struct letter *delete = letter_start(&a, OPT_MESSAGE_DELETE);
     delete->request.body.delete_ = "m";
     delete = letter_ask(&a, delete);
     cr_assert_eq(reply_status(delete), OPT_OK, "%s", reply_text(delete));
-    desk_free(delete);
-    uv_mutex_lock(&desk.engine->turn);
+    harness_free(delete);
+    uv_mutex_lock(&harness.engine->turn);
     cr_assert(snapshot_is_lost(snapshot) && snapshot_take(snapshot) == NULL &&
               !snapshot_is_taken(snapshot));
-    uv_mutex_unlock(&desk.engine->turn);
-    close_snapshot(desk.engine, snapshot);
-    cr_assert_eq(used(desk.engine), before);
+    uv_mutex_unlock(&harness.engine->turn);
+    close_snapshot(harness.engine, snapshot);
+    cr_assert_eq(used(harness.engine), before);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }

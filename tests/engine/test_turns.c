@@ -93,9 +93,9 @@ static struct frames push_begin(const struct caller *caller, uint32_t model,
 static void push_end(const struct caller *caller, const struct frames *all)
 {
     for (size_t i = 0; i < all->count; i++) {
-        struct letter *letter = letter_await(caller->desk, all->letters[i]);
+        struct letter *letter = letter_await(caller->harness, all->letters[i]);
         cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
-        desk_free(letter);
+        harness_free(letter);
     }
 }
 
@@ -109,16 +109,16 @@ static void push_first(const struct caller *caller, uint32_t model, uint64_t seq
 Test(turns, are_short_when_a_small_push_moves_all_slow_weights)
 {
     enum { TENSORS = 12, ELEMENTS = 1 << 20, PUSHES = 6 };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = make_tensors(&a, "sgd + lookahead(2)", alone, TENSORS, ELEMENTS);
     for (uint64_t i = 1; i <= PUSHES; i++) {
         push_first(&a, model, i, 1, ELEMENTS, NULL);
     }
     expect_short_turns(&a, "lookahead");
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 Test(turns, are_short_when_a_push_has_very_many_small_tensors)
@@ -127,16 +127,16 @@ Test(turns, are_short_when_a_push_has_very_many_small_tensors)
                                          "adam + lookahead(2)" };
     enum { TENSORS = 20000, PUSHES = 2 };
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
-        struct desk desk;
-        desk_open(&desk, desk_settings());
-        struct caller a = caller_new(&desk, "a", 1);
+        struct harness harness;
+        harness_open(&harness, harness_settings());
+        struct caller a = caller_new(&harness, "a", 1);
         uint32_t model = make_tensors(&a, specs[i], alone, TENSORS, 1);
         for (uint64_t k = 1; k <= PUSHES; k++) {
             push_first(&a, model, k, TENSORS, 1, NULL);
         }
         expect_short_turns(&a, specs[i]);
         caller_gone(&a, false);
-        desk_close(&desk);
+        harness_close(&harness);
     }
 }
 
@@ -171,12 +171,12 @@ static struct letter *create_nearly_matching(const struct caller *caller,
 Test(turns, are_short_while_names_are_compared_with_patterns)
 {
     enum { TENSORS = 20000, GROUPS = 40 };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     struct letter *letter = create_nearly_matching(&a, TENSORS, GROUPS);
     cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
-    desk_free(letter);
+    harness_free(letter);
     expect_short_turns(&a, "create");
     static const char *const changes[] = {
         "lr=0.5", "tensors(\"*aab*bb\", lr_scale=3, missing=ok)"
@@ -186,20 +186,20 @@ Test(turns, are_short_while_names_are_compared_with_patterns)
         set->request.body.set = (struct opt_set){ .model = "m", .change = changes[i] };
         set = letter_ask(&a, set);
         cr_assert_eq(reply_status(set), OPT_OK, "%s", reply_text(set));
-        desk_free(set);
+        harness_free(set);
         expect_short_turns(&a, changes[i]);
     }
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 /* What comes for a model in the making waits, and finds it, or nothing. */
 Test(turns, of_a_model_in_the_making_let_others_in_but_not_to_it)
 {
     enum { TENSORS = 20000, GROUPS = 40 };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     for (int round = 0; round < 2; round++) {
         struct opt_tensor_entry *entries = calloc(TENSORS, sizeof *entries);
         char(*names)[16] = calloc(TENSORS, sizeof *names);
@@ -218,20 +218,20 @@ Test(turns, of_a_model_in_the_making_let_others_in_but_not_to_it)
         open->request.body.open = (struct opt_open){ .model = "m" };
         letter_send(&a, create);
         letter_send(&b, open);
-        create = letter_await(&desk, create);
-        open = letter_await(&desk, open);
+        create = letter_await(&harness, create);
+        open = letter_await(&harness, open);
         cr_expect_eq(reply_status(create), round == 0 ? OPT_INVALID_ARGUMENT : OPT_OK,
                      "%s", reply_text(create));
         cr_expect_eq(reply_status(open), round == 0 ? OPT_NOT_FOUND : OPT_OK, "%s",
                      reply_text(open));
-        desk_free(create);
-        desk_free(open);
+        harness_free(create);
+        harness_free(open);
         free(entries);
         free(names);
     }
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 /* ---------------------------------------------------------------- the largest */
@@ -254,26 +254,26 @@ static uint32_t make_largest(const struct caller *caller, const char *spec)
                                          MOST_TENSORS, false, true));
     cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
     uint32_t model = letter->reply.body.model.model;
-    desk_free(letter);
+    harness_free(letter);
     expect_short_turns(caller, "create");
     /* The same again is compared with what is there. */
     letter = letter_ask(caller, create_letter(caller, "m", spec, alone, tensors,
                                               MOST_TENSORS, false, false));
     cr_expect_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
     cr_expect(!letter->reply.body.model.created);
-    desk_free(letter);
+    harness_free(letter);
     /* And what differs in its last tensor. */
     tensors[MOST_TENSORS - 1].name = "another";
     letter = letter_ask(caller, create_letter(caller, "m", spec, alone, tensors,
                                               MOST_TENSORS, false, false));
     cr_expect_eq(reply_status(letter), OPT_ALREADY_EXISTS);
-    desk_free(letter);
+    harness_free(letter);
     /* A name that is there twice is found. */
     tensors[MOST_TENSORS - 1].name = names[0];
     letter = letter_ask(caller, create_letter(caller, "n", spec, alone, tensors,
                                               MOST_TENSORS, false, false));
     cr_expect_eq(reply_status(letter), OPT_INVALID_ARGUMENT);
-    desk_free(letter);
+    harness_free(letter);
     expect_short_turns(caller, "create again");
     free(tensors);
     free(names);
@@ -289,31 +289,31 @@ static struct letter *describe(const struct caller *caller)
 
 Test(turns, are_short_with_as_many_tensors_as_there_may_be)
 {
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = make_largest(&a, "nag");
     struct letter *letter = letter_ask(&a, describe(&a));
     cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
-    desk_free(letter);
+    harness_free(letter);
     expect_short_turns(&a, "describe");
     static const enum opt_view views[] = { OPT_VIEW_TRAIN, OPT_VIEW_EVAL };
     for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
         letter = letter_ask(&a, pull_letter(&a, model, views[i], ""));
         cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
         cr_expect_eq(letter->piece_count, (size_t)MOST_TENSORS);
-        desk_free(letter);
+        harness_free(letter);
         expect_short_turns(&a, "pull");
     }
     letter = letter_start(&a, OPT_MESSAGE_DELETE);
     letter->request.body.delete_ = "m";
     letter = letter_ask(&a, letter);
     cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
-    desk_free(letter);
+    harness_free(letter);
     expect_short_turns(&a, "delete");
     cr_expect_eq(statistic(&a, "models"), 0u);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 /* Pushes, with and without a pull of weights or of a view that is computed. */
@@ -322,9 +322,9 @@ Test(turns, are_short_with_pushes_of_as_many_tensors_as_there_may_be, .timeout =
     static const char *const specs[] = { "sgd", "nag", "adam + lookahead(2)" };
     enum { PUSHES = 2 };
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
-        struct desk desk;
-        desk_open(&desk, desk_settings());
-        struct caller a = caller_new(&desk, "a", 1);
+        struct harness harness;
+        harness_open(&harness, harness_settings());
+        struct caller a = caller_new(&harness, "a", 1);
         uint32_t model = make_tensors(&a, specs[i], alone, MOST_TENSORS, 4);
         struct opt_pull pull = { .model = model, .slot = "", .view = OPT_VIEW_TRAIN };
         for (uint64_t k = 1; k <= 2 * PUSHES; k++) {
@@ -332,7 +332,7 @@ Test(turns, are_short_with_pushes_of_as_many_tensors_as_there_may_be, .timeout =
             expect_short_turns(&a, k % 2 == 0 ? "push_pull" : "push");
         }
         caller_gone(&a, false);
-        desk_close(&desk);
+        harness_close(&harness);
     }
 }
 
@@ -346,11 +346,11 @@ Test(turns, are_short_when_rounds_are_applied_shard_by_shard, .timeout = 120)
     enum { WORKERS = 3, ROUNDS = 2 };
     static const char *const names[WORKERS] = { "a", "b", "c" };
     for (size_t k = 0; k < sizeof models / sizeof *models; k++) {
-        struct desk desk;
+        struct harness harness;
         struct caller callers[WORKERS];
-        desk_open(&desk, desk_settings());
+        harness_open(&harness, harness_settings());
         for (size_t i = 0; i < WORKERS; i++) {
-            callers[i] = caller_new(&desk, names[i], i + 1);
+            callers[i] = caller_new(&harness, names[i], i + 1);
         }
         struct opt_consistency shards = { .mode = OPT_SYNC,
                                           .atomic = OPT_ATOMIC_SHARD,
@@ -375,7 +375,7 @@ Test(turns, are_short_when_rounds_are_applied_shard_by_shard, .timeout = 120)
         for (size_t i = 0; i < WORKERS; i++) {
             caller_gone(&callers[i], false);
         }
-        desk_close(&desk);
+        harness_close(&harness);
     }
 }
 
@@ -383,9 +383,9 @@ Test(turns, are_short_when_rounds_are_applied_shard_by_shard, .timeout = 120)
 Test(turns, are_short_with_many_who_ask_for_tables)
 {
     enum { ASKED = 8 };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     make_largest(&a, "sgd");
     struct letter *asked[ASKED];
     for (size_t i = 0; i < ASKED; i++) {
@@ -393,15 +393,15 @@ Test(turns, are_short_with_many_who_ask_for_tables)
         letter_send(&a, asked[i]);
     }
     for (size_t i = 0; i < ASKED; i++) {
-        asked[i] = letter_await(&desk, asked[i]);
+        asked[i] = letter_await(&harness, asked[i]);
         cr_expect_eq(reply_status(asked[i]), OPT_OK, "%s", reply_text(asked[i]));
     }
     expect_short_turns(&a, "tables");
     for (size_t i = 0; i < ASKED; i++) {
-        desk_free(asked[i]);
+        harness_free(asked[i]);
     }
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 /* So many groups, with patterns that are long: as long as they may be together, if they
@@ -423,11 +423,11 @@ static char *many_groups(const char *begin, const char *between, int groups)
 
 Test(turns, are_short_with_as_many_groups_and_models_as_there_may_be)
 {
-    struct desk desk;
-    struct engine_settings settings = desk_settings();
+    struct harness harness;
+    struct engine_settings settings = harness_settings();
     settings.max_models = MOST_MODELS;
-    desk_open(&desk, settings);
-    struct caller a = caller_new(&desk, "a", 1);
+    harness_open(&harness, settings);
+    struct caller a = caller_new(&harness, "a", 1);
     char *most = many_groups("sgd", " + ", MOST_GROUPS);
     char *spec = many_groups("sgd", " + ", 16);
     struct opt_tensor_entry tensor = { .name = "w", .elements = 1 };
@@ -438,7 +438,7 @@ Test(turns, are_short_with_as_many_groups_and_models_as_there_may_be)
             letter_ask(&a, create_letter(&a, name, i == 0 ? most : spec, alone, &tensor,
                                          1, false, false));
         cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
-        desk_free(letter);
+        harness_free(letter);
     }
     expect_short_turns(&a, "groups");
     char *change = many_groups("lr=0.5", ", ", MOST_GROUPS);
@@ -446,7 +446,7 @@ Test(turns, are_short_with_as_many_groups_and_models_as_there_may_be)
     set->request.body.set = (struct opt_set){ .model = "m0", .change = change };
     set = letter_ask(&a, set);
     cr_assert_eq(reply_status(set), OPT_OK, "%s", reply_text(set));
-    desk_free(set);
+    harness_free(set);
     free(change);
     expect_short_turns(&a, "set");
     struct letter *list = letter_ask(&a, letter_start(&a, OPT_MESSAGE_LIST));
@@ -466,9 +466,9 @@ Test(turns, are_short_with_as_many_groups_and_models_as_there_may_be)
         cr_expect_eq(strncmp(models[i].specification, "sgd", 3), 0);
     }
     opt_arena_fini(&arena);
-    desk_free(list);
+    harness_free(list);
     free(spec);
     free(most);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }

@@ -47,7 +47,7 @@ static size_t begin_of(uint32_t tensor)
 }
 
 struct scene {
-    struct desk desk;
+    struct harness harness;
     struct caller worker;
     uint32_t model;
     size_t total;
@@ -65,8 +65,8 @@ static void scene_open(struct scene *scene, const char *spec,
                        struct opt_consistency consistency, size_t count)
 {
     *scene = (struct scene){ .seed = 7 };
-    desk_open(&scene->desk, desk_settings());
-    scene->worker = caller_new(&scene->desk, "w", 1);
+    harness_open(&scene->harness, harness_settings());
+    scene->worker = caller_new(&scene->harness, "w", 1);
     scene->total = count == TENSORS ? TOTAL : DENSE_TOTAL;
     float *weights = malloc(scene->total * sizeof *weights);
     for (size_t i = 0; i < scene->total; i++) {
@@ -80,7 +80,7 @@ static void scene_open(struct scene *scene, const char *spec,
 static void scene_close(struct scene *scene)
 {
     caller_gone(&scene->worker, false);
-    desk_close(&scene->desk);
+    harness_close(&scene->harness);
 }
 
 /* A push of some dense tensors by somebody. */
@@ -109,7 +109,7 @@ static void expect_applied(struct letter *letter)
 {
     cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
     cr_assert_eq(letter->reply.body.push.fate, OPT_FATE_APPLIED);
-    desk_free(letter);
+    harness_free(letter);
 }
 
 /* Push the dense tensors whose bits are set. */
@@ -169,7 +169,7 @@ static size_t refresh(const struct scene *scene, struct memory *memory)
 {
     struct letter *pull = pull_since(scene, memory, memory->step);
     size_t left_out = take(memory, pull);
-    desk_free(pull);
+    harness_free(pull);
     float *whole = malloc(scene->total * sizeof *whole);
     cr_assert_eq(model_pull(&scene->worker, scene->model, memory->view, memory->slot,
                             whole, scene->total),
@@ -208,7 +208,7 @@ Test(unchanged, counts_from_the_step_that_the_asker_has)
     struct memory memory = memory_of(&scene, OPT_VIEW_TRAIN, "");
     struct letter *pull = pull_since(&scene, &memory, 1);
     cr_expect_eq(take(&memory, pull), 0, "a step that the model has not had");
-    desk_free(pull);
+    harness_free(pull);
     push_named(&scene, 1);
     push_named(&scene, 2);
     push_named(&scene, 4);
@@ -217,7 +217,7 @@ Test(unchanged, counts_from_the_step_that_the_asker_has)
     for (uint64_t since = 0; since < 5; since++) {
         pull = pull_since(&scene, &memory, since);
         cr_expect_eq(take(&memory, pull), left_out[since], "since %d", (int)since);
-        desk_free(pull);
+        harness_free(pull);
     }
     free(memory.values);
     scene_close(&scene);
@@ -254,7 +254,7 @@ Test(unchanged, shards_of_a_table_are_those_without_a_pushed_row)
     cr_assert_eq(pull->piece_count, 1);
     cr_assert_not(pull->pieces[0].unchanged);
     cr_assert(same_bits(pull->pieces[0].values, memory.values + TOTAL - WIDTH, WIDTH));
-    desk_free(pull);
+    harness_free(pull);
     free(memory.values);
     free(sums.values);
     scene_close(&scene);
@@ -268,7 +268,7 @@ static void change(const struct scene *scene, const char *text)
     set->request.body.set = (struct opt_set){ .model = "m", .change = text };
     set = letter_ask(&scene->worker, set);
     cr_assert_eq(reply_status(set), OPT_OK, "%s", reply_text(set));
-    desk_free(set);
+    harness_free(set);
 }
 
 /* Pushes of any tensors, with a look now and then, and a change of options. Returns how
@@ -352,7 +352,7 @@ Test(unchanged, holds_what_any_worker_of_the_round_has_named)
     struct scene scene;
     scene_open(&scene, "sgd(lr=0.5)", (struct opt_consistency){ .mode = OPT_SYNC },
                DENSE);
-    struct caller other = caller_new(&scene.desk, "x", 2);
+    struct caller other = caller_new(&scene.harness, "x", 2);
     model_join(&other, "m");
     struct memory memory = memory_of(&scene, OPT_VIEW_TRAIN, "");
     for (uint64_t i = 1; i <= 2; i++) {
@@ -360,8 +360,8 @@ Test(unchanged, holds_what_any_worker_of_the_round_has_named)
         struct letter *theirs = make_push(&scene, &other, i, 4);
         letter_send(&scene.worker, mine);
         letter_send(&other, theirs);
-        expect_applied(letter_await(&scene.desk, mine));
-        expect_applied(letter_await(&scene.desk, theirs));
+        expect_applied(letter_await(&scene.harness, mine));
+        expect_applied(letter_await(&scene.harness, theirs));
         cr_expect_eq(refresh(&scene, &memory), i == 1 ? 0 : DENSE_TOTAL - 12);
     }
     free(memory.values);
@@ -376,14 +376,14 @@ static void compensate(bool since, float weights[DENSE_TOTAL])
     scene_open(&scene, "sgd(lr=0.5)",
                (struct opt_consistency){ .mode = OPT_ASYNC, .delay_compensation = 0.5 },
                DENSE);
-    struct caller other = caller_new(&scene.desk, "x", 2);
+    struct caller other = caller_new(&scene.harness, "x", 2);
     model_join(&other, "m");
     struct memory memory = memory_of(&scene, OPT_VIEW_TRAIN, "");
     for (uint64_t i = 1; i <= 6; i++) {
         struct letter *pull = pull_since(&scene, &memory, since ? memory.step : 0);
         size_t left_out = take(&memory, pull);
         cr_expect_eq(left_out > 0, since && i > 2);
-        desk_free(pull);
+        harness_free(pull);
         expect_applied(letter_ask(&other, make_push(&scene, &other, i, 1u << i % 2)));
         struct letter *push = make_push(&scene, &scene.worker, i, i % 3 == 0 ? 9 : 3);
         push->request.body.push.basis = memory.step;

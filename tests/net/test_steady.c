@@ -167,7 +167,7 @@ static void begin(struct inside *inside, size_t elements)
     int ends[2];
     struct opt_error error;
     struct net_limits net = limits();
-    struct engine_settings settings = desk_settings();
+    struct engine_settings settings = harness_settings();
     *inside = (struct inside){ .elements = elements };
     signal(SIGPIPE, SIG_IGN); /* as main does: a peer may be gone when it is answered */
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);

@@ -311,7 +311,7 @@ static void rig_open(struct rig *rig, struct net_limits limits)
     struct opt_error error;
     opt_log_set_level(OPT_LOG_ERROR); /* what is tried here is not news */
     *rig = (struct rig){ .workers = 0 };
-    struct engine_settings settings = desk_settings();
+    struct engine_settings settings = harness_settings();
     settings.threads = settings.shared_threads = 1;
     cr_assert_eq(engine_start(&settings, &rig->engine, &error), OPT_OK);
     cr_assert_eq(loops_new(&limits, 1, rig->engine, &rig->loops, &error), OPT_OK);

@@ -246,20 +246,20 @@ static void run_engine(const struct situation *situation, enum opt_atomic atomic
                        int threads, const float *start, const struct state *expected)
 {
     const struct opt_consistency sync = { .mode = OPT_SYNC, .atomic = atomic };
-    struct engine_settings settings = desk_settings();
-    struct desk desk;
+    struct engine_settings settings = harness_settings();
+    struct harness harness;
     struct caller callers[WORKERS];
     struct opt_tensor_entry tensors[TENSORS];
     uint32_t model = 0;
     settings.threads = threads;
-    desk_open(&desk, settings);
+    harness_open(&harness, settings);
     for (size_t t = 0; t < TENSORS; t++) {
         tensors[t] = (struct opt_tensor_entry){
             .name = names[t], .shape = &sizes[t], .rank = 1, .elements = sizes[t]
         };
     }
     for (size_t i = 0; i < situation->workers; i++) {
-        callers[i] = caller_new(&desk, workers[i], i + 1);
+        callers[i] = caller_new(&harness, workers[i], i + 1);
         model = i > 0 ? model_join(&callers[i], "m")
                       : model_create(&callers[0], "m", situation->spec, sync, tensors,
                                      TENSORS, start);
@@ -269,13 +269,13 @@ static void run_engine(const struct situation *situation, enum opt_atomic atomic
         struct letter *answers[WORKERS];
         send_pushes(situation, callers, model, round, answers);
         for (size_t i = 0; i < situation->workers; i++) {
-            struct letter *answer = letter_await(&desk, answers[i]);
+            struct letter *answer = letter_await(&harness, answers[i]);
             cr_assert(answer->reply.message == OPT_MESSAGE_PUSH, "%s",
                       reply_text(answer));
             cr_assert(answer->reply.body.push.fate == OPT_FATE_APPLIED);
             cr_assert(answer->reply.body.push.step == round + 1);
             cr_assert(answer->reply.body.push.staleness == 0);
-            desk_free(answer);
+            harness_free(answer);
         }
         /* Hold a version from some rounds to others, so that both ways to write a
          * shard are taken. */
@@ -283,7 +283,7 @@ static void run_engine(const struct situation *situation, enum opt_atomic atomic
             held = letter_ask(&callers[0],
                               pull_letter(&callers[0], model, OPT_VIEW_TRAIN, ""));
         } else {
-            desk_free(held);
+            harness_free(held);
             held = NULL;
         }
     }
@@ -297,12 +297,12 @@ static void run_engine(const struct situation *situation, enum opt_atomic atomic
         letter_ask(&callers[0], pull_letter(&callers[0], model, OPT_VIEW_TRAIN, ""));
     cr_assert(pieces_copy(pull, got, total()) == total());
     compare("weights", situation, threads, expected->w, got);
-    desk_free(pull);
+    harness_free(pull);
     free(got);
     for (size_t i = 0; i < situation->workers; i++) {
         caller_gone(&callers[i], false);
     }
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 static const struct situation situations[] = {

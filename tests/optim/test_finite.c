@@ -177,9 +177,9 @@ Test(finite, statistics_count_the_blocks_in_which_a_value_was_held)
     const struct opt_tensor_entry tensor = { .name = "w",
                                              .shape = (uint64_t[]){ TWO_BLOCKS },
                                              .rank = 1 };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller worker = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller worker = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&worker, "m", "adam", (struct opt_consistency){ 0 },
                                   &tensor, 1, NULL);
     const float values[] = { 1e15f, 1e25f };
@@ -188,9 +188,9 @@ Test(finite, statistics_count_the_blocks_in_which_a_value_was_held)
         struct letter *push = letter_ask(
             &worker, push_constant(&worker, model, i + 1, TWO_BLOCKS, values[i]));
         cr_assert_eq(reply_status(push), OPT_OK, "%s", reply_text(push));
-        desk_free(push);
+        harness_free(push);
     }
     cr_assert_eq(statistic(&worker, "blocks_held"), 2);
     caller_gone(&worker, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }

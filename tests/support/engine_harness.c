@@ -12,7 +12,7 @@
 enum { ARENA = 8 << 20 };
 static const uint64_t patience_ns = 20 * UINT64_C(1000000000);
 
-struct engine_settings desk_settings(void)
+struct engine_settings harness_settings(void)
 {
     return (struct engine_settings){
         .threads = 2,
@@ -31,57 +31,58 @@ struct engine_settings desk_settings(void)
     };
 }
 
-void desk_open(struct desk *desk, struct engine_settings settings)
+void harness_open(struct harness *harness, struct engine_settings settings)
 {
     struct opt_error error;
-    *desk = (struct desk){ 0 };
+    *harness = (struct harness){ 0 };
     opt_log_set_level(OPT_LOG_ERROR); /* what is tried here is not news */
-    cr_assert(mailbox_init(&desk->box) == 0);
-    enum opt_status status = engine_start(&settings, &desk->engine, &error);
+    cr_assert(mailbox_init(&harness->box) == 0);
+    enum opt_status status = engine_start(&settings, &harness->engine, &error);
     cr_assert(status == OPT_OK, "%s", error.text);
 }
 
-static void collect(struct desk *desk, uint64_t timeout_ns)
+static void collect(struct harness *harness, uint64_t timeout_ns)
 {
-    mailbox_await(&desk->box, timeout_ns);
-    struct letter *letter = mailbox_take(&desk->box);
+    mailbox_await(&harness->box, timeout_ns);
+    struct letter *letter = mailbox_take(&harness->box);
     while (letter != NULL) {
         struct letter *next = letter->next;
-        letter->next = desk->back;
-        desk->back = letter;
-        letter->arrived_ns = ++desk->returned;
-        desk->out -= letter->kind != LETTER_PART; /* those are the engine's own */
+        letter->next = harness->back;
+        harness->back = letter;
+        letter->arrived_ns = ++harness->returned;
+        harness->out -= letter->kind != LETTER_PART; /* those are the engine's own */
         letter = next;
     }
 }
 
-void desk_close(struct desk *desk)
+void harness_close(struct harness *harness)
 {
-    engine_stop(desk->engine);
-    desk_close_stopped(desk);
+    engine_stop(harness->engine);
+    harness_close_stopped(harness);
 }
 
-void desk_close_stopped(struct desk *desk)
+void harness_close_stopped(struct harness *harness)
 {
     uint64_t start = uv_hrtime();
-    while (desk->out > 0 && uv_hrtime() - start < patience_ns) {
-        collect(desk, patience_ns);
+    while (harness->out > 0 && uv_hrtime() - start < patience_ns) {
+        collect(harness, patience_ns);
     }
-    cr_assert(desk->out == 0, "%zu letters did not come back", desk->out);
-    while (desk->back != NULL) {
-        struct letter *next = desk->back->next;
-        letter_free(desk->back);
-        desk->back = next;
+    cr_assert(harness->out == 0, "%zu letters did not come back", harness->out);
+    while (harness->back != NULL) {
+        struct letter *next = harness->back->next;
+        letter_free(harness->back);
+        harness->back = next;
     }
-    engine_free(desk->engine);
-    mailbox_fini(&desk->box);
+    engine_free(harness->engine);
+    mailbox_fini(&harness->box);
 }
 
 struct letter *letter_start(const struct caller *caller, enum opt_message message)
 {
-    struct letter *letter = letter_new(&caller->desk->box, NULL, caller->peer, ARENA);
+    struct letter *letter =
+        letter_new(&caller->harness->box, NULL, caller->peer, ARENA);
     cr_assert(letter != NULL);
-    letter->request.id = ++caller->desk->last_id;
+    letter->request.id = ++caller->harness->last_id;
     letter->request.message = message;
     letter->nonfinite = SIZE_MAX;
     return letter;
@@ -90,13 +91,13 @@ struct letter *letter_start(const struct caller *caller, enum opt_message messag
 void letter_send(const struct caller *caller, struct letter *letter)
 {
     letter->arrived_ns = uv_hrtime();
-    caller->desk->out++;
-    mailbox_post(engine_mailbox(caller->desk->engine), letter);
+    caller->harness->out++;
+    mailbox_post(engine_mailbox(caller->harness->engine), letter);
 }
 
-static struct letter *unlink_back(struct desk *desk, const struct letter *letter)
+static struct letter *unlink_back(struct harness *harness, const struct letter *letter)
 {
-    for (struct letter **link = &desk->back; *link != NULL; link = &(*link)->next) {
+    for (struct letter **link = &harness->back; *link != NULL; link = &(*link)->next) {
         if (*link == letter) {
             struct letter *found = *link;
             *link = found->next;
@@ -107,37 +108,37 @@ static struct letter *unlink_back(struct desk *desk, const struct letter *letter
     return NULL;
 }
 
-struct letter *letter_await(struct desk *desk, struct letter *letter)
+struct letter *letter_await(struct harness *harness, struct letter *letter)
 {
     uint64_t start = uv_hrtime();
     for (;;) {
-        struct letter *found = unlink_back(desk, letter);
+        struct letter *found = unlink_back(harness, letter);
         if (found != NULL) {
             return found;
         }
         cr_assert(uv_hrtime() - start < patience_ns, "no answer to request %lu",
                   (unsigned long)letter->request.id);
-        collect(desk, patience_ns);
+        collect(harness, patience_ns);
     }
 }
 
 struct letter *letter_ask(const struct caller *caller, struct letter *letter)
 {
     letter_send(caller, letter);
-    return letter_await(caller->desk, letter);
+    return letter_await(caller->harness, letter);
 }
 
-void desk_free(struct letter *letter)
+void harness_free(struct letter *letter)
 {
     letter_free(letter);
 }
 
-bool letter_is_back(struct desk *desk, const struct letter *letter)
+bool letter_is_back(struct harness *harness, const struct letter *letter)
 {
-    struct caller observer = caller_new(desk, "", 0);
-    desk_free(letter_ask(&observer, letter_start(&observer, OPT_MESSAGE_HEARTBEAT)));
+    struct caller observer = caller_new(harness, "", 0);
+    harness_free(letter_ask(&observer, letter_start(&observer, OPT_MESSAGE_HEARTBEAT)));
     caller_gone(&observer, false);
-    for (const struct letter *at = desk->back; at != NULL; at = at->next) {
+    for (const struct letter *at = harness->back; at != NULL; at = at->next) {
         if (at == letter) {
             return true;
         }
@@ -153,16 +154,16 @@ struct letter *caller_greet(const struct caller *caller, struct opt_hello hello)
     return letter_ask(caller, letter);
 }
 
-struct caller caller_new(struct desk *desk, const char *name, uint64_t session)
+struct caller caller_new(struct harness *harness, const char *name, uint64_t session)
 {
-    struct caller caller = { .desk = desk, .peer = peer_new("desk") };
+    struct caller caller = { .harness = harness, .peer = peer_new("desk") };
     cr_assert(caller.peer != NULL);
     if (name != NULL) {
         struct letter *hello = caller_greet(
             &caller,
             (struct opt_hello){ .protocol = 1, .worker = name, .session = session });
         cr_assert(hello->reply.message == OPT_MESSAGE_HELLO, "%s", reply_text(hello));
-        desk_free(hello);
+        harness_free(hello);
     }
     return caller;
 }
@@ -241,7 +242,7 @@ static void assign_all(const struct caller *caller, uint32_t model,
         letter = letter_ask(caller, letter);
         cr_assert(letter->reply.message == OPT_MESSAGE_ASSIGN, "%s",
                   reply_text(letter));
-        desk_free(letter);
+        harness_free(letter);
     }
 }
 
@@ -256,7 +257,7 @@ uint32_t model_create(const struct caller *caller, const char *model, const char
     cr_assert(letter->reply.message == OPT_MESSAGE_CREATE, "%s", reply_text(letter));
     cr_assert(letter->reply.body.model.created);
     uint32_t number = letter->reply.body.model.model;
-    desk_free(letter);
+    harness_free(letter);
     if (weights != NULL) {
         assign_all(caller, number, tensors, count, weights);
     }
@@ -270,7 +271,7 @@ uint32_t model_join(const struct caller *caller, const char *model)
     letter = letter_ask(caller, letter);
     cr_assert(reply_status(letter) == OPT_OK, "%s", reply_text(letter));
     uint32_t number = letter->reply.body.model.model;
-    desk_free(letter);
+    harness_free(letter);
     return number;
 }
 
@@ -346,7 +347,7 @@ uint64_t model_pull(const struct caller *caller, uint32_t model, enum opt_view v
     cr_assert(letter->reply.message == OPT_MESSAGE_PULL, "%s", reply_text(letter));
     cr_assert(pieces_copy(letter, out, count) == count);
     uint64_t step = letter->reply.body.pull.step;
-    desk_free(letter);
+    harness_free(letter);
     return step;
 }
 
@@ -364,7 +365,7 @@ uint64_t statistic(const struct caller *caller, const char *name)
     for (size_t i = 0; i < reply->count; i++) {
         if (strcmp(reply->counters[i].name, name) == 0) {
             uint64_t value = reply->counters[i].value;
-            desk_free(letter);
+            harness_free(letter);
             return value;
         }
     }

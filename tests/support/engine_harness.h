@@ -1,7 +1,7 @@
 /* engine_harness — tests' way to the engine without sockets: letters posted into its
  * mailbox, and taken back from a mailbox of the test's own.
  *
- * Every letter that is sent comes back exactly once, answered or silent; desk_close
+ * Every letter that is sent comes back exactly once, answered or silent; harness_close
  * fails the test if one does not. Parts of an answer, which the engine makes, come too.
  */
 #ifndef OPTIMD_TESTS_SUPPORT_ENGINE_HARNESS_H
@@ -15,7 +15,7 @@
 #include "server/base/letter.h"
 #include "server/turn/engine.h"
 
-struct desk {
+struct harness {
     struct engine *engine;
     struct mailbox box;
     struct letter *back; /* came back, not asked for yet */
@@ -25,19 +25,19 @@ struct desk {
 };
 
 struct caller { /* a connection */
-    struct desk *desk;
+    struct harness *harness;
     struct peer *peer;
 };
 
-struct engine_settings desk_settings(void); /* 2 threads, 1 GiB, grace 0, 20 s */
-void desk_open(struct desk *desk, struct engine_settings settings);
+struct engine_settings harness_settings(void); /* 2 threads, 1 GiB, grace 0, 20 s */
+void harness_open(struct harness *harness, struct engine_settings settings);
 /* Stops the engine and frees everything; all callers must have hung up. */
-void desk_close(struct desk *desk);
+void harness_close(struct harness *harness);
 /* The same, if the engine has been stopped already. */
-void desk_close_stopped(struct desk *desk);
+void harness_close_stopped(struct harness *harness);
 
 /* Connect; with a name also say hello (session not 0) and require success. */
-struct caller caller_new(struct desk *desk, const char *name, uint64_t session);
+struct caller caller_new(struct harness *harness, const char *name, uint64_t session);
 /* Say hello as this says, as a client that calls itself "test". */
 struct letter *caller_greet(const struct caller *caller, struct opt_hello hello);
 /* The connection ends. */
@@ -47,12 +47,12 @@ void caller_gone(struct caller *caller, bool lease_expired);
 struct letter *letter_start(const struct caller *caller, enum opt_message message);
 void letter_send(const struct caller *caller, struct letter *letter);
 /* Wait until the letter is back; fails the test after 20 s. */
-struct letter *letter_await(struct desk *desk, struct letter *letter);
+struct letter *letter_await(struct harness *harness, struct letter *letter);
 /* Whether it is back, after everything sent before has been looked at. */
-bool letter_is_back(struct desk *desk, const struct letter *letter);
+bool letter_is_back(struct harness *harness, const struct letter *letter);
 /* Send, await. */
 struct letter *letter_ask(const struct caller *caller, struct letter *letter);
-void desk_free(struct letter *letter);
+void harness_free(struct letter *letter);
 
 /* The reply's error status (OPT_OK if it is none) and text (""). */
 enum opt_status reply_status(const struct letter *letter);

@@ -236,15 +236,15 @@ static struct model *find(struct engine *engine, const char *name)
     return names_find(&engine->models, name);
 }
 
-static void make_model(struct desk *desk, const struct caller *caller,
+static void make_model(struct harness *harness, const struct caller *caller,
                        const struct note *note)
 {
     struct letter *letter = letter_ask(
         caller, create_letter(caller, note->model, note->spec, note->consistency,
                               note->tensors, note->tensor_count, false, false));
     cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
-    desk_free(letter);
-    cr_assert_not_null(find(desk->engine, note->model));
+    harness_free(letter);
+    cr_assert_not_null(find(harness->engine, note->model));
 }
 
 static void set_weights(struct model *model, const struct note *note)
@@ -319,19 +319,19 @@ static bool comes_true(const struct note *batch)
     return false;
 }
 
-static void make_models(struct rebuild *rebuild, struct desk *desk,
+static void make_models(struct rebuild *rebuild, struct harness *harness,
                         const struct caller *caller)
 {
-    struct engine *engine = desk->engine;
+    struct engine *engine = harness->engine;
     uint64_t begun = UINT64_MAX; /* step of the update whose batches are being made */
     for (const struct note *note = rebuild->first; note != NULL; note = note->next) {
         struct model *model = find(engine, note->model);
         if (note->kind == COMMIT_MODEL) {
-            make_model(desk, caller, note);
+            make_model(harness, caller, note);
         } else if (note->kind == COMMIT_GONE && model != NULL) {
             struct letter *letter = letter_start(caller, OPT_MESSAGE_DELETE);
             letter->request.body.delete_ = letter_text(letter, note->model);
-            desk_free(letter_ask(caller, letter));
+            harness_free(letter_ask(caller, letter));
         } else if (model != NULL) {
             uv_mutex_lock(&engine->turn);
             if (note->kind == COMMIT_READY) {
@@ -364,12 +364,12 @@ static void expect_values(const struct caller *was, const struct model *a,
     free(of_b);
 }
 
-static void expect_models(struct desk *desk, const struct caller *was,
-                          struct desk *other, const struct caller *is)
+static void expect_models(struct harness *harness, const struct caller *was,
+                          struct harness *other, const struct caller *is)
 {
-    cr_assert_eq(desk->engine->model_count, other->engine->model_count);
-    for (size_t i = 0; i < desk->engine->model_count; i++) {
-        const struct model *a = desk->engine->numbered[i];
+    cr_assert_eq(harness->engine->model_count, other->engine->model_count);
+    for (size_t i = 0; i < harness->engine->model_count; i++) {
+        const struct model *a = harness->engine->numbered[i];
         const struct model *b = find(other->engine, a->name);
         cr_assert_not_null(b, "%s", a->name);
         cr_assert_eq(a->step, b->step, "%s", a->name);
@@ -446,27 +446,27 @@ static void expect_worker(const struct rebuild *rebuild, const struct worker *wo
     cr_assert_eq(known->lost, worker->lost, "%s", worker->name);
 }
 
-void rebuild_expect(struct rebuild *rebuild, struct desk *desk)
+void rebuild_expect(struct rebuild *rebuild, struct harness *harness)
 {
-    struct desk other;
-    desk_open(&other, desk_settings());
-    struct caller was = caller_new(desk, "", 0), is = caller_new(&other, "", 0);
+    struct harness other;
+    harness_open(&other, harness_settings());
+    struct caller was = caller_new(harness, "", 0), is = caller_new(&other, "", 0);
     make_models(rebuild, &other, &is);
-    expect_models(desk, &was, &other, &is);
-    uv_mutex_lock(&desk->engine->turn);
-    for (size_t i = 0; i < desk->engine->model_count; i++) {
-        const struct model *model = desk->engine->numbered[i];
+    expect_models(harness, &was, &other, &is);
+    uv_mutex_lock(&harness->engine->turn);
+    for (size_t i = 0; i < harness->engine->model_count; i++) {
+        const struct model *model = harness->engine->numbered[i];
         for (size_t k = 0; k < model->member_count; k++) {
             expect_member(rebuild, model->members[k]);
         }
     }
-    for (size_t i = 0; i < desk->engine->workers.capacity; i++) {
-        if (desk->engine->workers.slots[i].thing != NULL) {
-            expect_worker(rebuild, desk->engine->workers.slots[i].thing);
+    for (size_t i = 0; i < harness->engine->workers.capacity; i++) {
+        if (harness->engine->workers.slots[i].thing != NULL) {
+            expect_worker(rebuild, harness->engine->workers.slots[i].thing);
         }
     }
-    uv_mutex_unlock(&desk->engine->turn);
+    uv_mutex_unlock(&harness->engine->turn);
     caller_gone(&was, false);
     caller_gone(&is, false);
-    desk_close(&other);
+    harness_close(&other);
 }

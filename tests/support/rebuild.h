@@ -31,6 +31,6 @@ size_t rebuild_count(struct rebuild *rebuild, enum commit_kind kind);
 /* Make everything again, and fail the test unless it is what the engine has: models
  * with their weights, slots, steps, epochs and specifications, members with all that is
  * remembered of their pushes, workers with their incarnations. */
-void rebuild_expect(struct rebuild *rebuild, struct desk *desk);
+void rebuild_expect(struct rebuild *rebuild, struct harness *harness);
 
 #endif

@@ -1,4 +1,4 @@
-#include "tests/support/stream_desk.h"
+#include "tests/support/shard_rounds.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -74,13 +74,13 @@ struct letter *pushing_send_rest(struct pushing *pushing, size_t first, float va
     return pushing_send(pushing, STREAM_PARTS - 1, value, true);
 }
 
-void pushing_take_back(struct desk *desk, struct letter *frames[STREAM_PARTS])
+void pushing_take_back(struct harness *harness, struct letter *frames[STREAM_PARTS])
 {
     for (size_t i = 0; i < STREAM_PARTS; i++) {
         if (frames[i] != NULL) {
-            frames[i] = letter_await(desk, frames[i]);
+            frames[i] = letter_await(harness, frames[i]);
             cr_expect(frames[i]->silent, "%s", reply_text(frames[i]));
-            desk_free(frames[i]);
+            harness_free(frames[i]);
             frames[i] = NULL;
         }
     }
@@ -102,33 +102,34 @@ void stream_expect_weights(const struct caller *caller, uint32_t model, uint64_t
     free(weights);
 }
 
-void stream_expect_applied(struct desk *desk, struct letter *letter, uint64_t step)
+void stream_expect_applied(struct harness *harness, struct letter *letter,
+                           uint64_t step)
 {
-    letter = letter_await(desk, letter);
+    letter = letter_await(harness, letter);
     cr_assert(letter->reply.message == OPT_MESSAGE_PUSH, "%s", reply_text(letter));
     cr_assert_eq(letter->reply.body.push.fate, OPT_FATE_APPLIED);
     cr_assert_eq(letter->reply.body.push.step, step);
-    desk_free(letter);
+    harness_free(letter);
 }
 
-void stream_expect_error(struct desk *desk, struct letter *letter,
+void stream_expect_error(struct harness *harness, struct letter *letter,
                          enum opt_status status, const char *says)
 {
-    letter = letter_await(desk, letter);
+    letter = letter_await(harness, letter);
     cr_assert_eq(reply_status(letter), status, "%s", reply_text(letter));
     cr_assert(strstr(reply_text(letter), says) != NULL, "%s", reply_text(letter));
-    desk_free(letter);
+    harness_free(letter);
 }
 
 void two_open(struct two *two, enum opt_loss loss, const char *spec)
 {
-    struct engine_settings settings = desk_settings();
+    struct engine_settings settings = harness_settings();
     settings.grace_ms = 20000;
     *two = (struct two){ 0 };
-    desk_open(&two->desk, settings);
-    two->a = caller_new(&two->desk, "a", 1);
-    two->b = caller_new(&two->desk, "b", 2);
-    two->reader = caller_new(&two->desk, "reader", 99);
+    harness_open(&two->harness, settings);
+    two->a = caller_new(&two->harness, "a", 1);
+    two->b = caller_new(&two->harness, "b", 2);
+    two->reader = caller_new(&two->harness, "reader", 99);
     two->model =
         model_create(&two->a, "m", spec, stream_policy(loss), stream_tensors, 3, NULL);
     cr_assert_eq(model_join(&two->b, "m"), two->model);
@@ -138,8 +139,8 @@ void two_open(struct two *two, enum opt_loss loss, const char *spec)
 
 void two_settle(const struct two *two)
 {
-    desk_free(letter_ask(&two->reader,
-                         pull_letter(&two->reader, two->model, OPT_VIEW_TRAIN, "")));
+    harness_free(letter_ask(&two->reader,
+                            pull_letter(&two->reader, two->model, OPT_VIEW_TRAIN, "")));
 }
 
 void two_gone(const struct two *two, struct caller *caller, bool lease_expired)
@@ -165,7 +166,7 @@ void two_close(struct two *two, bool a, bool b)
         caller_gone(&two->b, true);
     }
     caller_gone(&two->reader, false);
-    pushing_take_back(&two->desk, two->frames_a);
-    pushing_take_back(&two->desk, two->frames_b);
-    desk_close(&two->desk);
+    pushing_take_back(&two->harness, two->frames_a);
+    pushing_take_back(&two->harness, two->frames_b);
+    harness_close(&two->harness);
 }

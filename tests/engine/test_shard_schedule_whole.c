@@ -1,5 +1,5 @@
-/* ahead — what a round gives away before its update is over (shard_schedule): every
- * shard once, as it will be, and frames when they have served.
+/* shard_schedule_whole — what a round gives away before its update is over
+ * (shard_schedule): every shard once, as it will be, and frames when they have served.
  */
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -62,17 +62,17 @@ static void place(const struct letter *letter, float *weights, bool *here)
 
 /* Wait for the answer; gather it and the parts that came before it, which are freed.
  * Returns how many parts there were. */
-static size_t gather(struct desk *desk, struct letter *answer, uint64_t step,
+static size_t gather(struct harness *harness, struct letter *answer, uint64_t step,
                      float *weights)
 {
     bool *here = calloc(ELEMENTS, sizeof *here);
     uint64_t id = answer->request.id;
     size_t parts = 0;
-    answer = letter_await(desk, answer);
+    answer = letter_await(harness, answer);
     cr_assert(answer->reply.message == OPT_MESSAGE_PUSH_PULL, "%s", reply_text(answer));
     cr_assert_eq(answer->reply.body.push_pull.push.fate, OPT_FATE_APPLIED);
     cr_assert_eq(answer->reply.body.push_pull.pull.step, step);
-    for (struct letter **link = &desk->back; *link != NULL;) {
+    for (struct letter **link = &harness->back; *link != NULL;) {
         struct letter *part = *link;
         if (part->kind != LETTER_PART || part->reply.id != id) {
             link = &part->next;
@@ -82,14 +82,14 @@ static size_t gather(struct desk *desk, struct letter *answer, uint64_t step,
         cr_assert_lt(part->arrived_ns, answer->arrived_ns);
         cr_assert_eq(part->reply.body.push_pull.pull.step, step);
         place(part, weights, here);
-        desk_free(part);
+        harness_free(part);
         parts++;
     }
     place(answer, weights, here);
     for (size_t i = 0; i < ELEMENTS; i++) {
         cr_assert(here[i], "element %zu did not come", i);
     }
-    desk_free(answer);
+    harness_free(answer);
     free(here);
     return parts;
 }
@@ -98,11 +98,11 @@ static size_t gather(struct desk *desk, struct letter *answer, uint64_t step,
  * Parts of each step are put into parts. */
 static void expect_the_same(const char *spec, size_t steps, size_t parts[])
 {
-    struct desk desk;
+    struct harness harness;
     float *came = malloc(ELEMENTS * sizeof *came);
     float *shown = malloc(ELEMENTS * sizeof *shown);
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1), b = caller_new(&desk, "b", 2);
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1), b = caller_new(&harness, "b", 2);
     uint32_t model = model_create(&a, "m", spec, policy, tensors, 2, NULL);
     model_join(&b, "m");
     for (size_t i = 1; i <= steps; i++) {
@@ -110,15 +110,15 @@ static void expect_the_same(const char *spec, size_t steps, size_t parts[])
         struct letter *of_b = push_pull(&b, model, i, 0.25f * (float)i);
         letter_send(&a, of_a);
         letter_send(&b, of_b);
-        parts[i - 1] = gather(&desk, of_b, i, came);
+        parts[i - 1] = gather(&harness, of_b, i, came);
         cr_assert_eq(model_pull(&b, model, OPT_VIEW_TRAIN, "", shown, ELEMENTS), i);
         cr_assert(same_bits(came, shown, ELEMENTS), "%s, step %zu", spec, i);
-        cr_assert_eq(gather(&desk, of_a, i, came), parts[i - 1]);
+        cr_assert_eq(gather(&harness, of_a, i, came), parts[i - 1]);
         cr_assert(same_bits(came, shown, ELEMENTS), "%s, step %zu", spec, i);
     }
     caller_gone(&a, false);
     caller_gone(&b, false);
-    desk_close(&desk);
+    harness_close(&harness);
     free(came);
     free(shown);
 }
@@ -149,10 +149,10 @@ Test(ahead, gives_nothing_that_a_synchronisation_will_change, .timeout = 120)
 /* What counts is in the last frame, whatever the first has said. */
 Test(ahead, gives_what_the_last_frame_asks_for, .timeout = 60)
 {
-    struct desk desk;
+    struct harness harness;
     float *values = calloc(ELEMENTS, sizeof *values);
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "adam(lr=1)", policy, tensors, 2, NULL);
     const struct opt_pull weights = { .model = model, .slot = "" };
     const struct opt_pull slot = { .model = model,
@@ -175,23 +175,23 @@ Test(ahead, gives_what_the_last_frame_asks_for, .timeout = 60)
             };
             letter_send(&a, frames[i]);
         }
-        size_t parts = gather(&desk, frames[1], step, values);
+        size_t parts = gather(&harness, frames[1], step, values);
         cr_expect(step == 1 ? parts == 0 : parts >= 1, "%zu parts", parts);
-        desk_free(letter_await(&desk, frames[0]));
+        harness_free(letter_await(&harness, frames[0]));
     }
     free(values);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 /* The frames that are left when the update is over come back newest first. */
 Test(ahead, gives_frames_back_when_they_have_served, .timeout = 60)
 {
-    struct desk desk;
+    struct harness harness;
     struct letter *frames[SHARDS + 1];
     float *values = calloc(OPT_SHARD, sizeof *values);
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", policy, tensors, 2, NULL);
     for (size_t i = 0; i <= SHARDS; i++) {
         struct opt_segment segment = { .tensor = 0,
@@ -208,17 +208,17 @@ Test(ahead, gives_frames_back_when_they_have_served, .timeout = 60)
         letter_send(&a, frames[i]);
     }
     for (size_t i = 0; i <= SHARDS; i++) {
-        frames[i] = letter_await(&desk, frames[i]);
+        frames[i] = letter_await(&harness, frames[i]);
     }
     cr_expect_eq(frames[SHARDS]->reply.body.push.fate, OPT_FATE_APPLIED);
     cr_expect_lt(frames[1]->arrived_ns, frames[SHARDS - 1]->arrived_ns);
     cr_expect_lt(frames[SHARDS - 1]->arrived_ns, frames[SHARDS]->arrived_ns);
     for (size_t i = 0; i <= SHARDS; i++) {
-        desk_free(frames[i]);
+        harness_free(frames[i]);
     }
     free(values);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 /* Of shards that everybody has sent before the pushes are complete, too. */
@@ -231,11 +231,11 @@ Test(ahead, gives_shards_of_a_batch_one_after_the_other, .timeout = 60)
     struct caller callers[WORKERS];
     struct letter *frames[WORKERS][FRAMES];
     float *values = calloc(ELEMENTS, sizeof *values);
-    struct desk desk;
+    struct harness harness;
     uint32_t model = 0;
-    desk_open(&desk, desk_settings());
+    harness_open(&harness, harness_settings());
     for (size_t i = 0; i < WORKERS; i++) {
-        callers[i] = caller_new(&desk, names[i], i + 1);
+        callers[i] = caller_new(&harness, names[i], i + 1);
         model = i == 0 ? model_create(&callers[0], "m", "sgd(lr=1)", shard, tensors, 2,
                                       NULL)
                        : model_join(&callers[i], "m");
@@ -258,10 +258,10 @@ Test(ahead, gives_shards_of_a_batch_one_after_the_other, .timeout = 60)
         }
     }
     for (size_t i = 0; i < WORKERS; i++) {
-        cr_expect_geq(gather(&desk, frames[i][1], 1, values), 2);
-        desk_free(letter_await(&desk, frames[i][0]));
+        cr_expect_geq(gather(&harness, frames[i][1], 1, values), 2);
+        harness_free(letter_await(&harness, frames[i][0]));
         caller_gone(&callers[i], false);
     }
     free(values);
-    desk_close(&desk);
+    harness_close(&harness);
 }

@@ -1,11 +1,11 @@
-/* stream_desk — two workers of a model whose rounds are applied shard by shard, and
+/* shard_rounds — two workers of a model whose rounds are applied shard by shard, and
  * their pushes, part by part.
  *
  * Gradients are integers and the rule is sgd(lr=1), so weights tell which shards were
  * applied and from whom.
  */
-#ifndef OPTIMD_TESTS_SUPPORT_STREAM_DESK_H
-#define OPTIMD_TESTS_SUPPORT_STREAM_DESK_H
+#ifndef OPTIMD_TESTS_SUPPORT_SHARD_ROUNDS_H
+#define OPTIMD_TESTS_SUPPORT_SHARD_ROUNDS_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,7 +36,7 @@ struct pushing {
 
 /* Two workers of a model, and b's push. */
 struct two {
-    struct desk desk;
+    struct harness harness;
     struct caller a, b, reader;
     uint32_t model;
     struct pushing from_a, from_b;
@@ -55,12 +55,13 @@ struct letter *pushing_send(struct pushing *pushing, size_t part, float value,
  * others are put into frames for their test to free. */
 struct letter *pushing_send_rest(struct pushing *pushing, size_t first, float value,
                                  struct letter *frames[STREAM_PARTS]);
-void pushing_take_back(struct desk *desk, struct letter *frames[STREAM_PARTS]);
+void pushing_take_back(struct harness *harness, struct letter *frames[STREAM_PARTS]);
 /* The weights of the parts, and that each is one number. */
 void stream_expect_weights(const struct caller *caller, uint32_t model, uint64_t step,
                            const float expected[STREAM_PARTS]);
-void stream_expect_applied(struct desk *desk, struct letter *letter, uint64_t step);
-void stream_expect_error(struct desk *desk, struct letter *letter,
+void stream_expect_applied(struct harness *harness, struct letter *letter,
+                           uint64_t step);
+void stream_expect_error(struct harness *harness, struct letter *letter,
                          enum opt_status status, const char *says);
 void two_open(struct two *two, enum opt_loss loss, const char *spec);
 /* Everything that was sent has been looked at, and what can be applied is. */

@@ -1,4 +1,4 @@
-/* published — versions and who holds them. */
+/* version — versions and who holds them. */
 #include <criterion/criterion.h>
 #include <uv.h>
 

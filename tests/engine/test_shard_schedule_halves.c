@@ -1,12 +1,12 @@
-/* stream_halves — what stays of a push that goes half way in a round that is applied
- * shard by shard: workers are lost, pushes are sent again, and are told what became of
- * them.
+/* shard_schedule_halves — what stays of a push that goes half way in a round that is
+ * applied shard by shard: workers are lost, pushes are sent again, and are told what
+ * became of them.
  */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/support/stream_desk.h"
+#include "tests/support/shard_rounds.h"
 
 /* ---------------------------------------------------------------- losses */
 
@@ -18,16 +18,17 @@ Test(stream_halves, goes_on_without_a_worker_lost_half_way)
     two.frames_b[2] = pushing_send(&two.from_b, 2, 4, false);
     two_gone(&two, &two.b, true);
     struct letter *last = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
-    stream_expect_applied(&two.desk, last, 1);
+    stream_expect_applied(&two.harness, last, 1);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -2, -2, -2 });
     cr_assert_eq(statistic(&two.a, "workers_lost"), 1);
     /* Sent again, the lost push changes nothing: a part of it has counted. */
-    two.b = caller_new(&two.desk, "b", 2);
+    two.b = caller_new(&two.harness, "b", 2);
     model_join(&two.b, "m");
-    pushing_take_back(&two.desk, two.frames_b);
+    pushing_take_back(&two.harness, two.frames_b);
     two.from_b = pushing_new(&two.b, two.model, 1);
-    stream_expect_error(&two.desk, pushing_send(&two.from_b, 0, 9, true), OPT_ABORTED,
+    stream_expect_error(&two.harness, pushing_send(&two.from_b, 0, 9, true),
+                        OPT_ABORTED,
                         "shards of it that had been applied by then stay so");
     two_close(&two, true, true);
 }
@@ -63,11 +64,11 @@ Test(stream_halves, fails_the_others_and_says_how_much_was_applied)
     two_begin(&two);
     struct letter *last = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
     two_gone(&two, &two.b, true);
-    last = letter_await(&two.desk, last);
+    last = letter_await(&two.harness, last);
     cr_assert_eq(reply_status(last), OPT_ABORTED);
     cr_assert(strstr(reply_text(last), "\"b\" was lost; 2 of 5 shards") != NULL, "%s",
               reply_text(last));
-    desk_free(last);
+    harness_free(last);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, 0, 0, 0 });
     two_close(&two, true, false);
@@ -79,11 +80,11 @@ Test(stream_halves, fails_a_push_that_is_not_complete_either)
     two_open(&two, OPT_LOSS_FAIL, "sgd(lr=1)");
     two_begin(&two);
     two_gone(&two, &two.b, true);
-    stream_expect_error(&two.desk, two.frames_a[0], OPT_ABORTED, "2 of 5 shards");
+    stream_expect_error(&two.harness, two.frames_a[0], OPT_ABORTED, "2 of 5 shards");
     two.frames_a[0] = NULL;
     struct letter *late = letter_ask(&two.a, pushing_make(&two.from_a, 2, 2, false));
     cr_assert(late->silent, "swallowed");
-    desk_free(late);
+    harness_free(late);
     two_close(&two, true, false);
 }
 
@@ -99,8 +100,8 @@ Test(stream_halves, waits_for_a_lost_worker_until_the_deadlines)
     letter_send(&two.b, two.frames_b[0]);
     two_gone(&two, &two.b, true);
     struct letter *last = pushing_send_rest(&two.from_a, 1, 2, two.frames_a);
-    stream_expect_error(&two.desk, last, OPT_ABORTED, "1 of 5 shards");
-    pushing_take_back(&two.desk, two.frames_b); /* b's deadline: nobody is left */
+    stream_expect_error(&two.harness, last, OPT_ABORTED, "1 of 5 shards");
+    pushing_take_back(&two.harness, two.frames_b); /* b's deadline: nobody is left */
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, 0, 0, 0, 0 });
     two_close(&two, true, false);
@@ -113,11 +114,11 @@ Test(stream_halves, answers_a_worker_that_leaves_half_way)
     two_begin(&two);
     struct letter *bye = letter_ask(&two.b, letter_start(&two.b, OPT_MESSAGE_GOODBYE));
     cr_assert(bye->reply.message == OPT_MESSAGE_GOODBYE);
-    desk_free(bye);
-    stream_expect_error(&two.desk, two.frames_b[0], OPT_ABORTED, "2 of 5 shards");
+    harness_free(bye);
+    stream_expect_error(&two.harness, two.frames_b[0], OPT_ABORTED, "2 of 5 shards");
     two.frames_b[0] = NULL;
     struct letter *last = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
-    stream_expect_applied(&two.desk, last, 1);
+    stream_expect_applied(&two.harness, last, 1);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -2, -2, -2 });
     two_close(&two, true, true);
@@ -131,9 +132,9 @@ Test(stream_halves, keeps_what_was_applied_of_a_push_that_turns_out_wrong)
     struct letter *bad = pushing_make(&two.from_b, 2, 4, false);
     bad->nonfinite = 5;
     letter_send(&two.b, bad);
-    stream_expect_error(&two.desk, bad, OPT_INVALID_ARGUMENT, "2 of 5 shards");
+    stream_expect_error(&two.harness, bad, OPT_INVALID_ARGUMENT, "2 of 5 shards");
     struct letter *last = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
-    stream_expect_applied(&two.desk, last, 1);
+    stream_expect_applied(&two.harness, last, 1);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -2, -2, -2 });
     two_close(&two, true, true);
@@ -149,8 +150,8 @@ Test(stream_halves, ends_with_the_model_that_is_deleted)
     end->request.body.delete_ = "m";
     end = letter_ask(&two.a, end);
     cr_assert(end->reply.message == OPT_MESSAGE_DELETE, "%s", reply_text(end));
-    desk_free(end);
-    stream_expect_error(&two.desk, two.frames_a[0], OPT_ABORTED, "was deleted");
+    harness_free(end);
+    stream_expect_error(&two.harness, two.frames_a[0], OPT_ABORTED, "was deleted");
     two.frames_a[0] = NULL;
     two_close(&two, true, false);
 }
@@ -161,17 +162,17 @@ Test(stream_halves, is_given_up_when_the_daemon_stops)
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
     stream_expect_weights(&two.a, two.model, 0, (float[STREAM_PARTS]){ -3, -3 });
-    engine_stop(two.desk.engine);
-    stream_expect_error(&two.desk, two.frames_a[0], OPT_ABORTED, "2 of 5 shards");
-    stream_expect_error(&two.desk, two.frames_b[0], OPT_ABORTED, "2 of 5 shards");
+    engine_stop(two.harness.engine);
+    stream_expect_error(&two.harness, two.frames_a[0], OPT_ABORTED, "2 of 5 shards");
+    stream_expect_error(&two.harness, two.frames_b[0], OPT_ABORTED, "2 of 5 shards");
     two.frames_a[0] = NULL;
     two.frames_b[0] = NULL;
     caller_gone(&two.a, false);
     caller_gone(&two.b, false);
     caller_gone(&two.reader, false);
-    pushing_take_back(&two.desk, two.frames_a);
-    pushing_take_back(&two.desk, two.frames_b);
-    desk_close_stopped(&two.desk);
+    pushing_take_back(&two.harness, two.frames_a);
+    pushing_take_back(&two.harness, two.frames_b);
+    harness_close_stopped(&two.harness);
 }
 
 /* ---------------------------------------------------------------- sent again */
@@ -185,7 +186,7 @@ Test(stream_halves, takes_the_rest_of_a_push_from_its_second_copy)
     two_gone(&two, &two.b, false);
     two.frames_a[2] = pushing_send(&two.from_a, 2, 2, false);
     stream_expect_weights(&two.a, two.model, 0, (float[STREAM_PARTS]){ -3, -3, -3 });
-    two.b = caller_new(&two.desk, "b", 2);
+    two.b = caller_new(&two.harness, "b", 2);
     model_join(&two.b, "m");
     two.from_b = pushing_new(&two.b, two.model, 1);
     struct letter *copies[STREAM_PARTS] = { NULL };
@@ -200,11 +201,11 @@ Test(stream_halves, takes_the_rest_of_a_push_from_its_second_copy)
     }
     two.frames_a[3] = pushing_send(&two.from_a, 3, 2, false);
     struct letter *last_a = pushing_send(&two.from_a, 4, 2, true);
-    stream_expect_applied(&two.desk, last_a, 1);
-    stream_expect_applied(&two.desk, last_b, 1);
+    stream_expect_applied(&two.harness, last_a, 1);
+    stream_expect_applied(&two.harness, last_b, 1);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -3, -3, -3 });
-    pushing_take_back(&two.desk, copies);
+    pushing_take_back(&two.harness, copies);
     two_close(&two, true, true);
 }
 
@@ -215,20 +216,20 @@ Test(stream_halves, answers_a_complete_push_that_is_sent_again)
     two_begin(&two);
     struct letter *lost = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
     two_gone(&two, &two.b, false);
-    two.b = caller_new(&two.desk, "b", 2);
+    two.b = caller_new(&two.harness, "b", 2);
     model_join(&two.b, "m");
     two.from_b = pushing_new(&two.b, two.model, 1);
     struct letter *copies[STREAM_PARTS] = { NULL };
     struct letter *last_b = pushing_send_rest(&two.from_b, 0, 9, copies);
     struct letter *last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
-    stream_expect_applied(&two.desk, last_a, 1);
-    stream_expect_applied(&two.desk, last_b, 1);
+    stream_expect_applied(&two.harness, last_a, 1);
+    stream_expect_applied(&two.harness, last_b, 1);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -3, -3, -3 });
-    lost = letter_await(&two.desk, lost);
+    lost = letter_await(&two.harness, lost);
     cr_assert(lost->silent);
-    desk_free(lost);
-    pushing_take_back(&two.desk, copies);
+    harness_free(lost);
+    pushing_take_back(&two.harness, copies);
     two_close(&two, true, true);
 }
 
@@ -239,16 +240,16 @@ Test(stream_halves, ends_a_cut_off_push_when_another_begins)
     two_begin(&two);
     two_gone(&two, &two.b, false);
     struct letter *last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
-    two.b = caller_new(&two.desk, "b", 2);
+    two.b = caller_new(&two.harness, "b", 2);
     model_join(&two.b, "m");
-    cr_assert(!letter_is_back(&two.desk, last_a));
+    cr_assert(!letter_is_back(&two.harness, last_a));
     struct pushing next = pushing_new(&two.b, two.model, 2);
     struct letter *frames[STREAM_PARTS] = { pushing_send(&next, 0, 4, false) };
-    stream_expect_applied(&two.desk, last_a, 1);
+    stream_expect_applied(&two.harness, last_a, 1);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -2, -2, -2 });
     caller_gone(&two.b, true);
-    pushing_take_back(&two.desk, frames);
+    pushing_take_back(&two.harness, frames);
     two_close(&two, true, false);
 }
 
@@ -258,13 +259,13 @@ Test(stream_halves, refuses_a_second_copy_that_differs)
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
     two_gone(&two, &two.b, false);
-    two.b = caller_new(&two.desk, "b", 2);
+    two.b = caller_new(&two.harness, "b", 2);
     model_join(&two.b, "m");
     two.from_b = pushing_new(&two.b, two.model, 1);
     struct letter *other = pushing_make(&two.from_b, 0, 4, false);
     other->request.body.push.samples = 7;
     letter_send(&two.b, other);
-    stream_expect_error(&two.desk, other, OPT_INVALID_ARGUMENT, "another basis");
+    stream_expect_error(&two.harness, other, OPT_INVALID_ARGUMENT, "another basis");
     two_close(&two, true, true);
 }
 
@@ -284,13 +285,13 @@ Test(stream_halves, tells_of_a_push_all_of_whose_shards_count_that_it_was_applie
     two.frames_a[2] = pushing_send(from_a, 2, 2, false);
     struct letter *last =
         pushing_send(from_a, 3, 2, true); /* without the last tensor */
-    cr_assert(!letter_is_back(&two.desk, last));
+    cr_assert(!letter_is_back(&two.harness, last));
     two_gone(&two, &two.b, true);
-    last = letter_await(&two.desk, last);
+    last = letter_await(&two.harness, last);
     cr_assert_eq(last->reply.message, OPT_MESSAGE_PUSH, "%s", reply_text(last));
     cr_assert_eq(last->reply.body.push.fate, OPT_FATE_APPLIED);
     cr_assert_eq(last->reply.body.push.step, 1);
-    desk_free(last);
+    harness_free(last);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -3, -3, 0 });
     two_close(&two, true, false);
@@ -304,9 +305,9 @@ Test(stream_halves, answers_a_push_of_a_life_that_is_over_with_what_becomes_of_i
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
     struct letter *last = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
-    cr_assert(!letter_is_back(&two.desk, last));
+    cr_assert(!letter_is_back(&two.harness, last));
     two_gone(&two, &two.a, true);
-    two.a = caller_new(&two.desk, "a", 1);
+    two.a = caller_new(&two.harness, "a", 1);
     const uint64_t asked[] = { 1 };
     struct letter *opened = letter_start(&two.a, OPT_MESSAGE_OPEN);
     opened->request.body.open = (struct opt_open){
@@ -315,15 +316,15 @@ Test(stream_halves, answers_a_push_of_a_life_that_is_over_with_what_becomes_of_i
     opened = letter_ask(&two.a, opened);
     cr_assert_eq(opened->reply.body.model.settled_count, 0);
     cr_assert_eq(opened->reply.body.model.waiting_count, 1);
-    desk_free(opened);
+    harness_free(opened);
     two.from_a = pushing_new(&two.a, two.model, 1);
     struct letter *again[STREAM_PARTS] = { 0 };
     struct letter *answer = pushing_send_rest(&two.from_a, 0, 2, again);
     struct letter *last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
-    stream_expect_applied(&two.desk, answer, 1);
-    stream_expect_applied(&two.desk, last_b, 1);
-    pushing_take_back(&two.desk, again);
-    desk_free(letter_await(&two.desk, last));
+    stream_expect_applied(&two.harness, answer, 1);
+    stream_expect_applied(&two.harness, last_b, 1);
+    pushing_take_back(&two.harness, again);
+    harness_free(letter_await(&two.harness, last));
     stream_expect_weights(&two.b, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -3, -3, -3 });
     two_close(&two, true, true);
@@ -338,9 +339,9 @@ Test(stream_halves, reports_how_many_shards_of_a_lost_push_count)
     two_begin(&two);
     two_gone(&two, &two.b, true);
     struct letter *last = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
-    stream_expect_applied(&two.desk, last, 1);
-    two.b = caller_new(&two.desk, "b", 2);
-    pushing_take_back(&two.desk, two.frames_b);
+    stream_expect_applied(&two.harness, last, 1);
+    two.b = caller_new(&two.harness, "b", 2);
+    pushing_take_back(&two.harness, two.frames_b);
     const uint64_t asked[] = { 1 };
     struct letter *opened = letter_start(&two.b, OPT_MESSAGE_OPEN);
     opened->request.body.open = (struct opt_open){
@@ -351,6 +352,6 @@ Test(stream_halves, reports_how_many_shards_of_a_lost_push_count)
     cr_assert_eq(reply->settled_count, 1);
     cr_assert_eq(reply->settled[0].fate, OPT_FATE_IN_PART);
     cr_assert_eq(reply->settled[0].shards_applied, 2);
-    desk_free(opened);
+    harness_free(opened);
     two_close(&two, true, true);
 }

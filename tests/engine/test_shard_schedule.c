@@ -1,11 +1,11 @@
-/* stream — rounds that are applied shard by shard (shard_schedule): what counts when,
- * and what can be asked.
+/* shard_schedule — rounds that are applied shard by shard (shard_schedule): what counts
+ * when, and what can be asked.
  */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/support/stream_desk.h"
+#include "tests/support/shard_rounds.h"
 
 /* ---------------------------------------------------------------- what counts when */
 
@@ -23,8 +23,8 @@ Test(stream, applies_a_shard_when_everybody_has_sent_it)
     struct letter *last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
     stream_expect_weights(&two.a, two.model, 0, (float[STREAM_PARTS]){ -3, -3 });
     struct letter *last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
-    stream_expect_applied(&two.desk, last_a, 1);
-    stream_expect_applied(&two.desk, last_b, 1);
+    stream_expect_applied(&two.harness, last_a, 1);
+    stream_expect_applied(&two.harness, last_b, 1);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -3, -3, -3 });
     cr_assert_eq(statistic(&two.a, "updates"), 1);
@@ -42,8 +42,8 @@ Test(stream, does_without_tensors_that_complete_pushes_do_not_name)
     two.frames_b[2] = pushing_send(&two.from_b, 2, 4, false);
     two.frames_b[3] = pushing_send(&two.from_b, 3, 4, false);
     struct letter *last = pushing_send(&two.from_b, 0, 4, true);
-    stream_expect_applied(&two.desk, only, 1);
-    stream_expect_applied(&two.desk, last, 1);
+    stream_expect_applied(&two.harness, only, 1);
+    stream_expect_applied(&two.harness, last, 1);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -4, -4, -4, 0 });
     two_close(&two, true, true);
@@ -104,7 +104,7 @@ static uint64_t pull_changed(const struct two *two, uint64_t since,
         came[i] = !pull->pieces[i].unchanged;
     }
     uint64_t step = pull->reply.body.pull.step;
-    desk_free(pull);
+    harness_free(pull);
     return step;
 }
 
@@ -116,10 +116,10 @@ Test(stream, leaves_out_of_a_pull_the_shards_that_the_open_round_has_not_reached
     two_begin(&two);
     struct letter *last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
     struct letter *last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
-    stream_expect_applied(&two.desk, last_a, 1);
-    stream_expect_applied(&two.desk, last_b, 1);
-    pushing_take_back(&two.desk, two.frames_a);
-    pushing_take_back(&two.desk, two.frames_b);
+    stream_expect_applied(&two.harness, last_a, 1);
+    stream_expect_applied(&two.harness, last_b, 1);
+    pushing_take_back(&two.harness, two.frames_a);
+    pushing_take_back(&two.harness, two.frames_b);
     two.from_a = pushing_new(&two.a, two.model, 2);
     two.from_b = pushing_new(&two.b, two.model, 2);
     two_begin(&two);
@@ -131,8 +131,8 @@ Test(stream, leaves_out_of_a_pull_the_shards_that_the_open_round_has_not_reached
     }
     last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
     last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
-    stream_expect_applied(&two.desk, last_a, 2);
-    stream_expect_applied(&two.desk, last_b, 2);
+    stream_expect_applied(&two.harness, last_a, 2);
+    stream_expect_applied(&two.harness, last_b, 2);
     cr_assert_eq(pull_changed(&two, 1, came), 2);
     cr_assert_arr_eq(came, ((bool[STREAM_PARTS]){ true, true, true, true, true }),
                      sizeof came);
@@ -146,33 +146,33 @@ Test(stream, counts_who_joins_in_the_middle_from_the_next_round_on)
     struct two two;
     two_open(&two, OPT_LOSS_SHRINK, "sgd(lr=1)");
     two_begin(&two);
-    struct caller c = caller_new(&two.desk, "c", 3);
+    struct caller c = caller_new(&two.harness, "c", 3);
     model_join(&c, "m");
     struct letter *none[STREAM_PARTS] = { NULL };
     struct pushing from_c = pushing_new(&c, two.model, 1);
     struct letter *last_c = pushing_send_rest(&from_c, 0, 60, none);
     struct letter *last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
     struct letter *last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
-    stream_expect_applied(&two.desk, last_a, 1);
-    stream_expect_applied(&two.desk, last_b, 1);
-    cr_assert(!letter_is_back(&two.desk, last_c));
+    stream_expect_applied(&two.harness, last_a, 1);
+    stream_expect_applied(&two.harness, last_b, 1);
+    cr_assert(!letter_is_back(&two.harness, last_c));
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -3, -3, -3 });
     two_gone(&two, &c, true); /* its complete push stays in the next round */
-    pushing_take_back(&two.desk, two.frames_a);
-    pushing_take_back(&two.desk, two.frames_b);
+    pushing_take_back(&two.harness, two.frames_a);
+    pushing_take_back(&two.harness, two.frames_b);
     two.from_a = pushing_new(&two.a, two.model, 2);
     two.from_b = pushing_new(&two.b, two.model, 2);
     last_a = pushing_send_rest(&two.from_a, 0, 0, two.frames_a);
     last_b = pushing_send_rest(&two.from_b, 0, 0, two.frames_b);
-    stream_expect_applied(&two.desk, last_a, 2);
-    stream_expect_applied(&two.desk, last_b, 2);
+    stream_expect_applied(&two.harness, last_a, 2);
+    stream_expect_applied(&two.harness, last_b, 2);
     stream_expect_weights(&two.a, two.model, 2,
                           (float[STREAM_PARTS]){ -23, -23, -23, -23, -23 });
-    last_c = letter_await(&two.desk, last_c);
+    last_c = letter_await(&two.harness, last_c);
     cr_assert(last_c->silent);
-    desk_free(last_c);
-    pushing_take_back(&two.desk, none);
+    harness_free(last_c);
+    pushing_take_back(&two.harness, none);
     two_close(&two, true, true);
 }
 
@@ -184,15 +184,15 @@ Test(stream, changes_options_from_the_next_round_on)
     struct letter *set = letter_start(&two.a, OPT_MESSAGE_SET);
     set->request.body.set = (struct opt_set){ .model = "m", .change = "lr=10" };
     letter_send(&two.a, set);
-    cr_assert(!letter_is_back(&two.desk, set));
+    cr_assert(!letter_is_back(&two.harness, set));
     struct letter *last_a = pushing_send_rest(&two.from_a, 2, 2, two.frames_a);
     struct letter *last_b = pushing_send_rest(&two.from_b, 2, 4, two.frames_b);
-    stream_expect_applied(&two.desk, last_a, 1);
-    stream_expect_applied(&two.desk, last_b, 1);
-    set = letter_await(&two.desk, set);
+    stream_expect_applied(&two.harness, last_a, 1);
+    stream_expect_applied(&two.harness, last_b, 1);
+    set = letter_await(&two.harness, set);
     cr_assert(set->reply.message == OPT_MESSAGE_SET, "%s", reply_text(set));
     cr_assert_eq(set->reply.body.set.step, 2);
-    desk_free(set);
+    harness_free(set);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, -3, -3, -3, -3 });
     two_close(&two, true, true);
@@ -233,11 +233,12 @@ static struct letter *send_frame(const struct caller *caller, uint32_t model,
 
 Test(stream, applies_rows_once_and_at_the_end)
 {
-    struct engine_settings settings = desk_settings();
+    struct engine_settings settings = harness_settings();
     settings.grace_ms = 20000;
-    struct desk desk;
-    desk_open(&desk, settings);
-    struct caller a = caller_new(&desk, "a", 1), reader = caller_new(&desk, "r", 2);
+    struct harness harness;
+    harness_open(&harness, settings);
+    struct caller a = caller_new(&harness, "a", 1),
+                  reader = caller_new(&harness, "r", 2);
     uint32_t model = model_create(&a, "m", "sgd(lr=1)", stream_policy(OPT_LOSS_SHRINK),
                                   with_table, 2, NULL);
     float *weights = malloc((8 + DENSE) * sizeof *weights);
@@ -249,25 +250,25 @@ Test(stream, applies_rows_once_and_at_the_end)
         cr_assert(weights[2] == 0 && weights[8] == -1 && weights[7 + DENSE] == 0);
         if (copy == 0) {
             caller_gone(&a, false);
-            a = caller_new(&desk, "a", 1);
+            a = caller_new(&harness, "a", 1);
             model_join(&a, "m");
         }
     }
-    stream_expect_applied(&desk, send_frame(&a, model, 1001, 2), 1);
+    stream_expect_applied(&harness, send_frame(&a, model, 1001, 2), 1);
     model_pull(&reader, model, OPT_VIEW_TRAIN, "", weights, 8 + DENSE);
     cr_assert(weights[1] == 0 && weights[2] == -2 && weights[3] == -2);
     cr_assert(weights[8] == -1 && weights[7 + DENSE] == -1);
     free(weights);
     for (size_t i = 0; i < 6; i++) {
         if (frames[i] != NULL) {
-            frames[i] = letter_await(&desk, frames[i]);
+            frames[i] = letter_await(&harness, frames[i]);
             cr_expect(frames[i]->silent);
-            desk_free(frames[i]);
+            harness_free(frames[i]);
         }
     }
     caller_gone(&a, false);
     caller_gone(&reader, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
 
 /* ---------------------------------------------------------------- what can be asked */
@@ -288,9 +289,9 @@ Test(stream, is_refused_where_the_whole_gradient_is_needed_first)
         { { 0 }, "sgd(lr=1) + nonfinite(skip)", "nonfinite(skip)" },
         { { 0 }, "sgd(lr=1) + aggregate(sum)", "aggregate(sum)" },
     };
-    struct desk desk;
-    desk_open(&desk, desk_settings());
-    struct caller a = caller_new(&desk, "a", 1);
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
         struct opt_consistency wanted = refusals[i].policy;
         wanted.atomic = OPT_ATOMIC_SHARD;
@@ -300,7 +301,7 @@ Test(stream, is_refused_where_the_whole_gradient_is_needed_first)
         cr_expect_eq(reply_status(create), OPT_INVALID_ARGUMENT, "case %zu", i);
         cr_expect(strstr(reply_text(create), refusals[i].says) != NULL, "case %zu: %s",
                   i, reply_text(create));
-        desk_free(create);
+        harness_free(create);
     }
     model_create(&a, "m", "sgd(lr=1)", stream_policy(OPT_LOSS_SHRINK), stream_tensors,
                  3, NULL);
@@ -311,7 +312,7 @@ Test(stream, is_refused_where_the_whole_gradient_is_needed_first)
     cr_expect_eq(reply_status(again), OPT_ALREADY_EXISTS);
     cr_expect(strstr(reply_text(again), "its atomic is SHARD, not ROUND") != NULL, "%s",
               reply_text(again));
-    desk_free(again);
+    harness_free(again);
     caller_gone(&a, false);
-    desk_close(&desk);
+    harness_close(&harness);
 }
