@@ -11,15 +11,14 @@ OPT_INLINE unsigned step_run(const struct opt_scalars *k, const float *w,
                              const float *direction, float *w_out, size_t begin,
                              size_t end)
 {
-    unsigned beyond = 0;
+    float most = 0.0f;
 
-#pragma omp simd reduction(| : beyond)
+#pragma omp simd reduction(max : most)
     for (size_t i = begin; i < end; i++) {
         float stepped = w[i] - (k->decoupled * w[i] + k->step * direction[i]);
-        beyond |= too_large(k, stepped);
-        w_out[i] = held(k, stepped);
+        w_out[i] = shell_kept(k, true, stepped, &most);
     }
-    return beyond;
+    return most > k->largest;
 }
 
 static bool step(const struct opt_scalars *scalars, const float *w,

@@ -41,7 +41,7 @@ typedef float opt_element(const struct opt_scalars *k, float g, float *a, float 
 enum {
     SHELL_AHEAD = 256,
     SHELL_LINE = 16,           /* fp32 in 64 bytes */
-    SHELL_RUN = 4 * SHELL_LINE /* asked for together */
+    SHELL_RUN = 8 * SHELL_LINE /* asked for together */
 };
 
 /* Ask for what SHELL_LINE elements of this size will be when the loop that is at i now
@@ -111,43 +111,53 @@ OPT_INLINE float shell_gradient(const struct opt_slice *s, enum opt_load load,
     }
 }
 
-/* Whether held has changed it, for |= in loops. */
-OPT_INLINE unsigned too_large(const struct opt_scalars *k, float x)
+/* What the elements of a run had before they were moved. */
+struct shell_run {
+    float w[SHELL_RUN], slots[3][SHELL_RUN];
+};
+
+/* x as it is kept. careful: held, and *trace becomes the largest size there was. Else x
+ * itself, and it is added to *trace, which is not finite if one of them is not. */
+OPT_INLINE float shell_kept(const struct opt_scalars *k, bool careful, float x,
+                            float *trace)
 {
-    return fabsf(x) > k->largest;
+    if (!careful) {
+        *trace += x;
+        return x;
+    }
+    *trace = fabsf(x) > *trace ? fabsf(x) : *trace;
+    return held(k, x);
 }
 
-/* One element: moves its slots and returns its direction; *beyond: whether something
- * had to be held. load, clean, slots and rule are constants wherever this is inlined.
- * Scaled, a gradient that has changed since its norm was taken, or a sum that had been
- * found finite, may be infinite too. */
+/* One element: moves its slots and returns its direction. load, clean, slots, rule and
+ * careful are constants wherever this is inlined. Scaled, a gradient that has changed
+ * since its norm was taken, or a sum that had been found finite, may be infinite too.
+ */
 OPT_INLINE float shell_direction(const struct opt_slice *s, const struct opt_scalars *k,
                                  enum opt_load load, bool clean, int slots,
-                                 opt_element *rule, size_t i, unsigned *beyond)
+                                 opt_element *rule, bool careful, size_t i,
+                                 float *trace)
 {
     float *a = s->slots[0], *b = s->slots[1], *c = s->slots[2];
     float w = s->w[i];
     float scaled = k->scale * shell_gradient(s, load, clean, i);
     float clipped = clamp(clean ? finite_or_zero(scaled) : scaled, k->bound);
-    float g = held(k, clipped + k->coupled * w);
+    float coupled = clipped + k->coupled * w, unused = 0.0f;
+    float g = shell_kept(k, careful, coupled, careful ? &unused : trace);
     float ai = slots > 0 ? a[i] : 0.0f;
     float bi = slots > 1 ? b[i] : 0.0f;
     float ci = slots > 2 ? c[i] : 0.0f;
     float u = rule(k, g, &ai, &bi, &ci) + k->inside * w;
-    *beyond |= too_large(k, u);
     if (slots > 0) {
-        a[i] = held(k, ai);
-        *beyond |= too_large(k, ai);
+        a[i] = shell_kept(k, careful, ai, trace);
     }
     if (slots > 1) {
-        b[i] = held(k, bi);
-        *beyond |= too_large(k, bi);
+        b[i] = shell_kept(k, careful, bi, trace);
     }
     if (slots > 2) {
-        c[i] = held(k, ci);
-        *beyond |= too_large(k, ci);
+        c[i] = shell_kept(k, careful, ci, trace);
     }
-    return held(k, u);
+    return shell_kept(k, careful, u, trace);
 }
 
 /* Ask for all that the loop around shell_direction touches. */
@@ -172,23 +182,63 @@ OPT_INLINE void shell_ask_all(const struct opt_slice *s, enum opt_load load, int
     }
 }
 
-/* Returns whether anything was held. */
-OPT_INLINE unsigned shell_step_run(const struct opt_slice *s,
+/* Step a run as if nothing had to be held, which is most of the time so. False if
+ * something had to be, or perhaps had; before has what was there. Times 0, what is
+ * finite is 0, and what is not is NaN. */
+OPT_INLINE bool shell_step_quick(const struct opt_slice *s, const struct opt_scalars *k,
+                                 enum opt_load load, bool clean, int slots,
+                                 opt_element *rule, size_t first, size_t count,
+                                 struct shell_run *before)
+{
+    float trace = 0.0f;
+
+#pragma omp simd reduction(+ : trace)
+    for (size_t l = 0; l < count; l++) {
+        size_t i = first + l;
+        float w = s->w[i];
+        before->w[l] = w;
+        if (slots > 0) {
+            before->slots[0][l] = s->slots[0][i];
+        }
+        if (slots > 1) {
+            before->slots[1][l] = s->slots[1][i];
+        }
+        if (slots > 2) {
+            before->slots[2][l] = s->slots[2][i];
+        }
+        float all = 0.0f;
+        float u = shell_direction(s, k, load, clean, slots, rule, false, i, &all);
+        float stepped = w - (k->decoupled * w + k->step * u);
+        s->w_out[i] = shell_kept(k, false, stepped, &all);
+        trace += all * 0.0f;
+    }
+    return trace == 0.0f || k->largest > FLT_MAX;
+}
+
+/* Step it once more, from what was there, and hold what is too large. Returns whether
+ * anything was. */
+OPT_INLINE bool shell_step_careful(const struct opt_slice *s,
                                    const struct opt_scalars *k, enum opt_load load,
                                    bool clean, int slots, opt_element *rule,
-                                   size_t first, size_t end)
+                                   size_t first, size_t count,
+                                   const struct shell_run *before)
 {
-    unsigned beyond = 0;
+    float trace = 0.0f;
 
-#pragma omp simd reduction(| : beyond)
-    for (size_t i = first; i < end; i++) {
-        float w = s->w[i];
-        float u = shell_direction(s, k, load, clean, slots, rule, i, &beyond);
+    for (size_t l = 0; l < count; l++) {
+        size_t i = first + l;
+        float w = before->w[l];
+        if (s->w_out == s->w) {
+            s->w_out[i] = w;
+        }
+        for (int slot = 0; slot < slots; slot++) {
+            s->slots[slot][i] = before->slots[slot][l];
+        }
+        float u = shell_direction(s, k, load, clean, slots, rule, true, i, &trace);
         float stepped = w - (k->decoupled * w + k->step * u);
-        beyond |= too_large(k, stepped);
-        s->w_out[i] = held(k, stepped);
+        s->w_out[i] = shell_kept(k, true, stepped, &trace);
     }
-    return beyond;
+    return trace > k->largest;
 }
 
 /* The slice and the scalars are copied because stores to float arrays might change them
@@ -198,7 +248,7 @@ OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load loa
 {
     const struct opt_slice s = *slice;
     const struct opt_scalars k = *slice->scalars;
-    unsigned beyond = 0;
+    struct shell_run before;
 
     for (size_t i = 0; i < s.n; i += SHELL_RUN) {
         size_t end = s.n - i < SHELL_RUN ? s.n : i + SHELL_RUN;
@@ -209,9 +259,11 @@ OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load loa
                 shell_ask(s.w_out, sizeof(float), at);
             }
         }
-        beyond |= shell_step_run(&s, &k, load, clean, slots, rule, i, end);
+        if (!shell_step_quick(&s, &k, load, clean, slots, rule, i, end - i, &before)) {
+            *s.held |= shell_step_careful(&s, &k, load, clean, slots, rule, i, end - i,
+                                          &before);
+        }
     }
-    *s.held |= beyond != 0;
 }
 
 /* Directions of count <= OPT_LANES elements from i on, and the squares of them and of
@@ -221,19 +273,19 @@ OPT_INLINE unsigned shell_lanes(const struct opt_slice *s, const struct opt_scal
                                 opt_element *rule, size_t i, size_t count,
                                 double *restrict directions, double *restrict weights)
 {
-    unsigned beyond = 0;
+    float most = 0.0f;
 
-#pragma omp simd reduction(| : beyond)
+#pragma omp simd reduction(max : most)
     for (size_t l = 0; l < count; l++) {
         double w = (double)s->w[i + l];
-        float u = shell_direction(s, k, load, clean, slots, rule, i + l, &beyond);
+        float u = shell_direction(s, k, load, clean, slots, rule, true, i + l, &most);
         if (stored) {
             s->direction[i + l] = u;
         }
         directions[l] += (double)u * (double)u;
         weights[l] += w * w;
     }
-    return beyond;
+    return most > k->largest;
 }
 
 OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_load load,

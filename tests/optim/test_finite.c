@@ -158,6 +158,42 @@ Test(finite, an_element_moves_again_after_one_gradient_too_large_to_square)
     toy_fini(&toy);
 }
 
+/* What is stepped again because a value had to be held comes to what it would have come
+ * to alone: every element but the one that is held is as it is beside a small one. */
+Test(finite, one_element_that_is_held_leaves_its_neighbours_alone)
+{
+    static const char *const expressions[] = { "sgd",     "momentum",
+                                               "adagrad", "adam",
+                                               "amsgrad", "adam + decay(0.1)",
+                                               "rmsprop", "nadam" };
+    enum { MANY = 600, HELD = 300 };
+    float initial[MANY], gradient[MANY];
+    for (size_t i = 0; i < MANY; i++) {
+        initial[i] = (float)i / 128 - 2;
+        gradient[i] = (float)(i % 17) / 8 - 1;
+    }
+    for (size_t e = 0; e < sizeof expressions / sizeof *expressions; e++) {
+        struct toy held, plain;
+        toy_init(&held, expressions[e], initial, MANY);
+        toy_init(&plain, expressions[e], initial, MANY);
+        for (int update = 0; update < 3; update++) {
+            gradient[HELD] = 3e38f;
+            toy_update(&held, gradient);
+            gradient[HELD] = 1;
+            toy_update(&plain, gradient);
+        }
+        held.w[HELD] = plain.w[HELD];
+        cr_expect_arr_eq(held.w, plain.w, sizeof initial, "%s", expressions[e]);
+        for (size_t s = 0; s < held.slot_count; s++) {
+            held.slots[s][HELD] = plain.slots[s][HELD];
+            cr_expect_arr_eq(held.slots[s], plain.slots[s], sizeof initial,
+                             "%s, slot %zu", expressions[e], s);
+        }
+        toy_fini(&held);
+        toy_fini(&plain);
+    }
+}
+
 /* Who asks for infinities and NaN gets them. */
 Test(finite, nonfinite_propagate_holds_nothing)
 {
