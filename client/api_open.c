@@ -175,6 +175,9 @@ static enum optclient_status create_once(const struct creation *creation)
     };
     enum optclient_status status = api_run(&call);
     struct opt_model_reply reply = call.reply.body.model;
+    if (status == OPTCLIENT_OK && reply.created) {
+        model->made = reply.identity;
+    }
     if (status == OPTCLIENT_OK && !keep_specification(model, reply.specification)) {
         status = api_fail(OPT_RESOURCE_EXHAUSTED, "no memory for a model");
     }

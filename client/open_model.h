@@ -47,6 +47,7 @@ struct optclient_model {
     uint32_t number;        /* to the daemon */
     uint64_t identity;      /* of the model itself, whatever connection it is seen on */
     bool joined;            /* opened to take part in rounds */
+    uint64_t made;          /* identity of the one that this client has created, or 0 */
     bool closing;           /* by optclient_model_close */
     bool abandoned;         /* and that is over: to be freed with the end of leave */
     struct opt_error loss;  /* why calls on it fail, if the daemon has lost it */

@@ -785,6 +785,50 @@ OPTCLIENT_API enum optclient_status optclient_set(struct optclient *client,
                                                   const char *name, const char *change,
                                                   uint64_t at_step, uint64_t *step);
 
+/* A model in a file, and back: .safetensors, which any reader of that format can read.
+ * A tensor is an entry of its name and shape.
+ *
+ * Values go through the page cache, not through the program's memory, so a model may be
+ * larger than that; but for FP32 files a temporary file of 4 bytes a value is made in
+ * TMPDIR, or /var/tmp, unless it is small. */
+struct optclient_export_options {
+    enum optclient_view view;   /* TRAIN or EVAL */
+    enum optclient_dtype dtype; /* of the weights in the file; FP32 */
+    int slots; /* not 0: with the state arrays of the optimizer, as TENSOR.SLOT, fp32 */
+    uint32_t timeout_ms;  /* 0: the client's */
+    uint64_t reserved[4]; /* 0 */
+};
+/* Write the file; one of that name is replaced, when all of the new one is on the disk.
+ * Everything in it is of one step, which stands in its metadata with view,
+ * specification and slots. options and result may be NULL; result->step is the step,
+ * result->held how many values are the largest of their dtype because they are beyond
+ * it. Fails as optclient_open and optclient_pull, and: OPTCLIENT_RESOURCE_EXHAUSTED (no
+ * space on the disk), OPTCLIENT_PERMISSION_DENIED, OPTCLIENT_NOT_FOUND (no such
+ * folder), OPTCLIENT_UNAVAILABLE (the disk fails), OPTCLIENT_DEADLINE_EXCEEDED (with
+ * slots: the model was updated all the time). Then the file is as it was. */
+OPTCLIENT_API enum optclient_status
+optclient_export(struct optclient *client, const char *name, const char *path,
+                 const struct optclient_export_options *options,
+                 struct optclient_result *result);
+
+struct optclient_import_options {
+    const char *const *sparse; /* names of the tensors that are sparse, */
+    size_t sparse_count;       /* and how many these are */
+    uint64_t reserved[4];      /* 0 */
+};
+/* Create a model of the file's tensors, with its values as initial weights: otherwise
+ * as optclient_create. F32, F16 and BF16 are read. Slots in a file that
+ * optclient_export has written are passed over: the new model begins at step 0. options
+ * may be NULL. Fails as optclient_create, and: OPTCLIENT_ALREADY_EXISTS (the model is
+ * there, whatever its definition: nothing was imported), OPTCLIENT_NOT_FOUND and
+ * OPTCLIENT_PERMISSION_DENIED (of the file), OPTCLIENT_DATA_LOSS (it is damaged, or no
+ * .safetensors), OPTCLIENT_INVALID_ARGUMENT (a tensor of another type). */
+OPTCLIENT_API enum optclient_status
+optclient_import(struct optclient *client, const char *name, const char *specification,
+                 const struct optclient_policy *policy, const char *path,
+                 const struct optclient_import_options *options,
+                 struct optclient_model **out);
+
 /* Delete a model and its state. OPTCLIENT_FAILED_PRECONDITION while others are joined,
  * OPTCLIENT_NOT_FOUND if there is none. */
 OPTCLIENT_API enum optclient_status optclient_delete(struct optclient *client,

@@ -3,10 +3,10 @@
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wvla \
 	-Wmissing-prototypes
 WERROR ?=
-PACKAGES := libuv libprotobuf-c libxxhash
-DAEMON_PACKAGES := libcyaml jansson
-CTL_PACKAGES := jansson yaml-0.1
-TEST_PACKAGES := criterion jansson yaml-0.1
+PACKAGES := libuv libprotobuf-c libxxhash jansson
+DAEMON_PACKAGES := libcyaml
+CTL_PACKAGES := yaml-0.1
+TEST_PACKAGES := criterion yaml-0.1
 
 # pkg-config is asked when something is compiled, not when this file is read: it may only
 # be installed by the target that is being made.

@@ -3,7 +3,7 @@
 # Criterion does not start under ThreadSanitizer: a header of the same name stands in.
 ifneq ($(findstring thread,$(SANITIZE)),)
 $(BUILD)/tests/%.o: private OUR_CFLAGS += -isystem tests/tsan
-TEST_PACKAGES := jansson yaml-0.1
+TEST_PACKAGES := yaml-0.1
 endif
 
 # A program may be made of everything of ours, besides its own sources.

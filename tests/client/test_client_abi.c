@@ -152,6 +152,14 @@ static const struct {
     FIELD(usage, reconnects, 32),
     FIELD(usage, resends, 40),
     FIELD(usage, bytes_shared, 48),
+    SIZE(export_options, 48),
+    FIELD(export_options, view, 0),
+    FIELD(export_options, dtype, 4),
+    FIELD(export_options, slots, 8),
+    FIELD(export_options, timeout_ms, 12),
+    SIZE(import_options, 48),
+    FIELD(import_options, sparse, 0),
+    FIELD(import_options, sparse_count, 8),
     /* clang-format on */
 };
 

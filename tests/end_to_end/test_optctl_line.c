@@ -237,12 +237,16 @@ Test(optctl_line, says_when_its_answer_cannot_be_written)
 Test(optctl_line, answers_with_json_everywhere, .init = operator_start,
      .fini = operator_stop)
 {
+    char file[64];
+    operator_write_file("", file);
     /* Each command once, in an order that works. */
-    static const char *const lines[][8] = {
+    const char *const lines[][8] = {
         { "create", "m", "--spec", "sgd(lr=5e-4)", "--tensor", "w:2x3" },
         { "list" },
         { "list", "--names" },
         { "show", "m" },
+        { "export", "m", file },
+        { "import", "n", file, "--spec", "sgd" },
         { "set", "m", "lr=0.1" },
         { "stats" },
         { "ping" },

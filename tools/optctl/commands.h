@@ -13,10 +13,14 @@ enum completion {
     COMPLETE_NOTHING,
     COMPLETE_COMMAND,
     COMPLETE_FILE,
-    COMPLETE_MODEL, /* the daemon is asked */
-    COMPLETE_RULE,  /* rules, presets and names in profiles */
+    COMPLETE_MODEL,      /* the daemon is asked */
+    COMPLETE_MODEL_FILE, /* a model, then a file */
+    COMPLETE_NAME_FILE,  /* a new name, then a file */
+    COMPLETE_RULE,       /* rules, presets and names in profiles */
     COMPLETE_PROFILE,
     COMPLETE_POLICY,
+    COMPLETE_VIEW,
+    COMPLETE_DTYPE,
     COMPLETE_SHELL
 };
 
@@ -28,7 +32,7 @@ struct option_entry {
     char letter;                /* "-h" as well; 0: none */
 };
 
-enum { OPTIONS_MAX = 8 };
+enum { OPTIONS_MAX = 10 };
 
 struct command {
     const char *name;
@@ -56,6 +60,8 @@ const struct option_entry *commands_options(void);
 int run_list(struct ctl *ctl);
 int run_show(struct ctl *ctl);
 int run_create(struct ctl *ctl);
+int run_export(struct ctl *ctl);
+int run_import(struct ctl *ctl);
 int run_set(struct ctl *ctl);
 int run_delete(struct ctl *ctl);
 int run_stats(struct ctl *ctl);

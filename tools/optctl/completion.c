@@ -134,10 +134,21 @@ static void offer_all(struct ctl *ctl, struct asked *asked, enum completion comp
     case COMPLETE_POLICY:
         offer_policy(asked);
         break;
+    case COMPLETE_VIEW:
+        offer(asked, "train", "where gradients are taken");
+        offer(asked, "eval", "what a finished model would use");
+        break;
+    case COMPLETE_DTYPE:
+        offer(asked, "fp32", "4 bytes");
+        offer(asked, "bf16", "2 bytes, with the range of fp32");
+        offer(asked, "fp16", "2 bytes, up to 65504");
+        break;
     case COMPLETE_SHELL:
         offer(asked, "bash", "GNU Bourne-Again Shell");
         offer(asked, "zsh", "Z Shell");
         break;
+    case COMPLETE_MODEL_FILE:
+    case COMPLETE_NAME_FILE:
     case COMPLETE_NOTHING:
         break;
     }
@@ -199,6 +210,19 @@ static void pass(struct ctl *ctl, struct asked *asked, const char *word)
     }
 }
 
+/* What stands there among the arguments. */
+static enum completion at_place(const struct command *command, size_t place)
+{
+    enum completion first = command->completion;
+    bool two = first == COMPLETE_MODEL_FILE || first == COMPLETE_NAME_FILE;
+    if (two && place < 2) {
+        return place == 1                     ? COMPLETE_FILE
+               : first == COMPLETE_MODEL_FILE ? COMPLETE_MODEL
+                                              : COMPLETE_NOTHING;
+    }
+    return place == 0 ? first : COMPLETE_NOTHING;
+}
+
 static void complete(struct ctl *ctl, struct asked *asked)
 {
     const char *equals = strchr(asked->word, '=');
@@ -216,8 +240,8 @@ static void complete(struct ctl *ctl, struct asked *asked)
         }
     } else if (asked->command == NULL) {
         offer_commands(asked);
-    } else if (asked->position == 0) {
-        offer_all(ctl, asked, asked->command->completion);
+    } else {
+        offer_all(ctl, asked, at_place(asked->command, asked->position));
     }
 }
 

@@ -3,29 +3,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/optim/spec_yaml.h"
 #include "common/quantity.h"
 #include "tools/optctl/commands.h"
+#include "tools/optctl/creation.h"
 #include "tools/optctl/policy.h"
 #include "tools/optctl/spec.h"
 
 enum { RANK_MAX = 8 };
 
-struct creation {
-    const char *specification;
-    char from_file[OPT_YAML_BYTES]; /* the same, if it was read from one */
-    struct optclient_policy policy;
-    struct optclient_tensor *tensors; /* with names and shapes of their own */
+struct tensors {
+    struct optclient_tensor *list; /* with names and shapes of their own */
     size_t count;
 };
 
-static void creation_fini(struct creation *creation)
+static void tensors_fini(struct tensors *tensors)
 {
-    for (size_t i = 0; i < creation->count; i++) {
-        free((void *)(uintptr_t)creation->tensors[i].name);
-        free((void *)(uintptr_t)creation->tensors[i].shape);
+    for (size_t i = 0; i < tensors->count; i++) {
+        free((void *)(uintptr_t)tensors->list[i].name);
+        free((void *)(uintptr_t)tensors->list[i].shape);
     }
-    free(creation->tensors);
+    free(tensors->list);
 }
 
 /* "128x784"; nothing: a scalar. */
@@ -56,8 +53,7 @@ static int read_shape(const struct ctl *ctl, const char *tensor, const char *tex
 }
 
 /* "fc1.weight:128x784" */
-static int add_tensor(const struct ctl *ctl, struct creation *creation,
-                      const char *text)
+static int add_tensor(const struct ctl *ctl, struct tensors *tensors, const char *text)
 {
     const char *colon = strrchr(text, ':');
     uint64_t shape[RANK_MAX] = { 0 };
@@ -71,10 +67,10 @@ static int add_tensor(const struct ctl *ctl, struct creation *creation,
         return status;
     }
     struct optclient_tensor *more =
-        realloc(creation->tensors, (creation->count + 1) * sizeof(*more));
+        realloc(tensors->list, (tensors->count + 1) * sizeof(*more));
     if (more != NULL) {
-        creation->tensors = more;
-        struct optclient_tensor *tensor = &more[creation->count++];
+        tensors->list = more;
+        struct optclient_tensor *tensor = &more[tensors->count++];
         uint64_t *copy = malloc(sizeof(shape));
         *tensor = (struct optclient_tensor){
             .name = strndup(text, (size_t)(colon - text)),
@@ -97,7 +93,8 @@ static int read_specification(struct ctl *ctl, struct creation *creation)
     struct opt_error error;
     creation->specification = ctl_value(ctl, "spec");
     if ((creation->specification == NULL) == (file == NULL)) {
-        return ctl_wrong(ctl, "create needs one of --spec and --spec-file");
+        return ctl_wrong(ctl, "%s needs one of --spec and --spec-file",
+                         ctl->command->name);
     }
     if (file == NULL) {
         return EXIT_SUCCESS;
@@ -138,20 +135,27 @@ static int read_policy(struct ctl *ctl, struct optclient_policy *policy)
     return EXIT_SUCCESS;
 }
 
-static int read_tensors(struct ctl *ctl, struct creation *creation)
+int creation_read(struct ctl *ctl, struct creation *creation)
+{
+    int status = read_specification(ctl, creation);
+    return status == EXIT_SUCCESS ? read_policy(ctl, &creation->policy) : status;
+}
+
+static int read_tensors(struct ctl *ctl, struct tensors *tensors)
 {
     const char *text;
     for (size_t cursor = 0; (text = ctl_each(ctl, "tensor", &cursor)) != NULL;) {
-        int status = add_tensor(ctl, creation, text);
+        int status = add_tensor(ctl, tensors, text);
         if (status != EXIT_SUCCESS) {
             return status;
         }
     }
-    return creation->count > 0 ? EXIT_SUCCESS
-                               : ctl_wrong(ctl, "create needs at least one --tensor");
+    return tensors->count > 0 ? EXIT_SUCCESS
+                              : ctl_wrong(ctl, "create needs at least one --tensor");
 }
 
-static int ask(struct ctl *ctl, const struct creation *creation)
+static int ask(struct ctl *ctl, const struct creation *creation,
+               const struct tensors *tensors)
 {
     struct optclient_model *model = NULL;
     int result = ctl_connect(ctl, NULL);
@@ -160,7 +164,7 @@ static int ask(struct ctl *ctl, const struct creation *creation)
     }
     enum optclient_status status = optclient_create(
         ctl->client, ctl->arguments[0], creation->specification, &creation->policy,
-        creation->tensors, creation->count, NULL, &model);
+        tensors->list, tensors->count, NULL, &model);
     if (status != OPTCLIENT_OK) {
         return ctl_failed(ctl, status);
     }
@@ -176,16 +180,14 @@ static int ask(struct ctl *ctl, const struct creation *creation)
 int run_create(struct ctl *ctl)
 {
     static struct creation creation;
-    int status = read_specification(ctl, &creation);
+    struct tensors tensors = { 0 };
+    int status = creation_read(ctl, &creation);
     if (status == EXIT_SUCCESS) {
-        status = read_policy(ctl, &creation.policy);
+        status = read_tensors(ctl, &tensors);
     }
     if (status == EXIT_SUCCESS) {
-        status = read_tensors(ctl, &creation);
+        status = ask(ctl, &creation, &tensors);
     }
-    if (status == EXIT_SUCCESS) {
-        status = ask(ctl, &creation);
-    }
-    creation_fini(&creation);
+    tensors_fini(&tensors);
     return status;
 }

@@ -42,6 +42,29 @@ static const struct command commands[] = {
         { "async", NULL, "short for --policy async", COMPLETE_NOTHING, 0 },
         { "min-workers", "N", "workers that must have come together before the first "
           "round; 1", COMPLETE_NOTHING, 0 } } },
+    { "export", "MODEL FILE", 2, 2, COMPLETE_MODEL_FILE, run_export,
+      "write a model's weights to a .safetensors file",
+      "All of it is of one step. A file of that name is replaced when the new one is whole.\n",
+      { { "view", "VIEW", "which weights: train, where gradients are taken, or eval, what a "
+          "finished model would use; train", COMPLETE_VIEW, 0 },
+        { "dtype", "DTYPE", "of the weights in the file: fp32, bf16 or fp16; fp32",
+          COMPLETE_DTYPE, 0 },
+        { "slots", NULL, "with the state arrays of the optimizer, as TENSOR.SLOT, fp32",
+          COMPLETE_NOTHING, 0 } } },
+    { "import", "MODEL FILE", 2, 2, COMPLETE_NAME_FILE, run_import,
+      "create a model of a .safetensors file's tensors and values",
+      "Needs --spec or --spec-file. The model begins at step 0; slots in the file are passed\n"
+      "over. Fails if there is a model of that name.\n",
+      { { "spec", "EXPRESSION", "specification, such as 'adam(lr=1e-3) + warmup(500)'",
+          COMPLETE_RULE, 0 },
+        { "spec-file", "FILE", "the same from a YAML file", COMPLETE_FILE, 0 },
+        { "sparse", "TENSOR", "a tensor whose gradients come by rows, such as an embedding; "
+          "once for each", COMPLETE_NOTHING, 0 },
+        { "policy", "POLICY", "when pushes become an update, as for create; sync",
+          COMPLETE_POLICY, 0 },
+        { "async", NULL, "short for --policy async", COMPLETE_NOTHING, 0 },
+        { "min-workers", "N", "workers that must have come together before the first "
+          "round; 1", COMPLETE_NOTHING, 0 } } },
     { "set", "MODEL NAME=VALUE ...", 2, -1, COMPLETE_MODEL, run_set,
       "change options of a model that runs, between two updates",
       "A schedule or another term of an expression may be given whole, such as\n"
