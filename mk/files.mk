@@ -42,7 +42,9 @@ BENCH_KERNEL_OBJECTS := $(KERNEL_SOURCES:%.c=$(BUILD)/%.native.o) $(foreach isa,
 COMMON_OBJECTS := $(call object,$(COMMON_SOURCES)) $(KERNEL_OBJECTS) $(PROTO_OBJECTS)
 SERVER_OBJECTS := $(call object,$(filter-out server/main.c,$(SERVER_SOURCES))) \
 	$(STORE_PROTO_OBJECTS)
+# It looks into data directories by itself, too.
 CTL_SOURCES := $(wildcard tools/optctl/*.c)
+STORE_OBJECTS := $(call object,$(wildcard server/store/*.c)) $(STORE_PROTO_OBJECTS)
 CLIENT_OBJECTS := $(call object,$(CLIENT_SOURCES))
 
 COMMON_LIBRARY := $(BUILD)/libcommon.a

@@ -239,14 +239,14 @@ static enum opt_status open_format(struct data_dir *dir, struct opt_error *error
 /* ---------------------------------------------------------------- folders */
 
 static enum opt_status open_folder(const struct data_dir *dir, const char *name,
-                                   int *out, struct opt_error *error)
+                                   bool make, int *out, struct opt_error *error)
 {
     char *path = join(dir->path, name);
     if (path == NULL) {
         return no_memory(error);
     }
     enum opt_status status =
-        file_open_folder(dir->folder, name, true, path, out, error);
+        file_open_folder(dir->folder, name, make, path, out, error);
     free(path);
     return status;
 }
@@ -329,16 +329,73 @@ enum opt_status data_dir_open(const char *path, struct data_dir *out,
         status = lock_dir(path, dir.folder, &dir.lock, error);
     }
     if (status == OPT_OK) {
-        status = open_folder(&dir, "journal", &dir.journal, error);
+        status = open_folder(&dir, "journal", true, &dir.journal, error);
     }
     if (status == OPT_OK) {
-        status = open_folder(&dir, "models", &dir.models, error);
+        status = open_folder(&dir, "models", true, &dir.models, error);
     }
     if (status == OPT_OK) {
         status = open_format(&dir, error);
     }
     if (status == OPT_OK) {
         status = clear_stale(&dir, error);
+    }
+    if (status != OPT_OK) {
+        data_dir_close(&dir);
+        return status;
+    }
+    *out = dir;
+    return OPT_OK;
+}
+
+/* Hold the lock, if there is one, so that no daemon starts meanwhile. */
+static enum opt_status hold_lock(struct data_dir *dir, struct opt_error *error)
+{
+    dir->lock =
+        openat(dir->folder, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (dir->lock >= 0 && flock(dir->lock, LOCK_EX | LOCK_NB) != 0) {
+        return opt_fail(error, OPT_UNAVAILABLE,
+                        "data directory %s is in use by the optimd with process number "
+                        "%ld: stop it first",
+                        dir->path, read_holder(dir->lock));
+    }
+    return OPT_OK;
+}
+
+static enum opt_status look(struct data_dir *dir, struct opt_error *error)
+{
+    char *path = join(dir->path, format_name);
+    enum opt_status status = path == NULL ? no_memory(error) : hold_lock(dir, error);
+    if (status == OPT_OK) {
+        status = read_format(dir, path, error);
+        if (status == OPT_NOT_FOUND) {
+            status = opt_fail(error, OPT_DATA_LOSS,
+                              "%s is not a data directory: it has no file named format",
+                              dir->path);
+        }
+    }
+    if (status == OPT_OK) {
+        status = open_folder(dir, "journal", false, &dir->journal, error);
+    }
+    if (status == OPT_OK) {
+        status = open_folder(dir, "models", false, &dir->models, error);
+    }
+    free(path);
+    return status == OPT_NOT_FOUND ? OPT_DATA_LOSS : status;
+}
+
+enum opt_status data_dir_look(const char *path, struct data_dir *out,
+                              struct opt_error *error)
+{
+    struct data_dir dir = { .lock = -1, .folder = -1, .journal = -1, .models = -1 };
+    dir.path = strdup(path);
+    if (dir.path == NULL) {
+        return no_memory(error);
+    }
+    dir.folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    enum opt_status status = dir.folder < 0 ? file_fail(error, "open", path) : OPT_OK;
+    if (status == OPT_OK) {
+        status = look(&dir, error);
     }
     if (status != OPT_OK) {
         data_dir_close(&dir);

@@ -33,6 +33,11 @@ struct data_dir {
  * OPT_UNIMPLEMENTED: one of a newer format. */
 enum opt_status data_dir_open(const char *path, struct data_dir *out,
                               struct opt_error *error);
+/* The same of one that is there, for who looks into it while no daemon has it: nothing
+ * is made or removed. OPT_NOT_FOUND; OPT_DATA_LOSS: no data directory, or a part of it
+ * is missing. */
+enum opt_status data_dir_look(const char *path, struct data_dir *out,
+                              struct opt_error *error);
 void data_dir_close(struct data_dir *dir);
 
 /* Bytes that may still be written there. */

@@ -53,6 +53,17 @@ struct journal_reader;
 enum opt_status journal_reader_open(const struct journal_place *place,
                                     struct journal_reader **out,
                                     struct opt_error *error);
+/* The same, but if a segment is missing or damaged it reads those before it: *damage
+ * tells why, its status is OPT_OK if nothing is wrong, and journal_reader_where after
+ * the end is where. For who looks at what can be saved. */
+enum opt_status journal_reader_open_damaged(const struct journal_place *place,
+                                            struct journal_reader **out,
+                                            struct opt_error *damage,
+                                            struct opt_error *error);
+/* Where the reader stands, or has met damage: the number of a segment, 0 if there is
+ * none, and the byte in it. */
+void journal_reader_where(const struct journal_reader *reader, uint64_t *number,
+                          uint64_t *offset);
 /* NULL is allowed. */
 void journal_reader_free(struct journal_reader *reader);
 

@@ -26,7 +26,8 @@ struct journal_reader {
     bool pending;    /* the head at the offset has been given */
     struct record_header head;
     bool ended;
-    uint64_t torn, torn_at;         /* bytes, and where they begin, */
+    uint64_t damaged;       /* number of the segment that ends what can be read, or 0 */
+    uint64_t torn, torn_at; /* bytes, and where they begin, */
     char torn_path[512], path[512]; /* in which file; the one in hand */
 };
 
@@ -156,9 +157,10 @@ static enum opt_status read_segment(struct journal_reader *reader, uint64_t *siz
     return OPT_OK;
 }
 
+/* Read all their headers; those before one that is damaged, if damage is not NULL. */
 static enum opt_status find_segments(struct journal_reader *reader,
                                      const struct file_names *names,
-                                     struct opt_error *error)
+                                     struct opt_error *damage, struct opt_error *error)
 {
     const struct journal_place *place = &reader->place;
     uint64_t size = 0;
@@ -179,6 +181,12 @@ static enum opt_status find_segments(struct journal_reader *reader,
     reader->count = names->count;
     while (status == OPT_OK && reader->at < reader->count) {
         status = read_segment(reader, &size, error);
+    }
+    if (status == OPT_DATA_LOSS && damage != NULL) {
+        *damage = *error;
+        reader->damaged = reader->segments[reader->at].number;
+        reader->count = reader->at;
+        return OPT_OK;
     }
     return status;
 }
@@ -204,9 +212,9 @@ static void go_to_segment(struct journal_reader *reader, size_t at)
     }
 }
 
-enum opt_status journal_reader_open(const struct journal_place *place,
-                                    struct journal_reader **out,
-                                    struct opt_error *error)
+static enum opt_status open_reader(const struct journal_place *place,
+                                   struct journal_reader **out,
+                                   struct opt_error *damage, struct opt_error *error)
 {
     struct file_names names;
     struct journal_reader *reader = calloc(1, sizeof *reader);
@@ -218,7 +226,7 @@ enum opt_status journal_reader_open(const struct journal_place *place,
     reader->index = 1;
     enum opt_status status = file_list(place->folder, place->path, &names, error);
     if (status == OPT_OK) {
-        status = find_segments(reader, &names, error);
+        status = find_segments(reader, &names, damage, error);
     }
     file_names_free(&names);
     if (status != OPT_OK) {
@@ -228,6 +236,30 @@ enum opt_status journal_reader_open(const struct journal_place *place,
     go_to_segment(reader, 0);
     *out = reader;
     return OPT_OK;
+}
+
+enum opt_status journal_reader_open(const struct journal_place *place,
+                                    struct journal_reader **out,
+                                    struct opt_error *error)
+{
+    return open_reader(place, out, NULL, error);
+}
+
+enum opt_status journal_reader_open_damaged(const struct journal_place *place,
+                                            struct journal_reader **out,
+                                            struct opt_error *damage,
+                                            struct opt_error *error)
+{
+    damage->status = OPT_OK;
+    return open_reader(place, out, damage, error);
+}
+
+void journal_reader_where(const struct journal_reader *reader, uint64_t *number,
+                          uint64_t *offset)
+{
+    bool before = reader->at < reader->count && !(reader->ended && reader->damaged > 0);
+    *number = before ? reader->segments[reader->at].number : reader->damaged;
+    *offset = before ? reader->offset : 0;
 }
 
 void journal_reader_free(struct journal_reader *reader)

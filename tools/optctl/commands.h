@@ -12,7 +12,7 @@
 enum completion {
     COMPLETE_NOTHING,
     COMPLETE_COMMAND,
-    COMPLETE_FILE,
+    COMPLETE_FILE,       /* or a folder */
     COMPLETE_MODEL,      /* the daemon is asked */
     COMPLETE_MODEL_FILE, /* a model, then a file */
     COMPLETE_NAME_FILE,  /* a new name, then a file */
@@ -62,6 +62,8 @@ int run_show(struct ctl *ctl);
 int run_create(struct ctl *ctl);
 int run_export(struct ctl *ctl);
 int run_import(struct ctl *ctl);
+int run_verify(struct ctl *ctl);
+int run_repair(struct ctl *ctl);
 int run_set(struct ctl *ctl);
 int run_delete(struct ctl *ctl);
 int run_stats(struct ctl *ctl);

@@ -76,6 +76,17 @@ static const struct command commands[] = {
           COMPLETE_NOTHING, 0 } } },
     { "delete", "MODEL", 1, 1, COMPLETE_MODEL, run_delete,
       "delete a model and its state, if no worker is registered", "", { { 0 } } },
+    { "verify", "DIR", 1, 1, COMPLETE_FILE, run_verify,
+      "read all of a data directory, and say what is damaged; asks no daemon",
+      "Every checkpoint with its values, and every record of the journal. No daemon may have\n"
+      "the directory. Nothing is changed. Exits with 65 if something is damaged.\n",
+      { { 0 } } },
+    { "repair", "DIR", 1, 1, COMPLETE_FILE, run_repair,
+      "set aside what is damaged in a data directory; asks no daemon",
+      "Damaged checkpoints, and the journal from where it is damaged on, are moved to\n"
+      "DIR/damaged-TIME, and nothing is deleted. What was applied after that is not applied\n"
+      "any more: start optimd with --recover=previous then. First it says what it would do.\n",
+      { { "yes", NULL, "do it", COMPLETE_NOTHING, 'y' } } },
     { "stats", "", 0, 0, COMPLETE_NOTHING, run_stats,
       "the daemon's counters, and what each of them counts", "", { { 0 } } },
     { "ping", "", 0, 0, COMPLETE_NOTHING, run_ping,
