@@ -29,10 +29,11 @@ $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o \
 		$(call object,$(BENCH_SHARED_SOURCES)) $(BENCH_KERNEL_OBJECTS) $(PARTS)
 	$(link)
 $(FUZZ_PROGRAMS): OUR_LDFLAGS += -fsanitize=fuzzer
-CORPUS_PROGRAMS := $(BUILD)/fuzz/make_corpus $(BUILD)/fuzz/make_spec_corpus
+CORPUS_PROGRAMS := $(addprefix $(BUILD)/fuzz/make_,corpus spec_corpus store_corpus)
 $(FUZZ_PROGRAMS) $(CORPUS_PROGRAMS): $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o \
-		$(call object,$(FUZZ_SHARED_SOURCES) $(YAML_SOURCES)) $(COMMON_LIBRARY)
+		$(call object,$(FUZZ_SHARED_SOURCES) $(YAML_SOURCES)) $(SERVER_LIBRARY) $(COMMON_LIBRARY)
 	$(link)
+$(BUILD)/fuzz/make_store_corpus: $(call object,tests/support/kept_model.c)
 
 # Writes the tables of rules and options into the files that have them.
 $(BUILD)/tables: $(BUILD)/deploy/tables.o $(COMMON_LIBRARY)
@@ -83,6 +84,7 @@ fuzz-programs: $(FUZZ_PROGRAMS)
 
 .PHONY: fuzz-corpus
 fuzz-corpus: $(CORPUS_PROGRAMS) ## write the inputs that fuzzing starts from anew
-	@mkdir -p tests/fuzz/corpus/frame tests/fuzz/corpus/spec
+	@mkdir -p $(addprefix tests/fuzz/corpus/,frame spec store)
 	$(BUILD)/fuzz/make_corpus tests/fuzz/corpus/frame
+	$(BUILD)/fuzz/make_store_corpus tests/fuzz/corpus/store
 	$(BUILD)/fuzz/make_spec_corpus tests/fuzz/corpus/spec tests/fuzz/spec.dict
