@@ -19,6 +19,38 @@ void commit_model(struct engine *engine, enum commit_kind kind,
     note(engine, &(struct commit){ .kind = kind, .model = model });
 }
 
+void commit_weights(struct engine *engine, const struct model *model,
+                    const struct opt_segment *segment, enum opt_dtype dtype,
+                    const void *values)
+{
+    note(engine, &(struct commit){ .kind = COMMIT_WEIGHTS,
+                                   .model = model,
+                                   .segment = segment,
+                                   .dtype = dtype,
+                                   .values = values });
+}
+
+void commit_stated(struct engine *engine, const struct model *model,
+                   const struct change *change)
+{
+    note(engine,
+         &(struct commit){ .kind = COMMIT_STATED, .model = model, .stated = change });
+}
+
+bool commit_writes(const struct engine *engine, const struct model *model)
+{
+    const struct recorder *recorder = engine->settings.recorder;
+    return recorder != NULL && recorder->writes != NULL &&
+           recorder->writes(recorder->context, model);
+}
+
+bool commit_room(const struct engine *engine, struct model *model, size_t bytes)
+{
+    const struct recorder *recorder = engine->settings.recorder;
+    return recorder == NULL || recorder->room == NULL ||
+           recorder->room(recorder->context, model, bytes);
+}
+
 void commit_worker(struct engine *engine, const struct worker *worker)
 {
     note(engine, &(struct commit){ .kind = COMMIT_WORKER, .worker = worker });

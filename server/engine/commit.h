@@ -5,38 +5,49 @@
  * answers leave (answer.h): a recorder, of which the engine has one or none, has seen
  * by then whatever the answers tell.
  *
- *   COMMIT_MODEL --> COMMIT_READY --> { BATCH ... BATCH(last) --> STEP }... --> GONE
- *                                              '--> UNDONE (nothing has changed)
+ *   COMMIT_MODEL --> { WEIGHTS }... READY --> { BATCH ... BATCH(last) --> STEP }... -->
+ * GONE
+ *                                                       '--> UNDONE (nothing has
+ * changed)
  *
  * A whole round is one batch. A round that is applied shard by shard is several, whose
  * last one may come late or bring nothing new; it is true as a whole, with its STEP.
- * The batches of an update are noted before it reads or overwrites any gradient
- * (gradient.h): what a recorder wants to keep of those it copies, or holds on to, then.
- * An update is made again with update_batch, update_add for each span, and
- * update_batch_start; the last batch with update_rest. Called in the engine's turn;
- * what is pointed to is lent for the call.
+ * A recorder that wants to make updates again says so (writes), and takes each with its
+ * STEP, as it was written down while it ran (server/update/written.h). A change of
+ * options is stated once, and once more noted when it takes effect, right after the
+ * STEP before, or after STATED. Called in the engine's turn; what is pointed to is lent
+ * for the call.
  */
 #ifndef OPTIMD_SERVER_ENGINE_COMMIT_H
 #define OPTIMD_SERVER_ENGINE_COMMIT_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/dtype.h"
+
+struct change;
 struct engine;
 struct member;
 struct model;
+struct opt_segment;
 struct opt_settled;
 struct worker;
 
 enum commit_kind {
-    COMMIT_MODEL,     /* a model has been made; it has no weights yet */
-    COMMIT_READY,     /* its weights are there, and its slots */
-    COMMIT_OPTIONS,   /* its specification is another one, from its next update on */
-    COMMIT_BATCH,     /* a batch of its update begins: model->update tells which */
-    COMMIT_STEP,      /* the update is over */
-    COMMIT_UNDONE,    /* the sum was not finite, and the update did not happen */
-    COMMIT_GONE,      /* it is deleted */
-    COMMIT_WORKER,    /* a worker begins an incarnation, or is taken for dead */
-    COMMIT_MEMBER,    /* a member has joined, rests, has left, is lost, is back, has
-                         passed a barrier. (Its next push ends a rest, and is noted.) */
-    COMMIT_PUSH,      /* a push of it is settled */
+    COMMIT_MODEL,   /* a model has been made; it has no weights yet */
+    COMMIT_WEIGHTS, /* values are assigned to a part of one of its tensors */
+    COMMIT_READY,   /* all of its weights are there, and its slots */
+    COMMIT_STATED,  /* a change of its specification is stated, for an update to come */
+    COMMIT_OPTIONS, /* its specification is another one, from its next update on */
+    COMMIT_BATCH,   /* a batch of its update begins: model->update tells which */
+    COMMIT_STEP,    /* the update is over: written_take has it */
+    COMMIT_UNDONE,  /* the sum was not finite, and the update did not happen */
+    COMMIT_GONE,    /* it is deleted */
+    COMMIT_WORKER,  /* a worker begins an incarnation, or is taken for dead */
+    COMMIT_MEMBER,  /* a member has joined, rests, has left, is lost, is back, has
+                       passed a barrier. (Its next push ends a rest, and is noted.) */
+    COMMIT_PUSH,    /* a push of it is settled */
     COMMIT_FORGOTTEN, /* nothing is remembered of it any more */
 };
 
@@ -46,17 +57,38 @@ struct commit {
     const struct worker *worker;       /* of WORKER, MEMBER, PUSH, FORGOTTEN */
     const struct member *member;       /* of MEMBER, PUSH, FORGOTTEN */
     const struct opt_settled *settled; /* of PUSH */
+    const struct opt_segment *segment; /* of WEIGHTS: where they go, never rows, */
+    enum opt_dtype dtype;              /* what they are, */
+    const void *values;                /* and segment->count of them */
+    const struct change *stated;       /* of STATED (server/model/change.h) */
 };
 
 struct recorder {
     void (*note)(void *context, const struct commit *commit);
     /* What has been noted since the last time is complete; answers follow. */
     void (*turn)(void *context);
+    /* Whether the model's updates are to be written down: asked once, while the model
+     * is made, when its name and what its creator wants of it are known. NULL: none
+     * are. */
+    bool (*writes)(void *context, const struct model *model);
+    /* Whether an update of such a model may begin now that will write at most so many
+     * bytes. If not the round waits, and its pushes with it, until their deadlines;
+     * whoever says no calls work_settle(model) later, when it may be asked again. NULL:
+     * always. */
+    bool (*room)(void *context, struct model *model, size_t bytes);
     void *context;
 };
 
 void commit_model(struct engine *engine, enum commit_kind kind,
                   const struct model *model);
+void commit_weights(struct engine *engine, const struct model *model,
+                    const struct opt_segment *segment, enum opt_dtype dtype,
+                    const void *values);
+void commit_stated(struct engine *engine, const struct model *model,
+                   const struct change *change);
+/* What the recorder says (struct recorder). */
+bool commit_writes(const struct engine *engine, const struct model *model);
+bool commit_room(const struct engine *engine, struct model *model, size_t bytes);
 void commit_worker(struct engine *engine, const struct worker *worker);
 void commit_member(struct engine *engine, enum commit_kind kind,
                    const struct member *member);

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "server/engine/answer.h"
+#include "server/engine/commit.h"
 #include "server/engine/registry.h"
 #include "server/engine/state.h"
 #include "server/engine/work.h"
@@ -73,6 +74,7 @@ void serve_assign(struct engine *engine, struct letter *letter)
     const uint8_t *values = letter->data;
     for (size_t i = 0; i < assign->segment_count; i++) {
         model_assign(model, &segments[i], assign->dtype, values);
+        commit_weights(engine, model, &segments[i], assign->dtype, values);
         values += segments[i].count * opt_dtype_size(assign->dtype);
     }
     bool last = assign->last;

@@ -382,6 +382,9 @@ static void end(struct engine *engine, struct model *model, struct errand *erran
             .step = course->first,
             .text = same ? course->before : model->changes.list[course->place]->after
         };
+        if (!same) {
+            commit_stated(engine, model, model->changes.list[course->place]);
+        }
         course->answer(engine, letter, &stated);
         change_due(engine, model);
     }

@@ -1,0 +1,94 @@
+/* written — an update as it is written down while it runs, so that it can be made
+ * again.
+ *
+ * An update whose recorder wants it (commit.h) writes down what it reads: the pass that
+ * first comes to a block puts its gradient into memory of the update's own, and from
+ * then on the update reads that. So what was written is what was computed from, even
+ * where a worker was writing meanwhile (GRADIENT_SHARED):
+ *
+ *   one gradient whose factor is 1      its bytes, in its dtype; of shared memory: with
+ *                                       0 for what is not finite
+ *   anything else                       what the gradients come to (factors, damping,
+ *                                       delay compensation), in fp32
+ *   rows of sparse tensors              what each row comes to, in fp32, once per row
+ *
+ * That is one gradient with factor 1, whatever it was before, and has no basis and no
+ * samples any more. An update that writes gives the same bits as one that does not; but
+ * for values of shared memory that are beyond fp32 once scaled by a trust ratio, which
+ * are held as those of any other push, since nobody can change them any more.
+ *
+ * Each batch of an update (update.h) is written by itself. They are complete with
+ * COMMIT_STEP, when the recorder takes them; one that it does not take, or that is
+ * undone, is forgotten. replay.h makes a batch again.
+ *
+ * The memory. An update begins only if there is room for what it will write
+ * (written_begin), so nothing is allocated while it runs. Room for one update is
+ * reserved with the model, and with the pushes that bring rows, so that one can always
+ * begin when nothing of the model is still in the recorder's hands. More are taken from
+ * the budget while that has room; else the round waits, and the model is settled again
+ * when the recorder gives one back. Memory that comes back is used again.
+ *
+ * In the engine's turn, but for written_block and written_row, which the team calls.
+ */
+#ifndef OPTIMD_SERVER_UPDATE_WRITTEN_H
+#define OPTIMD_SERVER_UPDATE_WRITTEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/dtype.h"
+
+struct engine;
+struct model;
+struct span;
+struct written_memory;
+
+/* first, first + 1, ..., count of them. */
+struct written_run {
+    uint32_t first, count;
+};
+
+/* Rows of a sparse tensor. */
+struct written_rows {
+    uint32_t tensor;
+    size_t count;
+    const uint32_t *rows; /* ascending, each once */
+    const float *values;  /* row after row */
+};
+
+/* A batch. What the engine has written is to be freed with written_free; what has been
+ * read from elsewhere (replay.h) is whosever it is, and memory and next are NULL. */
+struct written {
+    struct written *next; /* of the same update */
+    bool last;            /* it ends the update */
+    /* Of a batch that is not the last: spans, ascending; at the borders of shards. */
+    const struct span *spans;
+    size_t span_count;
+    /* Of the last one: tensors that its gradients name, ascending. What batches before
+     * it have not had of them is in it. */
+    const struct written_run *tensors;
+    size_t tensor_runs;
+    /* Of both: blocks of the model, ascending, and their values, one block after the
+     * other, each as long as it is: OPT_BLOCK elements, or the rest of its tensor. */
+    enum opt_dtype dtype;
+    const struct written_run *blocks;
+    size_t block_runs;
+    const void *values;
+    size_t value_bytes;
+    const struct written_rows *rows; /* by tensor, ascending; of the last one alone */
+    size_t rows_count;               /* tensors */
+    size_t bytes;                    /* of all values and row numbers */
+    struct written_memory
+        *memory[2]; /* where it is: blocks, rows; one reference each */
+};
+
+/* All batches of the update that has just ended, in order: the caller's from now on.
+ * NULL: it was not written down. At COMMIT_STEP. */
+struct written *written_take(struct model *model);
+/* Free a batch and all that follow it. The model may be gone; the engine must not be.
+ * A round of the model that waits for memory is looked at again at the end of the
+ * turn. NULL is allowed. */
+void written_free(struct engine *engine, struct written *written);
+
+#endif
