@@ -29,6 +29,7 @@ TRAINING := $(addprefix $(EXAMPLES)/,training.o children.o cluster.o console.o c
 		drawing.o folder.o options.o report.o)
 $(EXAMPLES)/demo: $(EXAMPLES)/demo.o $(TRAINING)
 $(EXAMPLES)/demo-local: $(EXAMPLES)/demo_local.o $(TRAINING)
+$(EXAMPLES)/demo-kill: $(EXAMPLES)/demo_kill.o $(TRAINING)
 # These show all rules that there are.
 $(EXAMPLES)/demo-all: $(addprefix $(EXAMPLES)/,demo_all.o demo_presets.o optimizers.o) \
 		$(TRAINING) $(COMMON_LIBRARY)
@@ -37,7 +38,7 @@ GALLERY := $(addprefix $(EXAMPLES)/,gallery_presets.o gallery_surfaces.o gallery
 $(EXAMPLES)/gallery: $(addprefix $(EXAMPLES)/,gallery.o gallery_page.o gallery_picture.o \
 		children.o cluster.o console.o drawing.o folder.o options.o) $(GALLERY) \
 		$(CLIENT_ARCHIVE) $(COMMON_LIBRARY)
-$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery):
+$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local demo-kill gallery):
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(OUR_LIBS) -lz
 
@@ -48,13 +49,13 @@ $(BUILD)/tests/tools/test_console: $(EXAMPLES)/console.o
 $(BUILD)/tests/tools/test_curve: $(addprefix $(EXAMPLES)/,curve.o drawing.o children.o)
 $(BUILD)/tests/tools/test_bench: $(addprefix $(BUILD)/tests/bench/,compare.o report.o page.o clock.o)
 $(BUILD)/tests/end_to_end/test_demo: $(addprefix $(EXAMPLES)/,demo_presets.o optimizers.o) | $(DAEMON) \
-		$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
+		$(addprefix $(EXAMPLES)/,worker demo demo-all demo-local demo-kill)
 $(BUILD)/tests/end_to_end/test_optctl_line: $(call object,$(filter-out %/main.c,$(CTL_SOURCES)))
 $(BUILD)/tests/end_to_end/test_gallery: $(GALLERY) | $(DAEMON) $(EXAMPLES)/gallery
 
 .PHONY: examples demo-programs
-examples: $(SMALL_WORKERS) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local gallery)
-demo-programs: $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local)
+examples: $(SMALL_WORKERS) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local demo-kill gallery)
+demo-programs: $(DAEMON) $(addprefix $(EXAMPLES)/,worker demo demo-all demo-local demo-kill)
 	@:
 
 WORKERS ?= 4
@@ -62,12 +63,14 @@ DATA ?= digits
 K ?= 8
 demo_program_sync := demo
 demo_program_local := demo-local
+demo_program_kill := demo-kill
+demo_mode := $(or $(MODE),$(if $(KILL),kill,sync))
 .PHONY: demo
-demo: ## train with WORKERS=4 processes; MODE=local K=8 OUTER=... DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
-	$(if $(demo_program_$(or $(MODE),sync)),,$(error MODE=$(MODE): sync and local are known))
+demo: ## train with WORKERS=4 processes; KILL=1: kill the daemon twice; MODE=local K=8 OUTER=... DATA=fashion OPTIMIZER=... SEED= EPOCHS= FLOOR=
+	$(if $(demo_program_$(demo_mode)),,$(error MODE=$(MODE): sync, local and kill are known))
 	@deploy/deps build run demo $(filter fashion,$(DATA))
 	+@$(submake) demo-programs
-	@$(EXAMPLES)/$(demo_program_$(or $(MODE),sync)) --daemon $(DAEMON) \
+	@$(EXAMPLES)/$(demo_program_$(demo_mode)) --daemon $(DAEMON) \
 		--worker $(EXAMPLES)/worker --out $(BUILD)/demo --workers $(WORKERS) --data $(DATA) \
 		$(if $(OPTIMIZER),--optimizer $(call quote,$(OPTIMIZER))) \
 		$(if $(SEED),--seed $(SEED)) $(if $(EPOCHS),--epochs $(EPOCHS)) \

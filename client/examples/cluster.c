@@ -27,27 +27,21 @@ enum {
 
 /* ---------------------------------------------------------------- starting */
 
-static bool start_daemon(struct cluster *cluster)
+/* At an address; its log goes on, or begins anew. */
+static bool start_daemon(struct cluster *cluster, const char *address, int log_mode)
 {
     const struct cluster_settings *s = cluster->settings;
-    char port_file[FOLDER_PATH_MAX + 8], log_path[FOLDER_PATH_MAX];
-    if (!folder_make_temporary(s->out, "data", cluster->daemon_directory)) {
-        return false;
-    }
+    char data[FOLDER_PATH_MAX + 8], port_file[FOLDER_PATH_MAX + 8],
+        log_path[FOLDER_PATH_MAX];
+    snprintf(data, sizeof data, "%s/kept", cluster->daemon_directory);
     snprintf(port_file, sizeof port_file, "%s/port", cluster->daemon_directory);
     snprintf(log_path, sizeof log_path, "%s/optimd.log", s->out);
-    int log = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int log = open(log_path, O_WRONLY | O_CREAT | O_CLOEXEC | log_mode, 0644);
     if (log < 0) {
         return console_fail("cannot write %s: %s", log_path, strerror(errno));
     }
-    const char *const argv[] = { s->daemon,
-                                 "--listen",
-                                 "127.0.0.1:0",
-                                 "--data-dir",
-                                 cluster->daemon_directory,
-                                 "--port-file",
-                                 port_file,
-                                 NULL };
+    const char *const argv[] = { s->daemon, "--listen",    address,   "--data-dir",
+                                 data,      "--port-file", port_file, NULL };
     bool started = child_start(&cluster->children[0], argv, log, -1);
     close(log);
     return started || console_fail("cannot start %s: %s", s->daemon, strerror(errno));
@@ -149,7 +143,8 @@ bool cluster_start(struct cluster *cluster, const struct cluster_settings *setti
     if (cluster->signals < 0) {
         return console_fail("cannot wait for signals: %s", strerror(errno));
     }
-    if (!start_daemon(cluster) || !wait_for_port(cluster)) {
+    if (!folder_make_temporary(settings->out, "data", cluster->daemon_directory) ||
+        !start_daemon(cluster, "127.0.0.1:0", O_TRUNC) || !wait_for_port(cluster)) {
         return false;
     }
     for (size_t i = 0; i < settings->workers; i++) {
@@ -178,6 +173,16 @@ bool cluster_interrupted(struct cluster *cluster)
         console_fail("optimd %s; see %s/optimd.log", what, cluster->settings->out);
     }
     return told || cluster->children[0].pid == 0;
+}
+
+bool cluster_kill_daemon(struct cluster *cluster)
+{
+    struct child *daemon = &cluster->children[0];
+    if (daemon->pid != 0) {
+        kill(daemon->pid, SIGKILL);
+        children_wait(daemon, 1, DAEMON_GRACE_MS);
+    }
+    return start_daemon(cluster, cluster->address, O_APPEND);
 }
 
 void cluster_close_report(struct cluster *cluster, size_t rank)

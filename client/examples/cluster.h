@@ -26,6 +26,7 @@ struct cluster_settings {
     uint64_t local;         /* steps from one synchronisation to the next; 0: none */
     uint64_t workers, seed; /* no workers: the daemon alone */
     uint64_t epochs, batch; /* 0: the workers' default */
+    uint64_t kills; /* of the daemon, spread over the training; it is started again */
 };
 
 struct cluster {
@@ -44,6 +45,10 @@ bool cluster_start(struct cluster *cluster, const struct cluster_settings *setti
 /* Whether it is time to stop: a signal has come or the daemon has ended. Never waits.
  */
 bool cluster_interrupted(struct cluster *cluster);
+
+/* Kill the daemon, as kill -9 does, and start it again at the same address, with what
+ * it has kept. */
+bool cluster_kill_daemon(struct cluster *cluster);
 
 void cluster_close_report(struct cluster *cluster, size_t rank);
 

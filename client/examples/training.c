@@ -180,6 +180,19 @@ static void show_progress(struct training *training)
                      training->steps_a_second, training->bytes_a_second / 1e6);
 }
 
+/* Kill the daemon, if it is time for that: the training is cut into parts of equal
+ * length by so many kills. */
+static bool kill_in_time(struct training *training)
+{
+    uint64_t kills = training->settings->kills;
+    if (training->kills == kills || training->curve.complete * (kills + 1) <
+                                        (training->kills + 1) * training->curve.steps) {
+        return true;
+    }
+    training->kills++;
+    return cluster_kill_daemon(&training->cluster);
+}
+
 /* Until all workers have said what they had to say, or something goes wrong. */
 static bool follow(struct training *training)
 {
@@ -201,6 +214,9 @@ static bool follow(struct training *training)
                 return false;
             }
             working -= wait[i].fd >= 0 && training->cluster.reports[i] < 0;
+        }
+        if (training->curve.loss != NULL && !kill_in_time(training)) {
+            return false;
         }
         show_progress(training);
     }

@@ -32,6 +32,7 @@ struct training {
     struct report first; /* of the first worker to start: the model */
     uint64_t correct;    /* held-out images, last time */
     bool evaluated;      /* there was a time */
+    uint64_t kills;      /* of the daemon, so far */
     double began, ended; /* the training: first and last round, in seconds */
     double paced_at;     /* since when the pace is measured, */
     uint64_t paced_step, paced_bytes; /* and from where */
