@@ -90,6 +90,14 @@ enum opt_mode { OPT_SYNC = 0, OPT_ASYNC = 1, OPT_BOUNDED = 2 };
 enum opt_loss { OPT_LOSS_SHRINK = 0, OPT_LOSS_WAIT = 1, OPT_LOSS_FAIL = 2 };
 enum opt_atomic { OPT_ATOMIC_DEFAULT = 0, OPT_ATOMIC_ROUND = 1, OPT_ATOMIC_SHARD = 2 };
 enum opt_form { OPT_FORM_MEAN = 0, OPT_FORM_SUM = 1 };
+/* When a push counts as safe: optimd.proto explains each (Durability). */
+enum opt_durability {
+    OPT_DURABILITY_DEFAULT = 0,
+    OPT_DURABILITY_ALWAYS = 1,
+    OPT_DURABILITY_INTERVAL = 2,
+    OPT_DURABILITY_CHECKPOINT = 3,
+    OPT_DURABILITY_COUNT
+};
 
 struct opt_segment {
     uint32_t tensor; /* position in the model */
@@ -152,6 +160,8 @@ struct opt_create {
     struct opt_consistency consistency;
     bool assigned; /* initial = ASSIGNED */
     bool join;
+    enum opt_durability durability;
+    uint64_t checkpoint_steps; /* 0: only on the daemon's timer */
 };
 struct opt_open {
     const char *model;
@@ -200,6 +210,7 @@ struct opt_wait {
     uint32_t model;
     uint64_t step;
     uint64_t epoch;
+    bool durable;
 };
 struct opt_barrier {
     uint32_t model;
@@ -303,6 +314,7 @@ struct opt_push_reply {
     const char *reason;
     uint64_t epoch;
     struct opt_lost lost;
+    bool durable;
 };
 struct opt_pull_reply {
     uint64_t step;
@@ -325,6 +337,7 @@ struct opt_wait_reply { /* to wait and to barrier */
     uint64_t step;
     uint64_t epoch;
     struct opt_lost lost;
+    bool durable; /* wait */
 };
 struct opt_set_reply {
     uint64_t step;
@@ -381,6 +394,7 @@ struct opt_model_entry {
     uint32_t workers;
     const char *specification;
     uint64_t identity;
+    enum opt_durability durability;
 };
 struct opt_worker_entry {
     const char *name;
@@ -414,6 +428,7 @@ struct opt_description {
     uint64_t rounds_skipped;
     uint64_t rounds, dropped;
     double mean_staleness;
+    uint64_t checkpoint_steps;
     const char *const *slots;
     size_t slot_count;
     const struct opt_tensor_entry *tensors;

@@ -123,7 +123,8 @@ static enum opt_status read_push(const struct context *c,
                                    .step = from->step,
                                    .staleness = from->staleness,
                                    .reason = from->reason,
-                                   .epoch = from->epoch };
+                                   .epoch = from->epoch,
+                                   .durable = from->durable };
     enum opt_status status = opt_wire_enum((int)from->fate, OPT_FATE_SKIPPED + 1,
                                            "PushReply.fate", c->error);
     return status == OPT_OK ? read_lost(c, from->lost, from->n_lost, &to->lost)
@@ -253,7 +254,8 @@ static enum opt_status read_body(const struct context *c, const Optimd__V1__Repl
         return read_push_pull(c, from->push_pull, &to->body.push_pull);
     case OPT_MESSAGE_WAIT:
         to->body.wait = (struct opt_wait_reply){ .step = from->wait->step,
-                                                 .epoch = from->wait->epoch };
+                                                 .epoch = from->wait->epoch,
+                                                 .durable = from->wait->durable };
         return read_lost(c, from->wait->lost, from->wait->n_lost, &to->body.wait.lost);
     case OPT_MESSAGE_BARRIER:
         to->body.barrier = (struct opt_wait_reply){ .step = from->barrier->step,
@@ -338,6 +340,7 @@ enum {
     PUSH_STALENESS = 3,
     PUSH_REASON = 4,
     PUSH_EPOCH = 5,
+    PUSH_DURABLE = 7,
     PULL_STEP = 1,
     PULL_DTYPE = 2,
     PULL_SEGMENTS = 3,
@@ -455,6 +458,7 @@ static void write_push(struct opt_writer *writer, const void *what)
         message.n_lost = push->lost.count;
         opt_write_fields(writer, &message.base);
     }
+    opt_write_number(writer, PUSH_DURABLE, push->durable);
 }
 
 static void write_pull(struct opt_writer *writer, const void *what)
@@ -492,6 +496,7 @@ static void write_wait(struct opt_writer *writer, const void *what)
     message.epoch = wait->epoch;
     message.lost = (char **)(uintptr_t)wait->lost.names;
     message.n_lost = wait->lost.count;
+    message.durable = wait->durable;
     opt_write_fields(writer, &message.base);
 }
 

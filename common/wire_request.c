@@ -193,7 +193,13 @@ static enum opt_status read_create(const struct context *c,
                                OPTIMD__V1__CREATE_MODEL__INITIAL__ASSIGNED + 1,
                                "CreateModel.initial", c->error);
     }
+    if (status == OPT_OK) {
+        status = opt_wire_enum((int)from->durability, OPT_DURABILITY_COUNT,
+                               "CreateModel.durability", c->error);
+    }
     to->model = from->model;
+    to->durability = (enum opt_durability)from->durability;
+    to->checkpoint_steps = from->checkpoint_steps;
     to->assigned = from->initial == OPTIMD__V1__CREATE_MODEL__INITIAL__ASSIGNED;
     to->join = from->join;
     return status;
@@ -398,6 +404,7 @@ static enum opt_status read_body(const struct context *c,
         to->body.wait.model = from->wait->model;
         to->body.wait.step = from->wait->step;
         to->body.wait.epoch = from->wait->epoch;
+        to->body.wait.durable = from->wait->durable;
         return OPT_OK;
     case OPT_MESSAGE_LEAVE:
         to->body.leave = from->leave->model;

@@ -115,6 +115,8 @@ static void write_create(struct opt_writer *writer, const void *what)
     message.initial = create->assigned ? OPTIMD__V1__CREATE_MODEL__INITIAL__ASSIGNED
                                        : OPTIMD__V1__CREATE_MODEL__INITIAL__ZEROS;
     message.join = create->join;
+    message.durability = (Optimd__V1__Durability)create->durability;
+    message.checkpoint_steps = create->checkpoint_steps;
     opt_write_fields(writer, &message.base);
 }
 
@@ -207,6 +209,7 @@ static void write_wait(struct opt_writer *writer, const void *what)
     message.model = wait->model;
     message.step = wait->step;
     message.epoch = wait->epoch;
+    message.durable = wait->durable;
     opt_write_fields(writer, &message.base);
 }
 

@@ -232,15 +232,21 @@ static enum opt_status read_model(const struct context *c,
     char what[64];
     (void)snprintf(what, sizeof(what), "the name of model %zu", index);
     enum opt_status status = opt_wire_name(from->name, what, c->error);
+    if (status == OPT_OK) {
+        status = opt_wire_enum((int)from->durability, OPT_DURABILITY_COUNT,
+                               "ModelSummary.durability", c->error);
+    }
     if (status != OPT_OK) {
         return status;
     }
-    *to = (struct opt_model_entry){ .model = from->model,
-                                    .step = from->step,
-                                    .tensors = from->tensors,
-                                    .parameters = from->parameters,
-                                    .workers = from->workers,
-                                    .identity = from->identity };
+    *to =
+        (struct opt_model_entry){ .model = from->model,
+                                  .step = from->step,
+                                  .tensors = from->tensors,
+                                  .parameters = from->parameters,
+                                  .workers = from->workers,
+                                  .identity = from->identity,
+                                  .durability = (enum opt_durability)from->durability };
     status = copy_text(c->arena, from->name, &to->name, c->error);
     if (status == OPT_OK) {
         status = copy_text(c->arena, from->specification, &to->specification, c->error);
@@ -284,6 +290,7 @@ static void write_model(struct opt_writer *writer, const void *what)
     message.workers = model->workers;
     message.specification = opt_wire_text(model->specification);
     message.identity = model->identity;
+    message.durability = (Optimd__V1__Durability)model->durability;
     opt_write_fields(writer, &message.base);
 }
 
@@ -413,6 +420,7 @@ static enum opt_status read_rest(const struct context *c, const uint8_t *data,
     to->rounds = from->rounds;
     to->dropped = from->dropped;
     to->mean_staleness = from->mean_staleness;
+    to->checkpoint_steps = from->checkpoint_steps;
     to->slots = (const char *const *)from->slots;
     to->slot_count = from->n_slots;
     return status;
@@ -520,6 +528,7 @@ static void write_tail(struct opt_writer *writer,
     message.rounds = description->rounds;
     message.dropped = description->dropped;
     message.mean_staleness = description->mean_staleness;
+    message.checkpoint_steps = description->checkpoint_steps;
     opt_write_fields(writer, &message.base);
 }
 

@@ -18,6 +18,7 @@
 
 #include "common/log.h"
 #include "common/standard.h"
+#include "server/durable/durable.h"
 #include "server/messages/messages.h"
 #include "server/net/listener.h"
 #include "server/net/loop.h"
@@ -39,6 +40,7 @@ enum {
 struct daemon {
     const struct settings *settings;
     struct data_dir data_dir; /* path NULL: none */
+    struct durable *durable;  /* what is kept there */
     uv_loop_t uv;
     struct signals signals;
     int signal; /* that ended it */
@@ -112,6 +114,26 @@ static unsigned port_of(const struct daemon *daemon)
     return port;
 }
 
+/* What is kept on disk, and the threads that write it. */
+static enum opt_status open_durable(struct daemon *daemon, struct opt_error *error)
+{
+    const struct settings *settings = daemon->settings;
+    enum opt_status status =
+        data_dir_open(settings->data_dir, &daemon->data_dir, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    const struct durable_settings durable = {
+        .dir = &daemon->data_dir,
+        .durability = (enum opt_durability)settings->durability,
+        .interval_ms = (uint32_t)settings->journal_interval,
+        .checkpoint_ms = (uint32_t)settings->checkpoint_interval,
+        .queue_bytes = settings->journal_queue,
+        .recover_previous = settings->recover == RECOVER_PREVIOUS,
+    };
+    return durable_open(&durable, &daemon->durable, error);
+}
+
 static enum opt_status start_engine(struct daemon *daemon, struct opt_error *error)
 {
     const struct settings *settings = daemon->settings;
@@ -130,6 +152,11 @@ static enum opt_status start_engine(struct daemon *daemon, struct opt_error *err
         .max_header_bytes = (size_t)settings->max_header,
         .connection_bytes = (size_t)settings->connection_inflight,
         .row = message_row,
+        .durable = daemon->durable,
+        .recorder = daemon->durable == NULL ? NULL : &daemon->durable->recorder,
+        .durability = daemon->durable == NULL
+                          ? OPT_DURABILITY_DEFAULT
+                          : (enum opt_durability)settings->durability,
     };
     return engine_start(&engine, &daemon->engine, error);
 }
@@ -208,6 +235,7 @@ static void stop(struct daemon *daemon)
     if (daemon->engine != NULL) {
         engine_free(daemon->engine);
     }
+    durable_close(daemon->durable);
     if (daemon->data_dir.path != NULL) {
         data_dir_close(&daemon->data_dir);
     }
@@ -220,7 +248,7 @@ static enum opt_status start(struct daemon *daemon, size_t *connections,
     const struct settings *settings = daemon->settings;
     enum opt_status status = OPT_OK;
     if (settings->data_dir[0] != '\0') {
-        status = data_dir_open(settings->data_dir, &daemon->data_dir, error);
+        status = open_durable(daemon, error);
     }
     if (status == OPT_OK) {
         status = open_listeners(daemon, error);

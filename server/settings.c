@@ -19,6 +19,7 @@
 enum setting_kind {
     SETTING_WORD, /* text */
     SETTING_FLAG,
+    SETTING_CHOICE, /* one of some words; its number is kept */
     SETTING_LEVEL,
     SETTING_COUNT,
     SETTING_BYTES,
@@ -52,7 +53,17 @@ static const struct setting table[] = {
     { "no-shared-memory", SETTING_FLAG, AT(no_shared_memory), "false", NULL, 0, 0, NULL,
       "send everything to workers on Unix sockets as well, and share no memory with them" },
     { "data-dir", SETTING_WORD, AT(data_dir), "", NULL, 0, 0, "DIR",
-      "directory that belongs to this daemon alone" },
+      "directory that belongs to this daemon alone, where models are kept" },
+    { "durability", SETTING_CHOICE, AT(durability), "interval", NULL, 0, 0, "WORD",
+      "when a push is safe: always, interval or checkpoint; for models that do not say" },
+    { "journal-interval", SETTING_TIME, AT(journal_interval), "1s", NULL, 1, HOUR, "TIME",
+      "longest that a record of the journal waits to be forced to the disk" },
+    { "journal-queue", SETTING_BYTES, AT(journal_queue), "256MiB", NULL, 1 * MIB,
+      UINT64_MAX / 4, "SIZE", "records that wait for the disk before pushes do" },
+    { "checkpoint-interval", SETTING_TIME, AT(checkpoint_interval), "30s", NULL, 0, 24 * HOUR,
+      "TIME", "between two checkpoints of a model that has changed; 0: none by the clock" },
+    { "recover", SETTING_CHOICE, AT(recover), "exact", NULL, 0, 0, "WORD",
+      "exact, or previous: begin with the checkpoint before one that is damaged" },
     { "port-file", SETTING_WORD, AT(port_file), "", NULL, 0, 0, "FILE",
       "write the port to this file when it can be connected to" },
     { "log-level", SETTING_LEVEL, AT(log_level), "info", NULL, 0, 0, "LEVEL",
@@ -116,6 +127,15 @@ static const struct setting table[] = {
 // clang-format on
 
 enum { COUNT = sizeof(table) / sizeof(table[0]) };
+
+/* What a choice may be, by its number; NULL after the last. "" cannot be said. */
+static const char *const *words_of(const struct setting *setting)
+{
+    static const char *const durabilities[] = { "", "always", "interval", "checkpoint",
+                                                NULL };
+    static const char *const recoveries[] = { "exact", "previous", NULL };
+    return setting->offset == AT(durability) ? durabilities : recoveries;
+}
 
 static const char *name_at(size_t index, const void *context)
 {
@@ -186,6 +206,33 @@ static enum opt_status parse_number(const struct setting *setting, const char *t
     return OPT_OK;
 }
 
+/* One of the words of a choice. */
+static enum opt_status choose(struct settings *settings, const struct setting *setting,
+                              const char *text, struct opt_error *error)
+{
+    char right[128] = "";
+    size_t used = 0;
+    const char *const *words = words_of(setting);
+    for (uint64_t i = 0; words[i] != NULL; i++) {
+        const char *word = words[i];
+        if (word[0] == '\0') {
+            continue;
+        }
+        if (strcmp(word, text) == 0) {
+            memcpy(field(settings, setting), &i, sizeof i);
+            return OPT_OK;
+        }
+        bool last = words[i + 1] == NULL;
+        used += (size_t)snprintf(right + used, sizeof right - used, "%s%s",
+                                 used == 0 ? ""
+                                 : last    ? " or "
+                                           : ", ",
+                                 word);
+    }
+    return opt_fail(error, OPT_INVALID_ARGUMENT,
+                    "\"%s\" is none of its words; right would be %s", text, right);
+}
+
 /* Give a setting its value. The sentence does not say where the value stood. */
 static enum opt_status set(struct settings *settings, const struct setting *setting,
                            const char *text, struct opt_error *error)
@@ -206,6 +253,8 @@ static enum opt_status set(struct settings *settings, const struct setting *sett
         }
         *(bool *)field(settings, setting) = text[0] == 't';
         return OPT_OK;
+    case SETTING_CHOICE:
+        return choose(settings, setting, text, error);
     case SETTING_LEVEL:
         if (!opt_log_level_parse(text, field(settings, setting))) {
             return opt_fail(error, OPT_INVALID_ARGUMENT,
@@ -516,6 +565,33 @@ static enum opt_status check_address(struct settings *settings,
     return OPT_OK;
 }
 
+/* What is kept, and how, has a meaning only where there is a place for it. That the
+ * defaults are spelled out does no harm. */
+static enum opt_status check_kept(const struct settings *settings,
+                                  const struct sources *sources,
+                                  struct opt_error *error)
+{
+    static const size_t rows[] = { AT(durability), AT(journal_interval),
+                                   AT(journal_queue), AT(checkpoint_interval),
+                                   AT(recover) };
+    struct settings standard;
+    struct opt_error cause;
+    for (size_t i = 0; settings->data_dir[0] == '\0' && i < sizeof rows / sizeof *rows;
+         i++) {
+        size_t row = row_of(rows[i]);
+        const struct setting *setting = &table[row];
+        if (said(sources, row) != NULL &&
+            set(&standard, setting, setting->standard, &cause) == OPT_OK &&
+            number_of(settings, setting) != number_of(&standard, setting)) {
+            opt_fail(&cause, OPT_INVALID_ARGUMENT,
+                     "it says how models are kept on disk, and nothing is kept without "
+                     "data-dir; give --data-dir DIR as well, or leave it out");
+            return refuse(sources, row, cause.text, error);
+        }
+    }
+    return OPT_OK;
+}
+
 /* The kernel need not have the default. */
 static enum opt_status check_congestion(const struct settings *settings,
                                         const struct sources *sources,
@@ -543,6 +619,9 @@ static enum opt_status combine(const struct sources *sources, struct settings *o
     }
     if (status == OPT_OK) {
         status = check_address(out, sources, error);
+    }
+    if (status == OPT_OK) {
+        status = check_kept(out, sources, error);
     }
     if (status == OPT_OK) {
         status = check_congestion(out, sources, error);
@@ -623,6 +702,10 @@ void settings_print(const struct settings *settings, FILE *out)
         case SETTING_FLAG:
             fprintf(out, "%s: %s\n", setting->name,
                     *(const bool *)at ? "true" : "false");
+            break;
+        case SETTING_CHOICE:
+            fprintf(out, "%s: %s\n", setting->name,
+                    words_of(setting)[number_of(settings, setting)]);
             break;
         case SETTING_LEVEL:
             fprintf(out, "%s: %s\n", setting->name,

@@ -18,13 +18,21 @@
 #include "common/status.h"
 #include "server/net/listen_address.h"
 
+/* Which checkpoint to begin with. */
+enum settings_recover { RECOVER_EXACT, RECOVER_PREVIOUS };
+
 enum { SETTING_TEXT = 256 }; /* longest value, with its end */
 
 struct settings {
     char listen[SETTING_TEXT];
     bool insecure;
     bool no_shared_memory;
-    char data_dir[SETTING_TEXT];  /* "": none */
+    char data_dir[SETTING_TEXT]; /* "": none, and the next six have no meaning */
+    uint64_t durability;         /* enum opt_durability; never DEFAULT */
+    uint64_t journal_interval;
+    uint64_t journal_queue;
+    uint64_t checkpoint_interval;
+    uint64_t recover;             /* enum settings_recover */
     char port_file[SETTING_TEXT]; /* "": none */
     enum opt_log_level log_level;
     uint64_t threads;

@@ -3,11 +3,12 @@
  * Terms in the order of the table, in each the options that differ from the rule's
  * defaults, numbers in the shortest decimal that reads back; so two texts are equal if
  * and only if the specifications are. An expression and YAML differ in their
- * punctuation. Any thread.
+ * punctuation. A change of one is printed here too. Any thread.
  */
 #include <stdio.h>
 #include <string.h>
 
+#include "common/optim/change.h"
 #include "common/optim/number.h"
 #include "common/optim/options.h"
 #include "common/optim/rule.h"
@@ -53,6 +54,15 @@ static const struct punctuation yaml = {
     .pattern = "pattern: ",
     .end_group = "}",
     .escapes = true,
+};
+
+/* A part of a change. */
+static const struct punctuation part = {
+    .assign = "=",
+    .comma = ", ",
+    .group = "tensors(",
+    .pattern = "",
+    .end_group = ")",
 };
 
 struct printer {
@@ -266,4 +276,29 @@ size_t opt_spec_print(const struct opt_spec *spec, char *out, size_t capacity)
 size_t opt_spec_print_yaml(const struct opt_spec *spec, char *out, size_t capacity)
 {
     return print(&yaml, spec, out, capacity);
+}
+
+size_t opt_change_print(const struct opt_change *change, char *out, size_t capacity)
+{
+    struct printer p = { .mark = &part, .out = out, .capacity = capacity };
+    size_t count;
+    const struct opt_option *table = opt_options_table(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        if ((change->given >> i & 1u) != 0) {
+            put(&p, p.length > 0 ? p.mark->comma : "");
+            put(&p, table[i].name);
+            put(&p, p.mark->assign);
+            put_value(&p, &table[i],
+                      opt_option_get(&table[i], &change->values.options));
+        }
+    }
+    for (size_t i = 0; i < change->values.group_count; i++) {
+        put(&p, p.length > 0 ? p.mark->comma : "");
+        put_group(&p, &change->values.groups[i]);
+    }
+    if (capacity > 0) {
+        out[p.length < capacity ? p.length : capacity - 1] = '\0';
+    }
+    return p.length;
 }

@@ -7,6 +7,7 @@
 #ifndef OPTIMD_COMMON_OPTIM_CHANGE_H
 #define OPTIMD_COMMON_OPTIM_CHANGE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/optim/spec.h"
@@ -23,6 +24,10 @@ struct opt_change {
  * OPT_INVALID_ARGUMENT with a sentence, as opt_spec_parse. */
 enum opt_status opt_change_read(const struct opt_rule *rule, const struct opt_set *set,
                                 struct opt_change *out, struct opt_error *error);
+
+/* As a text that is read back as the same change (SetOptions.change). Returns its
+ * length; what does not fit the capacity is cut, as snprintf does. */
+size_t opt_change_print(const struct opt_change *change, char *out, size_t capacity);
 
 void opt_change_fini(struct opt_change *change);
 

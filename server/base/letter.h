@@ -97,7 +97,8 @@ struct letter {
         allowance;  /* if not 0: bytes the connection may have in flight from now on, */
     size_t granted; /* and how many of them the engine has reserved memory for */
     struct opt_reply reply;
-    uint8_t *table; /* serialized table to send as data, malloc'd, or NULL */
+    uint64_t awaits; /* index of the record before which it is not to leave */
+    uint8_t *table;  /* serialized table to send as data, malloc'd, or NULL */
     size_t table_size;
     struct piece *pieces; /* in reply order: the loop cuts them into frames */
     size_t piece_count;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "server/engine/commit.h"
 #include "server/engine/events.h"
 #include "server/engine/state.h"
 
@@ -116,7 +117,17 @@ static void send_home(struct letter *letter)
 
 void answer_flush(struct engine *engine)
 {
+    const struct recorder *recorder = engine->settings.recorder;
+    bool asks = recorder != NULL && recorder->holds != NULL;
     for (struct letter *letter; (letter = letters_take(&engine->outbox)) != NULL;) {
-        send_home(letter);
+        if (!asks || !recorder->holds(recorder->context, letter)) {
+            send_home(letter);
+        }
     }
+}
+
+void answer_release(struct letter *letter)
+{
+    letter->silent = letter->silent || letter->peer->closed;
+    send_home(letter);
 }

@@ -46,7 +46,10 @@ uint64_t answer_deadline(const struct engine *engine, const struct letter *lette
 /* The next letter that was answered with an error in this turn, or NULL. It goes on to
  * answer_failed. */
 struct letter *answer_refused(struct engine *engine);
-/* The turn is over: all answers go to their loops. */
+/* The turn is over: all answers go to their loops, but those that the recorder holds
+ * back (commit.h). */
 void answer_flush(struct engine *engine);
+/* One that was held back leaves. */
+void answer_release(struct letter *letter);
 
 #endif

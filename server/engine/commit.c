@@ -8,7 +8,6 @@ static void note(struct engine *engine, const struct commit *commit)
 {
     const struct recorder *recorder = engine->settings.recorder;
     if (recorder != NULL) {
-        engine->noted = true;
         recorder->note(recorder->context, commit);
     }
 }
@@ -75,11 +74,19 @@ void commit_push(struct engine *engine, const struct member *member,
                                    .settled = settled });
 }
 
+enum opt_status commit_admits(const struct engine *engine, const struct model *model,
+                              uint32_t *retry_ms, struct opt_error *error)
+{
+    const struct recorder *recorder = engine->settings.recorder;
+    return recorder == NULL || recorder->admits == NULL
+               ? OPT_OK
+               : recorder->admits(recorder->context, model, retry_ms, error);
+}
+
 void commit_turn(struct engine *engine)
 {
     const struct recorder *recorder = engine->settings.recorder;
-    if (engine->noted) {
-        engine->noted = false;
+    if (recorder != NULL) {
         recorder->turn(recorder->context);
     }
 }

@@ -23,11 +23,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/dtype.h"
+#include "common/status.h"
 
 struct change;
 struct engine;
+struct letter;
 struct member;
 struct model;
 struct opt_segment;
@@ -65,7 +68,8 @@ struct commit {
 
 struct recorder {
     void (*note)(void *context, const struct commit *commit);
-    /* What has been noted since the last time is complete; answers follow. */
+    /* What has been noted since the last time is complete, if anything was; answers
+     * follow. */
     void (*turn)(void *context);
     /* Whether the model's updates are to be written down: asked once, while the model
      * is made, when its name and what its creator wants of it are known. NULL: none
@@ -76,8 +80,19 @@ struct recorder {
      * whoever says no calls work_settle(model) later, when it may be asked again. NULL:
      * always. */
     bool (*room)(void *context, struct model *model, size_t bytes);
+    /* An answer of this turn must not leave yet: the recorder has the letter, and gives
+     * it to answer_release. NULL: all leave. */
+    bool (*holds)(void *context, struct letter *letter);
+    /* Whether a push to the model can be taken at present; if not, when to try again.
+     * NULL: always. */
+    enum opt_status (*admits)(void *context, const struct model *model,
+                              uint32_t *retry_ms, struct opt_error *error);
     void *context;
 };
+
+/* What the engine's recorder says to a push, or OPT_OK. */
+enum opt_status commit_admits(const struct engine *engine, const struct model *model,
+                              uint32_t *retry_ms, struct opt_error *error);
 
 void commit_model(struct engine *engine, enum commit_kind kind,
                   const struct model *model);

@@ -25,12 +25,20 @@ static size_t place_of(const struct engine *engine, uint32_t number)
     return low;
 }
 
+struct model *registry_numbered(const struct engine *engine, uint32_t number)
+{
+    size_t place = place_of(engine, number);
+    return place < engine->model_count && engine->numbered[place]->number == number
+               ? engine->numbered[place]
+               : NULL;
+}
+
 struct model *registry_model(struct engine *engine, struct letter *letter,
                              uint32_t number)
 {
-    size_t place = place_of(engine, number);
-    if (place < engine->model_count && engine->numbered[place]->number == number) {
-        return engine->numbered[place];
+    struct model *model = registry_numbered(engine, number);
+    if (model != NULL) {
+        return model;
     }
     answer_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                 "there is no model with the number %" PRIu32

@@ -14,6 +14,8 @@ struct model *registry_model(struct engine *engine, struct letter *letter,
                              uint32_t number);
 struct model *registry_named(struct engine *engine, struct letter *letter,
                              const char *name);
+/* The same, without an answer if there is none. */
+struct model *registry_numbered(const struct engine *engine, uint32_t number);
 /* Make a model known under its name and the next number, or forget it. */
 bool registry_add(struct engine *engine, struct model *model);
 void registry_remove(struct engine *engine, struct model *model);

@@ -21,6 +21,7 @@
 #include "server/base/names.h"
 #include "server/turn/engine.h"
 
+struct durable;
 struct model;
 struct team;
 struct worker;
@@ -74,6 +75,7 @@ struct engine {
     uint64_t turn_began_ns, turn_cost; /* of one letter or one piece of work */
     struct alarms alarms;
     struct budget budget;
+    struct durable *durable; /* what keeps all this on disk, or NULL */
     _Atomic uint64_t
         refused_ns; /* when last a worker's pull found no memory; for loops */
     struct engine_counters counters;
@@ -94,7 +96,6 @@ struct engine {
 
     struct letters refused; /* answered with an error in this turn, */
     struct letters outbox;  /* and all that it has answered (answer.h) */
-    bool noted;             /* something has become true in this turn (commit.h) */
 };
 
 enum {

@@ -50,6 +50,24 @@ static void end_same(struct engine *engine, struct model *model, struct letter *
     }
 }
 
+/* Whether the daemon can keep a model so. */
+static enum opt_status check_durability(const struct engine *engine,
+                                        const struct opt_create *create,
+                                        struct opt_error *error)
+{
+    if (engine->settings.durability != OPT_DURABILITY_DEFAULT ||
+        (create->durability == OPT_DURABILITY_DEFAULT &&
+         create->checkpoint_steps == 0)) {
+        return OPT_OK;
+    }
+    return opt_fail_as(error, OPT_FAILED_PRECONDITION, OPT_DETAIL_NO_DATA_DIR,
+                       "%s is given, but this daemon keeps nothing on disk: it was "
+                       "started without --data-dir",
+                       create->durability != OPT_DURABILITY_DEFAULT
+                           ? "durability"
+                           : "checkpoint_steps");
+}
+
 /* Begin with what the create asks for; model: the one of that name, or NULL. */
 static enum opt_status begin(struct engine *engine, struct letter *letter,
                              struct model *model, const struct opt_spec *spec,
@@ -57,6 +75,9 @@ static enum opt_status begin(struct engine *engine, struct letter *letter,
 {
     const struct opt_create *create = &letter->request.body.create;
     enum opt_status status = consistency_check(&create->consistency, spec, error);
+    if (status == OPT_OK) {
+        status = check_durability(engine, create, error);
+    }
     if (status != OPT_OK) {
         return status;
     }

@@ -88,6 +88,7 @@ static struct opt_description describe(const struct model *model,
         .mean_staleness = model->pushes_applied == 0
                               ? 0
                               : model->staleness_sum / (double)model->pushes_applied,
+        .checkpoint_steps = model->durability.checkpoint_steps,
         .slots = model->slot_names,
         .slot_count = model->slot_count,
         .tensor_of = describe_tensor,

@@ -19,6 +19,7 @@ struct opt_model_entry serve_summary(const struct model *model)
         .workers = (uint32_t)model->joined,
         .specification = model->canonical,
         .identity = model->identity,
+        .durability = model->durability.mode,
     };
 }
 

@@ -29,10 +29,16 @@ static size_t bytes_made(const struct change *change)
            opt_spec_bytes(&change->spec);
 }
 
+/* for what was asked for, */
+static size_t bytes_asked(const struct opt_change *what, const char *asked)
+{
+    return opt_spec_bytes(&what->values) + strlen(asked) + 1;
+}
+
 /* and for all of it. */
 static size_t bytes_of(const struct change *change)
 {
-    return bytes_made(change) + opt_spec_bytes(&change->what.values);
+    return bytes_made(change) + bytes_asked(&change->what, change->asked);
 }
 
 static void change_free(struct engine *engine, struct change *change)
@@ -40,6 +46,7 @@ static void change_free(struct engine *engine, struct change *change)
     budget_give(&engine->budget, bytes_of(change));
     grouping_unref(engine, change->grouping);
     opt_change_fini(&change->what);
+    free(change->asked);
     opt_spec_fini(&change->spec);
     free(change->before);
     free(change->after);
@@ -72,6 +79,7 @@ struct course {
     void (*answer)(struct engine *engine, struct letter *letter,
                    const struct stated *stated);
     struct opt_change what;
+    char *asked;    /* its text */
     uint64_t first; /* update with it */
     size_t place;   /* of the new one in the list */
     const char *before;
@@ -100,6 +108,7 @@ static void course_free(struct engine *engine, struct course *course)
     budget_give(&engine->budget, course->charged);
     grouping_unref(engine, course->made);
     free(course->text);
+    free(course->asked);
     opt_change_fini(&course->what);
     opt_spec_fini(&course->spec);
     opt_spec_fini(&course->next);
@@ -263,6 +272,8 @@ static void insert(struct engine *engine, struct model *model, struct course *co
     changes->count++;
     change->step = course->first;
     change->what = course->what;
+    change->asked = course->asked;
+    course->asked = NULL;
     course->what = (struct opt_change){ .given = 0 };
     for (size_t i = 0; i < course->count; i++) {
         struct change *one = changes->list[course->place + i];
@@ -391,6 +402,19 @@ static void end(struct engine *engine, struct model *model, struct errand *erran
     course_free(engine, course);
 }
 
+/* The text of what is asked for. */
+static enum opt_status print_asked(struct course *course, struct opt_error *error)
+{
+    size_t size = opt_change_print(&course->what, NULL, 0) + 1;
+    course->asked = malloc(size);
+    if (course->asked == NULL) {
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for a change");
+    }
+    opt_change_print(&course->what, course->asked, size);
+    return OPT_OK;
+}
+
 void change_state(struct engine *engine, struct model *model, struct letter *letter,
                   void (*answer)(struct engine *engine, struct letter *letter,
                                  const struct stated *stated))
@@ -404,7 +428,11 @@ void change_state(struct engine *engine, struct model *model, struct letter *let
                                      OPT_DETAIL_NO_MEMORY, "no memory for a change")
                        : opt_change_read(model->spec.rule, set, &course->what, &error);
     if (status == OPT_OK) {
-        status = charge(engine, course, opt_spec_bytes(&course->what.values), &error);
+        status = print_asked(course, &error);
+    }
+    if (status == OPT_OK) {
+        status =
+            charge(engine, course, bytes_asked(&course->what, course->asked), &error);
     }
     if (status != OPT_OK) {
         if (course != NULL) {

@@ -31,6 +31,7 @@ enum {
 struct change {
     uint64_t step; /* number of the first update with it */
     struct opt_change what;
+    char *asked;               /* the same as a text */
     char *before, *after;      /* canonical specifications */
     struct opt_spec spec;      /* the model's from then on; it has it once it is due */
     struct grouping *grouping; /* of the tensors from then on; a reference */

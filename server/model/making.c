@@ -440,7 +440,7 @@ static bool compare_rest(struct engine *engine, struct model *model,
 {
     const struct opt_create *create = &making->errand.letter->request.body.create;
     work_done(engine, SPEC_PRINT_COST * (uint64_t)opt_spec_bytes(&making->spec));
-    if (model_differs(model, &making->spec, &create->consistency, making->difference,
+    if (model_differs(model, &making->spec, create, making->difference,
                       sizeof making->difference)) {
         opt_tensors_end(&making->reader);
         opt_tensors_begin(&making->reader, NULL, 0, OPT_TABLE_TENSORS);
@@ -528,6 +528,10 @@ static struct model *begin(struct engine *engine, const struct opt_create *creat
     }
     opt_spec_share(&model->spec, spec);
     model->consistency = create->consistency;
+    model->durability.mode = create->durability != OPT_DURABILITY_DEFAULT
+                                 ? create->durability
+                                 : engine->settings.durability;
+    model->durability.checkpoint_steps = create->checkpoint_steps;
     model->name = strdup(create->model);
     model->pool = version_pool_new(&engine->budget);
     if (!opt_random_identity(&model->identity) || model->name == NULL ||

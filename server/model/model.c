@@ -178,9 +178,29 @@ bool model_tensor_differs(const struct model *model, size_t i,
     return true;
 }
 
+/* What is not asked for fits whatever there is. */
+static bool durability_differs(const struct model_durability *has,
+                               const struct opt_create *asked, char *text,
+                               size_t capacity)
+{
+    static const char *const names[] = { "default", "always", "interval",
+                                         "checkpoint" };
+    if (asked->durability != OPT_DURABILITY_DEFAULT && asked->durability != has->mode) {
+        snprintf(text, capacity, "its durability is %s, not %s", names[has->mode],
+                 names[asked->durability]);
+        return true;
+    }
+    if (asked->checkpoint_steps != 0 &&
+        asked->checkpoint_steps != has->checkpoint_steps) {
+        snprintf(text, capacity, "its checkpoint_steps is %" PRIu64 ", not %" PRIu64,
+                 has->checkpoint_steps, asked->checkpoint_steps);
+        return true;
+    }
+    return false;
+}
+
 bool model_differs(const struct model *model, const struct opt_spec *spec,
-                   const struct opt_consistency *consistency, char *text,
-                   size_t capacity)
+                   const struct opt_create *create, char *text, size_t capacity)
 {
     char *canonical = spec_fit_text(spec);
     bool same = canonical != NULL && (strcmp(canonical, model->canonical) == 0 ||
@@ -191,7 +211,9 @@ bool model_differs(const struct model *model, const struct opt_spec *spec,
     }
     free(canonical);
     return !same ||
-           consistency_differs(&model->consistency, consistency, text, capacity);
+           consistency_differs(&model->consistency, &create->consistency, text,
+                               capacity) ||
+           durability_differs(&model->durability, create, text, capacity);
 }
 
 /* ---------------------------------------------------------------- weights */

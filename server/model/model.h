@@ -60,6 +60,18 @@ struct tensor {
     const uint64_t *shape; /* rank dimensions; NULL: a scalar */
 };
 
+/* How a model is kept on disk, and how far it is there (server/durable). Records are
+ * counted from 1, so 0 is none. */
+struct model_durability {
+    enum opt_durability mode;  /* DEFAULT: nothing is kept at all */
+    uint64_t checkpoint_steps; /* a checkpoint every so many; 0: by the timer alone */
+    uint64_t recorded;         /* the last record that tells of it, */
+    uint64_t lost;             /* and the last that told of it and could not be kept */
+    uint64_t saved;            /* the last that its newest checkpoint has */
+    uint64_t saved_step;       /* that checkpoint's; 0: there is none */
+    bool held_up;              /* a round waits until the disk has caught up */
+};
+
 enum { SHARD_BLOCKS = OPT_SHARD / OPT_BLOCK }; /* of a shard, at most */
 
 struct shard {
@@ -103,6 +115,7 @@ struct model {
     char *created;         /* what it was when the model was created */
     struct changes changes;
     struct opt_consistency consistency;
+    struct model_durability durability;
 
     struct tensor *tensors;
     size_t tensor_count;
@@ -200,8 +213,7 @@ bool model_free_some(struct engine *engine, struct model *model);
  * sentence part ("its tensor 3 is ..., not ..."); false if there is none. The
  * first function compares all but the tensors, the second one of these. */
 bool model_differs(const struct model *model, const struct opt_spec *spec,
-                   const struct opt_consistency *consistency, char *text,
-                   size_t capacity);
+                   const struct opt_create *create, char *text, size_t capacity);
 bool model_tensor_differs(const struct model *model, size_t i,
                           const struct opt_tensor_entry *asked, char *text,
                           size_t capacity);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "server/engine/answer.h"
+#include "server/engine/commit.h"
 #include "server/engine/state.h"
 #include "server/engine/work.h"
 #include "server/model/model.h"
@@ -326,6 +327,22 @@ static bool meet_again(struct engine *engine, struct model *model,
     return true;
 }
 
+/* Whether what becomes of a push can be kept as the model wants it; if not, it has been
+ * refused, until later. */
+static bool admit(struct engine *engine, const struct model *model,
+                  struct member *member, struct letter *letter)
+{
+    struct opt_error error;
+    uint32_t retry_ms = 0;
+    if (commit_admits(engine, model, &retry_ms, &error) == OPT_OK) {
+        return true;
+    }
+    member->refused++;
+    engine->counters.pushes_refused++;
+    answer_refuse_for(engine, letter, retry_ms, &error);
+    return false;
+}
+
 void frames_take(struct engine *engine, struct model *model, struct letter *letter,
                  const struct opt_push *head, const struct opt_pull *pull)
 {
@@ -342,7 +359,8 @@ void frames_take(struct engine *engine, struct model *model, struct letter *lett
         return;
     }
     bool echo = false;
-    if (head->frame == 0 && meet_again(engine, model, member, letter, head, &echo)) {
+    if (head->frame == 0 && (meet_again(engine, model, member, letter, head, &echo) ||
+                             (!echo && !admit(engine, model, member, letter)))) {
         return;
     }
     bool used;

@@ -29,7 +29,7 @@
 enum record_kind {
     RECORD_NONE,
     RECORD_MODEL,     /* a model is made: of.made */
-    RECORD_READY,     /* its weights are there: of.weights */
+    RECORD_READY,     /* its weights are there: those assigned before, and else 0 */
     RECORD_OPTIONS,   /* another specification from update `step` on: of.text */
     RECORD_STATED,    /* a change is stated for update `step`: of.stated */
     RECORD_BATCH,     /* update `step` does this: of.batch */
@@ -40,6 +40,7 @@ enum record_kind {
     RECORD_MEMBER,    /* of.member */
     RECORD_PUSH,      /* of.push */
     RECORD_FORGOTTEN, /* the member is no more */
+    RECORD_WEIGHTS,   /* values are assigned to a model that is not ready: of.weights */
     RECORD_KINDS
 };
 
@@ -56,6 +57,15 @@ struct record_made {
     struct opt_consistency consistency;
     const struct opt_tensor_entry *tensors; /* their step is not kept */
     size_t tensor_count;
+    enum opt_durability durability;
+    uint64_t checkpoint_steps;
+};
+
+struct record_weights { /* elements of a tensor */
+    uint32_t tensor;
+    uint64_t offset, count;
+    enum opt_dtype dtype;
+    struct record_values values;
 };
 
 struct record_stated {
@@ -73,34 +83,27 @@ struct record_span { /* as struct span (update.h) */
     uint32_t prepares; /* 1, or 0 */
 };
 
-struct record_rows { /* as struct row_run (gradient.h) */
+struct record_rows { /* of a sparse tensor, each once, ascending; values are fp32 */
     uint32_t tensor;
     const uint32_t *rows;
     size_t row_count;
     struct record_values values;
 };
 
-struct record_gradient {
-    enum opt_dtype dtype;
-    enum opt_form form;
-    uint64_t samples, basis;
-    bool aggregate; /* it is what the update's gradients come to: its factor is 1, and
-                       there is no other, no damping and no basis any more */
-    const struct record_run *tensors; /* in the order of the gradient */
+/* What a batch of an update does: one gradient, which is what all that took part come
+ * to, with no damping or basis any more. */
+struct record_batch {
+    bool last;
+    const struct record_span *spans; /* of a batch that is not the last */
+    size_t span_count;
+    enum opt_dtype dtype;             /* of the blocks' values */
+    const struct record_run *tensors; /* that it names, in its order */
     size_t tensor_runs;
     const struct record_run *blocks; /* of the model, ascending */
     size_t block_runs;
     struct record_values values; /* of these blocks */
     const struct record_rows *rows;
     size_t rows_count;
-};
-
-struct record_batch {
-    bool last;
-    const struct record_span *spans; /* of a batch that is not the last */
-    size_t span_count;
-    const struct record_gradient *gradients;
-    size_t gradient_count;
 };
 
 struct record_worker {
@@ -131,7 +134,7 @@ struct record_entry {
     uint64_t step;
     union {
         struct record_made made;
-        struct record_values weights; /* fp32, tensor by tensor, without padding */
+        struct record_weights weights;
         const char *text;
         struct record_stated stated;
         struct record_batch batch;
@@ -155,6 +158,8 @@ void record_begin(struct record_writer *writer);
  * OPT_RESOURCE_EXHAUSTED: no memory; the record is as it was. */
 enum opt_status record_add(struct record_writer *writer,
                            const struct record_entry *entry, struct opt_error *error);
+/* Bytes of memory that it keeps from record to record. */
+size_t record_writer_bytes(const struct record_writer *writer);
 /* Entries so far. */
 size_t record_entries(const struct record_writer *writer);
 /* The record, in parts that stay until the next add or begin.

@@ -133,7 +133,7 @@ static enum opt_status read_runs(struct context *c, const uint32_t *numbers,
 }
 
 static enum opt_status read_rows(struct context *c, const Optimd__Store__V1__Rows *from,
-                                 size_t element, struct record_rows *to)
+                                 struct record_rows *to)
 {
     const uint8_t *at = NULL;
     if (from->rows == 0 || from->rows > UINT64_MAX / sizeof(uint32_t)) {
@@ -146,27 +146,25 @@ static enum opt_status read_rows(struct context *c, const Optimd__Store__V1__Row
     *to = (struct record_rows){ .tensor = from->tensor,
                                 .rows = (const uint32_t *)at,
                                 .row_count = (size_t)from->rows };
+    for (size_t i = 1; i < to->row_count; i++) {
+        if (to->rows[i] <= to->rows[i - 1]) {
+            return wrong(c, "its rows are not in ascending order");
+        }
+    }
     return from->bytes % from->rows == 0
-               ? take_values(c, from->bytes, element, &to->values)
+               ? take_values(c, from->bytes, sizeof(float), &to->values)
                : wrong(c, "its rows are not all as long");
 }
 
+/* The values of a batch. */
 static enum opt_status read_gradient(struct context *c,
-                                     const Optimd__Store__V1__Gradient *from,
-                                     struct record_gradient *to)
+                                     const Optimd__Store__V1__Batch *from,
+                                     struct record_batch *to)
 {
-    if (from->dtype >= OPT_DTYPE_COUNT || from->form > OPT_FORM_SUM ||
-        from->samples == 0) {
-        return wrong(c, "a gradient has no such dtype, form or number of samples");
+    if (from->dtype >= OPT_DTYPE_COUNT) {
+        return wrong(c, "it has no such dtype");
     }
-    *to = (struct record_gradient){
-        .dtype = (enum opt_dtype)from->dtype,
-        .form = (enum opt_form)from->form,
-        .samples = from->samples,
-        .basis = from->basis,
-        .aggregate = from->aggregate,
-    };
-    size_t element = opt_dtype_size(to->dtype);
+    to->dtype = (enum opt_dtype)from->dtype;
     enum opt_status status = read_runs(c, from->tensors, from->n_tensors, false,
                                        &to->tensors, &to->tensor_runs);
     if (status == OPT_OK) {
@@ -174,7 +172,7 @@ static enum opt_status read_gradient(struct context *c,
                            &to->block_runs);
     }
     if (status == OPT_OK) {
-        status = take_values(c, from->bytes, element, &to->values);
+        status = take_values(c, from->bytes, opt_dtype_size(to->dtype), &to->values);
     }
     if (status != OPT_OK) {
         return status;
@@ -185,7 +183,7 @@ static enum opt_status read_gradient(struct context *c,
         return OPT_RESOURCE_EXHAUSTED;
     }
     for (size_t i = 0; status == OPT_OK && i < from->n_rows; i++) {
-        status = read_rows(c, from->rows[i], element, &rows[i]);
+        status = read_rows(c, from->rows[i], &rows[i]);
     }
     to->rows = rows;
     to->rows_count = from->n_rows;
@@ -219,23 +217,7 @@ static enum opt_status read_batch(struct context *c,
     }
     *to = (struct record_batch){ .last = from->last };
     enum opt_status status = read_spans(c, from, to);
-    if (status != OPT_OK) {
-        return status;
-    }
-    struct record_gradient *gradients =
-        opt_wire_array(c->arena, from->n_gradients, sizeof *gradients, c->error);
-    if (gradients == NULL) {
-        return OPT_RESOURCE_EXHAUSTED;
-    }
-    for (size_t i = 0; status == OPT_OK && i < from->n_gradients; i++) {
-        status = read_gradient(c, from->gradients[i], &gradients[i]);
-        if (status == OPT_OK && gradients[i].aggregate && from->n_gradients > 1) {
-            status = wrong(c, "an aggregate is not the only gradient");
-        }
-    }
-    to->gradients = gradients;
-    to->gradient_count = from->n_gradients;
-    return status;
+    return status == OPT_OK ? read_gradient(c, from, to) : status;
 }
 
 /* ---------------------------------------------------------------- the others */
@@ -248,8 +230,13 @@ static enum opt_status read_made(struct context *c, const Optimd__Store__V1__Mad
         return wrong(c, "it does not say what was made");
     }
     *to = (struct record_made){ .name = from->name,
-                                .specification = from->specification };
+                                .specification = from->specification,
+                                .durability = (enum opt_durability)from->durability,
+                                .checkpoint_steps = from->checkpoint_steps };
     enum opt_status status = opt_wire_name(from->name, "a model's name", c->error);
+    if (status == OPT_OK && from->durability >= OPT_DURABILITY_COUNT) {
+        status = wrong(c, "it has no such durability");
+    }
     if (status == OPT_OK) {
         status =
             opt_wire_consistency_read(from->consistency, &to->consistency, c->error);
@@ -261,6 +248,22 @@ static enum opt_status read_made(struct context *c, const Optimd__Store__V1__Mad
     }
     to->tensors = tensors;
     return status;
+}
+
+static enum opt_status read_weights(struct context *c,
+                                    const Optimd__Store__V1__Weights *from,
+                                    struct record_weights *to)
+{
+    if (from == NULL || from->dtype >= OPT_DTYPE_COUNT || from->count == 0 ||
+        from->count > OPT_ELEMENTS_MAX) {
+        return wrong(c, "it does not say which weights it has");
+    }
+    *to = (struct record_weights){ .tensor = from->tensor,
+                                   .offset = from->offset,
+                                   .count = from->count,
+                                   .dtype = (enum opt_dtype)from->dtype };
+    size_t element = opt_dtype_size(to->dtype);
+    return take_values(c, from->count * element, element, &to->values);
 }
 
 static enum opt_status read_life(struct context *c, const Optimd__Store__V1__Life *from,
@@ -320,8 +323,8 @@ static enum opt_status read_body(struct context *c,
     switch (to->kind) {
     case RECORD_MODEL:
         return read_made(c, from->made, &to->of.made);
-    case RECORD_READY:
-        return take_values(c, from->weights, sizeof(float), &to->of.weights);
+    case RECORD_WEIGHTS:
+        return read_weights(c, from->weights, &to->of.weights);
     case RECORD_OPTIONS:
         to->of.text = from->text;
         return from->text[0] != '\0' ? OPT_OK : wrong(c, "it has no specification");

@@ -10,8 +10,7 @@ enum {
     PREFIX = 8, /* bytes of the message's length */
     ALIGNMENT = 64,
     TURN_ENTRIES = 1,
-    BATCH_GRADIENTS = 3,
-    GRADIENT_ROWS = 9,
+    BATCH_ROWS = 7,
     MADE_CONSISTENCY = 3,
     MADE_TENSORS = 4,
     ENTRY_MADE = 5,
@@ -65,26 +64,6 @@ static void write_rows(struct opt_writer *writer, const void *what)
     opt_write_fields(writer, &message.base);
 }
 
-static void write_gradient(struct opt_writer *writer, const void *what)
-{
-    const struct record_gradient *gradient = what;
-    Optimd__Store__V1__Gradient message = OPTIMD__STORE__V1__GRADIENT__INIT;
-    message.dtype = (uint32_t)gradient->dtype;
-    message.form = (uint32_t)gradient->form;
-    message.samples = gradient->samples;
-    message.basis = gradient->basis;
-    message.aggregate = gradient->aggregate;
-    message.n_tensors = 2 * gradient->tensor_runs;
-    message.tensors = (uint32_t *)(uintptr_t)gradient->tensors;
-    message.n_blocks = 2 * gradient->block_runs;
-    message.blocks = (uint32_t *)(uintptr_t)gradient->blocks;
-    message.bytes = gradient->values.size;
-    opt_write_fields(writer, &message.base);
-    for (size_t i = 0; i < gradient->rows_count; i++) {
-        opt_write_nested(writer, GRADIENT_ROWS, write_rows, &gradient->rows[i]);
-    }
-}
-
 static void write_batch(struct opt_writer *writer, const void *what)
 {
     const struct record_batch *batch = what;
@@ -92,9 +71,15 @@ static void write_batch(struct opt_writer *writer, const void *what)
     message.last = batch->last;
     message.n_spans = 4 * batch->span_count;
     message.spans = (uint32_t *)(uintptr_t)batch->spans;
+    message.dtype = (uint32_t)batch->dtype;
+    message.n_tensors = 2 * batch->tensor_runs;
+    message.tensors = (uint32_t *)(uintptr_t)batch->tensors;
+    message.n_blocks = 2 * batch->block_runs;
+    message.blocks = (uint32_t *)(uintptr_t)batch->blocks;
+    message.bytes = batch->values.size;
     opt_write_fields(writer, &message.base);
-    for (size_t i = 0; i < batch->gradient_count; i++) {
-        opt_write_nested(writer, BATCH_GRADIENTS, write_gradient, &batch->gradients[i]);
+    for (size_t i = 0; i < batch->rows_count; i++) {
+        opt_write_nested(writer, BATCH_ROWS, write_rows, &batch->rows[i]);
     }
 }
 
@@ -119,6 +104,10 @@ static void write_made(struct opt_writer *writer, const void *what)
     opt_write_nested(writer, MADE_CONSISTENCY, opt_write_consistency,
                      &made->consistency);
     opt_write_nested(writer, MADE_TENSORS, write_tensors, made);
+    Optimd__Store__V1__Made rest = OPTIMD__STORE__V1__MADE__INIT;
+    rest.durability = (uint32_t)made->durability;
+    rest.checkpoint_steps = made->checkpoint_steps;
+    opt_write_fields(writer, &rest.base);
 }
 
 static void fill_member(Optimd__Store__V1__Member *message,
@@ -153,13 +142,18 @@ static void write_entry(struct opt_writer *writer, const void *what)
     Optimd__Store__V1__Life life = OPTIMD__STORE__V1__LIFE__INIT;
     Optimd__Store__V1__Member member = OPTIMD__STORE__V1__MEMBER__INIT;
     Optimd__Store__V1__Settled settled = OPTIMD__STORE__V1__SETTLED__INIT;
+    Optimd__Store__V1__Weights weights = OPTIMD__STORE__V1__WEIGHTS__INIT;
     message.kind = (uint32_t)entry->kind;
     message.model = entry->model;
     message.worker = opt_wire_text(entry->worker);
     message.step = entry->step;
     switch (entry->kind) {
-    case RECORD_READY:
-        message.weights = entry->of.weights.size;
+    case RECORD_WEIGHTS:
+        weights.tensor = entry->of.weights.tensor;
+        weights.offset = entry->of.weights.offset;
+        weights.count = entry->of.weights.count;
+        weights.dtype = (uint32_t)entry->of.weights.dtype;
+        message.weights = &weights;
         break;
     case RECORD_OPTIONS:
         message.text = opt_wire_text(entry->of.text);
@@ -256,19 +250,18 @@ static bool align(struct record_writer *writer)
 
 static bool add_values(struct record_writer *writer, const struct record_values *values)
 {
-    bool good = align(writer);
+    bool good = values->part_count == 0 || align(writer);
     for (size_t i = 0; good && i < values->part_count; i++) {
         good = add_part(writer, values->parts[i].iov_base, values->parts[i].iov_len);
     }
     return good;
 }
 
-static bool add_gradient(struct record_writer *writer,
-                         const struct record_gradient *gradient)
+static bool add_batch(struct record_writer *writer, const struct record_batch *batch)
 {
-    bool good = add_values(writer, &gradient->values);
-    for (size_t i = 0; good && i < gradient->rows_count; i++) {
-        const struct record_rows *rows = &gradient->rows[i];
+    bool good = add_values(writer, &batch->values);
+    for (size_t i = 0; good && i < batch->rows_count; i++) {
+        const struct record_rows *rows = &batch->rows[i];
         good = align(writer) &&
                add_part(writer, rows->rows, rows->row_count * sizeof *rows->rows) &&
                add_values(writer, &rows->values);
@@ -279,16 +272,10 @@ static bool add_gradient(struct record_writer *writer,
 static bool add_all_values(struct record_writer *writer,
                            const struct record_entry *entry)
 {
-    bool good = true;
-    if (entry->kind == RECORD_READY) {
-        good = add_values(writer, &entry->of.weights);
-    } else if (entry->kind == RECORD_BATCH) {
-        const struct record_batch *batch = &entry->of.batch;
-        for (size_t i = 0; good && i < batch->gradient_count; i++) {
-            good = add_gradient(writer, &batch->gradients[i]);
-        }
+    if (entry->kind == RECORD_WEIGHTS) {
+        return add_values(writer, &entry->of.weights.values);
     }
-    return good;
+    return entry->kind != RECORD_BATCH || add_batch(writer, &entry->of.batch);
 }
 
 /* ---------------------------------------------------------------- a record */
@@ -315,6 +302,11 @@ enum opt_status record_add(struct record_writer *writer,
     }
     writer->entries++;
     return OPT_OK;
+}
+
+size_t record_writer_bytes(const struct record_writer *writer)
+{
+    return writer->capacity + writer->part_capacity * sizeof *writer->parts;
 }
 
 size_t record_entries(const struct record_writer *writer)

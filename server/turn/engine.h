@@ -15,6 +15,7 @@
 #include "common/status.h"
 #include "server/base/letter.h"
 
+struct durable;
 struct engine;
 struct message_row;
 struct recorder;
@@ -35,6 +36,9 @@ struct engine_settings {
     size_t connection_bytes;   /* in flight without a worker's share; told to clients */
     const struct message_row *(*row)(enum opt_message); /* who serves a message */
     const struct recorder *recorder; /* who is told of all that becomes true; or NULL */
+    struct durable *durable; /* what keeps it on disk, or NULL, and how if a model
+                                does not say; DEFAULT without */
+    enum opt_durability durability;
 };
 
 /* Start the thread. Main thread. */

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "server/base/team.h"
+#include "server/durable/durable.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
 #include "server/model/model.h"
@@ -100,6 +101,27 @@ static void drain(struct engine *engine)
     }
 }
 
+/* What the disks have done, if anything. */
+static void collect(struct engine *engine)
+{
+    if (engine->durable != NULL && durable_has_news(engine->durable)) {
+        durable_collect(engine);
+        conclude(engine);
+    }
+}
+
+/* Whether nothing is in progress any more, all who waited are answered, and what has
+ * become true is on disk. */
+static bool is_over(struct engine *engine)
+{
+    if (engine->busy_first != NULL || engine->dead != NULL) {
+        return false;
+    }
+    drain(engine);
+    conclude(engine);
+    return durable_finish(engine);
+}
+
 /* Serve letters, of which LETTER_STOP is the thread's. Returns how many of these. */
 static int serve(struct engine *engine, struct letter *letter)
 {
@@ -107,6 +129,7 @@ static int serve(struct engine *engine, struct letter *letter)
     bool any = letter != NULL;
     begin_turn(engine);
     engine->now_ns = engine->turn_began_ns;
+    collect(engine);
     while (letter != NULL) {
         struct letter *next = letter->next;
         if (letter->kind == LETTER_STOP) {
@@ -160,6 +183,9 @@ static void run(void *argument)
                             engine->settings.other_threads);
     bool moved = true, drained = false, end = engine->team == NULL;
     engine->started = !end;
+    if (engine->durable != NULL && !end) {
+        durable_begin(engine->durable, engine);
+    }
     uv_sem_post(&engine->drained);
     uv_mutex_lock(&engine->turn);
     while (!end) {
@@ -174,10 +200,7 @@ static void run(void *argument)
         engine->counters.updates_stalled += !moved;
         conclude(engine);
         serve_later(engine);
-        if (engine->stopping && !drained && engine->busy_first == NULL &&
-            engine->dead == NULL) {
-            drain(engine);
-            conclude(engine);
+        if (engine->stopping && !drained && is_over(engine)) {
             drained = true;
             uv_sem_post(&engine->drained);
         }
@@ -206,6 +229,10 @@ void engine_visit(struct engine *engine)
 
 static void free_state(struct engine *engine)
 {
+    engine->settings.recorder = NULL; /* what is freed is not over */
+    if (engine->durable != NULL) {
+        durable_end(engine->durable);
+    }
     while (engine->model_count > 0) {
         struct model *model = engine->numbered[engine->model_count - 1];
         removal_delete(engine, model, "the daemon has stopped");
@@ -234,6 +261,7 @@ enum opt_status engine_start(const struct engine_settings *settings,
         return opt_fail(error, OPT_UNAVAILABLE, "no memory for the engine");
     }
     engine->settings = *settings;
+    engine->durable = settings->durable;
     budget_init(&engine->budget, settings->memory_bytes);
     engine->stop.kind = LETTER_STOP;
     engine->now_ns = uv_hrtime();

@@ -313,6 +313,9 @@ Test(wire, bad_specifications_are_refused)
     create.body.create.consistency.atomic = (enum opt_atomic)3;
     expect_refused(&create, 0, "Consistency.atomic is 3");
     create = a_create();
+    create.body.create.durability = (enum opt_durability)4;
+    expect_refused(&create, 0, "CreateModel.durability is 4");
+    create = a_create();
     create.body.create.consistency.delay_compensation = -1;
     expect_refused(&create, 0, "Consistency.delay_compensation is -1");
     create.body.create.consistency.delay_compensation = (double)INFINITY;

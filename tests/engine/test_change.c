@@ -21,6 +21,24 @@ static const struct opt_tensor_entry tensors[TENSORS] = {
 
 /* ---------------------------------------------------------------- in words */
 
+/* What is printed of a change is read as the same one. */
+static void expect_printed(const struct opt_change *change, const struct opt_rule *rule)
+{
+    char text[1024], second[1024];
+    struct opt_change again = { .given = 0 };
+    struct opt_error error;
+    size_t size = opt_change_print(change, text, sizeof text);
+    cr_assert_lt(size, sizeof text);
+    cr_assert_eq(opt_change_print(change, NULL, 0), size);
+    const struct opt_set set = { .model = "m", .change = text };
+    cr_assert_eq(opt_change_read(rule, &set, &again, &error), OPT_OK, "%s: %s", text,
+                 error.text);
+    opt_change_print(&again, second, sizeof second);
+    cr_assert_str_eq(second, text);
+    cr_assert_eq(again.given, change->given);
+    opt_change_fini(&again);
+}
+
 static enum opt_status change_text(const char *spec_text, const char *change_text,
                                    char out[1024], struct opt_error *error)
 {
@@ -31,6 +49,7 @@ static enum opt_status change_text(const char *spec_text, const char *change_tex
     opt_spec_share(&before, &spec);
     enum opt_status status = opt_change_read(spec.rule, &set, &change, error);
     if (status == OPT_OK) {
+        expect_printed(&change, spec.rule);
         status = opt_change_apply(&change, &spec, error);
     }
     if (status == OPT_OK) {

@@ -61,7 +61,7 @@ static struct record read_back(const uint8_t *bytes, size_t size)
 
 static const float floats[] = { 1, -2.5f, 3e-20f, 4, 5, 6, 7, 8, 9, 10 };
 static const uint16_t halves[] = { 0x3c00, 0x4000, 0x4200, 0x4400, 0x4500 };
-static const uint32_t rows[] = { 7, 3, 99 };
+static const uint32_t rows[] = { 3, 7, 99 };
 
 /* An entry of each kind, with values in several parts, aligned and not. */
 static void add_all(struct record_writer *to)
@@ -85,22 +85,6 @@ static void add_all(struct record_writer *to)
     static const struct record_rows named = {
         .tensor = 2, .rows = rows, .row_count = 3, .values = { &of_rows, 1, 24 }
     };
-    static const struct record_gradient gradients[] = {
-        { .dtype = OPT_BF16,
-          .form = OPT_FORM_SUM,
-          .samples = 32,
-          .basis = 11,
-          .tensors = of_tensors,
-          .tensor_runs = 3,
-          .blocks = of_blocks,
-          .block_runs = 2,
-          .values = { &of_halves, 1, 6 } },
-        { .dtype = OPT_FP32,
-          .samples = 1,
-          .basis = 12,
-          .rows = &named,
-          .rows_count = 1 },
-    };
     static const struct record_span spans[] = { { 0, 0, 1, 1 }, { 0, 3, 4, 0 } };
     const struct record_member member = { .joined = true,
                                           .lost = true,
@@ -121,10 +105,13 @@ static void add_all(struct record_writer *to)
                                               .damping = true,
                                               .delay_compensation = 0.1 },
                              .tensors = tensors,
-                             .tensor_count = 3 } });
-    add(to, &(struct record_entry){ .kind = RECORD_READY,
-                                    .model = MODEL,
-                                    .of.weights = { weights, 2, 32 } });
+                             .tensor_count = 3,
+                             .durability = OPT_DURABILITY_ALWAYS,
+                             .checkpoint_steps = UINT64_MAX } });
+    add(to, &(struct record_entry){
+                .kind = RECORD_WEIGHTS,
+                .model = MODEL,
+                .of.weights = { 2, 16384, 16, OPT_BF16, { weights, 2, 32 } } });
     add(to, &(struct record_entry){ .kind = RECORD_STATED,
                                     .model = MODEL,
                                     .step = 13,
@@ -140,8 +127,14 @@ static void add_all(struct record_writer *to)
                                     .step = 13,
                                     .of.batch = { .spans = spans,
                                                   .span_count = 2,
-                                                  .gradients = gradients,
-                                                  .gradient_count = 2 } });
+                                                  .dtype = OPT_BF16,
+                                                  .tensors = of_tensors,
+                                                  .tensor_runs = 3,
+                                                  .blocks = of_blocks,
+                                                  .block_runs = 2,
+                                                  .values = { &of_halves, 1, 6 },
+                                                  .rows = &named,
+                                                  .rows_count = 1 } });
     add(to, &(struct record_entry){ .kind = RECORD_BATCH,
                                     .model = UINT64_MAX,
                                     .step = 13,
@@ -156,9 +149,9 @@ static void add_all(struct record_writer *to)
                                     .model = MODEL,
                                     .worker = "\xc3\xbc",
                                     .of.member = member });
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         static const enum record_kind plain[] = { RECORD_STEP, RECORD_UNDONE,
-                                                  RECORD_GONE };
+                                                  RECORD_GONE, RECORD_READY };
         add(to, &(struct record_entry){
                     .kind = plain[i], .model = MODEL, .step = UINT64_MAX });
     }
@@ -170,10 +163,10 @@ Test(store_record, is_read_as_it_was_written)
 {
     size_t size, again_size;
     add_all(writer);
-    cr_assert_eq(record_entries(writer), 13u);
+    cr_assert_eq(record_entries(writer), 14u);
     uint8_t *bytes = bytes_of(writer, &size);
     struct record record = read_back(bytes, size);
-    cr_assert_eq(record.count, 13u);
+    cr_assert_eq(record.count, 14u);
     struct record_writer *second = record_writer_new();
     cr_assert_not_null(second);
     for (size_t i = 0; i < record.count; i++) {
@@ -203,8 +196,15 @@ Test(store_record, has_every_field)
     cr_assert_eq(made->tensor_count, 3u);
     cr_assert_eq(made->tensors[0].shape[1], 5u);
     cr_assert(made->tensors[2].sparse);
-    cr_assert_eq(entries[1].of.weights.size, 32u);
-    cr_assert_eq(memcmp(entries[1].of.weights.parts[0].iov_base, floats, 12), 0);
+    cr_assert_eq(made->durability, OPT_DURABILITY_ALWAYS);
+    cr_assert_eq(made->checkpoint_steps, UINT64_MAX);
+    const struct record_weights *weights = &entries[1].of.weights;
+    cr_assert_eq(weights->tensor, 2u);
+    cr_assert_eq(weights->offset, 16384u);
+    cr_assert_eq(weights->count, 16u);
+    cr_assert_eq(weights->dtype, OPT_BF16);
+    cr_assert_eq(weights->values.size, 32u);
+    cr_assert_eq(memcmp(weights->values.parts[0].iov_base, floats, 12), 0);
     cr_assert_str_eq(entries[2].of.stated.before, "a");
     cr_assert_str_eq(entries[2].of.stated.change, "lr=2");
     cr_assert_eq(entries[3].step, 13u);
@@ -217,14 +217,12 @@ Test(store_record, has_every_field)
     cr_assert_not(batch->last);
     cr_assert_eq(batch->span_count, 2u);
     cr_assert_eq(batch->spans[1].first, 3u);
-    cr_assert_eq(batch->gradients[0].dtype, OPT_BF16);
-    cr_assert_eq(batch->gradients[0].form, OPT_FORM_SUM);
-    cr_assert_eq(batch->gradients[0].samples, 32u);
-    cr_assert_eq(batch->gradients[0].basis, 11u);
-    cr_assert_eq(batch->gradients[0].tensors[1].first, 0u);
-    cr_assert_eq(batch->gradients[0].blocks[1].first, 5u);
-    cr_assert_eq(memcmp(batch->gradients[0].values.parts[0].iov_base, halves, 6), 0);
-    const struct record_rows *named = &batch->gradients[1].rows[0];
+    cr_assert_eq(batch->dtype, OPT_BF16);
+    cr_assert_eq(batch->tensors[1].first, 0u);
+    cr_assert_eq(batch->blocks[1].first, 5u);
+    cr_assert_eq(memcmp(batch->values.parts[0].iov_base, halves, 6), 0);
+    const struct record_rows *named = &batch->rows[0];
+    cr_assert_eq(named->tensor, 2u);
     cr_assert_eq(memcmp(named->rows, rows, sizeof rows), 0);
     cr_assert_eq(memcmp(named->values.parts[0].iov_base, floats, 24), 0);
     cr_assert(entries[6].of.batch.last);
@@ -253,9 +251,10 @@ Test(store_record, has_its_values_where_they_can_be_computed_with)
     uint8_t *bytes = bytes_of(writer, &size);
     struct record record = read_back(bytes, size);
     const struct record_batch *batch = &record.entries[5].of.batch;
-    cr_assert_eq((uintptr_t)record.entries[1].of.weights.parts[0].iov_base % 64, 0u);
-    cr_assert_eq((uintptr_t)batch->gradients[0].values.parts[0].iov_base % 64, 0u);
-    cr_assert_eq((uintptr_t)batch->gradients[1].rows[0].rows % 64, 0u);
+    cr_assert_eq((uintptr_t)record.entries[1].of.weights.values.parts[0].iov_base % 64,
+                 0u);
+    cr_assert_eq((uintptr_t)batch->values.parts[0].iov_base % 64, 0u);
+    cr_assert_eq((uintptr_t)batch->rows[0].rows % 64, 0u);
     free(bytes);
 }
 
@@ -271,14 +270,12 @@ Test(store_record, borrows_values)
         parts[i] = (struct iovec){ memory + i * BLOCK, BLOCK };
     }
     static const struct record_run blocks = { 0, 4 };
-    const struct record_gradient gradient = { .samples = 1,
-                                              .blocks = &blocks,
+    add(writer,
+        &(struct record_entry){ .kind = RECORD_BATCH,
+                                .model = 1,
+                                .of.batch = { .blocks = &blocks,
                                               .block_runs = 1,
-                                              .values = { parts, 4, 4 * BLOCK } };
-    add(writer, &(struct record_entry){
-                    .kind = RECORD_BATCH,
-                    .model = 1,
-                    .of.batch = { .gradients = &gradient, .gradient_count = 1 } });
+                                              .values = { parts, 4, 4 * BLOCK } } });
     cr_assert_eq(record_parts(writer, &written, &count, &error), OPT_OK);
     cr_assert_eq(count, 2u);
     cr_assert_eq(written[1].iov_base, memory);
@@ -388,14 +385,16 @@ Test(store_record, says_what_is_wrong)
     static const struct record_run backwards[] = { { 5, 1 }, { 0, 1 } };
     static const struct record_run endless = { UINT32_MAX, 2 };
     static const struct iovec odd = { (void *)(uintptr_t)floats, 5 };
-    struct record_gradient gradient = { .samples = 1 };
-    struct record_entry batch = { .kind = RECORD_BATCH,
-                                  .model = 1,
-                                  .of.batch = { .gradients = &gradient,
-                                                .gradient_count = 1 } };
+    static const uint32_t twice[] = { 7, 7 };
+    static const struct iovec floats_of = { (void *)(uintptr_t)floats, 8 };
+    static const struct record_rows of_twice = { .rows = twice,
+                                                 .row_count = 2,
+                                                 .values = { &floats_of, 1, 8 } };
+    struct record_entry batch = { .kind = RECORD_BATCH, .model = 1 };
+    struct record_batch *gradient = &batch.of.batch;
     expect_refused(&(struct record_entry){ .kind = RECORD_KINDS, .model = 1 },
                    OPT_UNIMPLEMENTED,
-                   "entry 0 is of kind 13|kinds 1 to 12|a newer one");
+                   "entry 0 is of kind 14|kinds 1 to 13|a newer one");
     expect_refused(&(struct record_entry){ .kind = RECORD_NONE, .model = 1 },
                    OPT_UNIMPLEMENTED, "kind 0");
     expect_refused(&(struct record_entry){ .kind = RECORD_STEP }, OPT_DATA_LOSS,
@@ -407,22 +406,28 @@ Test(store_record, says_what_is_wrong)
     expect_refused(
         &(struct record_entry){ .kind = RECORD_PUSH, .model = 1, .worker = "w" },
         OPT_DATA_LOSS, "what became of a push");
-    gradient.samples = 0;
-    expect_refused(&batch, OPT_DATA_LOSS, "number of samples");
-    gradient = (struct record_gradient){ .samples = 1, .dtype = OPT_DTYPE_COUNT };
+    expect_refused(&(struct record_entry){ .kind = RECORD_WEIGHTS, .model = 1 },
+                   OPT_DATA_LOSS, "which weights");
+    expect_refused(
+        &(struct record_entry){
+            .kind = RECORD_MODEL,
+            .model = 1,
+            .of.made = { .name = "m", .durability = OPT_DURABILITY_COUNT } },
+        OPT_DATA_LOSS, "no such durability");
+    *gradient = (struct record_batch){ .dtype = OPT_DTYPE_COUNT };
     expect_refused(&batch, OPT_DATA_LOSS, "no such dtype");
-    gradient =
-        (struct record_gradient){ .samples = 1, .blocks = backwards, .block_runs = 2 };
+    *gradient = (struct record_batch){ .blocks = backwards, .block_runs = 2 };
     expect_refused(&batch, OPT_DATA_LOSS, "not in order");
-    gradient =
-        (struct record_gradient){ .samples = 1, .blocks = &endless, .block_runs = 1 };
+    *gradient = (struct record_batch){ .blocks = &endless, .block_runs = 1 };
     expect_refused(&batch, OPT_DATA_LOSS, "too long");
-    gradient = (struct record_gradient){ .samples = 1, .values = { &odd, 1, 5 } };
+    *gradient = (struct record_batch){ .values = { &odd, 1, 5 } };
     expect_refused(&batch, OPT_DATA_LOSS, "no whole number of elements");
-    gradient = (struct record_gradient){ .samples = 1, .values = { &odd, 1, 8 } };
+    *gradient = (struct record_batch){ .values = { &odd, 1, 8 } };
     expect_refused(&batch, OPT_DATA_LOSS, "should have 8 bytes of values, but 5");
-    gradient = (struct record_gradient){ .samples = 1, .values = { &odd, 1, 4 } };
+    *gradient = (struct record_batch){ .values = { &odd, 1, 4 } };
     expect_refused(&batch, OPT_DATA_LOSS, "1 bytes of values belong to no entry");
+    *gradient = (struct record_batch){ .rows = &of_twice, .rows_count = 1 };
+    expect_refused(&batch, OPT_DATA_LOSS, "rows are not in ascending order");
 }
 
 Test(store_record, needs_no_more_memory_than_it_says)

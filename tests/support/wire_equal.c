@@ -149,7 +149,8 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
         const struct opt_create *x = &a->body.create;
         const struct opt_create *y = &b->body.create;
         return same_text(x->model, y->model) && x->assigned == y->assigned &&
-               x->join == y->join &&
+               x->join == y->join && x->durability == y->durability &&
+               x->checkpoint_steps == y->checkpoint_steps &&
                same_consistency(&x->consistency, &y->consistency) &&
                same_specification(&x->specification, &y->specification);
     }
@@ -180,7 +181,8 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
     case OPT_MESSAGE_WAIT:
         return a->body.wait.model == b->body.wait.model &&
                a->body.wait.step == b->body.wait.step &&
-               a->body.wait.epoch == b->body.wait.epoch;
+               a->body.wait.epoch == b->body.wait.epoch &&
+               a->body.wait.durable == b->body.wait.durable;
     case OPT_MESSAGE_SET: {
         const struct opt_set *x = &a->body.set;
         const struct opt_set *y = &b->body.set;
@@ -221,13 +223,14 @@ static bool same_push_reply(const struct opt_push_reply *a,
 {
     return a->fate == b->fate && a->step == b->step && a->staleness == b->staleness &&
            same_text(a->reason, b->reason) && a->epoch == b->epoch &&
+           a->durable == b->durable &&
            same_texts(a->lost.names, a->lost.count, b->lost.names, b->lost.count);
 }
 
 static bool same_wait_reply(const struct opt_wait_reply *a,
                             const struct opt_wait_reply *b)
 {
-    return a->step == b->step && a->epoch == b->epoch &&
+    return a->step == b->step && a->epoch == b->epoch && a->durable == b->durable &&
            same_texts(a->lost.names, a->lost.count, b->lost.names, b->lost.count);
 }
 
@@ -336,7 +339,7 @@ static bool same_model(const struct opt_model_entry *a, const struct opt_model_e
     return same_text(a->name, b->name) && a->model == b->model && a->step == b->step &&
            a->tensors == b->tensors && a->parameters == b->parameters &&
            a->workers == b->workers && same_text(a->specification, b->specification) &&
-           a->identity == b->identity;
+           a->identity == b->identity && a->durability == b->durability;
 }
 
 static bool same_worker(const struct opt_worker_entry *a,
@@ -362,6 +365,7 @@ static bool same_description(const struct opt_description *a,
         a->epoch == b->epoch && same_double(a->lr, b->lr) && a->bytes == b->bytes &&
         a->rounds_skipped == b->rounds_skipped && a->rounds == b->rounds &&
         a->dropped == b->dropped && same_double(a->mean_staleness, b->mean_staleness) &&
+        a->checkpoint_steps == b->checkpoint_steps &&
         same_texts(a->slots, a->slot_count, b->slots, b->slot_count) &&
         same_tensors(a->tensors, a->tensor_count, b->tensors, b->tensor_count) &&
         a->worker_count == b->worker_count && a->change_count == b->change_count;

@@ -190,6 +190,9 @@ static const char *violation_of_create(const struct opt_create *create)
     if (why == NULL) {
         why = violation_of_specification(&create->specification);
     }
+    if (why == NULL && (unsigned)create->durability > 3) {
+        why = "a durability";
+    }
     return is_name(create->model) ? why : "a model's name";
 }
 

@@ -1,0 +1,169 @@
+/* durable — see durable.h. */
+#include "server/durable/durable.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "server/base/mailbox.h"
+#include "server/durable/gate.h"
+#include "server/durable/journaling.h"
+#include "server/durable/recorder.h"
+#include "server/engine/state.h"
+#include "server/store/data_dir.h"
+#include "server/store/journal_file.h"
+
+/* All that a disk has done. */
+static void collect(struct durable *durable, struct disk *disk)
+{
+    struct disk_job *next;
+    for (struct disk_job *job = disk_collect(disk); job != NULL; job = next) {
+        struct durable_job *of = (struct durable_job *)(void *)job;
+        next = job->next;
+        of->done(durable, of);
+    }
+}
+
+void durable_begin(struct durable *durable, struct engine *engine)
+{
+    durable->engine = engine;
+    atomic_store(&durable->box, &engine->box);
+}
+
+bool durable_has_news(const struct durable *durable)
+{
+    return journaling_has_news(durable) || atomic_load(&durable->done);
+}
+
+void durable_collect(struct engine *engine)
+{
+    struct durable *durable = engine->durable;
+    atomic_store(&durable->done, false);
+    journaling_learn(durable);
+    collect(durable, durable->journal_disk);
+    collect(durable, durable->checkpoint_disk);
+    gate_settle(durable);
+    recorder_go_on(durable);
+}
+
+bool durable_finish(struct engine *engine)
+{
+    struct durable *durable = engine->durable;
+    if (durable == NULL) {
+        return true;
+    }
+    if (durable->safe < durable->recorded && !durable->degraded) {
+        journaling_want(durable, durable->recorded);
+        return false;
+    }
+    gate_open_all(durable);
+    recorder_stop(durable);
+    return true;
+}
+
+/* End the threads; what they have not done is given up. */
+static void stop(struct durable *durable)
+{
+    if (durable->checkpoint_disk != NULL) {
+        disk_stop(durable->checkpoint_disk);
+        collect(durable, durable->checkpoint_disk);
+        disk_free(durable->checkpoint_disk);
+        durable->checkpoint_disk = NULL;
+    }
+    if (durable->journal_disk != NULL) {
+        journaling_stop(durable);
+        collect(durable, durable->journal_disk);
+        disk_free(durable->journal_disk);
+        durable->journal_disk = NULL;
+    }
+}
+
+void durable_end(struct durable *durable)
+{
+    stop(durable);
+    atomic_store(&durable->box, NULL);
+    durable->engine = NULL;
+}
+
+void durable_close(struct durable *durable)
+{
+    if (durable == NULL) {
+        return;
+    }
+    stop(durable);
+    journaling_close(durable);
+    gate_close(durable);
+    recorder_close(durable);
+    free(durable);
+}
+
+static void on_ready(void *context)
+{
+    struct durable *durable = context;
+    atomic_store(&durable->done, true);
+    durable_rouse(durable);
+}
+
+/* Go on with the journal behind its last record. */
+static enum opt_status start_journal(struct durable *durable, struct opt_error *error)
+{
+    const struct data_dir *dir = durable->settings.dir;
+    snprintf(durable->journal_path, sizeof durable->journal_path, "%s/journal",
+             dir->path);
+    const struct journal_place place = { .folder = dir->journal,
+                                         .path = durable->journal_path,
+                                         .identity = dir->identity };
+    struct journal_reader *reader;
+    struct journal *journal;
+    enum opt_status status = journal_reader_open(&place, &reader, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    status = journal_reader_seek(reader, journal_reader_first(reader), error);
+    struct journal_head head;
+    while (status == OPT_OK) {
+        status = journal_reader_next(reader, &head, error);
+    }
+    if (status == OPT_OUT_OF_RANGE) {
+        status = journal_open(reader, 0, JOURNAL_SEGMENT_BYTES, &journal, error);
+    }
+    journal_reader_free(reader);
+    if (status == OPT_OK) {
+        status = journaling_start(durable, journal, error);
+    }
+    if (status == OPT_OK) {
+        recorder_start(durable);
+    }
+    return status;
+}
+
+enum opt_status durable_open(const struct durable_settings *settings,
+                             struct durable **out, struct opt_error *error)
+{
+    struct durable *durable = calloc(1, sizeof *durable);
+    if (durable == NULL) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the journal");
+    }
+    durable->settings = *settings;
+    enum opt_status status = recorder_open(durable, error);
+    if (status == OPT_OK) {
+        status = gate_open(durable, error);
+    }
+    if (status == OPT_OK) {
+        status = journaling_open(durable, on_ready, error);
+    }
+    if (status == OPT_OK) {
+        const struct disk_settings disk = { .name = "optimd-save",
+                                            .ready = on_ready,
+                                            .context = durable };
+        status = disk_start(&disk, &durable->checkpoint_disk, error);
+    }
+    if (status == OPT_OK) {
+        status = start_journal(durable, error);
+    }
+    if (status != OPT_OK) {
+        durable_close(durable);
+        return status;
+    }
+    *out = durable;
+    return OPT_OK;
+}
