@@ -62,6 +62,8 @@ struct manifest {
     const char *created;       /* specification when it was made */
     const char *specification; /* in force for the next update */
     struct opt_consistency consistency;
+    enum opt_durability durability;
+    uint64_t checkpoint_steps;
     uint64_t step, changed;
     uint64_t epochs_before, epochs_from;
     uint64_t rounds_skipped, pushes_applied, dropped;

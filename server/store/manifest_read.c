@@ -491,6 +491,7 @@ static enum opt_status read_all(struct context *c, struct read_manifest *to)
         { NAME, "name", &m->name },
         { TEXT, "created", &m->created },
         { TEXT, "specification", &m->specification },
+        { WHOLE, "checkpoint_steps", &m->checkpoint_steps },
         { WHOLE, "step", &m->step },
         { WHOLE, "changed", &m->changed },
         { WHOLE, "epochs_before", &m->epochs_before },
@@ -508,6 +509,12 @@ static enum opt_status read_all(struct context *c, struct read_manifest *to)
     }
     if (status == OPT_OK) {
         status = read_consistency(c, to->root, &m->consistency);
+    }
+    if (status == OPT_OK) {
+        uint64_t durability = 0;
+        status = get_small(c, to->root, "durability", OPT_DURABILITY_CHECKPOINT,
+                           &durability);
+        m->durability = (enum opt_durability)durability;
     }
     if (status == OPT_OK) {
         status = read_texts(c, to);

@@ -161,6 +161,8 @@ static bool add_all(json_t *root, const struct manifest *m)
            add(root, "name", text(m->name)) && add(root, "created", text(m->created)) &&
            add(root, "specification", text(m->specification)) &&
            add(root, "consistency", print_consistency(&m->consistency)) &&
+           add(root, "durability", json_integer((int)m->durability)) &&
+           add(root, "checkpoint_steps", whole(m->checkpoint_steps)) &&
            add(root, "step", whole(m->step)) &&
            add(root, "changed", whole(m->changed)) &&
            add(root, "epochs_before", whole(m->epochs_before)) &&

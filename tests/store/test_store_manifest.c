@@ -74,6 +74,7 @@ Test(store_manifest, says_what_is_wrong)
         { "1111222233334444", "111122223333444", OPT_DATA_LOSS, "16 hexadecimal" },
         { "1111222233334444", "111122223333444G", OPT_DATA_LOSS, "16 hexadecimal" },
         { "\"mode\": 2", "\"mode\": 3", OPT_DATA_LOSS, "\"mode\" of consistency" },
+        { "\"durability\": 3", "\"durability\": 4", OPT_DATA_LOSS, "\"durability\"" },
         { "4294967295", "4294967296", OPT_DATA_LOSS, "as small as it must be" },
         { "\"exp_avg\"", "\"../x\"", OPT_DATA_LOSS,
           "\"slots\" is not a list of names" },

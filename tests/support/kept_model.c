@@ -107,6 +107,8 @@ const struct manifest *kept_manifest(uint64_t step)
         .pushes_applied = 10,
         .dropped = 11,
         .staleness_sum = 12.5,
+        .durability = OPT_DURABILITY_CHECKPOINT,
+        .checkpoint_steps = 500,
         .gathered = true,
         .tensors = tensors,
         .tensor_count = KEPT_TENSORS,
@@ -227,5 +229,7 @@ void kept_expect_same(const struct manifest *a, const struct manifest *b)
     cr_assert_eq(a->dropped, b->dropped);
     cr_assert_eq(a->staleness_sum, b->staleness_sum);
     cr_assert_eq(a->gathered, b->gathered);
+    cr_assert_eq(a->durability, b->durability);
+    cr_assert_eq(a->checkpoint_steps, b->checkpoint_steps);
     expect_lists(a, b);
 }
