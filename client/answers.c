@@ -60,7 +60,8 @@ static void end_refused(struct optclient *client, struct optclient_call *call,
         calls_end(client, call, OPT_CANCELLED);
         return;
     }
-    bool untold = call_has_push(call) && fate_is_open(&call->fate);
+    bool untold =
+        call_has_push(call) && fate_is_open(&call->fate) && !call->fate.applied;
     opt_fail_as(&call->error, reply->status, reply->detail, "%s%s", reply->text,
                 untold ? fate_words(&call->fate) : "");
     calls_end(client, call, reply->status);
@@ -115,6 +116,7 @@ static void take_push(struct optclient_call *call, const struct opt_push_reply *
     take_lost(call, &reply->lost);
     fate_answer(&call->fate, reply->fate);
     call->result.fate = (enum optclient_fate)reply->fate;
+    call->result.durable = reply->durable;
     call->result.step = reply->step;
     call->result.staleness = reply->staleness;
     call->result.epoch = reply->epoch;
@@ -174,6 +176,7 @@ static void finish_wait(struct optclient *client, struct optclient_call *call,
     take_lost(call, &reply->lost);
     call->result.step = reply->step;
     call->result.epoch = reply->epoch;
+    call->result.durable = reply->durable;
     see_step(call->model, reply->step);
     calls_end(client, call, OPT_OK);
 }

@@ -62,8 +62,9 @@ static enum optclient_status unreadable(const struct opt_error *error)
 
 /* --------------------------------------------------------------------- descriptions */
 
-static struct optclient_policy policy_of(const struct opt_consistency *from)
+static struct optclient_policy policy_of(const struct opt_description *of)
 {
+    const struct opt_consistency *from = &of->consistency;
     return (struct optclient_policy){
         .mode = (enum optclient_mode)from->mode,
         .loss = (enum optclient_loss)from->loss,
@@ -74,6 +75,8 @@ static struct optclient_policy policy_of(const struct opt_consistency *from)
         .damping = from->damping,
         .delay_compensation = from->delay_compensation,
         .atomic = (enum optclient_atomic)from->atomic,
+        .checkpoint_steps = of->checkpoint_steps,
+        .durability = (enum optclient_durability)of->summary.durability,
     };
 }
 
@@ -134,7 +137,7 @@ static bool publish(const struct opt_description *from, struct description *to)
     to->public = (struct optclient_description){
         .name = from->summary.name,
         .specification = from->summary.specification,
-        .policy = policy_of(&from->consistency),
+        .policy = policy_of(from),
         .ready = from->ready,
         .step = from->summary.step,
         .epoch = from->epoch,
@@ -236,6 +239,7 @@ static enum optclient_status read_models(const struct optclient_call *call,
             .tensors = entries[i].tensors,
             .parameters = entries[i].parameters,
             .workers = entries[i].workers,
+            .durability = (uint64_t)entries[i].durability,
         };
     }
     *out = list->models;

@@ -172,6 +172,8 @@ static enum optclient_status create_once(const struct creation *creation)
         .consistency = consistency_of(&creation->policy),
         .assigned = creation->initial != NULL,
         .join = true,
+        .durability = (enum opt_durability)creation->policy.durability,
+        .checkpoint_steps = creation->policy.checkpoint_steps,
     };
     enum optclient_status status = api_run(&call);
     struct opt_model_reply reply = call.reply.body.model;

@@ -410,7 +410,7 @@ enum optclient_status api_transfer_push_pull(struct optclient_model *model,
 }
 
 static enum optclient_status wait_for(struct optclient_model *model, uint64_t step,
-                                      uint64_t epoch, uint32_t timeout_ms,
+                                      uint64_t epoch, bool durable, uint32_t timeout_ms,
                                       struct optclient_result *result)
 {
     enum optclient_status status = api_check(model->client);
@@ -421,6 +421,7 @@ static enum optclient_status wait_for(struct optclient_model *model, uint64_t st
     call_init(&call, model->client, model, OPT_MESSAGE_WAIT, timeout_ms);
     call.request.body.wait.step = step;
     call.request.body.wait.epoch = epoch;
+    call.request.body.wait.durable = durable;
     status = run(&call, result);
     call_fini(&call);
     return status;
@@ -430,14 +431,21 @@ enum optclient_status optclient_wait_step(struct optclient_model *model, uint64_
                                           uint32_t timeout_ms,
                                           struct optclient_result *result)
 {
-    return wait_for(model, step, 0, timeout_ms, result);
+    return wait_for(model, step, 0, false, timeout_ms, result);
+}
+
+enum optclient_status optclient_wait_durable(struct optclient_model *model,
+                                             uint64_t step, uint32_t timeout_ms,
+                                             struct optclient_result *result)
+{
+    return wait_for(model, step, 0, true, timeout_ms, result);
 }
 
 enum optclient_status optclient_wait_epoch(struct optclient_model *model,
                                            uint64_t epoch, uint32_t timeout_ms,
                                            struct optclient_result *result)
 {
-    return wait_for(model, 0, epoch, timeout_ms, result);
+    return wait_for(model, 0, epoch, false, timeout_ms, result);
 }
 
 /* --------------------------------------------------------------------- asynchronous */

@@ -49,6 +49,12 @@ void fate_refuse(struct fate *fate, const struct opt_error_reply *reply)
     if (fate_is_untold(fate, reply)) {
         return;
     }
+    if (reply->fate == OPT_FATE_APPLIED && reply->detail == OPT_DETAIL_NOT_DURABLE) {
+        fate->applied = true;
+        fate->left = FATE_WHOLE; /* what was sent is with the daemon */
+        fate->sent = FATE_NOTHING;
+        return;
+    }
     if (reply->fate == OPT_FATE_UNKNOWN || reply->fate == OPT_FATE_NOT_TAKEN) {
         fate->sent = FATE_NOTHING;
         return;
@@ -77,6 +83,7 @@ void fate_absent(struct fate *fate, bool remembered, uint64_t last)
         return;
     }
     fate->left = FATE_NOTHING;
+    fate->applied = false;
     if (fate->number <= last) {
         fate->number = 0; /* it was passed over: others came after it */
     }
@@ -113,6 +120,9 @@ enum opt_fate fate_tell(const struct fate *fate)
 {
     if (fate->settled != OPT_FATE_UNKNOWN) {
         return fate->settled;
+    }
+    if (fate->applied) {
+        return OPT_FATE_APPLIED;
     }
     return fate_is_open(fate) ? OPT_FATE_NOT_KNOWN : OPT_FATE_REFUSED;
 }

@@ -28,6 +28,10 @@
  *   part of one, rounds applied by shards      NOT_KNOWN               the same
  *   one of them WHOLE                          NOT_KNOWN               the same
  *
+ * A push may have been applied without being settled: the daemon cannot bring it to its
+ * disk at present (NOT_DURABLE). It is sent again, under its number, until the daemon
+ * says that it is there. A daemon that starts anew may have nothing of it.
+ *
  * What is settled stays so: the answer to a push_pull may have told of the push when
  * the connection goes, and its weights have to be asked for again.
  *
@@ -53,6 +57,7 @@ struct fate {
     uint64_t incarnation; /* of the worker, when the push was asked for */
     bool by_shards;       /* what has come of a copy may be applied before the rest */
     bool inquired;        /* on this connection the daemon was asked about it */
+    bool applied;         /* it has been, but that may still be lost (NOT_DURABLE) */
     enum fate_extent sent, left;
     enum opt_fate settled; /* UNKNOWN: it is not */
     enum opt_status code;  /* REFUSED, IN_PART: of the error it was settled with */

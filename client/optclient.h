@@ -193,8 +193,20 @@ enum optclient_atomic {
     OPTCLIENT_ATOMIC_SHARD = 2    /* SYNC: a shard counts when all have sent it */
 };
 
-/* When pushes become updates. Fields that are 0 mean the default; one that the mode
- * does not know must be 0. docs/consistency.md has a table of what each guarantees. */
+/* When a push is safe, if the daemon has a data directory. */
+enum optclient_durability {
+    OPTCLIENT_DURABILITY_DEFAULT = 0,  /* as the daemon's setting says */
+    OPTCLIENT_DURABILITY_ALWAYS = 1,   /* once its record is on the disk; a push is
+                                          answered then */
+    OPTCLIENT_DURABILITY_INTERVAL = 2, /* the same, but answered before: nothing is lost
+                                          if the daemon is killed, a second at most if
+                                          its machine loses power */
+    OPTCLIENT_DURABILITY_CHECKPOINT = 3 /* with the next checkpoint */
+};
+
+/* When pushes become updates, and how they are kept. Fields that are 0 mean the
+ * default; one that the mode does not know must be 0. docs/consistency.md has a table
+ * of what each guarantees. */
 struct optclient_policy {
     /* SYNC: a round closes when all registered workers have pushed, unless samples or
      * backup say otherwise. ASYNC: every push is an update. BOUNDED: the same, but no
@@ -224,7 +236,13 @@ struct optclient_policy {
      * were applied (with another code if its values were wrong), and must not be
      * repeated. Pulls in the middle of a round see some shards of the next step. */
     enum optclient_atomic atomic;
-    uint64_t reserved[4]; /* 0 */
+    uint64_t checkpoint_steps; /* a checkpoint each time the model has had so many
+                                  updates more; 0: only by the daemon's clock */
+    /* With OPTCLIENT_FAILED_PRECONDITION the daemon says that it has no data directory.
+     * A model that is there already fits DEFAULT, and checkpoint_steps 0, whatever it
+     * has. */
+    enum optclient_durability durability;
+    uint64_t reserved[2]; /* 0 */
 };
 
 /* Create a model, or open it if it is there with the same definition, and join its
@@ -385,7 +403,9 @@ enum optclient_detail {
     OPTCLIENT_NOT_SHARED = 35,       /* no memory is shared for this */
     OPTCLIENT_AT_BARRIER = 36,       /* the worker waits at another barrier */
     OPTCLIENT_REPLACED = 37,         /* a later call asked for the same */
-    OPTCLIENT_SEND_AGAIN = 38        /* given up meanwhile: send it again */
+    OPTCLIENT_SEND_AGAIN = 38,       /* given up meanwhile: send it again */
+    OPTCLIENT_NOT_DURABLE = 39,      /* the daemon's disk fails or is full at present */
+    OPTCLIENT_NO_DATA_DIR = 40       /* the daemon keeps nothing on disk */
 };
 /* The reason of the calling thread's last failed optclient call, beside
  * optclient_error.
@@ -409,7 +429,10 @@ struct optclient_result {
     enum optclient_detail detail; /* pushes that fail: why */
     uint64_t held; /* pulls: values beyond the dtype that they came in (pull_dtype):
                       each is the largest that it has, 65504 in FP16, 3.39e38 in BF16 */
-    uint64_t reserved[2]; /* 0 */
+    int durable;   /* pushes, optclient_wait_durable: not 0: what became of it is on the
+                      daemon's disk, and lost by no failure. 0: it may be lost as the
+                      model's durability tells */
+    uint64_t reserved[1]; /* 0 */
 };
 
 enum optclient_form { OPTCLIENT_MEAN = 0, OPTCLIENT_SUM = 1 };
@@ -486,6 +509,14 @@ optclient_wait_step(struct optclient_model *model, uint64_t step, uint32_t timeo
 OPTCLIENT_API enum optclient_status
 optclient_wait_epoch(struct optclient_model *model, uint64_t epoch, uint32_t timeout_ms,
                      struct optclient_result *result);
+
+/* Wait until the model has had `step` updates, and all that it has come to is on the
+ * daemon's disk, by its journal or by a checkpoint; result->step is the step that is
+ * safe. The same, and OPTCLIENT_FAILED_PRECONDITION if the daemon has no data
+ * directory. A disk that is full or fails is waited for. */
+OPTCLIENT_API enum optclient_status
+optclient_wait_durable(struct optclient_model *model, uint64_t step,
+                       uint32_t timeout_ms, struct optclient_result *result);
 
 /* Wait until every registered worker of the model is in this function, those that rest
  * too; all go on together. One that is lost meanwhile is not waited for, or makes it
@@ -750,7 +781,8 @@ struct optclient_model_info {
     const char *name, *specification;
     uint64_t step, tensors, parameters;
     uint32_t workers;
-    uint64_t reserved[4]; /* 0 */
+    uint64_t durability;  /* an enum optclient_durability; DEFAULT: it is not kept */
+    uint64_t reserved[3]; /* 0 */
 };
 OPTCLIENT_API enum optclient_status optclient_list(struct optclient *client,
                                                    struct optclient_model_info **out,

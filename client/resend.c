@@ -59,6 +59,7 @@ static void take_fate(struct optclient *client, struct optclient_call *call,
     }
     fate_result(&call->fate, &call->result);
     call->result.step = settled->step;
+    call->result.durable = settled->durable;
     if (call->request.message == OPT_MESSAGE_PUSH) {
         calls_end(client, call, OPT_OK);
     } else {

@@ -282,6 +282,7 @@ struct opt_settled {
     uint64_t step;
     enum opt_status status;  /* REFUSED, IN_PART: of the error */
     uint64_t shards_applied; /* IN_PART */
+    bool durable;            /* on the wire alone: as of an answer to the push */
 };
 struct opt_model_reply {
     uint32_t model;

@@ -72,6 +72,7 @@ static enum opt_status read_settled(const struct context *c,
             .status =
                 one->code < OPT_STATUS_COUNT ? (enum opt_status)one->code : OPT_UNKNOWN,
             .shards_applied = one->shards_applied,
+            .durable = one->durable,
         };
     }
     to->settled = settled;
@@ -413,6 +414,7 @@ static void write_settled(struct opt_writer *writer, const void *what)
     message.step = settled->step;
     message.code = (uint32_t)settled->status;
     message.shards_applied = settled->shards_applied;
+    message.durable = settled->durable;
     opt_write_fields(writer, &message.base);
 }
 

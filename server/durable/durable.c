@@ -120,11 +120,13 @@ static enum opt_status start_journal(struct durable *durable, struct opt_error *
     }
     status = journal_reader_seek(reader, journal_reader_first(reader), error);
     struct journal_head head;
-    while (status == OPT_OK) {
-        status = journal_reader_next(reader, &head, error);
+    uint64_t next = journal_reader_first(reader);
+    while (status == OPT_OK &&
+           (status = journal_reader_next(reader, &head, error)) == OPT_OK) {
+        next = head.index + 1;
     }
     if (status == OPT_OUT_OF_RANGE) {
-        status = journal_open(reader, 0, JOURNAL_SEGMENT_BYTES, &journal, error);
+        status = journal_open(reader, next, JOURNAL_SEGMENT_BYTES, &journal, error);
     }
     journal_reader_free(reader);
     if (status == OPT_OK) {

@@ -73,10 +73,18 @@ static bool has_gap(const struct model *model)
 static void mark(const struct durable *durable, const struct model *model,
                  struct letter *letter)
 {
+    bool safe = is_journaled(model) && !has_gap(model) &&
+                model->durability.recorded <= durable->safe;
     struct opt_push_reply *push = push_of(letter);
     if (push != NULL) {
-        push->durable = is_journaled(model) && !has_gap(model) &&
-                        model->durability.recorded <= durable->safe;
+        push->durable = safe;
+    }
+    if (letter->reply.message == OPT_MESSAGE_MODEL) {
+        struct opt_model_reply *reply = &letter->reply.body.model;
+        struct opt_settled *settled = (struct opt_settled *)(uintptr_t)reply->settled;
+        for (size_t i = 0; i < reply->settled_count; i++) {
+            settled[i].durable = safe; /* it lies in the letter's arena */
+        }
     }
 }
 

@@ -18,7 +18,7 @@ enum {
 static const char *const features[] = { "bf16",     "fp16",    "xxh3",   "push_pull",
                                         "sparse",   "bounded", "shards", "barrier",
                                         "set",      "since",   "share",  "fate",
-                                        "identity", "credit" };
+                                        "identity", "credit",  "durable" };
 enum { FEATURES = sizeof features / sizeof *features };
 
 static const char *unknown_feature(const struct opt_hello *hello)

@@ -1,12 +1,16 @@
-/* statistics — the daemon's counters by name: the engine's, then the loops'. */
+/* statistics — the daemon's counters by name: the engine's, what is kept on disk, then
+ * the loops'. */
 #include "server/base/buffer.h"
 #include "server/base/counters.h"
+#include "server/durable/durable.h"
+#include "server/durable/journaling.h"
+#include "server/durable/recorder.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
 #include "server/messages/serve.h"
 #include "server/model/model.h"
 
-enum { ENGINE_COUNTERS = 48 };
+enum { ENGINE_COUNTERS = 48, DURABLE_COUNTERS = 24 };
 
 /* As the models are listed: once for each that a worker has joined. */
 static uint64_t registered(const struct engine *engine)
@@ -66,16 +70,49 @@ static size_t read_engine(const struct engine *engine,
     return COUNT;
 }
 
+/* What is kept on disk, if anything is. */
+static size_t read_durable(const struct engine *engine,
+                           struct opt_counter out[DURABLE_COUNTERS])
+{
+    const struct durable *durable = engine->durable;
+    if (durable == NULL) {
+        return 0;
+    }
+    struct journal_counts journal = journaling_counts(durable);
+    const struct opt_counter counters[] = {
+        { "degraded", durable->degraded },
+        { "records_made", durable->recorded },
+        { "records_durable", durable->safe },
+        { "records_lost", recorder_lost(durable) },
+        { "journal_records", journal.records },
+        { "journal_bytes", journal.bytes },
+        { "journal_syncs", journal.syncs },
+        { "journal_sync_ns", journal.sync_ns },
+        { "journal_failures", journal.failures },
+        { "journal_held_bytes", journal.held_bytes },
+        { "journal_segments", journal.segments },
+        { "journal_queue_bytes", recorder_bytes(durable) },
+    };
+    enum { COUNT = sizeof counters / sizeof *counters };
+    _Static_assert(COUNT <= (size_t)DURABLE_COUNTERS, "room for all");
+    for (size_t i = 0; i < COUNT; i++) {
+        out[i] = counters[i];
+    }
+    return COUNT;
+}
+
 void serve_statistics(struct engine *engine, struct letter *letter)
 {
     struct opt_counter *counters = opt_arena_alloc(
-        &letter->arena, (ENGINE_COUNTERS + COUNTER_COUNT) * sizeof *counters);
+        &letter->arena,
+        (ENGINE_COUNTERS + DURABLE_COUNTERS + COUNTER_COUNT) * sizeof *counters);
     if (counters == NULL) {
         answer_fail(engine, letter, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                     "no memory for counters");
         return;
     }
     size_t count = read_engine(engine, counters);
+    count += read_durable(engine, counters + count);
     counters_read(counters + count);
     answer_start(letter, OPT_MESSAGE_STATISTICS)->body.statistics =
         (struct opt_statistics_reply){ .counters = counters,

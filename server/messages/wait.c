@@ -1,4 +1,6 @@
-/* wait — until a model has had so many updates or Lookahead sync epochs. */
+/* wait — until a model has had so many updates or Lookahead sync epochs, and they are
+ * durable. */
+#include "server/durable/gate.h"
 #include "server/engine/answer.h"
 #include "server/engine/registry.h"
 #include "server/engine/state.h"
@@ -11,6 +13,13 @@
 void serve_wait(struct engine *engine, struct letter *letter)
 {
     const struct opt_wait *wait = &letter->request.body.wait;
+    if (wait->durable && engine->durable == NULL) {
+        answer_fail(
+            engine, letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_NO_DATA_DIR,
+            "what is waited for shall be durable, but this daemon keeps nothing "
+            "on disk: it was started without --data-dir");
+        return;
+    }
     struct model *model = registry_model(engine, letter, wait->model);
     if (model == NULL || waiting_postponed(engine, model, letter, true)) {
         return;
@@ -35,5 +44,9 @@ void serve_wait(struct engine *engine, struct letter *letter)
         .epoch = model_epoch(model),
         .lost = lost_workers_tell(model, members_of(model, letter->peer), letter),
     };
-    answer_send(engine, letter);
+    if (wait->durable) {
+        gate_hold(engine->durable, model, letter);
+    } else {
+        answer_send(engine, letter);
+    }
 }

@@ -213,7 +213,7 @@ static bool same_settled(const struct opt_model_reply *a,
         const struct opt_settled *x = &a->settled[i];
         const struct opt_settled *y = &b->settled[i];
         same = x->sequence == y->sequence && x->fate == y->fate && x->step == y->step &&
-               x->status == y->status;
+               x->status == y->status && x->durable == y->durable;
     }
     return same;
 }

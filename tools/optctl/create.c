@@ -111,7 +111,9 @@ static int read_specification(struct ctl *ctl, struct creation *creation)
 static int read_policy(struct ctl *ctl, struct optclient_policy *policy)
 {
     const char *text = ctl_value(ctl, "policy"),
-               *workers = ctl_value(ctl, "min-workers"), *part;
+               *workers = ctl_value(ctl, "min-workers"),
+               *durability = ctl_value(ctl, "durability"),
+               *steps = ctl_value(ctl, "checkpoint-steps"), *part;
     struct opt_error error;
     uint64_t count;
     size_t size;
@@ -131,6 +133,16 @@ static int read_policy(struct ctl *ctl, struct optclient_policy *policy)
             return ctl_wrong(ctl, "--min-workers is a number, not '%s'", workers);
         }
         policy->min_workers = (uint32_t)count;
+    }
+    if (durability != NULL && !policy_durability(durability, policy)) {
+        return ctl_wrong(ctl,
+                         "--durability is always, interval, checkpoint or default, not "
+                         "'%s'",
+                         durability);
+    }
+    if (steps != NULL &&
+        opt_quantity_count(steps, &policy->checkpoint_steps, &error) != OPT_OK) {
+        return ctl_wrong(ctl, "--checkpoint-steps is a number, not '%s'", steps);
     }
     return EXIT_SUCCESS;
 }

@@ -41,7 +41,11 @@ static const struct command commands[] = {
           COMPLETE_POLICY, 0 },
         { "async", NULL, "short for --policy async", COMPLETE_NOTHING, 0 },
         { "min-workers", "N", "workers that must have come together before the first "
-          "round; 1", COMPLETE_NOTHING, 0 } } },
+          "round; 1", COMPLETE_NOTHING, 0 },
+        { "durability", "WORD", "when a push is safe on the daemon's disk: always, interval "
+          "or checkpoint; as the daemon's setting says", COMPLETE_NOTHING, 0 },
+        { "checkpoint-steps", "N", "a checkpoint each time the model has had N updates "
+          "more; 0: only by the daemon's clock", COMPLETE_NOTHING, 0 } } },
     { "export", "MODEL FILE", 2, 2, COMPLETE_MODEL_FILE, run_export,
       "write a model's weights to a .safetensors file",
       "All of it is of one step. A file of that name is replaced when the new one is whole.\n",
@@ -64,7 +68,11 @@ static const struct command commands[] = {
           COMPLETE_POLICY, 0 },
         { "async", NULL, "short for --policy async", COMPLETE_NOTHING, 0 },
         { "min-workers", "N", "workers that must have come together before the first "
-          "round; 1", COMPLETE_NOTHING, 0 } } },
+          "round; 1", COMPLETE_NOTHING, 0 },
+        { "durability", "WORD", "when a push is safe on the daemon's disk: always, interval "
+          "or checkpoint; as the daemon's setting says", COMPLETE_NOTHING, 0 },
+        { "checkpoint-steps", "N", "a checkpoint each time the model has had N updates "
+          "more; 0: only by the daemon's clock", COMPLETE_NOTHING, 0 } } },
     { "set", "MODEL NAME=VALUE ...", 2, -1, COMPLETE_MODEL, run_set,
       "change options of a model that runs, between two updates",
       "A schedule or another term of an expression may be given whole, such as\n"

@@ -6,6 +6,7 @@
 
 #include "common/quantity.h"
 #include "tools/optctl/commands.h"
+#include "tools/optctl/policy.h"
 
 /* ---------------------------------------------------------------- list */
 
@@ -17,11 +18,14 @@ static json_t *json_models(const struct optclient_model_info *models, size_t cou
         const struct optclient_model_info *m = &models[i];
         json_array_append_new(
             all, names ? json_string(m->name)
-                       : json_pack(
-                             "{s:s, s:o, s:o, s:o, s:o, s:s}", "name", m->name, "step",
-                             ctl_count(m->step), "tensors", ctl_count(m->tensors),
-                             "parameters", ctl_count(m->parameters), "workers",
-                             ctl_count(m->workers), "specification", m->specification));
+                       : json_pack("{s:s, s:o, s:o, s:o, s:o, s:s, s:s}", "name",
+                                   m->name, "step", ctl_count(m->step), "tensors",
+                                   ctl_count(m->tensors), "parameters",
+                                   ctl_count(m->parameters), "workers",
+                                   ctl_count(m->workers), "durability",
+                                   policy_durability_name(
+                                       (enum optclient_durability)m->durability),
+                                   "specification", m->specification));
     }
     return all;
 }
@@ -29,9 +33,10 @@ static json_t *json_models(const struct optclient_model_info *models, size_t cou
 static int print_models(const struct ctl *ctl,
                         const struct optclient_model_info *models, size_t count)
 {
-    struct table *table = table_new("lrrrrl");
-    static const char *const titles[] = { "MODEL",      "STEP",    "TENSORS",
-                                          "PARAMETERS", "WORKERS", "SPECIFICATION" };
+    struct table *table = table_new("lrrrrll");
+    static const char *const titles[] = { "MODEL",        "STEP",    "TENSORS",
+                                          "PARAMETERS",   "WORKERS", "DURABILITY",
+                                          "SPECIFICATION" };
     for (size_t i = 0; i < sizeof(titles) / sizeof(titles[0]); i++) {
         table_add(table, "%s", titles[i]);
     }
@@ -42,6 +47,8 @@ static int print_models(const struct ctl *ctl,
         table_add(table, "%" PRIu64, m->tensors);
         table_add(table, "%" PRIu64, m->parameters);
         table_add(table, "%" PRIu32, m->workers);
+        table_add(table, "%s",
+                  policy_durability_name((enum optclient_durability)m->durability));
         table_add(table, "%s", m->specification);
     }
     return table_print(ctl, table);

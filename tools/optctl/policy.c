@@ -13,9 +13,11 @@
 static const char *const modes[] = { "sync", "async", "bounded", NULL };
 static const char *const losses[] = { "shrink", "wait", "fail", NULL };
 static const char *const atomics[] = { "default", "round", "shard", NULL };
+static const char *const durabilities[] = { "default", "always", "interval",
+                                            "checkpoint", NULL };
 
 /* What may follow the mode. */
-enum kind { COUNT, COUNT_64, NUMBER, FLAG, LOSS, ATOMIC };
+enum kind { COUNT, COUNT_64, NUMBER, FLAG, LOSS, ATOMIC, DURABILITY };
 static const struct field {
     const char *name;
     enum kind kind;
@@ -30,6 +32,9 @@ static const struct field {
     { "delay_compensation", NUMBER,
       offsetof(struct optclient_policy, delay_compensation) },
     { "atomic", ATOMIC, offsetof(struct optclient_policy, atomic) },
+    { "durability", DURABILITY, offsetof(struct optclient_policy, durability) },
+    { "checkpoint_steps", COUNT_64,
+      offsetof(struct optclient_policy, checkpoint_steps) },
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
 
@@ -99,6 +104,12 @@ static bool read_field(const struct field *field, const char *value, size_t size
         }
         out->atomic = (enum optclient_atomic)word;
         return true;
+    case DURABILITY:
+        if (value == NULL || !find_word(durabilities, value, size, &word)) {
+            return false;
+        }
+        out->durability = (enum optclient_durability)word;
+        return true;
     case FLAG:
         *(int *)to = 1;
         return value == NULL;
@@ -117,6 +128,22 @@ static bool read_item(const char *item, size_t size, struct optclient_policy *ou
         }
     }
     return false;
+}
+
+const char *policy_durability_name(enum optclient_durability durability)
+{
+    return durability == OPTCLIENT_DURABILITY_DEFAULT ? "none"
+                                                      : durabilities[durability];
+}
+
+bool policy_durability(const char *text, struct optclient_policy *out)
+{
+    int word;
+    if (!find_word(durabilities, text, strlen(text), &word)) {
+        return false;
+    }
+    out->durability = (enum optclient_durability)word;
+    return true;
 }
 
 bool policy_read(const char *text, struct optclient_policy *out, const char **wrong,
@@ -173,6 +200,11 @@ void policy_print(const struct optclient_policy *policy)
                 printf(",%s=%s", fields[i].name, atomics[policy->atomic]);
             }
             break;
+        case DURABILITY:
+            if (policy->durability != OPTCLIENT_DURABILITY_DEFAULT) {
+                printf(",%s=%s", fields[i].name, durabilities[policy->durability]);
+            }
+            break;
         case FLAG:
             printf("%s%s", policy->damping != 0 ? "," : "",
                    policy->damping != 0 ? fields[i].name : "");
@@ -183,13 +215,16 @@ void policy_print(const struct optclient_policy *policy)
 
 json_t *policy_json(const struct optclient_policy *policy)
 {
-    return json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:s}", "mode", modes[policy->mode],
-        "loss", losses[policy->loss], "min_workers", (json_int_t)policy->min_workers,
-        "samples", (json_int_t)policy->samples, "backup", (json_int_t)policy->backup,
-        "staleness", (json_int_t)policy->staleness, "damping", policy->damping,
-        "delay_compensation", policy->delay_compensation, "atomic",
-        policy->atomic == OPTCLIENT_ATOMIC_SHARD ? "shard" : "round");
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:s, s:s, s:I}", "mode",
+                     modes[policy->mode], "loss", losses[policy->loss], "min_workers",
+                     (json_int_t)policy->min_workers, "samples",
+                     (json_int_t)policy->samples, "backup", (json_int_t)policy->backup,
+                     "staleness", (json_int_t)policy->staleness, "damping",
+                     policy->damping, "delay_compensation", policy->delay_compensation,
+                     "atomic",
+                     policy->atomic == OPTCLIENT_ATOMIC_SHARD ? "shard" : "round",
+                     "durability", policy_durability_name(policy->durability),
+                     "checkpoint_steps", (json_int_t)policy->checkpoint_steps);
 }
 
 void policy_items(bool first, void (*on_item)(const char *item, void *context),
@@ -200,9 +235,10 @@ void policy_items(bool first, void (*on_item)(const char *item, void *context),
         on_item(modes[i], context);
     }
     for (size_t i = 0; !first && i < (size_t)FIELDS; i++) {
-        const char *const *words = fields[i].kind == LOSS     ? losses
-                                   : fields[i].kind == ATOMIC ? atomics
-                                                              : NULL;
+        const char *const *words = fields[i].kind == LOSS         ? losses
+                                   : fields[i].kind == ATOMIC     ? atomics
+                                   : fields[i].kind == DURABILITY ? durabilities
+                                                                  : NULL;
         for (size_t k = 0; words != NULL && words[k] != NULL; k++) {
             snprintf(item, sizeof(item), "%s=%s", fields[i].name, words[k]);
             on_item(item, context);

@@ -15,6 +15,11 @@
 bool policy_read(const char *text, struct optclient_policy *out, const char **wrong,
                  size_t *wrong_size);
 
+/* What "durability" may be. False: that word is none of them. */
+bool policy_durability(const char *text, struct optclient_policy *out);
+/* The word for one; "none" for DEFAULT, which is what a model has that is not kept. */
+const char *policy_durability_name(enum optclient_durability durability);
+
 /* The same text again, loss and min_workers always told; and as JSON, to be taken. */
 void policy_print(const struct optclient_policy *policy);
 json_t *policy_json(const struct optclient_policy *policy);
