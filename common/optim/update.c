@@ -226,6 +226,47 @@ static void load_slice(const struct opt_block_memory *memory, bool clean, size_t
                         memory->contribution_offset + start, scratch, n);
 }
 
+/* 0 for what is not finite in memory that nobody else writes. */
+static void clean_copy(enum opt_dtype dtype, void *values, size_t n)
+{
+    size_t size = opt_dtype_size(dtype);
+    uint8_t *at = values;
+
+    if (opt_kernels()->all_finite(dtype, values, n)) {
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!opt_kernels()->all_finite(dtype, at + i * size, 1)) {
+            memset(at + i * size, 0, size);
+        }
+    }
+}
+
+void opt_block_aggregate(const struct opt_tensor_update *tensor,
+                         const struct opt_block_memory *memory, enum opt_dtype dtype,
+                         void *out)
+{
+    const struct opt_contribution *one = memory->contributions;
+    bool clean = must_clean(tensor, memory);
+
+    assert(memory->contribution_count > 0);
+    if (memory->contribution_count == 1 && one->factor == 1.0 && one->dtype == dtype) {
+        size_t size = opt_dtype_size(dtype);
+
+        memcpy(out, (const char *)one->values + memory->contribution_offset * size,
+               memory->n * size);
+        if (clean) {
+            clean_copy(dtype, out, memory->n);
+        }
+        return;
+    }
+    assert(dtype == OPT_FP32);
+    for (size_t start = 0; start < memory->n; start += OPT_SLICE) {
+        load_slice(memory, clean, start, (float *)out + start,
+                   slice_of(memory->n, start));
+    }
+}
+
 /* Where the two sums of a block are formed (norm.c). */
 struct lanes {
     double first[OPT_LANES], second[OPT_LANES];

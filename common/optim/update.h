@@ -151,6 +151,16 @@ void opt_update_end_first(struct opt_tensor_update *tensor,
 void opt_block_run(const struct opt_tensor_update *tensor, enum opt_pass pass,
                    const struct opt_block_memory *memory, struct opt_block_sums *sums);
 
+/* Form once what the passes read of a block's contributions, bit for bit: n values of
+ * the dtype to out, which may not overlap them. OPT_FP32; or, if there is one
+ * contribution and its factor is 1, its own dtype, and its bytes. Of shared memory,
+ * what would count as 0 is 0. Whoever then gives out to the passes instead, with factor
+ * 1 and not shared, gets the same update; but for shared values that are beyond fp32
+ * once they are scaled, which are held like any others. */
+void opt_block_aggregate(const struct opt_tensor_update *tensor,
+                         const struct opt_block_memory *memory, enum opt_dtype dtype,
+                         void *out);
+
 /* Learning rate of update T. */
 double opt_schedule_lr(const struct opt_options *options, uint64_t T);
 

@@ -5,18 +5,17 @@
  * answers leave (answer.h): a recorder, of which the engine has one or none, has seen
  * by then whatever the answers tell.
  *
- *   COMMIT_MODEL --> { WEIGHTS }... READY --> { BATCH ... BATCH(last) --> STEP }... -->
+ *   COMMIT_MODEL --> WEIGHTS ... READY --> { BATCH ... BATCH(last) --> STEP }... -->
  * GONE
- *                                                       '--> UNDONE (nothing has
- * changed)
+ *                                                   '--> UNDONE (nothing has changed)
  *
  * A whole round is one batch. A round that is applied shard by shard is several, whose
  * last one may come late or bring nothing new; it is true as a whole, with its STEP.
  * A recorder that wants to make updates again says so (writes), and takes each with its
  * STEP, as it was written down while it ran (server/update/written.h). A change of
- * options is stated once, and once more noted when it takes effect, right after the
- * STEP before, or after STATED. Called in the engine's turn; what is pointed to is lent
- * for the call.
+ * options is noted when it is stated, and again when it takes effect: right after that,
+ * or after the STEP of the update before. Called in the engine's turn; what is pointed
+ * to is lent for the call.
  */
 #ifndef OPTIMD_SERVER_ENGINE_COMMIT_H
 #define OPTIMD_SERVER_ENGINE_COMMIT_H

@@ -8,6 +8,7 @@
 #include "common/random.h"
 #include "common/wire_tensors.h"
 #include "server/base/version.h"
+#include "server/engine/commit.h"
 #include "server/engine/errand.h"
 #include "server/engine/registry.h"
 #include "server/engine/state.h"
@@ -16,6 +17,7 @@
 #include "server/model/spec_fit.h"
 #include "server/rounds/consistency.h"
 #include "server/update/update_memory.h"
+#include "server/update/written.h"
 #include "server/weights/shards.h"
 
 enum {
@@ -36,6 +38,8 @@ static size_t aligned(size_t n)
 /* Where tensors and shards lie. */
 struct layout {
     size_t floats, shards, blocks, largest;
+    size_t dense;       /* elements of dense tensors; */
+    size_t sparse;      /* the others */
     size_t open;        /* floats of the shard that small tensors are put into, or 0 */
     size_t first_shard; /* of the last tensor added */
     size_t text;        /* bytes of names, */
@@ -57,8 +61,10 @@ static void layout_add(struct layout *layout, size_t n, bool sparse)
     }
     layout->floats += room;
     if (sparse) {
+        layout->sparse++;
         return;
     }
+    layout->dense += n;
     layout->blocks += (n + OPT_BLOCK - 1) / OPT_BLOCK;
     if (n > layout->largest) {
         layout->largest = n;
@@ -189,8 +195,12 @@ static enum opt_status check_budget(struct engine *engine, const struct model *m
                                     const struct layout *layout, size_t tensors,
                                     struct opt_error *error)
 {
-    size_t need;
-    if (!bytes_all(&model->spec, layout, tensors, &need)) {
+    size_t need, written = 0;
+    if (commit_writes(engine, model)) {
+        written = written_reserve_bytes(layout->dense, tensors, layout->shards);
+    }
+    if (!bytes_all(&model->spec, layout, tensors, &need) ||
+        !size_add(need, written, &need)) {
         need = SIZE_MAX;
     }
     if (need > budget_left(&engine->budget)) {
@@ -200,9 +210,10 @@ static enum opt_status check_budget(struct engine *engine, const struct model *m
     if (need > left) {
         return opt_fail_as(
             error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
-            "model \"%s\" needs %zu bytes for weights, slots and scratch, "
+            "model \"%s\" needs %zu bytes for weights, slots and scratch%s, "
             "but %zu of the %zu bytes that --memory allows are left",
-            model->name, need, left, engine->budget.limit);
+            model->name, need, written > 0 ? ", and to write an update down" : "", left,
+            engine->budget.limit);
     }
     return OPT_OK;
 }
@@ -259,7 +270,9 @@ static bool take_memory(struct engine *engine, struct model *model,
            model->tensor_names != NULL && model->shapes != NULL &&
            model->names_at != NULL && making->names.slots != NULL &&
            (model->grouping = grouping_new(engine, making->count)) != NULL &&
-           make_slots(model) && update_memory_init(model);
+           make_slots(model) && update_memory_init(model) &&
+           (!commit_writes(engine, model) ||
+            written_open(engine, model, layout->dense, layout->sparse));
 }
 
 /* Deleted models give their memory back first. */

@@ -15,6 +15,7 @@
 #include "server/rounds/consistency.h"
 #include "server/rounds/push.h"
 #include "server/update/update_memory.h"
+#include "server/update/written.h"
 #include "server/weights/segment.h"
 #include "server/weights/shards.h"
 #include "server/weights/snapshot.h"
@@ -133,6 +134,7 @@ bool model_free_some(struct engine *engine, struct model *model)
     for (size_t bytes = 0, freed; bytes < FREED; bytes += freed) {
         freed = free_shards(model);
         freed = freed > 0 ? freed : free_slabs(model);
+        freed = freed > 0 ? freed : written_cut(model, FREED);
         freed = freed > 0 ? freed : free_push(model);
         if (freed == 0) {
             free_rest(engine, model);

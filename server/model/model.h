@@ -174,7 +174,8 @@ struct model {
     struct push *spare_pushes;
     size_t push_count;  /* pushes that there are, spares too; of these, beyond what */
     size_t pushes_paid; /* members have reserved */
-    size_t rows_held;   /* of sparse tensors, in all pushes that are here */
+    size_t rows_held;   /* of sparse tensors, in all pushes that are here, */
+    size_t row_elements_held; /* and their elements */
 
     /* Giving way: much has been done of what came while it was busy, and others have
      * their turn before the rest of it. */

@@ -8,6 +8,7 @@
 #include "server/model/model.h"
 #include "server/rounds/members.h"
 #include "server/rounds/push.h"
+#include "server/update/written.h"
 #include "server/workers/worker.h"
 
 enum { NAMES_SHOWN = 8 };
@@ -191,6 +192,15 @@ void closing_explain(const struct model *model, const struct push *push, char *t
                      size_t capacity)
 {
     char missing[OPT_ERROR_TEXT - 160];
+    struct member *one;
+    if (written_is_awaited(model) && closing_due(model, &one) != CLOSING_NOT) {
+        snprintf(text, capacity,
+                 "the round of step %" PRIu64
+                 " is complete, but there is no room to write it down: the disk has "
+                 "not taken the updates before it yet",
+                 model->step + 1);
+        return;
+    }
     closing_missing(model, missing, sizeof missing);
     if (model->consistency.mode == OPT_BOUNDED && model->gathered) {
         snprintf(text, capacity,

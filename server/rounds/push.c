@@ -12,6 +12,7 @@
 #include "server/model/model.h"
 #include "server/rounds/shard_schedule.h"
 #include "server/update/rows.h"
+#include "server/update/written.h"
 #include "server/weights/segment.h"
 
 enum {
@@ -206,6 +207,7 @@ void push_recycle(struct engine *engine, struct push *push)
     }
     push_forget_left(push);
     model->rows_held -= push->gradient.row_count;
+    model->row_elements_held -= push->gradient.row_elements;
     struct push empty = {
         .model = model,
         .gradient = { .tensors = push->gradient.tensors,
@@ -305,7 +307,9 @@ static void forget_rows(struct push *push)
     }
     push->gradient.tensor_count = kept;
     model->rows_held -= push->gradient.row_count;
+    model->row_elements_held -= push->gradient.row_elements;
     push->gradient.row_count = 0;
+    push->gradient.row_elements = 0;
     push->gradient.rows_first = NULL;
     push->gradient.rows_last = NULL;
 }
@@ -354,6 +358,7 @@ static enum opt_status cover(struct push *push, const struct opt_segment *segmen
         }
         if (push->gradient.covered[segment->tensor]++ == 0) {
             push->gradient.tensors[push->gradient.tensor_count++] = segment->tensor;
+            push->gradient.elements += tensor->n;
         }
         push->whole += push->gradient.covered[segment->tensor] == tensor->blocks;
     }
@@ -369,8 +374,11 @@ static enum opt_status add_rows(struct engine *engine, struct push *push,
 {
     struct model *model = push->model;
     struct row_run *run = opt_arena_alloc(&letter->arena, sizeof *run);
+    size_t elements = segment->row_count * model->tensors[segment->tensor].width;
     if (run == NULL ||
-        !rows_reserve(engine, model, model->rows_held + segment->row_count)) {
+        !rows_reserve(engine, model, model->rows_held + segment->row_count) ||
+        !written_reserve_rows(model, model->rows_held + segment->row_count,
+                              model->row_elements_held + elements)) {
         return opt_fail_as(
             error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
             "no memory for an update with %zu more rows of tensor \"%s\"",
@@ -389,7 +397,9 @@ static enum opt_status add_rows(struct engine *engine, struct push *push,
     }
     push->gradient.rows_last = run;
     push->gradient.row_count += run->count;
+    push->gradient.row_elements += elements;
     model->rows_held += run->count;
+    model->row_elements_held += elements;
     if (push->gradient.covered[segment->tensor]++ == 0) {
         push->gradient.tensors[push->gradient.tensor_count++] = segment->tensor;
         push->whole++;

@@ -12,6 +12,7 @@
 #include "server/rounds/queue.h"
 #include "server/rounds/shard_schedule.h"
 #include "server/rounds/withdraw.h"
+#include "server/update/written.h"
 
 /* Take the push at the head of the member's queue into the round. */
 static void take(struct engine *engine, struct model *model, struct member *member)
@@ -84,6 +85,35 @@ static void close_round(struct engine *engine, struct model *model)
     model->activity = MODEL_UPDATING;
 }
 
+/* What is due of a member. */
+static size_t due_of(const struct member *member, enum closing closing)
+{
+    return closing == CLOSING_ALL ? member->waiting : member->first != NULL;
+}
+
+/* Whether a round of what is due has room to be written down. It will be skipped, and
+ * writes nothing, if one of its pushes says so. */
+static bool has_room(struct engine *engine, struct model *model, enum closing closing,
+                     const struct member *one)
+{
+    size_t count = 0;
+    if (model->update.writing == NULL) {
+        return true;
+    }
+    for (size_t i = 0; i < model->member_count; i++) {
+        const struct member *member = model->members[i];
+        size_t due = closing != CLOSING_ONE ? due_of(member, closing) : member == one;
+        const struct push *push = member->first;
+        for (; due > 0; due--, push = push->next) {
+            model->gradients[count++] = &push->gradient;
+            if (push->skip) {
+                return true;
+            }
+        }
+    }
+    return written_room(engine, model, model->gradients, count, false);
+}
+
 /* Take what is due into the round. Members stand in ascending order of their names, and
  * pushes in their queues in that of their sequences, so the round does. */
 static void gather(struct engine *engine, struct model *model, enum closing closing,
@@ -95,8 +125,7 @@ static void gather(struct engine *engine, struct model *model, enum closing clos
     }
     for (size_t i = 0; i < model->member_count; i++) {
         struct member *member = model->members[i];
-        size_t due = closing == CLOSING_ALL ? member->waiting : member->first != NULL;
-        for (size_t k = 0; k < due; k++) {
+        for (size_t due = due_of(member, closing); due > 0; due--) {
             take(engine, model, member);
         }
     }
@@ -141,6 +170,9 @@ bool round_try(struct engine *engine, struct model *model)
     enum closing closing = closing_due(model, &one);
     if (closing == CLOSING_NOT) {
         return go_on(engine, model);
+    }
+    if (!has_room(engine, model, closing, one)) {
+        return false;
     }
     gather(engine, model, closing, one);
     count_waiting(engine, model);

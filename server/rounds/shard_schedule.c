@@ -11,6 +11,7 @@
 #include "server/engine/work.h"
 #include "server/model/model.h"
 #include "server/rounds/push.h"
+#include "server/update/written.h"
 #include "server/weights/segment.h"
 #include "server/weights/view.h"
 #include "server/workers/membership.h"
@@ -168,6 +169,11 @@ static bool open_round(struct engine *engine, struct model *model)
         model->round_count = 0;
         return false;
     }
+    if (!written_room(engine, model, NULL, 0, true)) {
+        model->schedule.changed = true; /* it will be looked at again */
+        model->round_count = 0;
+        return false;
+    }
     model->schedule.open = true;
     view_outdated(model);
     update_begin(engine, model);
@@ -187,6 +193,10 @@ enum shards_begun shard_schedule_next(struct engine *engine, struct model *model
     }
     if (!all_complete(model)) {
         return begin_ready(engine, model) ? SHARDS_SOME : SHARDS_NONE;
+    }
+    if (!written_room_rest(model, gradients_of(model), model->round_count)) {
+        schedule->changed = true;
+        return SHARDS_NONE;
     }
     schedule->open = false;
     update_rest(engine, model, gradients_of(model), model->round_count);

@@ -10,6 +10,7 @@
 #include "server/rounds/pull.h"
 #include "server/rounds/round.h"
 #include "server/rounds/waiting.h"
+#include "server/update/written.h"
 #include "server/workers/barrier.h"
 #include "server/workers/membership.h"
 
@@ -25,6 +26,7 @@ static void end_update(struct engine *engine, struct model *model,
     } else if (progress == UPDATE_DONE) {
         model->advanced = true;
         commit_model(engine, COMMIT_STEP, model);
+        written_forget(model); /* what the recorder has not taken */
         change_due(engine, model);
         outcome_applied(engine, model);
     } else {

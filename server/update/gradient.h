@@ -17,10 +17,8 @@
  * published (shards.h), and those of rows, as well as the tables, until the update is
  * over.
  *
- * Whoever wants to write gradients down does so before the update begins: by copying
- * them, or by making them KEPT and holding on to the memory. A SHARED one must be
- * copied, and the update be made from the copy: what is read beside an update need not
- * be what the update has read.
+ * An update that is written down (written.h) reads each element of a gradient once, and
+ * only reads it: from then on it reads what it has written.
  */
 #ifndef OPTIMD_SERVER_UPDATE_GRADIENT_H
 #define OPTIMD_SERVER_UPDATE_GRADIENT_H
@@ -58,7 +56,9 @@ struct gradient {
                           sparse one: segments */
     const uint8_t **blocks; /* per block of the model: its values, or NULL */
     struct row_run *rows_first, *rows_last; /* of sparse tensors */
-    size_t row_count;                       /* in all of them */
+    size_t row_count;                       /* in all of them, */
+    size_t row_elements;                    /* and elements */
+    size_t elements;                        /* of the dense tensors that it names */
 };
 
 /* Updates that the model had between the gradient's basis and a step. */

@@ -13,6 +13,7 @@
 #include "server/model/model.h"
 #include "server/update/delay_compensation.h"
 #include "server/update/gradient.h"
+#include "server/update/written.h"
 #include "server/weights/segment.h"
 #include "server/weights/shards.h"
 #include "server/weights/snapshot.h"
@@ -62,6 +63,49 @@ static size_t gather(const struct model *model, const struct work *work,
     return count;
 }
 
+/* Whether the pass is the first of the update that reads the tensor's gradient. */
+static bool reads_first(const struct opt_tensor_update *tensor, enum opt_pass pass)
+{
+    if (opt_update_needs_norms(tensor->update)) {
+        return pass == OPT_PASS_NORM;
+    }
+    return pass == (tensor->two_passes ? tensor->first_pass : OPT_PASS_STEP);
+}
+
+/* What is read of a block: the contributions to it, or what has been written of them.
+ */
+static void find_gradient(const struct model *model, enum opt_pass pass,
+                          const struct work *work, struct seat *seat,
+                          struct opt_block_memory *memory)
+{
+    struct opt_contribution written;
+    bool is_written = written_block(model, work, &written);
+    memory->contributions = seat->contributions;
+    if (is_written && !reads_first(&model->update.tensors[work->tensor], pass)) {
+        seat->contributions[0] = written;
+        memory->contribution_count = 1;
+    } else {
+        memory->contribution_count = gather(model, work, seat);
+    }
+    seat->writable = seat->writable && !is_written;
+}
+
+/* Write down what the contributions to a block come to, if that is wanted; they are
+ * what has been written from now on. */
+static void write_gradient(const struct model *model, enum opt_pass pass,
+                           const struct work *work, struct seat *seat,
+                           struct opt_block_memory *memory)
+{
+    const struct opt_tensor_update *tensor = &model->update.tensors[work->tensor];
+    struct opt_contribution written;
+    if (reads_first(tensor, pass) && written_block(model, work, &written)) {
+        opt_block_aggregate(tensor, memory, written.dtype,
+                            (void *)(uintptr_t)written.values);
+        seat->contributions[0] = written;
+        memory->contribution_count = 1;
+    }
+}
+
 /* Where the directions of a block are kept between its two passes: in its gradient,
  * which nobody needs after the first, if the update may write there. */
 static float *direction_of(const struct model *model, const struct work *work,
@@ -98,8 +142,7 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
         memory.slots[i] = shard->slots[i] + (flat - shard->at);
     }
     if (pass != OPT_PASS_LOOKAHEAD) {
-        memory.contributions = seat->contributions;
-        memory.contribution_count = gather(model, work, seat);
+        find_gradient(model, pass, work, seat, &memory);
     }
     if (scalars->two_passes && scalars->first_pass == OPT_PASS_DIRECTION &&
         pass != OPT_PASS_LOOKAHEAD) {
@@ -109,6 +152,7 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
     bool reads_direction = memory.direction != NULL && pass == OPT_PASS_STEP;
     if (pass != OPT_PASS_LOOKAHEAD && !reads_direction) {
         delay_compensation_run(model, work, &memory, seat);
+        write_gradient(model, pass, work, seat, &memory);
     }
     struct opt_block_sums *sums = &update->sums[tensor->first_block + work->block];
     sums->held = false;
@@ -118,11 +162,12 @@ static void run_block(struct model *model, enum opt_pass pass, const struct work
 
 /* Both passes of a tensor that is small enough for one thread: nobody waits for
  * anybody, and the second pass, which goes backwards, finds much of it in cache. */
-static void run_whole(struct model *model, uint32_t number, struct seat *seat)
+static void run_whole(struct model *model, const struct work *whole, struct seat *seat)
 {
+    const uint32_t number = whole->tensor;
     const struct tensor *tensor = &model->tensors[number];
     struct update *update = &model->update;
-    struct work work = { .tensor = number };
+    struct work work = *whole;
     for (size_t i = 0; i < tensor->blocks; i++) {
         work.block = (uint32_t)i;
         run_block(model, update->tensors[number].first_pass, &work, seat);
@@ -166,9 +211,11 @@ size_t portion_first_overflow(const struct opt_contribution *contributions,
 size_t portion_block_overflow(const struct model *model, const struct work *work,
                               struct seat *seat)
 {
-    size_t count = gather(model, work, seat);
+    struct opt_contribution written;
+    bool is_written = written_block(model, work, &written);
+    size_t count = is_written ? 1 : gather(model, work, seat);
     return portion_first_overflow(
-        seat->contributions, count,
+        is_written ? &written : seat->contributions, count,
         portion_block_elements(&model->tensors[work->tensor], work->block));
 }
 
@@ -183,7 +230,7 @@ static void run_one(struct model *model, const struct work *work, struct seat *s
     };
     const struct update *update = &model->update;
     if (work->block == WORK_WHOLE) {
-        run_whole(model, work->tensor, seat);
+        run_whole(model, work, seat);
     } else if (update->phase == UPDATE_FIRST) {
         run_block(model, update->tensors[work->tensor].first_pass, work, seat);
     } else {

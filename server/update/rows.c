@@ -8,6 +8,7 @@
 #include "server/engine/state.h"
 #include "server/model/model.h"
 #include "server/update/gradient.h"
+#include "server/update/written.h"
 #include "server/weights/segment.h"
 
 enum { ROWS_LEAST = 1024 };
@@ -129,6 +130,7 @@ void rows_begin(struct model *model, struct seat *seat)
     }
     const struct opt_row *sorted = opt_rows_sort(rows->order, rows->spare, count);
     uint32_t tensor = UINT32_MAX;
+    size_t at = 0;
     for (size_t i = 0; i < count; i++) {
         const struct row_source *source = &rows->sources[sorted[i].index];
         const struct gradient *gradient = update->gradients[source->gradient];
@@ -139,9 +141,9 @@ void rows_begin(struct model *model, struct seat *seat)
         }
         if (i == 0 || sorted[i].key != sorted[i - 1].key) {
             rows->groups[rows->group_count++] = (struct row_group){
-                .tensor = of, .row = (uint32_t)sorted[i].key, .first = i
+                .tensor = of, .row = (uint32_t)sorted[i].key, .first = i, .at = at
             };
-            update->elements += model->tensors[of].width;
+            at += model->tensors[of].width;
         }
         rows->contributions[i] = (struct opt_contribution){
             .values = source->values,
@@ -151,6 +153,8 @@ void rows_begin(struct model *model, struct seat *seat)
         };
     }
     rows->groups[rows->group_count].first = count;
+    rows->groups[rows->group_count].at = at;
+    update->elements += at;
 }
 
 /* ---------------------------------------------------------------- passes */
@@ -165,12 +169,22 @@ size_t rows_contributions(const struct rows *rows, size_t group)
     return rows->groups[group + 1].first - rows->groups[group].first;
 }
 
+/* Whether the pass is the first of the update that reads rows. */
+static bool reads_first(const struct update *update, enum opt_pass pass)
+{
+    return pass == OPT_PASS_NORM || !opt_update_needs_norms(&update->scalars);
+}
+
 void rows_run(struct model *model, enum opt_pass pass, size_t group)
 {
     struct rows *rows = &model->update.rows;
     const struct row_group *of = &rows->groups[group];
     const struct tensor *tensor = &model->tensors[of->tensor];
+    const struct opt_tensor_update *scalars = &model->update.tensors[of->tensor];
     struct opt_block_sums sums = { 0 };
+    struct opt_contribution written;
+    bool is_written = written_row(model, group, &written);
+    bool writes = is_written && reads_first(&model->update, pass);
     /* A row may lie across the border of two shards, and be longer than a block. */
     for (size_t at = 0, n; at < tensor->width; at += n) {
         size_t offset = of->row * tensor->width + at;
@@ -185,6 +199,14 @@ void rows_run(struct model *model, enum opt_pass pass, size_t group)
             .contribution_count = rows_contributions(rows, group),
             .contribution_offset = at,
         };
+        if (writes) {
+            opt_block_aggregate(scalars, &memory, OPT_FP32,
+                                (float *)(uintptr_t)written.values + at);
+        }
+        if (is_written) {
+            memory.contributions = &written;
+            memory.contribution_count = 1;
+        }
         if (pass == OPT_PASS_STEP) {
             memory.w_out = version_values(shard->next) + (flat - shard->at);
         }
@@ -192,7 +214,7 @@ void rows_run(struct model *model, enum opt_pass pass, size_t group)
             memory.slots[i] = shard->slots[i] + (flat - shard->at);
         }
         struct opt_block_sums part = { 0 };
-        opt_block_run(&model->update.tensors[of->tensor], pass, &memory, &part);
+        opt_block_run(scalars, pass, &memory, &part);
         update_note_held(&model->update, &part);
         sums.first += part.first;
         sums.second += part.second;

@@ -27,6 +27,7 @@ struct tensor;
 struct row_group {
     uint32_t tensor, row;
     size_t first; /* of its contributions; the next group's is their end */
+    size_t at;    /* elements of the groups before it */
 };
 
 struct rows {

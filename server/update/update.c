@@ -13,6 +13,7 @@
 #include "server/model/model.h"
 #include "server/update/gradient.h"
 #include "server/update/portion.h"
+#include "server/update/written.h"
 #include "server/weights/shards.h"
 
 enum {
@@ -61,6 +62,7 @@ void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
 {
     struct update *update = &model->update;
     const struct tensor *of = &model->tensors[tensor];
+    size_t at = update->elements;
     if (of->width == 0) {
         size_t until = end * OPT_BLOCK < of->n ? end * OPT_BLOCK : of->n;
         update->elements += until - first * OPT_BLOCK;
@@ -75,7 +77,8 @@ void update_add(struct model *model, uint32_t tensor, size_t first, size_t end)
         (struct span){ .tensor = tensor,
                        .first = (uint32_t)first,
                        .end = (uint32_t)end,
-                       .prepares = update->is_bound[tensor] == 0 };
+                       .prepares = update->is_bound[tensor] == 0,
+                       .at = at };
     update->is_touched[tensor] = 1;
     portion_bind(model, tensor);
 }
@@ -128,6 +131,7 @@ void update_batch_start(struct engine *engine, struct model *model, bool last)
     if (last) {
         rows_begin(model, &engine->team->seats[0]);
     }
+    written_start(model);
     begin_phase(
         update,
         opt_update_needs_norms(&update->scalars) ? UPDATE_NORMS : UPDATE_PREPARE, 0);
@@ -238,6 +242,17 @@ uint64_t update_cost(const struct model *model)
            PORTION_ROW * (uint64_t)update->rows.group_count + all;
 }
 
+/* The same as portion_block_overflow, of the row of a group. */
+static size_t row_overflow(const struct model *model, size_t group)
+{
+    const struct rows *rows = &model->update.rows;
+    struct opt_contribution written;
+    bool is_written = written_row(model, group, &written);
+    return portion_first_overflow(
+        is_written ? &written : rows->contributions + rows->groups[group].first,
+        is_written ? 1 : rows_contributions(rows, group), rows_width(model, group));
+}
+
 /* Where the aggregate is not finite; about there, if its worker has changed it since.
  */
 static void find_overflow(struct engine *engine, struct model *model, uint32_t *tensor,
@@ -251,7 +266,9 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
             if (isfinite(update->sums[of->first_block + k].first)) {
                 continue;
             }
-            struct work work = { .tensor = number, .block = (uint32_t)k };
+            struct work work = { .tensor = number,
+                                 .block = (uint32_t)k,
+                                 .place = (uint32_t)i };
             size_t found =
                 portion_block_overflow(model, &work, &engine->team->seats[0]);
             *tensor = number;
@@ -263,10 +280,7 @@ static void find_overflow(struct engine *engine, struct model *model, uint32_t *
     const struct rows *rows = &update->rows;
     for (size_t i = 0; i < rows->group_count; i++) {
         if (!isfinite(rows->sums[i].first)) {
-            size_t width = rows_width(model, i);
-            size_t found =
-                portion_first_overflow(rows->contributions + rows->groups[i].first,
-                                       rows_contributions(rows, i), width);
+            size_t width = rows_width(model, i), found = row_overflow(model, i);
             *tensor = rows->groups[i].tensor;
             *element = rows->groups[i].row * width + (found < width ? found : 0);
             return;
@@ -300,6 +314,7 @@ static enum update_progress add_norms(struct engine *engine, struct model *model
     opt_update_end_norms(&update->scalars);
     if (!opt_update_finite(&update->scalars)) {
         find_overflow(engine, model, overflow_tensor, overflow_element);
+        written_forget(model);
         return UPDATE_OVERFLOW;
     }
     begin_phase(update, UPDATE_PREPARE, 0);
@@ -372,6 +387,7 @@ static void end_first(struct model *model)
 static enum update_progress publish(struct engine *engine, struct model *model)
 {
     shards_close(model);
+    written_end(model);
     engine->counters.parameters_updated += model->update.elements;
     engine->counters.blocks_held += atomic_exchange(&model->update.held, 0);
     engine->counters.update_ns += uv_hrtime() - model->update.started_ns;

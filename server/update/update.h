@@ -38,6 +38,8 @@
 struct engine;
 struct gradient;
 struct model;
+struct slabs;
+struct writing;
 
 enum update_phase {
     UPDATE_MARK,
@@ -56,6 +58,7 @@ enum update_phase {
 struct span {
     uint32_t tensor, first, end;
     bool prepares; /* the tensor's first in this update */
+    size_t at;     /* elements of the batch before it */
 };
 
 /* The spans of a batch of one update, and where it is. Memory for it is made with the
@@ -86,6 +89,8 @@ struct update {
     struct rows rows;              /* of sparse tensors; cursor is the next group */
     const struct gradient *const *gradients; /* borrowed until the batch is over */
     size_t gradient_count;
+    struct writing *writing; /* NULL: updates are not written down (written.h) */
+    struct slabs *slabs[2];  /* what they are written into: blocks, rows */
 };
 
 /* Begin the model's next update, with its options in force. */

@@ -6,6 +6,7 @@
 #include "server/base/team.h"
 #include "server/engine/state.h"
 #include "server/model/model.h"
+#include "server/update/written.h"
 
 size_t update_memory_scratch(const struct opt_spec *spec, size_t largest)
 {
@@ -79,6 +80,7 @@ void update_memory_fini(struct model *model)
     struct update *update = &model->update;
     memory_free(update->scratch, update->scratch_bytes);
     rows_fini(model);
+    written_close(model);
     free(update->is_bound);
     free(update->is_touched);
     free(update->spans);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/base/slabs.h"
 #include "server/base/version.h"
 #include "server/engine/state.h"
 #include "server/model/model.h"
@@ -106,6 +107,8 @@ void shards_trim(struct engine *engine)
         if (model->making) {
             continue;
         }
+        slabs_trim(model->update.slabs[0]);
+        slabs_trim(model->update.slabs[1]);
         shards_collect(model);
         for (size_t i = 0; i < model->shard_count; i++) {
             struct shard *shard = &model->shards[i];

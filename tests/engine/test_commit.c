@@ -165,6 +165,7 @@ static void begin(struct scene *s, const struct situation *situation)
     struct engine_settings settings = harness_settings();
     settings.recorder = &s->rebuild.recorder;
     harness_open(&s->harness, settings);
+    s->rebuild.engine = s->harness.engine;
     static float start[ELEMENTS + ROWS * WIDTH];
     toy_fill(TOY_ORDINARY, 1, start, ELEMENTS + ROWS * WIDTH);
     for (size_t i = 0; i < WORKERS; i++) {
@@ -325,6 +326,7 @@ ParameterizedTest(size_t *number, commit, notes_all_that_a_recovery_needs,
     for (size_t i = 0; i < WORKERS; i++) {
         caller_gone(&s.callers[i], false);
     }
+    rebuild_let_go(&s.rebuild);
     harness_close(&s.harness);
     rebuild_free(&s.rebuild);
 }

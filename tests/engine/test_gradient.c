@@ -17,9 +17,9 @@
 #include "server/rounds/push.h"
 #include "server/update/gradient.h"
 #include "server/workers/membership.h"
+#include "tests/support/copied.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/toy.h"
-#include "tests/support/written.h"
 
 /* A tensor of both passes by one thread, one that takes the whole team, and one of
  * which workers name rows, the same ones and others. */
@@ -114,7 +114,7 @@ static struct model *model_at_rest(struct harness *harness, const struct letter 
 
 static void run_round(const struct situation *situation, struct harness *harness,
                       const struct caller callers[WORKERS + 1], uint32_t model,
-                      uint64_t round, struct written written[WORKERS])
+                      uint64_t round, struct copied written[WORKERS])
 {
     struct letter *pushes[WORKERS];
     model_join(&callers[WORKERS], "m");
@@ -125,7 +125,7 @@ static void run_round(const struct situation *situation, struct harness *harness
     const struct model *of = model_at_rest(harness, pushes[WORKERS - 1]);
     for (size_t i = 0; i < WORKERS; i++) {
         cr_assert_not_null(of->members[i]->first);
-        written[i] = written_new(of, &of->members[i]->first->gradient);
+        written[i] = copied_new(of, &of->members[i]->first->gradient);
     }
     struct letter *leave = letter_start(&callers[WORKERS], OPT_MESSAGE_LEAVE);
     leave->request.body.leave = model;
@@ -252,7 +252,7 @@ ParameterizedTest(size_t *number, gradient, that_is_written_down_makes_the_same_
 {
     const struct situation *situation = &situations[*number];
     static const enum gradient_memory memories[] = { GRADIENT_KEPT, GRADIENT_OWN };
-    struct written written[ROUNDS][WORKERS];
+    struct copied written[ROUNDS][WORKERS];
     struct caller callers[WORKERS + 1];
     struct harness harness;
     open_all(&harness, callers);
@@ -271,7 +271,7 @@ ParameterizedTest(size_t *number, gradient, that_is_written_down_makes_the_same_
             const struct gradient *gradients[WORKERS];
             uint8_t *before[WORKERS];
             for (size_t i = 0; i < WORKERS; i++) {
-                struct written *one = &written[round][i];
+                struct copied *one = &written[round][i];
                 one->gradient.memory = memories[m];
                 before[i] = copy_of(one->values, one->blocks * BLOCK_BYTES);
                 gradients[i] = &one->gradient;
@@ -290,7 +290,7 @@ ParameterizedTest(size_t *number, gradient, that_is_written_down_makes_the_same_
     }
     for (size_t round = 0; round < ROUNDS; round++) {
         for (size_t i = 0; i < WORKERS; i++) {
-            written_free(&written[round][i]);
+            copied_free(&written[round][i]);
         }
     }
     close_all(&harness, callers);

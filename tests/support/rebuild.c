@@ -30,13 +30,11 @@ struct note {
     struct opt_consistency consistency;
     struct opt_tensor_entry *tensors;
     size_t tensor_count;
-    float *weights;
+    struct opt_segment segment;
+    enum opt_dtype dtype;
+    void *values;
     uint64_t step;
-    bool last;
-    struct span *spans;
-    size_t span_count;
-    struct written *gradients;
-    size_t gradient_count;
+    struct written *update;
     uint64_t session, incarnation;
     bool lost;
     struct known known;
@@ -75,29 +73,27 @@ static void note_model(struct note *note, const struct model *model)
     }
 }
 
-static void note_weights(struct note *note, const struct model *model)
+/* The bytes of an update are kept as somebody would who writes them to a disk: for a
+ * while, so that the next updates need others. */
+static struct written *note_update(struct rebuild *rebuild, const struct model *model)
 {
-    note->weights = malloc(model->floats * sizeof *note->weights);
-    cr_assert_not_null(note->weights);
-    for (size_t i = 0; i < model->shard_count; i++) {
-        const struct shard *shard = &model->shards[i];
-        memcpy(note->weights + shard->at, version_values(shard->current),
-               shard->n * sizeof(float));
+    struct written *written = written_take(model);
+    if (written == NULL) {
+        return NULL;
     }
+    struct written *copy = written_copy(written);
+    struct written **held = &rebuild->held[rebuild->taken++ % REBUILD_HELD];
+    written_free(rebuild->engine, *held);
+    *held = written;
+    return copy;
 }
 
-static void note_batch(struct note *note, const struct model *model)
+/* All models' updates are written down. */
+static bool writes(void *context, const struct model *model)
 {
-    const struct update *update = &model->update;
-    note->last = update->last;
-    note->span_count = update->span_count;
-    note->spans = copy_of(update->spans, update->span_count * sizeof *update->spans);
-    note->gradient_count = update->gradient_count;
-    note->gradients = calloc(update->gradient_count + 1, sizeof *note->gradients);
-    cr_assert_not_null(note->gradients);
-    for (size_t i = 0; i < update->gradient_count; i++) {
-        note->gradients[i] = written_new(model, update->gradients[i]);
-    }
+    (void)context;
+    (void)model;
+    return true;
 }
 
 static struct known known_of(const struct member *member)
@@ -138,14 +134,21 @@ static void on_note(void *context, const struct commit *commit)
     case COMMIT_MODEL:
         note_model(note, commit->model);
         break;
-    case COMMIT_READY:
-        note_weights(note, commit->model);
+    case COMMIT_WEIGHTS:
+        note->segment = *commit->segment;
+        note->dtype = commit->dtype;
+        note->values = copy_of(commit->values, (size_t)commit->segment->count *
+                                                   opt_dtype_size(commit->dtype));
         break;
     case COMMIT_OPTIONS:
         note->spec = strdup(commit->model->canonical);
         break;
-    case COMMIT_BATCH:
-        note_batch(note, commit->model);
+    case COMMIT_STATED:
+        note->spec = strdup(commit->stated->after);
+        note->step = commit->stated->step;
+        break;
+    case COMMIT_STEP:
+        note->update = note_update(rebuild, commit->model);
         break;
     case COMMIT_PUSH:
         note->settled = *commit->settled;
@@ -177,7 +180,10 @@ static void on_turn(void *context)
 void rebuild_init(struct rebuild *rebuild)
 {
     *rebuild = (struct rebuild){
-        .recorder = { .note = on_note, .turn = on_turn, .context = rebuild },
+        .recorder = { .note = on_note,
+                      .turn = on_turn,
+                      .writes = writes,
+                      .context = rebuild },
     };
     cr_assert_eq(uv_mutex_init(&rebuild->lock), 0);
 }
@@ -186,16 +192,12 @@ void rebuild_free(struct rebuild *rebuild)
 {
     for (struct note *note = rebuild->first; note != NULL;) {
         struct note *next = note->next;
-        for (size_t i = 0; i < note->gradient_count; i++) {
-            written_free(&note->gradients[i]);
-        }
         for (size_t i = 0; i < note->tensor_count; i++) {
             free((void *)(uintptr_t)note->tensors[i].name);
             free((void *)(uintptr_t)note->tensors[i].shape);
         }
-        free(note->gradients);
-        free(note->spans);
-        free(note->weights);
+        written_copy_free(note->update);
+        free(note->values);
         free(note->tensors);
         free(note->spec);
         free(note);
@@ -247,15 +249,6 @@ static void make_model(struct harness *harness, const struct caller *caller,
     cr_assert_not_null(find(harness->engine, note->model));
 }
 
-static void set_weights(struct model *model, const struct note *note)
-{
-    for (size_t i = 0; i < model->tensor_count; i++) {
-        const struct tensor *tensor = &model->tensors[i];
-        const struct opt_segment all = { .tensor = (uint32_t)i, .count = tensor->n };
-        model_assign(model, &all, OPT_FP32, note->weights + tensor->at);
-    }
-}
-
 static void set_options(struct engine *engine, struct model *model,
                         const struct note *note)
 {
@@ -272,58 +265,10 @@ static void set_options(struct engine *engine, struct model *model,
     model->epochs_from = opt_lookahead_epochs(&model->spec, model->step);
 }
 
-static void run_batch(struct engine *engine, struct model *model,
-                      const struct note *note, bool begins)
-{
-    const struct gradient *gradients[64];
-    size_t rows = 0;
-    uint32_t tensor;
-    uint64_t element;
-    cr_assert_leq(note->gradient_count, 64);
-    for (size_t i = 0; i < note->gradient_count; i++) {
-        note->gradients[i].gradient.memory = GRADIENT_KEPT;
-        gradients[i] = &note->gradients[i].gradient;
-        rows += gradients[i]->row_count;
-    }
-    cr_assert(team_reserve(engine->team, note->gradient_count));
-    cr_assert(rows_reserve(engine, model, rows));
-    if (begins) {
-        update_begin(engine, model);
-    }
-    if (note->last) {
-        update_rest(engine, model, gradients, note->gradient_count);
-    } else {
-        update_batch(model, gradients, note->gradient_count);
-        for (size_t i = 0; i < note->span_count; i++) {
-            const struct span *span = &note->spans[i];
-            update_add(model, span->tensor, span->first, span->end);
-        }
-        update_batch_start(engine, model, false);
-    }
-    enum update_progress progress = UPDATE_MORE;
-    while (progress == UPDATE_MORE || progress == UPDATE_SHARDS) {
-        progress = update_run(engine, model, &tensor, &element);
-    }
-    cr_assert_eq(progress, note->last ? UPDATE_DONE : UPDATE_PARTLY);
-}
-
-/* Whether the update that a batch is of came to its end, and was not undone. */
-static bool comes_true(const struct note *batch)
-{
-    for (const struct note *note = batch->next; note != NULL; note = note->next) {
-        if (strcmp(note->model, batch->model) == 0 &&
-            (note->kind == COMMIT_STEP || note->kind == COMMIT_UNDONE)) {
-            return note->kind == COMMIT_STEP;
-        }
-    }
-    return false;
-}
-
 static void make_models(struct rebuild *rebuild, struct harness *harness,
                         const struct caller *caller)
 {
     struct engine *engine = harness->engine;
-    uint64_t begun = UINT64_MAX; /* step of the update whose batches are being made */
     for (const struct note *note = rebuild->first; note != NULL; note = note->next) {
         struct model *model = find(engine, note->model);
         if (note->kind == COMMIT_MODEL) {
@@ -334,14 +279,13 @@ static void make_models(struct rebuild *rebuild, struct harness *harness,
             harness_free(letter_ask(caller, letter));
         } else if (model != NULL) {
             uv_mutex_lock(&engine->turn);
-            if (note->kind == COMMIT_READY) {
-                set_weights(model, note);
+            if (note->kind == COMMIT_WEIGHTS) {
+                model_assign(model, &note->segment, note->dtype, note->values);
             } else if (note->kind == COMMIT_OPTIONS) {
                 set_options(engine, model, note);
-            } else if (note->kind == COMMIT_BATCH && comes_true(note)) {
-                run_batch(engine, model, note, begun != model->step);
-                begun = note->last ? UINT64_MAX : note->step;
             } else if (note->kind == COMMIT_STEP) {
+                cr_assert_not_null(note->update);
+                written_replay(engine, model, note->update);
                 cr_assert_eq(model->step, note->step);
             }
             uv_mutex_unlock(&engine->turn);
@@ -444,6 +388,16 @@ static void expect_worker(const struct rebuild *rebuild, const struct worker *wo
     cr_assert_eq(known->session, worker->session, "%s", worker->name);
     cr_assert_eq(known->incarnation, worker->incarnation, "%s", worker->name);
     cr_assert_eq(known->lost, worker->lost, "%s", worker->name);
+}
+
+void rebuild_let_go(struct rebuild *rebuild)
+{
+    uv_mutex_lock(&rebuild->engine->turn);
+    for (size_t i = 0; i < REBUILD_HELD; i++) {
+        written_free(rebuild->engine, rebuild->held[i]);
+        rebuild->held[i] = NULL;
+    }
+    uv_mutex_unlock(&rebuild->engine->turn);
 }
 
 void rebuild_expect(struct rebuild *rebuild, struct harness *harness)

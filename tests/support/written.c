@@ -6,99 +6,104 @@
 #include <string.h>
 
 #include "server/model/model.h"
-#include "server/weights/last_pull.h"
+#include "server/update/replay.h"
 
 static void *copy_of(const void *from, size_t size)
 {
     void *copy = malloc(size + 1);
     cr_assert_not_null(copy);
-    memcpy(copy, from, size);
+    if (size > 0) {
+        memcpy(copy, from, size);
+    }
     return copy;
 }
 
-static void copy_blocks(struct written *written, const struct model *model,
-                        const struct gradient *from)
+/* Elements of a row, which the values of the next tensor follow. */
+static struct written_rows *copy_rows(const struct written *from)
 {
-    size_t element = opt_dtype_size(from->dtype);
-    written->blocks = model->blocks;
-    written->values = aligned_alloc(64, model->blocks * BLOCK_BYTES);
-    written->gradient.blocks = calloc(model->blocks, sizeof *from->blocks);
-    cr_assert(written->values != NULL && written->gradient.blocks != NULL);
-    memset(written->values, 0, model->blocks * BLOCK_BYTES);
-    for (size_t t = 0; t < model->tensor_count; t++) {
-        const struct tensor *tensor = &model->tensors[t];
-        for (size_t i = 0; i < tensor->blocks; i++) {
-            size_t block = tensor->first_block + i, rest = tensor->n - i * OPT_BLOCK;
-            if (from->blocks[block] != NULL) {
-                uint8_t *at = written->values + block * BLOCK_BYTES;
-                memcpy(at, from->blocks[block],
-                       (rest < OPT_BLOCK ? rest : OPT_BLOCK) * element);
-                written->gradient.blocks[block] = at;
-            }
+    struct written_rows *copy =
+        copy_of(from->rows, from->rows_count * sizeof *from->rows);
+    size_t left = from->bytes - from->value_bytes;
+    for (size_t i = 0; i < from->rows_count; i++) {
+        left -= from->rows[i].count * sizeof(uint32_t);
+    }
+    for (size_t i = 0; i < from->rows_count; i++) {
+        const struct written_rows *rows = &from->rows[i];
+        size_t size = i + 1 < from->rows_count
+                          ? (size_t)((const uint8_t *)from->rows[i + 1].values -
+                                     (const uint8_t *)rows->values)
+                          : left;
+        left -= size;
+        copy[i].rows = copy_of(rows->rows, rows->count * sizeof *rows->rows);
+        copy[i].values = copy_of(rows->values, size);
+    }
+    return copy;
+}
+
+static struct written *copy_one(const struct written *from)
+{
+    struct written *copy = copy_of(from, sizeof *from);
+    copy->next = NULL;
+    copy->slabs[0] = NULL;
+    copy->slabs[1] = NULL;
+    copy->spans = copy_of(from->spans, from->span_count * sizeof *from->spans);
+    copy->tensors = copy_of(from->tensors, from->tensor_runs * sizeof *from->tensors);
+    copy->blocks = copy_of(from->blocks, from->block_runs * sizeof *from->blocks);
+    copy->values = copy_of(from->values, from->value_bytes);
+    copy->rows = copy_rows(from);
+    return copy;
+}
+
+struct written *written_copy(const struct written *from)
+{
+    struct written *first = NULL, **link = &first;
+    for (; from != NULL; from = from->next) {
+        *link = copy_one(from);
+        link = &(*link)->next;
+    }
+    return first;
+}
+
+static void let_go(const void *memory)
+{
+    free((void *)(uintptr_t)memory);
+}
+
+void written_copy_free(struct written *copy)
+{
+    while (copy != NULL) {
+        struct written *next = copy->next;
+        for (size_t i = 0; i < copy->rows_count; i++) {
+            let_go(copy->rows[i].rows);
+            let_go(copy->rows[i].values);
         }
+        let_go(copy->rows);
+        let_go(copy->values);
+        let_go(copy->blocks);
+        let_go(copy->tensors);
+        let_go(copy->spans);
+        free(copy);
+        copy = next;
     }
 }
 
-static void copy_rows(struct written *written, const struct model *model,
-                      const struct gradient *from)
+void written_replay(struct engine *engine, struct model *model,
+                    const struct written *first)
 {
-    struct row_run **link = &written->gradient.rows_first;
-    *link = NULL;
-    for (const struct row_run *run = from->rows_first; run != NULL; run = run->next) {
-        size_t row = model->tensors[run->tensor].width * opt_dtype_size(from->dtype);
-        struct row_run *copy = copy_of(run, sizeof *run);
-        copy->next = NULL;
-        copy->rows = copy_of(run->rows, run->count * sizeof *run->rows);
-        copy->values = copy_of(run->values, run->count * row);
-        *link = copy;
-        link = &copy->next;
-        written->gradient.rows_last = copy;
+    struct opt_error error;
+    uint64_t step = model->step;
+    struct replay *replay = replay_new(engine, model);
+    cr_assert_not_null(replay);
+    for (const struct written *one = first; one != NULL; one = one->next) {
+        enum update_progress progress = UPDATE_MORE;
+        cr_assert_eq(replay_begin(replay, one, &error), OPT_OK, "%s", error.text);
+        while (progress == UPDATE_MORE || progress == UPDATE_SHARDS) {
+            progress = replay_run(replay, &error);
+        }
+        cr_assert_eq(progress, one->last ? UPDATE_DONE : UPDATE_PARTLY, "%s",
+                     progress == UPDATE_OVERFLOW ? error.text : "stalled");
+        cr_assert_eq(one->last, one->next == NULL);
     }
-}
-
-/* The weights of its basis, as they are now. */
-static const struct last_pull *copy_last_pull(struct written *written,
-                                              const struct model *model,
-                                              const struct last_pull *from)
-{
-    if (from == NULL || from->values == NULL) {
-        return NULL;
-    }
-    written->last_pull = copy_of(from, sizeof *from);
-    written->last_pull->values = copy_of(from->values, model->floats * sizeof(float));
-    written->last_pull->steps = copy_of(from->steps, model->blocks * sizeof(uint64_t));
-    return written->last_pull;
-}
-
-struct written written_new(const struct model *model, const struct gradient *from)
-{
-    struct written written = { .gradient = *from };
-    written.gradient.tensors =
-        copy_of(from->tensors, from->tensor_count * sizeof *from->tensors);
-    written.gradient.covered =
-        copy_of(from->covered, model->tensor_count * sizeof *from->covered);
-    written.gradient.last_pull = copy_last_pull(&written, model, from->last_pull);
-    copy_blocks(&written, model, from);
-    copy_rows(&written, model, from);
-    return written;
-}
-
-void written_free(struct written *written)
-{
-    for (struct row_run *run = written->gradient.rows_first; run != NULL;) {
-        struct row_run *next = run->next;
-        free((void *)(uintptr_t)run->rows);
-        free((void *)(uintptr_t)run->values);
-        free(run);
-        run = next;
-    }
-    if (written->last_pull != NULL) {
-        free(written->last_pull->values);
-        free(written->last_pull->steps);
-        free(written->last_pull);
-    }
-    free(written->gradient.tensors);
-    free(written->gradient.covered);
-    free(written->gradient.blocks);
-    free(written->values);
+    cr_assert_eq(model->step, step + 1);
+    replay_free(replay);
 }

@@ -1,27 +1,19 @@
-/* written — gradients written down before an update reads them, to be applied again. */
+/* written — copies of what the engine has written down of its updates, with memory of
+ * their own. */
 #ifndef OPTIMD_TESTS_SUPPORT_WRITTEN_H
 #define OPTIMD_TESTS_SUPPORT_WRITTEN_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "server/update/written.h"
 
-#include "common/optim/spec.h"
-#include "server/update/gradient.h"
-
+struct engine;
 struct model;
-struct last_pull;
 
-enum { BLOCK_BYTES = OPT_BLOCK * sizeof(float) };
+/* A batch and all that follow it, without the engine's memory. */
+struct written *written_copy(const struct written *from);
+void written_copy_free(struct written *copy);
 
-/* A gradient, with memory of its own. */
-struct written {
-    struct gradient gradient;
-    struct last_pull *last_pull; /* the weights of its basis, or NULL */
-    size_t blocks;
-    uint8_t *values; /* of all blocks, each with room for a full one of fp32 */
-};
-
-struct written written_new(const struct model *model, const struct gradient *from);
-void written_free(struct written *written);
+/* Make an update again of all its batches, or fail the test. In the engine's turn. */
+void written_replay(struct engine *engine, struct model *model,
+                    const struct written *first);
 
 #endif
