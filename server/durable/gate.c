@@ -69,12 +69,11 @@ static bool has_gap(const struct model *model)
     return model->durability.lost > model->durability.saved;
 }
 
-/* The model's last record is durable: the answer says so. */
+/* The answer says whether what it tells, up to that record, is durable. */
 static void mark(const struct durable *durable, const struct model *model,
-                 struct letter *letter)
+                 struct letter *letter, uint64_t record)
 {
-    bool safe = is_journaled(model) && !has_gap(model) &&
-                model->durability.recorded <= durable->safe;
+    bool safe = is_journaled(model) && !has_gap(model) && record <= durable->safe;
     struct opt_push_reply *push = push_of(letter);
     if (push != NULL) {
         push->durable = safe;
@@ -200,7 +199,7 @@ static void release(struct durable *durable, struct letter *letter)
 {
     const struct model *model = model_of(durable, letter);
     if (model != NULL && letter->reply.message != OPT_MESSAGE_ERROR) {
-        mark(durable, model, letter);
+        mark(durable, model, letter, letter->awaits);
     }
     answer_release(letter);
 }
@@ -277,7 +276,7 @@ bool gate_takes(struct durable *durable, struct letter *letter, uint64_t record,
             model->durability.recorded > record ? model->durability.recorded : record;
         always = always || model->durability.mode == OPT_DURABILITY_ALWAYS;
         gap = always && has_gap(model);
-        mark(durable, model, letter);
+        mark(durable, model, letter, record);
     }
     if (!gap && record <= (always ? durable->safe : durable->written)) {
         return false;

@@ -138,6 +138,9 @@ static void step_back(struct journaling *journaling)
 static bool sync(struct journaling *journaling)
 {
     uint64_t began = uv_hrtime();
+    if (journaling->untold > 0 && journaling->failed_ns == 0) {
+        tell(journaling); /* who waits for no sync is not to wait for this one */
+    }
     bool good = journal_sync(journaling->journal, &journaling->error) == OPT_OK;
     atomic_fetch_add(&journaling->syncs, 1);
     atomic_fetch_add(&journaling->sync_ns, uv_hrtime() - began);
@@ -159,7 +162,17 @@ static bool append(struct journaling *journaling, struct journal_record *record)
     return true;
 }
 
-/* Append what is pending, and sync if that is asked for. */
+/* Somebody has waited for too long, or too much is waiting. */
+static bool is_due(struct journaling *journaling, uint64_t now)
+{
+    const struct journal_record *oldest = journaling->kept.first;
+    return oldest != NULL &&
+           (journaling->bytes >= journaling->most_bytes ||
+            now - oldest->came_ns >= journaling->interval_ns ||
+            (journaling->wanted_ns > 0 && now - journaling->wanted_ns >= LATE_NS));
+}
+
+/* Append what is pending, and sync if that is asked for, or due. */
 static bool write_once(struct journaling *journaling, bool syncs)
 {
     while (journaling->pending != NULL) {
@@ -167,7 +180,7 @@ static bool write_once(struct journaling *journaling, bool syncs)
             return false;
         }
     }
-    return !syncs || sync(journaling);
+    return !(syncs || is_due(journaling, uv_hrtime())) || sync(journaling);
 }
 
 /* It works, again maybe. */
@@ -234,16 +247,6 @@ static void advance(struct journaling *journaling, bool syncs)
     }
 }
 
-/* Somebody has waited for too long, or too much is waiting. */
-static bool is_due(struct journaling *journaling, uint64_t now)
-{
-    const struct journal_record *oldest = journaling->kept.first;
-    return oldest != NULL &&
-           (journaling->bytes >= journaling->most_bytes ||
-            now - oldest->came_ns >= journaling->interval_ns ||
-            (journaling->wanted_ns > 0 && now - journaling->wanted_ns >= LATE_NS));
-}
-
 static bool run_record(struct disk *disk, struct disk_job *job)
 {
     struct journaling *journaling = of(job);
@@ -256,8 +259,11 @@ static bool run_record(struct disk *disk, struct disk_job *job)
             journaling->wanted_ns == 0 ? record->came_ns : journaling->wanted_ns;
     }
     if (journaling->failed_ns == 0) {
-        advance(journaling, is_due(journaling, record->came_ns));
-        if (++journaling->untold >= NEWS_RECORDS || journaling->failed_ns > 0) {
+        uint64_t durable = journal_durable(journaling->journal);
+        journaling->untold++;
+        advance(journaling, false);
+        if (journaling->untold >= NEWS_RECORDS || journaling->failed_ns > 0 ||
+            journal_durable(journaling->journal) > durable) {
             tell(journaling);
         }
     }
@@ -282,9 +288,6 @@ static uint64_t drained(struct disk *disk, void *context)
                   journaling->wanted > journal_durable(journaling->journal);
     if (journaling->kept.first != NULL &&
         (wanted || stopping || journaling->failed_ns > 0 || is_due(journaling, now))) {
-        if (journaling->untold > 0 && journaling->failed_ns == 0) {
-            tell(journaling); /* who waits for no sync is not to wait for this one */
-        }
         advance(journaling, true);
         tell(journaling);
     } else if (journaling->untold > 0) {

@@ -16,6 +16,7 @@
 #include "server/rounds/members.h"
 #include "server/store/record.h"
 #include "server/update/update.h"
+#include "server/update/written.h"
 #include "server/workers/worker.h"
 
 enum {
@@ -29,9 +30,10 @@ struct record_job {
     struct journal_record record;
     struct record_job *next; /* spare */
     struct record_writer *writer;
-    struct kept *kept; /* values that its entries have, */
-    bool failed;       /* an entry could not be added */
-    bool of_worker;    /* it tells of a worker, which all models may have */
+    struct kept *kept;       /* values that its entries have, */
+    struct written *written; /* and updates that they are; linked in one list */
+    bool failed;             /* an entry could not be added */
+    bool of_worker;          /* it tells of a worker, which all models may have */
 };
 
 /* A copy of values that are only lent to the recorder. */
@@ -59,8 +61,10 @@ struct recording {
 
 /* ---------------------------------------------------------------- jobs */
 
-static void free_values(struct record_job *job)
+static void free_values(struct engine *engine, struct record_job *job)
 {
+    written_free(engine, job->written);
+    job->written = NULL;
     while (job->kept != NULL) {
         struct kept *next = job->kept->next;
         free(job->kept);
@@ -97,7 +101,7 @@ static struct record_job *job_new(struct recording *recording)
 /* It is durable, or given up. */
 static void recycle(struct recording *recording, struct record_job *job)
 {
-    free_values(job);
+    free_values(recording->durable->engine, job);
     if (recording->spare_count < SPARE_RECORDS &&
         record_writer_bytes(job->writer) <= SPARE_MESSAGE) {
         job->next = recording->spare;
@@ -218,6 +222,103 @@ static void add_weights(struct engine *engine, struct record_job *job,
                                                      .values = { part, 1, size } } });
 }
 
+/* The tables of a batch, which are only needed until it has been added. */
+struct tables {
+    struct record_span *spans;
+    struct record_rows *rows;
+    struct iovec *values; /* of each of these */
+};
+
+/* False: no memory. */
+static bool tables_init(struct tables *tables, const struct model *model,
+                        const struct written *written)
+{
+    *tables = (struct tables){
+        .spans = calloc(written->span_count + 1, sizeof *tables->spans),
+        .rows = calloc(written->rows_count + 1, sizeof *tables->rows),
+        .values = calloc(written->rows_count + 1, sizeof *tables->values),
+    };
+    if (tables->spans == NULL || tables->rows == NULL || tables->values == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < written->span_count; i++) {
+        const struct span *span = &written->spans[i];
+        tables->spans[i] = (struct record_span){ .tensor = span->tensor,
+                                                 .first = span->first,
+                                                 .end = span->end,
+                                                 .prepares = span->prepares };
+    }
+    for (size_t i = 0; i < written->rows_count; i++) {
+        const struct written_rows *rows = &written->rows[i];
+        size_t size = rows->count * model->tensors[rows->tensor].width * sizeof(float);
+        tables->values[i] = (struct iovec){ .iov_base = (void *)(uintptr_t)rows->values,
+                                            .iov_len = size };
+        tables->rows[i] =
+            (struct record_rows){ .tensor = rows->tensor,
+                                  .rows = rows->rows,
+                                  .row_count = rows->count,
+                                  .values = { &tables->values[i], 1, size } };
+    }
+    return true;
+}
+
+static void tables_fini(struct tables *tables)
+{
+    free(tables->spans);
+    free(tables->rows);
+    free(tables->values);
+}
+
+static void add_batch(struct record_job *job, const struct model *model,
+                      const struct written *written)
+{
+    struct tables tables = { 0 };
+    const struct iovec values = { .iov_base = (void *)(uintptr_t)written->values,
+                                  .iov_len = written->value_bytes };
+    bool plain = written->span_count == 0 && written->rows_count == 0;
+    if (!plain && !tables_init(&tables, model, written)) {
+        tables_fini(&tables);
+        job->failed = true;
+        return;
+    }
+    add(job, &(struct record_entry){
+                 .kind = RECORD_BATCH,
+                 .model = model->identity,
+                 .step = model->step,
+                 .of.batch = { .last = written->last,
+                               .spans = tables.spans,
+                               .span_count = written->span_count,
+                               .dtype = written->dtype,
+                               .tensors = (const struct record_run *)written->tensors,
+                               .tensor_runs = written->tensor_runs,
+                               .blocks = (const struct record_run *)written->blocks,
+                               .block_runs = written->block_runs,
+                               .values = { &values, written->value_bytes > 0,
+                                           written->value_bytes },
+                               .rows = tables.rows,
+                               .rows_count = written->rows_count } });
+    tables_fini(&tables);
+}
+
+/* All batches of the update that has ended. */
+static void add_update(struct engine *engine, struct record_job *job,
+                       const struct model *model)
+{
+    struct model *known = registry_numbered(engine, model->number);
+    struct written *written = written_take(known);
+    if (written == NULL) { /* it was not written down: there is a gap */
+        job->failed = true;
+        return;
+    }
+    struct written *last = written;
+    for (; last->next != NULL; last = last->next) {
+        add_batch(job, model, last);
+    }
+    add_batch(job, model, last);
+    last->next = job->written;
+    job->written = written;
+}
+
 /* What says no more than its kind and its step. */
 static void add_plain(struct record_job *job, enum record_kind kind,
                       const struct model *model, uint64_t step)
@@ -276,6 +377,7 @@ static void add_entry(struct engine *engine, struct record_job *job,
     case COMMIT_BATCH: /* with its step */
         break;
     case COMMIT_STEP:
+        add_update(engine, job, model);
         add_plain(job, RECORD_STEP, model, model->step);
         break;
     case COMMIT_UNDONE:

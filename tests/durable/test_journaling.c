@@ -129,6 +129,7 @@ Test(journaling, of_always_one_sync_serves_all_who_came_meanwhile)
     }
     kept_stop(&kept);
     cr_assert_eq(kept_count(&kept, RECORD_PUSH), (size_t)WORKERS);
+    cr_assert_eq(kept_count(&kept, RECORD_BATCH), (size_t)WORKERS);
     cr_assert_eq(kept_count(&kept, RECORD_STEP), (size_t)WORKERS);
 }
 
@@ -349,6 +350,39 @@ Test(journaling, of_a_push_that_is_not_durable_open_says_that_it_waits)
     cr_assert(reply->settled[0].durable);
     harness_free(letter);
     caller_gone(&a, false);
+}
+
+Test(journaling, of_more_than_the_queue_takes_makes_pushes_wait)
+{
+    enum { LARGE = 300000 }; /* elements */
+    static const uint64_t large_shape[] = { LARGE };
+    static const struct opt_tensor_entry large = {
+        .name = "w", .shape = large_shape, .rank = 1, .elements = LARGE
+    };
+    struct durable_settings settings = kept_settings();
+    settings.durability = OPT_DURABILITY_INTERVAL;
+    settings.queue_bytes = 1 << 20;
+    kept_open(&kept, settings);
+    struct caller a = worker("a", 1);
+    uint32_t model = model_create(&a, "m", "sgd(lr=1)", async, &large, 1, NULL);
+    disk_hold();
+    struct letter *push = letter_ask(&a, push_constant(&a, model, 1, LARGE, 1));
+    expect_push(push, OPT_FATE_APPLIED, 1, false);
+    harness_free(push);
+    push = push_constant(&a, model, 2, LARGE, 1);
+    letter_send(&a, push);
+    disk_await_held();
+    cr_assert_not(letter_is_back(&kept.harness, push));
+    cr_assert_eq(statistic(&a, "updates"), 1u);
+    cr_assert_gt(statistic(&a, "journal_queue_bytes"), LARGE * sizeof(float));
+    disk_go_on();
+    push = letter_await(&kept.harness, push);
+    cr_assert_eq(push->reply.message, OPT_MESSAGE_PUSH, "%s", reply_text(push));
+    cr_assert_eq(push->reply.body.push.step, 2u);
+    harness_free(push);
+    caller_gone(&a, false);
+    kept_stop(&kept);
+    cr_assert_eq(kept_count(&kept, RECORD_BATCH), 2u);
 }
 
 /* ---------------------------------------------------------------- definitions */
