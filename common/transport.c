@@ -293,3 +293,17 @@ int opt_transport_take_file(struct opt_transport *transport)
             transport->file_count * sizeof(file));
     return file;
 }
+
+const char *opt_transport_identity(const struct opt_transport *transport)
+{
+    return transport->kind->identity != NULL ? transport->kind->identity(transport)
+                                             : transport->identity;
+}
+
+enum opt_status opt_transport_trouble(const struct opt_transport *transport, int code,
+                                      struct opt_error *error)
+{
+    return transport->kind->trouble != NULL
+               ? transport->kind->trouble(transport, code, error)
+               : opt_fail(error, OPT_UNAVAILABLE, "%s", strerror(code));
+}

@@ -69,6 +69,11 @@ struct opt_transport_kind {
     bool (*finish)(struct opt_transport *transport);
 
     void (*close)(struct opt_transport *transport);
+
+    /* Both may be NULL: what the transport's own field says; what errno says. */
+    const char *(*identity)(const struct opt_transport *transport);
+    enum opt_status (*trouble)(const struct opt_transport *transport, int code,
+                               struct opt_error *error);
 };
 
 struct opt_transport {
@@ -96,6 +101,15 @@ enum opt_status opt_transport_dial(struct opt_transport *out,
                                    const struct sockaddr *address, socklen_t size,
                                    const struct opt_socket_tuning *tuning,
                                    struct opt_error *error);
+
+/* Who the peer is, as proved to this end: "uid=1000" over a Unix socket, the names in
+ * its certificate over TLS; "": nobody in particular. Borrowed. */
+const char *opt_transport_identity(const struct opt_transport *transport);
+
+/* Why the last read or write failed, with this errno: OPT_UNAVAILABLE, or what the peer
+ * has said. Returns the status. */
+enum opt_status opt_transport_trouble(const struct opt_transport *transport, int code,
+                                      struct opt_error *error);
 
 /* The oldest descriptor that has come and has not been taken, now the caller's; -1:
  * there is none. */

@@ -111,6 +111,7 @@ static void send_home(struct letter *letter)
     letter_return(letter);
     peer->letters--;
     if (peer->closed && peer->letters == 0) {
+        free(peer->identity);
         free(peer);
     }
 }

@@ -113,6 +113,7 @@ struct peer {
     bool continued;              /* replaced by a new connection of the same session */
     char name[OPT_NAME_MAX + 1]; /* of the worker, "": none */
     char address[PEER_ADDRESS];  /* for the log */
+    char *identity;              /* as proved: see peer_identify; NULL: nobody */
     size_t letters;              /* of it in the engine's hands */
     size_t queued;               /* of those in queues of busy models */
     uint64_t settled[PEER_SETTLED]; /* request ids, a ring */

@@ -56,6 +56,14 @@ static bool equip(struct conn *conn)
     return true;
 }
 
+/* The engine is told who the peer is, as far as that is known. */
+static bool identify(struct conn *conn)
+{
+    const char *identity = opt_transport_identity(&conn->watch.transport);
+    return conn->peer == NULL || identity[0] == '\0' ||
+           peer_identify(conn->peer, identity);
+}
+
 static void count_gone(struct loop *loop, bool refused)
 {
     atomic_fetch_sub(refused ? &loop->all->refusals : &loop->all->connections, 1);
@@ -102,7 +110,7 @@ void service_open(struct loop *loop, struct opt_transport *transport, bool refus
         opt_log(OPT_LOG_DEBUG, "connection_opened", "peer=%s identity=%s loop=%d",
                 conn_address(conn), transport->identity, loop->number);
     }
-    if (!equip(conn)) {
+    if (!equip(conn) || (transport->is_open && !identify(conn))) {
         conn_close(conn, "no memory");
     } else if (refuse) {
         char text[OPT_ERROR_TEXT];
@@ -117,6 +125,9 @@ void service_opened(struct conn *conn, const struct opt_error *error)
 {
     if (error == NULL) {
         service_unblock(conn);
+        if (!identify(conn)) {
+            conn_close(conn, "no memory");
+        }
         return;
     }
     static struct opt_log_site site;

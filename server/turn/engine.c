@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "server/engine/answer.h"
 #include "server/engine/commit.h"
@@ -26,6 +27,13 @@ struct peer *peer_new(const char *address)
         snprintf(peer->address, sizeof(peer->address), "%s", address);
     }
     return peer;
+}
+
+bool peer_identify(struct peer *peer, const char *identity)
+{
+    free(peer->identity);
+    peer->identity = strdup(identity);
+    return peer->identity != NULL;
 }
 
 /* Whether the letter is a later frame of a push that has been answered. */

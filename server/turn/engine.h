@@ -65,6 +65,14 @@ void engine_visit(struct engine *engine);
  * letters and freed by it at LETTER_CLOSED. */
 struct peer *peer_new(const char *address);
 
+/* Who is at the other end, as its connection has proved: "uid=1000" over a Unix socket;
+ * over TLS the names in its certificate, first the subject's, with blanks between:
+ *   CN=mlp-7 OU=training DNS:node7.example IP:10.0.0.7 URI:optimd:role=worker
+ * Whatever stands in them but letters, digits and -._:/=@+ is written as %XX, so that
+ * no name can look like another. Before the peer's first letter; any thread. False: no
+ * memory. */
+bool peer_identify(struct peer *peer, const char *identity);
+
 /* Finish what is in progress and answer everything that waits with UNAVAILABLE, as
  * from then on everything that comes. Main thread; loops must still run, since answers
  * go through them. */
