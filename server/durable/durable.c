@@ -143,7 +143,8 @@ enum opt_status durable_open(const struct durable_settings *settings,
 {
     struct durable *durable = calloc(1, sizeof *durable);
     if (durable == NULL) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the journal");
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for the journal");
     }
     durable->settings = *settings;
     enum opt_status status = recorder_open(durable, error);

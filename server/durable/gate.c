@@ -27,7 +27,8 @@ enum opt_status gate_open(struct durable *durable, struct opt_error *error)
     durable->gate = calloc(1, sizeof *durable->gate);
     return durable->gate != NULL
                ? OPT_OK
-               : opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the journal");
+               : opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                             "no memory for the journal");
 }
 
 void gate_close(struct durable *durable)

@@ -356,7 +356,8 @@ enum opt_status journaling_open(struct durable *durable, void (*ready)(void *con
     struct journaling *journaling = calloc(1, sizeof *journaling);
     if (journaling == NULL || uv_mutex_init(&journaling->lock) != 0) {
         free(journaling);
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the journal");
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for the journal");
     }
     journaling->durable = durable;
     journaling->interval_ns = (uint64_t)durable->settings.interval_ms * NS_PER_MS;
@@ -418,7 +419,8 @@ enum opt_status journaling_start(struct durable *durable, struct journal *journa
     uint64_t last = journal_next(journal) - 1;
     if (adopt == NULL) {
         journal_free(journal);
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the journal");
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for the journal");
     }
     adopt->journal = journal;
     (void)ask(durable, &adopt->job, run_adopt);

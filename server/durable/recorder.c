@@ -535,7 +535,8 @@ enum opt_status recorder_open(struct durable *durable, struct opt_error *error)
 {
     struct recording *recording = calloc(1, sizeof *recording);
     if (recording == NULL) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for the journal");
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for the journal");
     }
     recording->durable = durable;
     recording->none.failed = true;

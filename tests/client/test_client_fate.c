@@ -18,6 +18,7 @@ enum event {
     REFUSED,
     IN_PART,
     APPLIED,
+    NOT_DURABLE, /* applied, and on no disk yet */
     FOUND_APPLIED,
     FOUND_REFUSED,
     FOUND_ABSENT,
@@ -58,6 +59,8 @@ static bool can(const struct run *run, enum event event)
         return !settled && under_way;
     case IN_PART:
         return !settled && under_way && run->fate.by_shards;
+    case NOT_DURABLE:
+        return !settled && run->truth.sent == FATE_WHOLE;
     case CUT: /* also in the middle of an answer that has told of the push */
         return true;
     case FOUND_APPLIED:
@@ -84,6 +87,9 @@ static void happen(struct run *run, enum event event)
     struct truth *truth = &run->truth;
     const struct opt_settled applied = { .fate = OPT_FATE_APPLIED };
     const struct opt_settled refused = { .fate = OPT_FATE_REFUSED };
+    const struct opt_error_reply not_durable = { .status = OPT_RESOURCE_EXHAUSTED,
+                                                 .detail = OPT_DETAIL_NOT_DURABLE,
+                                                 .fate = OPT_FATE_APPLIED };
     switch (event) {
     case FIRST_FRAME:
         fate_begin(&run->fate, &run->last);
@@ -123,6 +129,12 @@ static void happen(struct run *run, enum event event)
     case APPLIED:
         fate_answer(&run->fate, OPT_FATE_APPLIED);
         truth->counts = true;
+        break;
+    case NOT_DURABLE:
+        fate_refuse(&run->fate, &not_durable);
+        truth->may_stand = true;
+        truth->this_may_stand = false;
+        truth->sent = FATE_NOTHING;
         break;
     case FOUND_APPLIED:
         fate_found(&run->fate, &applied);
@@ -248,4 +260,24 @@ Test(client_fate, is_not_known_if_a_later_frame_is_refused_and_shards_count_alon
         cr_assert_eq(fate_tell(&run.fate),
                      by_shards ? OPT_FATE_NOT_KNOWN : OPT_FATE_REFUSED);
     }
+}
+
+Test(client_fate, of_a_push_that_is_applied_and_on_no_disk_is_asked_for_again)
+{
+    struct run run = { .last = 6 };
+    happen(&run, FIRST_FRAME);
+    happen(&run, LAST_FRAME);
+    happen(&run, NOT_DURABLE);
+    cr_assert_eq(fate_tell(&run.fate), OPT_FATE_APPLIED);
+    cr_assert(fate_may_resend(&run.fate));
+    cr_assert(fate_is_open(&run.fate), "it is worth asking about");
+    fate_resend(&run.fate);
+    happen(&run, FIRST_FRAME);
+    cr_assert_eq(run.fate.number, 7);
+    happen(&run, CUT);
+    cr_assert_eq(fate_tell(&run.fate), OPT_FATE_APPLIED);
+    fate_absent(&run.fate, true, 5); /* the daemon was started anew, and has lost it */
+    cr_assert_eq(fate_tell(&run.fate), OPT_FATE_REFUSED);
+    happen(&run, FIRST_FRAME);
+    cr_assert_eq(run.fate.number, 7);
 }
