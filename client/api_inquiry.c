@@ -240,6 +240,7 @@ static enum optclient_status read_models(const struct optclient_call *call,
             .parameters = entries[i].parameters,
             .workers = entries[i].workers,
             .durability = (uint64_t)entries[i].durability,
+            .recovering = entries[i].recovering ? 1 + entries[i].percent : 0,
         };
     }
     *out = list->models;

@@ -405,7 +405,8 @@ enum optclient_detail {
     OPTCLIENT_REPLACED = 37,         /* a later call asked for the same */
     OPTCLIENT_SEND_AGAIN = 38,       /* given up meanwhile: send it again */
     OPTCLIENT_NOT_DURABLE = 39,      /* the daemon's disk fails or is full at present */
-    OPTCLIENT_NO_DATA_DIR = 40       /* the daemon keeps nothing on disk */
+    OPTCLIENT_NO_DATA_DIR = 40,      /* the daemon keeps nothing on disk */
+    OPTCLIENT_RECOVERING = 41        /* what the daemon had comes back from its disk */
 };
 /* The reason of the calling thread's last failed optclient call, beside
  * optclient_error.
@@ -781,6 +782,9 @@ struct optclient_model_info {
     const char *name, *specification;
     uint64_t step, tensors, parameters;
     uint32_t workers;
+    uint32_t recovering;  /* 0; else 1 and how many percent of what the daemon had have
+                             come back since it was started: until all have, the model is
+                             not served, and the rest of this may be missing */
     uint64_t durability;  /* an enum optclient_durability; DEFAULT: it is not kept */
     uint64_t reserved[3]; /* 0 */
 };

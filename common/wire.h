@@ -396,6 +396,8 @@ struct opt_model_entry {
     const char *specification;
     uint64_t identity;
     enum opt_durability durability;
+    bool recovering;  /* the daemon has just started, and it is not served yet: */
+    uint32_t percent; /* so much of all models has come back */
 };
 struct opt_worker_entry {
     const char *name;

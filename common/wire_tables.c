@@ -239,14 +239,15 @@ static enum opt_status read_model(const struct context *c,
     if (status != OPT_OK) {
         return status;
     }
-    *to =
-        (struct opt_model_entry){ .model = from->model,
-                                  .step = from->step,
-                                  .tensors = from->tensors,
-                                  .parameters = from->parameters,
-                                  .workers = from->workers,
-                                  .identity = from->identity,
-                                  .durability = (enum opt_durability)from->durability };
+    *to = (struct opt_model_entry){ .model = from->model,
+                                    .step = from->step,
+                                    .tensors = from->tensors,
+                                    .parameters = from->parameters,
+                                    .workers = from->workers,
+                                    .identity = from->identity,
+                                    .durability = (enum opt_durability)from->durability,
+                                    .recovering = from->recovering,
+                                    .percent = from->percent };
     status = copy_text(c->arena, from->name, &to->name, c->error);
     if (status == OPT_OK) {
         status = copy_text(c->arena, from->specification, &to->specification, c->error);
@@ -291,6 +292,8 @@ static void write_model(struct opt_writer *writer, const void *what)
     message.specification = opt_wire_text(model->specification);
     message.identity = model->identity;
     message.durability = (Optimd__V1__Durability)model->durability;
+    message.recovering = model->recovering;
+    message.percent = model->percent;
     opt_write_fields(writer, &message.base);
 }
 

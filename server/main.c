@@ -25,6 +25,7 @@
 #include "server/notify.h"
 #include "server/patience.h"
 #include "server/port_file.h"
+#include "server/recovered.h"
 #include "server/settings.h"
 #include "server/signals.h"
 #include "server/store/data_dir.h"
@@ -39,8 +40,10 @@ enum {
 /* Everything that runs. */
 struct daemon {
     const struct settings *settings;
-    struct data_dir data_dir; /* path NULL: none */
-    struct durable *durable;  /* what is kept there */
+    struct data_dir data_dir;   /* path NULL: none */
+    struct durable *durable;    /* what is kept there, */
+    struct recovered recovered; /* and whether it has come back; if not: */
+    struct opt_error failure;
     uv_loop_t uv;
     struct signals signals;
     int signal; /* that ended it */
@@ -61,6 +64,18 @@ static void on_stop(void *context, int number)
 {
     struct daemon *daemon = context;
     daemon->signal = number;
+    uv_stop(&daemon->uv);
+}
+
+/* All has come back from the data directory, or it is over. */
+static void on_recovered(void *context, const struct opt_error *error)
+{
+    struct daemon *daemon = context;
+    if (error->status == OPT_OK) {
+        notify_manager("READY=1\nSTATUS=");
+        return;
+    }
+    daemon->failure = *error;
     uv_stop(&daemon->uv);
 }
 
@@ -123,6 +138,7 @@ static enum opt_status open_durable(struct daemon *daemon, struct opt_error *err
     if (status != OPT_OK) {
         return status;
     }
+    recovered_watch(&daemon->recovered, &daemon->uv, on_recovered, daemon);
     const struct durable_settings durable = {
         .dir = &daemon->data_dir,
         .durability = (enum opt_durability)settings->durability,
@@ -130,6 +146,8 @@ static enum opt_status open_durable(struct daemon *daemon, struct opt_error *err
         .checkpoint_ms = (uint32_t)settings->checkpoint_interval,
         .queue_bytes = settings->journal_queue,
         .recover_previous = settings->recover == RECOVER_PREVIOUS,
+        .recovered = recovered_tell,
+        .context = &daemon->recovered,
     };
     return durable_open(&durable, &daemon->durable, error);
 }
@@ -213,6 +231,7 @@ static void announce(const struct daemon *daemon, size_t connections)
 static void stop_main_loop(struct daemon *daemon)
 {
     signals_close(&daemon->signals);
+    recovered_close(&daemon->recovered);
     uv_run(&daemon->uv, UV_RUN_DEFAULT);
     uv_loop_close(&daemon->uv);
 }
@@ -271,6 +290,14 @@ static enum opt_status start(struct daemon *daemon, size_t *connections,
     return status;
 }
 
+/* What is damaged needs an operator, and everything else another moment. */
+static int failed(const struct opt_error *error)
+{
+    return error->status == OPT_DATA_LOSS || error->status == OPT_UNIMPLEMENTED
+               ? EX_DATAERR
+               : EX_UNAVAILABLE;
+}
+
 static int serve(const struct settings *settings, struct opt_error *error)
 {
     struct daemon daemon = { .settings = settings };
@@ -285,14 +312,22 @@ static int serve(const struct settings *settings, struct opt_error *error)
     signals_block();
     if (start(&daemon, &connections, error) != OPT_OK) {
         stop(&daemon);
-        bool damaged =
-            error->status == OPT_DATA_LOSS || error->status == OPT_UNIMPLEMENTED;
-        return damaged ? EX_DATAERR : EX_UNAVAILABLE;
+        return failed(error);
     }
     signals_unblock();
     announce(&daemon, connections);
-    notify_manager("READY=1");
+    if (daemon.durable != NULL) {
+        recovered_await(&daemon.recovered, daemon.durable);
+    } else {
+        notify_manager("READY=1");
+    }
     uv_run(&daemon.uv, UV_RUN_DEFAULT);
+    if (daemon.failure.status != OPT_OK) {
+        port_file_remove(&daemon.port_file);
+        stop(&daemon);
+        *error = daemon.failure;
+        return failed(error);
+    }
     opt_log(OPT_LOG_INFO, "stopping", "signal=%d", daemon.signal);
     notify_manager("STOPPING=1");
     port_file_remove(&daemon.port_file);

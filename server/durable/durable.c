@@ -8,6 +8,7 @@
 #include "server/durable/gate.h"
 #include "server/durable/journaling.h"
 #include "server/durable/recorder.h"
+#include "server/durable/recovery.h"
 #include "server/engine/state.h"
 #include "server/store/data_dir.h"
 #include "server/store/journal_file.h"
@@ -51,6 +52,7 @@ bool durable_finish(struct engine *engine)
     if (durable == NULL) {
         return true;
     }
+    recovery_stop(durable);
     if (durable->safe < durable->recorded && !durable->degraded) {
         journaling_want(durable, durable->recorded);
         return false;
@@ -79,7 +81,9 @@ static void stop(struct durable *durable)
 
 void durable_end(struct durable *durable)
 {
+    recovery_stop(durable);
     stop(durable);
+    recovery_close(durable);
     atomic_store(&durable->box, NULL);
     durable->engine = NULL;
 }
@@ -90,6 +94,7 @@ void durable_close(struct durable *durable)
         return;
     }
     stop(durable);
+    recovery_close(durable);
     journaling_close(durable);
     gate_close(durable);
     recorder_close(durable);
@@ -101,41 +106,6 @@ static void on_ready(void *context)
     struct durable *durable = context;
     atomic_store(&durable->done, true);
     durable_rouse(durable);
-}
-
-/* Go on with the journal behind its last record. */
-static enum opt_status start_journal(struct durable *durable, struct opt_error *error)
-{
-    const struct data_dir *dir = durable->settings.dir;
-    snprintf(durable->journal_path, sizeof durable->journal_path, "%s/journal",
-             dir->path);
-    const struct journal_place place = { .folder = dir->journal,
-                                         .path = durable->journal_path,
-                                         .identity = dir->identity };
-    struct journal_reader *reader;
-    struct journal *journal;
-    enum opt_status status = journal_reader_open(&place, &reader, error);
-    if (status != OPT_OK) {
-        return status;
-    }
-    status = journal_reader_seek(reader, journal_reader_first(reader), error);
-    struct journal_head head;
-    uint64_t next = journal_reader_first(reader);
-    while (status == OPT_OK &&
-           (status = journal_reader_next(reader, &head, error)) == OPT_OK) {
-        next = head.index + 1;
-    }
-    if (status == OPT_OUT_OF_RANGE) {
-        status = journal_open(reader, next, JOURNAL_SEGMENT_BYTES, &journal, error);
-    }
-    journal_reader_free(reader);
-    if (status == OPT_OK) {
-        status = journaling_start(durable, journal, error);
-    }
-    if (status == OPT_OK) {
-        recorder_start(durable);
-    }
-    return status;
 }
 
 enum opt_status durable_open(const struct durable_settings *settings,
@@ -161,7 +131,7 @@ enum opt_status durable_open(const struct durable_settings *settings,
         status = disk_start(&disk, &durable->checkpoint_disk, error);
     }
     if (status == OPT_OK) {
-        status = start_journal(durable, error);
+        status = recovery_open(durable, error);
     }
     if (status != OPT_OK) {
         durable_close(durable);

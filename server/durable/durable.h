@@ -43,6 +43,9 @@ struct durable_settings {
     uint32_t checkpoint_ms;         /* between two checkpoints of a model; 0: none */
     uint64_t queue_bytes;           /* of records that are not synced yet */
     bool recover_previous;          /* take the checkpoint before a damaged one */
+    /* All has come back, or (error) cannot. On the engine's thread. */
+    void (*recovered)(void *context, const struct opt_error *error);
+    void *context;
 };
 
 /* What a room of this folder has a disk's thread do: a struct that begins with it. Of
@@ -74,6 +77,7 @@ struct durable {
     struct gate *gate;
     struct saver *saver;
     struct recovery *recovery; /* NULL: it is over */
+    _Atomic uint32_t percent;  /* how far that has come; any thread */
 };
 
 /* The engine is to collect. The disks' threads. */

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/durable/recovery.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
 #include "server/engine/work.h"
@@ -48,7 +49,7 @@ struct row {
 static size_t fill(const struct engine *engine, struct opt_model_entry *models,
                    struct row *rows)
 {
-    size_t count = 0;
+    size_t count = 0, missing = recovery_missing(engine);
     for (size_t i = 0; i < engine->model_count; i++) {
         const struct model *model = engine->numbered[i];
         if (!model->making) {
@@ -57,13 +58,22 @@ static size_t fill(const struct engine *engine, struct opt_model_entry *models,
             count++;
         }
     }
+    for (size_t i = 0; i < missing; i++) {
+        models[count++] = recovery_missing_model(engine, i);
+    }
+    if (recovery_is_on(engine)) {
+        for (size_t i = 0; i < count; i++) {
+            models[i].recovering = true;
+            models[i].percent = recovery_percent(engine->durable);
+        }
+    }
     return count;
 }
 
 /* False: the letter has been given its error. */
 static bool make_table(struct engine *engine, struct letter *letter)
 {
-    size_t count = engine->model_count;
+    size_t count = engine->model_count + recovery_missing(engine);
     struct opt_model_entry *models = NULL;
     struct row *rows = NULL;
     size_t passing = (count + 1) * (sizeof *models + sizeof *rows);

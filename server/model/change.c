@@ -415,6 +415,38 @@ static enum opt_status print_asked(struct course *course, struct opt_error *erro
     return OPT_OK;
 }
 
+bool change_restore(struct engine *engine, struct model *model, uint64_t step,
+                    const char *before, const char *after)
+{
+    struct changes *changes = &model->changes;
+    struct change *change = calloc(1, sizeof *change);
+    if (change == NULL || changes->count == CHANGES_MAX ||
+        changes->done != changes->count) {
+        free(change);
+        return false;
+    }
+    change->step = step;
+    change->what.values.rule = model->spec.rule;
+    change->spec.rule = model->spec.rule;
+    change->before = strdup(before);
+    change->after = strdup(after);
+    change->asked = strdup("");
+    bool kept = change->before != NULL && change->after != NULL &&
+                change->asked != NULL && budget_take(&engine->budget, bytes_of(change));
+    if (!kept) {
+        free(change->before);
+        free(change->after);
+        free(change->asked);
+        free(change);
+        return false;
+    }
+    change->grouping = grouping_ref(model->grouping);
+    changes->list[changes->count++] = change;
+    changes->done++;
+    model->canonical = change->after;
+    return true;
+}
+
 void change_state(struct engine *engine, struct model *model, struct letter *letter,
                   void (*answer)(struct engine *engine, struct letter *letter,
                                  const struct stated *stated))

@@ -8,6 +8,7 @@
 #ifndef OPTIMD_SERVER_MODEL_CHANGE_H
 #define OPTIMD_SERVER_MODEL_CHANGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -57,6 +58,11 @@ struct stated {
 void change_state(struct engine *engine, struct model *model, struct letter *letter,
                   void (*answer)(struct engine *engine, struct letter *letter,
                                  const struct stated *stated));
+
+/* One that took effect before, as the next of the model's: what it has come to is what
+ * the model has been made with. False: no memory, or no place. */
+bool change_restore(struct engine *engine, struct model *model, uint64_t step,
+                    const char *before, const char *after);
 
 /* An update is over: what was stated for the next one takes effect. */
 void change_due(struct engine *engine, struct model *model);

@@ -64,6 +64,14 @@ enum opt_status journal_reader_open_damaged(const struct journal_place *place,
  * none, and the byte in it. */
 void journal_reader_where(const struct journal_reader *reader, uint64_t *number,
                           uint64_t *offset);
+/* Whether what journal_reader_next has called OPT_DATA_LOSS is that records are missing
+ * which could not be kept when they were made, as the journal itself says: *next is the
+ * first behind them. */
+bool journal_reader_gap(const struct journal_reader *reader, uint64_t *next);
+/* Whether there is no segment at all. */
+bool journal_reader_is_empty(const struct journal_reader *reader);
+/* Bytes of all segments. */
+uint64_t journal_reader_bytes(const struct journal_reader *reader);
 /* NULL is allowed. */
 void journal_reader_free(struct journal_reader *reader);
 

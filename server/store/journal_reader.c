@@ -26,6 +26,7 @@ struct journal_reader {
     bool pending;    /* the head at the offset has been given */
     struct record_header head;
     bool ended;
+    uint64_t gap;           /* index behind records that were never kept, or 0 */
     uint64_t damaged;       /* number of the segment that ends what can be read, or 0 */
     uint64_t torn, torn_at; /* bytes, and where they begin, */
     char torn_path[512], path[512]; /* in which file; the one in hand */
@@ -412,6 +413,7 @@ static enum opt_status go_on(struct journal_reader *reader, struct opt_error *er
             char path[512];
             segment_path(reader->place.path, next->number, path, sizeof path);
             bool stated = next->first == index + reader->lost[reader->at + 1];
+            reader->gap = stated ? next->first : 0;
             return opt_fail(error, OPT_DATA_LOSS,
                             "%s begins with record %" PRIu64 ", where %" PRIu64
                             " is due: %s",
@@ -430,6 +432,7 @@ enum opt_status journal_reader_next(struct journal_reader *reader,
                                     struct journal_head *head, struct opt_error *error)
 {
     pass(reader);
+    reader->gap = 0;
     enum opt_status status = go_on(reader, error);
     if (status == OPT_OK && reader->ended) {
         return OPT_OUT_OF_RANGE;
@@ -519,6 +522,26 @@ uint64_t journal_reader_torn(const struct journal_reader *reader, const char **s
     *segment = reader->torn_path;
     *offset = reader->torn_at;
     return reader->torn;
+}
+
+bool journal_reader_gap(const struct journal_reader *reader, uint64_t *next)
+{
+    *next = reader->gap;
+    return reader->gap > 0;
+}
+
+bool journal_reader_is_empty(const struct journal_reader *reader)
+{
+    return reader->count == 0;
+}
+
+uint64_t journal_reader_bytes(const struct journal_reader *reader)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < reader->count; i++) {
+        bytes += reader->segments[i].end;
+    }
+    return bytes;
 }
 
 uint64_t journal_reader_first(const struct journal_reader *reader)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/durable/recovery.h"
 #include "server/engine/answer.h"
 #include "server/engine/commit.h"
 #include "server/engine/state.h"
@@ -63,6 +64,12 @@ static bool admit(struct engine *engine, struct letter *letter,
     if (engine->stopping) {
         answer_fail(engine, letter, OPT_UNAVAILABLE, OPT_DETAIL_STOPPING,
                     "the daemon is stopping");
+        return false;
+    }
+    uint32_t retry_ms = 0;
+    struct opt_error error;
+    if (recovery_refuses(engine, letter, &retry_ms, &error)) {
+        answer_refuse_for(engine, letter, retry_ms, &error);
         return false;
     }
     if (row == NULL) {

@@ -13,6 +13,7 @@
 
 #include "server/base/team.h"
 #include "server/durable/durable.h"
+#include "server/durable/recovery.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
 #include "server/model/model.h"
@@ -110,6 +111,18 @@ static void collect(struct engine *engine)
     }
 }
 
+/* What was on disk comes back, piece by piece. False: it does not go on now. */
+static bool recover(struct engine *engine)
+{
+    if (engine->durable == NULL || engine->durable->recovery == NULL ||
+        engine->stopping) {
+        return false;
+    }
+    bool more = recovery_go_on(engine->durable);
+    conclude(engine);
+    return more;
+}
+
 /* Whether nothing is in progress any more, all who waited are answered, and what has
  * become true is on disk. */
 static bool is_over(struct engine *engine)
@@ -165,9 +178,9 @@ static void ring_alarms(struct engine *engine)
 }
 
 /* Wait for something to do; the turn is free meanwhile. */
-static void await(struct engine *engine, bool moved)
+static void await(struct engine *engine, bool moved, bool recovers)
 {
-    uint64_t wait = sleep_ns(engine, moved);
+    uint64_t wait = recovers ? 0 : sleep_ns(engine, moved);
     if (wait > 0) {
         engine->wakes_ns = uv_hrtime() + wait;
         uv_mutex_unlock(&engine->turn);
@@ -182,6 +195,7 @@ static void run(void *argument)
     engine->team = team_new(engine->settings.threads, engine->settings.shared_threads,
                             engine->settings.other_threads);
     bool moved = true, drained = false, end = engine->team == NULL;
+    bool recovers = true;
     engine->started = !end;
     if (engine->durable != NULL && !end) {
         durable_begin(engine->durable, engine);
@@ -189,7 +203,7 @@ static void run(void *argument)
     uv_sem_post(&engine->drained);
     uv_mutex_lock(&engine->turn);
     while (!end) {
-        await(engine, moved);
+        await(engine, moved, recovers);
         for (int stops = serve(engine, mailbox_take(&engine->box)); stops > 0;
              stops--) {
             end = engine->stopping;
@@ -200,6 +214,7 @@ static void run(void *argument)
         engine->counters.updates_stalled += !moved;
         conclude(engine);
         serve_later(engine);
+        recovers = recover(engine);
         if (engine->stopping && !drained && is_over(engine)) {
             drained = true;
             uv_sem_post(&engine->drained);

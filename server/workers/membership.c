@@ -19,6 +19,7 @@
 #include "server/rounds/push.h"
 #include "server/rounds/queue.h"
 #include "server/rounds/withdraw.h"
+#include "server/store/record.h"
 #include "server/weights/shards.h"
 #include "server/workers/worker.h"
 
@@ -176,6 +177,76 @@ enum opt_status membership_join(struct engine *engine, struct model *model,
     return OPT_OK;
 }
 
+static struct member *member_of(const struct worker *worker, const struct model *model)
+{
+    struct member *member = worker->members;
+    while (member != NULL && member->model != model) {
+        member = member->next_of_worker;
+    }
+    return member;
+}
+
+/* What it holds while it is joined: taken, or given back. */
+static enum opt_status restore_joined(struct engine *engine, struct model *model,
+                                      struct member *member, bool joined,
+                                      struct opt_error *error)
+{
+    enum opt_status status = OPT_OK;
+    if (joined && !member->joined) {
+        status = reserve(engine, model, member, error);
+        if (status == OPT_OK && !last_pull_open(model, &member->last_pull)) {
+            status = opt_fail_as(error, OPT_UNAVAILABLE, OPT_DETAIL_NO_MEMORY,
+                                 "no memory for a worker of model \"%s\"", model->name);
+        }
+    } else if (!joined && member->joined) {
+        budget_give(&engine->budget, member->reserved);
+        member->reserved = 0;
+        last_pull_close(model, &member->last_pull);
+    }
+    return status;
+}
+
+enum opt_status membership_restore(struct engine *engine, struct model *model,
+                                   struct worker *worker,
+                                   const struct record_member *was, struct member **out,
+                                   struct opt_error *error)
+{
+    struct member *member = member_of(worker, model);
+    if (member == NULL) {
+        bool paid = budget_take(&engine->budget, sizeof *member);
+        member = paid ? members_add(engine, model, worker) : NULL;
+        if (member == NULL) {
+            budget_give(&engine->budget, paid ? sizeof *member : 0);
+            return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                               "a worker of model \"%s\" needs %zu bytes to be "
+                               "remembered, but %zu of the %zu bytes that --memory "
+                               "allows are left",
+                               model->name, sizeof *member,
+                               budget_left(&engine->budget), engine->budget.limit);
+        }
+    }
+    enum opt_status status = restore_joined(engine, model, member, was->joined, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    bool lost = was->lost_step != member->lost_step || (was->lost && !member->lost);
+    if (lost && member->joined) {
+        lost_workers_note(model, worker->name);
+    }
+    member->joined = was->joined;
+    member->resting = was->resting;
+    member->lost = was->lost;
+    member->lost_step = was->lost_step;
+    member->last_step = was->last_step;
+    member->clock = was->clock;
+    member->since = was->since;
+    member->arrival.session = was->barrier_session;
+    member->arrival.passed = was->barrier_passed;
+    queue_recount(model);
+    *out = member;
+    return OPT_OK;
+}
+
 void membership_allow(const struct peer *peer, struct letter *letter)
 {
     letter->allowance = ALLOWANCE_BASE;
@@ -212,6 +283,17 @@ bool membership_in_use(const struct peer *peer)
 
 /* ---------------------------------------------------------------- leaving */
 
+/* It has left, and is forgotten some time from now on. */
+static void remember(struct engine *engine, struct member *member)
+{
+    member->left_ns = engine->now_ns;
+    if (!alarm_set(&engine->alarms, &member->alarm,
+                   engine->now_ns + ms_to_ns(MEMBER_KEPT_MS), on_remembered_long)) {
+        /* It stays until there are too many. */
+        member->left_ns = 0;
+    }
+}
+
 /* Out of the rounds; what it is remembered for stays for a while. */
 static void leave_rounds(struct engine *engine, struct member *member)
 {
@@ -221,17 +303,12 @@ static void leave_rounds(struct engine *engine, struct member *member)
     member->resting = false;
     member->lost = false;
     member->loss_pending = false;
-    member->left_ns = engine->now_ns;
     commit_member(engine, COMMIT_MEMBER, member);
     budget_give(&engine->budget, member->reserved);
     member->reserved = 0;
     queue_recount(model);
     push_trim(engine, model);
-    if (!alarm_set(&engine->alarms, &member->alarm,
-                   engine->now_ns + ms_to_ns(MEMBER_KEPT_MS), on_remembered_long)) {
-        /* It stays until there are too many. */
-        member->left_ns = 0;
-    }
+    remember(engine, member);
 }
 
 /* Withdraw complete pushes from the end of the queue until keep are left. */
@@ -381,6 +458,24 @@ static void start_grace(struct engine *engine, struct member *member)
         mark_broken(engine, member->worker);
         member->loss_pending = true;
     }
+}
+
+void membership_restored(struct engine *engine, struct worker *worker)
+{
+    worker->peer = NULL;
+    for (struct member *member = worker->members; member != NULL;
+         member = member->next_of_worker) {
+        member->told = member->model->losses.count;
+        if (member->lost) {
+            member->away = true;
+        } else if (member->joined) {
+            start_grace(engine, member);
+            work_settle(engine, member->model);
+        } else {
+            remember(engine, member);
+        }
+    }
+    worker_release(engine, worker);
 }
 
 void membership_closed(struct engine *engine, struct peer *peer, bool expired,

@@ -27,6 +27,8 @@ struct engine;
 struct letter;
 struct model;
 struct peer;
+struct record_member;
+struct worker;
 
 enum {
     MEMBERS_KEPT = 4096,            /* most that are remembered after they left */
@@ -52,6 +54,16 @@ void membership_leave(struct engine *engine, struct member *member);
 /* The connection is gone; expired: after so much silence. */
 void membership_closed(struct engine *engine, struct peer *peer, bool expired,
                        uint64_t silent_ms);
+/* What the worker was to the model when this was written down, but for its window and
+ * what its pushes have come to: the member is *out. OPT_RESOURCE_EXHAUSTED as
+ * membership_join. */
+enum opt_status membership_restore(struct engine *engine, struct model *model,
+                                   struct worker *worker,
+                                   const struct record_member *was, struct member **out,
+                                   struct opt_error *error);
+/* All of the worker has been restored, and nobody speaks for it yet: the time that it
+ * has to come back begins now. Without any member it is forgotten. */
+void membership_restored(struct engine *engine, struct worker *worker);
 /* Forget the member altogether. */
 void membership_forget(struct engine *engine, struct member *member);
 /* Losses that were found while the model was busy. True if there were any. */

@@ -17,6 +17,7 @@
 #include "server/rounds/push.h"
 #include "server/rounds/shard_schedule.h"
 #include "server/rounds/withdraw.h"
+#include "server/store/record.h"
 #include "server/workers/barrier.h"
 
 void worker_free(struct worker *worker)
@@ -84,6 +85,26 @@ void worker_lose_all(struct engine *engine, struct worker *worker)
         member->loss_pending = member->joined;
         work_settle(engine, member->model);
     }
+}
+
+struct worker *worker_restore(struct engine *engine, struct peer *keeper,
+                              const char *name, const struct record_worker *was)
+{
+    struct worker *worker = names_find(&engine->workers, name);
+    if (worker == NULL) {
+        worker = worker_new(engine, name);
+        if (worker == NULL) {
+            return NULL;
+        }
+        worker->peer = keeper;
+    }
+    if (was != NULL) {
+        worker->session = was->session;
+        worker->incarnation = was->incarnation;
+        worker->lost = was->lost;
+        snprintf(worker->lost_why, sizeof worker->lost_why, "%s", was->lost_why);
+    }
+    return worker;
 }
 
 /* ---------------------------------------------------------------- hello */

@@ -26,6 +26,7 @@
 struct engine;
 struct member;
 struct peer;
+struct record_worker;
 
 enum { WORKER_WHY = 64 };
 
@@ -45,6 +46,12 @@ struct worker {
  * is stale. OPT_UNAVAILABLE: no memory. */
 enum opt_status worker_hello(struct engine *engine, struct peer *peer,
                              const struct opt_hello *hello, struct opt_error *error);
+
+/* The worker of that name, made if it is not known, as it was when this was written
+ * down (NULL: as it is). It stays, whatever it is a member of, as long as keeper speaks
+ * for it, which is whoever restores it. NULL: no memory. */
+struct worker *worker_restore(struct engine *engine, struct peer *keeper,
+                              const char *name, const struct record_worker *was);
 
 /* Nobody speaks for it any more; what was half sent is dropped,
  * unless a round is being made of it. continued: because it

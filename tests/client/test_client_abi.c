@@ -144,6 +144,7 @@ static const struct {
     FIELD(model_info, tensors, 24),
     FIELD(model_info, parameters, 32),
     FIELD(model_info, workers, 40),
+    FIELD(model_info, recovering, 44),
     FIELD(model_info, durability, 48),
     SIZE(counter, 32),
     FIELD(counter, name, 0),

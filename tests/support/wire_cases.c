@@ -71,7 +71,9 @@ static struct opt_model_entry models[] = {
       .workers = 5,
       .specification = "sgd(lr=0.1)",
       .identity = 6,
-      .durability = OPT_DURABILITY_CHECKPOINT },
+      .durability = OPT_DURABILITY_CHECKPOINT,
+      .recovering = true,
+      .percent = 42 },
     { .name = "b", .model = UINT32_MAX, .specification = "" },
 };
 static const struct opt_worker_entry workers[] = {

@@ -16,16 +16,21 @@ static json_t *json_models(const struct optclient_model_info *models, size_t cou
     json_t *all = json_array();
     for (size_t i = 0; i < count; i++) {
         const struct optclient_model_info *m = &models[i];
-        json_array_append_new(
-            all, names ? json_string(m->name)
-                       : json_pack("{s:s, s:o, s:o, s:o, s:o, s:s, s:s}", "name",
-                                   m->name, "step", ctl_count(m->step), "tensors",
-                                   ctl_count(m->tensors), "parameters",
-                                   ctl_count(m->parameters), "workers",
-                                   ctl_count(m->workers), "durability",
-                                   policy_durability_name(
-                                       (enum optclient_durability)m->durability),
-                                   "specification", m->specification));
+        json_t *one =
+            names
+                ? json_string(m->name)
+                : json_pack(
+                      "{s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:s}", "name", m->name,
+                      "state", m->recovering > 0 ? "recovering" : "ready", "step",
+                      ctl_count(m->step), "tensors", ctl_count(m->tensors),
+                      "parameters", ctl_count(m->parameters), "workers",
+                      ctl_count(m->workers), "durability",
+                      policy_durability_name((enum optclient_durability)m->durability),
+                      "specification", m->specification);
+        if (!names && m->recovering > 0) {
+            json_object_set_new(one, "percent", ctl_count(m->recovering - 1));
+        }
+        json_array_append_new(all, one);
     }
     return all;
 }
@@ -33,16 +38,24 @@ static json_t *json_models(const struct optclient_model_info *models, size_t cou
 static int print_models(const struct ctl *ctl,
                         const struct optclient_model_info *models, size_t count)
 {
-    struct table *table = table_new("lrrrrll");
+    /* Either all models are coming back, or none. */
+    bool recovering = count > 0 && models[0].recovering > 0;
+    struct table *table = table_new(recovering ? "lrrrrrll" : "lrrrrll");
     static const char *const titles[] = { "MODEL",        "STEP",    "TENSORS",
                                           "PARAMETERS",   "WORKERS", "DURABILITY",
                                           "SPECIFICATION" };
     for (size_t i = 0; i < sizeof(titles) / sizeof(titles[0]); i++) {
         table_add(table, "%s", titles[i]);
+        if (i == 0 && recovering) {
+            table_add(table, "RECOVERING");
+        }
     }
     for (size_t i = 0; i < count; i++) {
         const struct optclient_model_info *m = &models[i];
         table_add(table, "%s", m->name);
+        if (recovering) {
+            table_add(table, "%" PRIu32 "%%", m->recovering - 1);
+        }
         table_add(table, "%" PRIu64, m->step);
         table_add(table, "%" PRIu64, m->tensors);
         table_add(table, "%" PRIu64, m->parameters);

@@ -1,0 +1,229 @@
+/* The daemon is killed and comes back: what it had is there to the bit, and its workers
+ * go on by themselves, over TCP, a Unix socket and shared memory.
+ */
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/optclient.h"
+#include "tests/support/client_models.h"
+#include "tests/support/restarts.h"
+
+static struct restarts server;
+static const char *const always[] = { "--durability", "always", "--checkpoint-interval",
+                                      "0s", NULL };
+
+/* ---------------------------------------------------------------- a run */
+
+enum { TENSORS = 4, ROWS = 40, WIDTH = 6, STEPS = 12 };
+
+static const uint64_t shape_matrix[] = { 150, 120 }, shape_vector[] = { 37 },
+                      shape_table[] = { ROWS, WIDTH };
+
+/* A matrix of more than a block, a vector, a scalar, and a table if it may be sparse.
+ */
+static size_t tensors_of(bool sparse, struct optclient_tensor tensors[TENSORS])
+{
+    memset(tensors, 0, TENSORS * sizeof *tensors);
+    tensors[0] =
+        (struct optclient_tensor){ .name = "w", .shape = shape_matrix, .rank = 2 };
+    tensors[1] =
+        (struct optclient_tensor){ .name = "b", .shape = shape_vector, .rank = 1 };
+    tensors[2] = (struct optclient_tensor){ .name = "s" };
+    tensors[3] = (struct optclient_tensor){
+        .name = "table", .shape = shape_table, .rank = 2, .sparse = 1
+    };
+    return sparse ? TENSORS : TENSORS - 1;
+}
+
+static const size_t sizes[TENSORS] = { 150 * 120, 37, 1, ROWS *WIDTH };
+
+struct run {
+    struct optclient *client;
+    struct optclient_model *model;
+    size_t count;
+    float *values[TENSORS];
+    uint32_t rows[8];
+};
+
+static void run_begin(struct run *run, const char *address, const char *name,
+                      const char *specification, bool sparse)
+{
+    struct optclient_tensor tensors[TENSORS];
+    struct optclient_options options = test_options();
+    const float *initial[TENSORS];
+    options.worker = name;
+    options.timeout_ms = 20000;
+    run->count = tensors_of(sparse, tensors);
+    for (size_t i = 0; i < run->count; i++) {
+        run->values[i] = malloc(sizes[i] * sizeof(float));
+        cr_assert_not_null(run->values[i]);
+        for (size_t k = 0; k < sizes[i]; k++) {
+            run->values[i][k] = (float)((k * 37 + i * 11) % 101) / 50 - 1;
+        }
+        initial[i] = run->values[i];
+    }
+    run->client = test_connect(address, &options);
+    expect_ok(optclient_create(run->client, "m", specification, NULL, tensors,
+                               run->count, initial, &run->model));
+}
+
+/* The gradient of a step, which the step alone says. */
+static void run_step(struct run *run, unsigned step)
+{
+    struct optclient_values gradients[TENSORS];
+    for (size_t i = 0; i < run->count; i++) {
+        bool rows = i == 3;
+        size_t n = rows ? 5 * WIDTH : sizes[i];
+        for (size_t k = 0; k < n; k++) {
+            run->values[i][k] = (float)((k * 13 + step * 29 + i) % 89) / 300 - 0.14f;
+        }
+        for (size_t r = 0; rows && r < 5; r++) {
+            run->rows[r] = (uint32_t)((r * 7 + step * 3) % ROWS);
+        }
+        gradients[i] = (struct optclient_values){ .tensor = i,
+                                                  .values = run->values[i],
+                                                  .rows = rows ? run->rows : NULL,
+                                                  .row_count = rows ? 5 : 0 };
+    }
+    struct optclient_push_options push = { .basis = step };
+    struct optclient_result result;
+    expect_ok(optclient_push(run->model, gradients, run->count, &push, &result));
+    cr_assert_eq(result.step, step + 1);
+}
+
+/* All that the model holds: weights, then each slot. To be freed. */
+static float *run_state(struct run *run, size_t *size)
+{
+    struct optclient_description *described;
+    expect_ok(optclient_describe(run->client, "m", &described));
+    size_t all = 0;
+    for (size_t i = 0; i < run->count; i++) {
+        all += sizes[i];
+    }
+    *size = all * (1 + described->slot_count);
+    float *state = malloc(*size * sizeof *state), *at = state;
+    cr_assert_not_null(state);
+    for (size_t s = 0; s <= described->slot_count; s++) {
+        struct optclient_values values[TENSORS];
+        struct optclient_pull_options pull = {
+            .view = s == 0 ? OPTCLIENT_TRAIN : OPTCLIENT_SLOT,
+            .slot = s == 0 ? NULL : described->slots[s - 1],
+        };
+        for (size_t i = 0; i < run->count; i++) {
+            values[i] = (struct optclient_values){ .tensor = i, .values = at };
+            at += sizes[i];
+        }
+        expect_ok(optclient_pull(run->model, values, run->count, &pull, NULL));
+    }
+    optclient_description_free(described);
+    return state;
+}
+
+static void run_end(struct run *run)
+{
+    optclient_close(run->client);
+    for (size_t i = 0; i < run->count; i++) {
+        free(run->values[i]);
+    }
+}
+
+/* What the model comes to if nothing disturbs it. */
+static float *undisturbed(const char *specification, bool sparse, const char *change,
+                          size_t *size)
+{
+    struct daemon_process daemon;
+    struct run run;
+    daemon_start(&daemon, NULL);
+    run_begin(&run, daemon.address, "w", specification, sparse);
+    for (unsigned step = 0; step < STEPS; step++) {
+        if (change != NULL && step == 3) {
+            expect_ok(optclient_set(run.client, "m", change, 8, NULL));
+        }
+        run_step(&run, step);
+    }
+    float *state = run_state(&run, size);
+    run_end(&run);
+    daemon_stop(&daemon);
+    return state;
+}
+
+static void expect_same(const float *expected, size_t size, struct run *run,
+                        const char *what)
+{
+    size_t n;
+    float *state = run_state(run, &n);
+    cr_assert_eq(n, size);
+    for (size_t i = 0; i < n; i++) {
+        cr_assert(memcmp(&state[i], &expected[i], sizeof state[i]) == 0,
+                  "%s: value %zu is %a, not %a", what, i, (double)state[i],
+                  (double)expected[i]);
+    }
+    free(state);
+}
+
+/* The daemon is killed after each step that `kills` names. */
+static void run_killed(const char *specification, bool sparse, const char *change,
+                       const char *const *options, unsigned kills)
+{
+    size_t size;
+    float *expected = undisturbed(specification, sparse, change, &size);
+    struct run run;
+    restarts_begin(&server, options);
+    run_begin(&run, server.daemon.address, "w", specification, sparse);
+    for (unsigned step = 0; step < STEPS; step++) {
+        if (change != NULL && step == 3) {
+            expect_ok(optclient_set(run.client, "m", change, 8, NULL));
+        }
+        run_step(&run, step);
+        if ((kills >> step & 1) != 0) {
+            restarts_kill(&server, SIGKILL);
+            restarts_again(&server, false);
+        }
+    }
+    expect_same(expected, size, &run, specification);
+    run_end(&run);
+    restarts_end(&server);
+    free(expected);
+}
+
+/* ---------------------------------------------------------------- the same bits */
+
+Test(recovery, of_adam_has_the_bits_of_the_undisturbed_run, .timeout = 60)
+{
+    run_killed("adam(lr=0.01)", false, NULL, always, 1U << 4);
+}
+
+Test(recovery, again_and_again_has_them_too, .timeout = 60)
+{
+    run_killed("nadam(lr=0.01)", false, NULL, always, 0xFFF);
+}
+
+Test(recovery, of_lamb_has_them, .timeout = 60)
+{
+    run_killed("lamb(lr=0.01)", false, NULL, always, 1U << 2 | 1U << 7);
+}
+
+Test(recovery, of_ranger_with_lookahead_has_them, .timeout = 60)
+{
+    run_killed("ranger(lr=0.01)", false, NULL, always, 1U << 4 | 1U << 6);
+}
+
+Test(recovery, of_rows_has_them, .timeout = 60)
+{
+    run_killed("adam(lr=0.01)", true, NULL, always, 1U << 1 | 1U << 8);
+}
+
+Test(recovery, with_the_interval_has_them_if_only_the_daemon_is_killed, .timeout = 60)
+{
+    static const char *const interval[] = { "--durability", "interval",
+                                            "--checkpoint-interval", "0s", NULL };
+    run_killed("adam(lr=0.01)", false, NULL, interval, 0x555);
+}
+
+Test(recovery, keeps_changes_that_were_stated_for_later, .timeout = 60)
+{
+    run_killed("adam(lr=0.01)", false, "lr=0.5", always, 1U << 4 | 1U << 9);
+}
