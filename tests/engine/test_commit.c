@@ -38,25 +38,64 @@ struct situation {
     const char *name, *spec;
     struct opt_consistency consistency;
     bool sparse;
+    enum opt_dtype dtype; /* of gradients */
 };
 
 static const struct situation situations[] = {
-    { "sync", "adam(lr=1e-3) + clip(global_norm, 1)", { .mode = OPT_SYNC }, true },
-    { "layerwise", "lamb(lr=0.01) + lookahead(3)", { .mode = OPT_SYNC }, false },
-    { "wait", "momentum(lr=0.1)", { .mode = OPT_SYNC, .loss = OPT_LOSS_WAIT }, true },
-    { "fail", "momentum(lr=0.1)", { .mode = OPT_SYNC, .loss = OPT_LOSS_FAIL }, true },
-    { "backup", "rmsprop(lr=1e-3)", { .mode = OPT_SYNC, .backup = 1 }, true },
-    { "samples", "adam(lr=1e-3)", { .mode = OPT_SYNC, .samples = 6 }, true },
+    { "sync",
+      "adam(lr=1e-3) + clip(global_norm, 1)",
+      { .mode = OPT_SYNC },
+      true,
+      OPT_FP32 },
+    { "layerwise",
+      "lamb(lr=0.01) + lookahead(3)",
+      { .mode = OPT_SYNC },
+      false,
+      OPT_FP32 },
+    { "wait",
+      "momentum(lr=0.1)",
+      { .mode = OPT_SYNC, .loss = OPT_LOSS_WAIT },
+      true,
+      OPT_FP32 },
+    { "fail",
+      "momentum(lr=0.1)",
+      { .mode = OPT_SYNC, .loss = OPT_LOSS_FAIL },
+      true,
+      OPT_FP32 },
+    { "backup", "rmsprop(lr=1e-3)", { .mode = OPT_SYNC, .backup = 1 }, true, OPT_FP32 },
+    { "samples", "adam(lr=1e-3)", { .mode = OPT_SYNC, .samples = 6 }, true, OPT_FP32 },
     { "async",
       "adam(lr=1e-3) + lookahead(2)",
       { .mode = OPT_ASYNC, .damping = true, .delay_compensation = 0.5 },
-      false },
-    { "bounded", "adagrad(lr=0.01)", { .mode = OPT_BOUNDED, .staleness = 1 }, true },
+      false,
+      OPT_FP32 },
+    { "bounded",
+      "adagrad(lr=0.01)",
+      { .mode = OPT_BOUNDED, .staleness = 1 },
+      true,
+      OPT_FP32 },
     { "shard",
       "adam(lr=1e-3)",
       { .mode = OPT_SYNC, .atomic = OPT_ATOMIC_SHARD },
-      true },
-    { "skip", "sgd(lr=0.1) + nonfinite(skip)", { .mode = OPT_SYNC }, false },
+      true,
+      OPT_FP32 },
+    { "halves", "adam(lr=1e-3)", { .mode = OPT_SYNC }, true, OPT_FP16 },
+    { "stale halves",
+      "momentum(lr=0.1)",
+      { .mode = OPT_ASYNC, .damping = true, OPT_FP32 },
+      true,
+      OPT_BF16 },
+    { "compensated halves",
+      "lamb(lr=0.01)",
+      { .mode = OPT_ASYNC, .delay_compensation = 0.5 },
+      false,
+      OPT_FP16 },
+    { "halves by shard",
+      "sgd(lr=0.1)",
+      { .mode = OPT_SYNC, .atomic = OPT_ATOMIC_SHARD },
+      true,
+      OPT_BF16 },
+    { "skip", "sgd(lr=0.1) + nonfinite(skip)", { .mode = OPT_SYNC }, false, OPT_FP32 },
 };
 
 struct scene {
@@ -95,7 +134,7 @@ struct pushing {
 static struct letter *frame_of(struct scene *s, size_t worker, size_t part, bool wrong)
 {
     static const uint32_t rows[] = { 3, 19, 0, 3 };
-    static float values[OPT_SHARD + OPT_BLOCK];
+    static float values[OPT_SHARD + OPT_BLOCK], narrow[OPT_SHARD + OPT_BLOCK];
     struct opt_segment segments[2] = { parts[part] };
     size_t n = (size_t)parts[part].count, count = 1;
     toy_fill(TOY_ORDINARY, toy_random(&s->random), values, n);
@@ -107,9 +146,11 @@ static struct letter *frame_of(struct scene *s, size_t worker, size_t part, bool
         n += named * WIDTH;
     }
     values[n / 2] = wrong ? NAN : values[n / 2];
+    enum opt_dtype dtype = s->situation->dtype;
+    opt_dtype_narrow(dtype, values, narrow, n);
     struct letter *letter =
-        push_letter(&s->callers[worker], s->model, s->sequence[worker], OPT_FP32,
-                    segments, count, values, n * sizeof *values);
+        push_letter(&s->callers[worker], s->model, s->sequence[worker], dtype, segments,
+                    count, narrow, n * opt_dtype_size(dtype));
     letter->nonfinite = wrong ? n / 2 : SIZE_MAX;
     letter->request.body.push.samples = 6 / here(s);
     letter->request.body.push.basis = s->step;
