@@ -7,39 +7,73 @@
 #include "common/optim/float_bits.h"
 #include "common/optim/loops.h"
 
-OPT_INLINE unsigned step_run(const struct opt_scalars *k, const float *w,
-                             const float *direction, float *w_out, size_t begin,
-                             size_t end)
+/* Step count elements, kept in before, as if nothing had to be held (shell.h). */
+OPT_INLINE void step_quick(const struct opt_scalars *k, const float *w,
+                           const float *direction, float *w_out, size_t count,
+                           float *restrict before, float *restrict lanes)
+{
+#pragma omp simd
+    for (size_t l = 0; l < count; l++) {
+        float stepped = shell_stepped(k, w[l], direction[l]);
+        before[l] = w[l];
+        w_out[l] = stepped;
+        lanes[l] += stepped;
+    }
+}
+
+static bool step_careful(const struct opt_scalars *k, const float *before,
+                         const float *direction, float *w_out, size_t n)
 {
     float most = 0.0f;
 
-#pragma omp simd reduction(max : most)
-    for (size_t i = begin; i < end; i++) {
-        float stepped = w[i] - (k->decoupled * w[i] + k->step * direction[i]);
-        w_out[i] = shell_kept(k, true, stepped, &most);
+    for (size_t i = 0; i < n; i++) {
+        w_out[i] = shell_kept(k, shell_stepped(k, before[i], direction[i]), &most);
     }
     return most > k->largest;
+}
+
+static void step_ask(const float *w, const float *direction, const float *w_out,
+                     size_t begin, size_t end)
+{
+    for (size_t i = begin; i < end; i += SHELL_LINE) {
+        shell_ask(w, sizeof *w, i);
+        shell_ask(direction, sizeof *direction, i);
+        if (w_out != w) {
+            shell_ask(w_out, sizeof *w_out, i);
+        }
+    }
 }
 
 static bool step(const struct opt_scalars *scalars, const float *w,
                  const float *direction, float *w_out, size_t n)
 {
     const struct opt_scalars k = *scalars;
-    unsigned beyond = 0;
+    float before[SHELL_CHECKED];
+    bool held = false;
 
-    for (size_t i = 0; i < n; i += SHELL_RUN) {
-        size_t end = n - i < SHELL_RUN ? n : i + SHELL_RUN;
+    for (size_t first = 0; first < n; first += SHELL_CHECKED) {
+        size_t end = n - first < SHELL_CHECKED ? n : first + SHELL_CHECKED;
+        size_t whole = end - (end - first) % SHELL_LANES;
+        float lanes[SHELL_LANES] = { 0 }, met[SHELL_LANES];
 
-        for (size_t at = i; at < end; at += SHELL_LINE) {
-            shell_ask(w, sizeof *w, at);
-            shell_ask(direction, sizeof *direction, at);
-            if (w_out != w) {
-                shell_ask(w_out, sizeof *w_out, at);
+        for (size_t i = first; i < whole; i += SHELL_RUN) {
+            size_t stop = whole - i < SHELL_RUN ? whole : i + SHELL_RUN;
+
+            step_ask(w, direction, w_out, i, stop);
+            for (size_t at = i; at < stop; at += SHELL_LANES) {
+                step_quick(&k, w + at, direction + at, w_out + at, SHELL_LANES,
+                           before + (at - first), lanes);
             }
         }
-        beyond |= step_run(&k, w, direction, w_out, i, end);
+        step_quick(&k, w + whole, direction + whole, w_out + whole, end - whole,
+                   before + (whole - first), lanes);
+        memcpy(met, lanes, sizeof met);
+        if (!shell_finite(met, SHELL_LANES) && k.largest <= FLT_MAX) {
+            held |=
+                step_careful(&k, before, direction + first, w_out + first, end - first);
+        }
     }
-    return beyond != 0;
+    return held;
 }
 
 /* Bytes of an element. */

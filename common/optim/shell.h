@@ -24,11 +24,13 @@
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "common/optim/float_bits.h"
 #include "common/optim/kernels.h"
 
 #define OPT_INLINE static inline __attribute__((always_inline))
+#define OPT_APART static __attribute__((noinline))
 
 /* Slots are separate pointers to locals: an array of them would stop the vectoriser. */
 typedef float opt_element(const struct opt_scalars *k, float g, float *a, float *b,
@@ -40,8 +42,16 @@ typedef float opt_element(const struct opt_scalars *k, float g, float *a, float 
  * cache. It adds a tenth to the shortest rules where everything is in a nearer one. */
 enum {
     SHELL_AHEAD = 256,
-    SHELL_LINE = 16,           /* fp32 in 64 bytes */
-    SHELL_RUN = 8 * SHELL_LINE /* asked for together */
+    SHELL_LINE = 16,               /* fp32 in 64 bytes */
+    SHELL_RUN = 8 * SHELL_LINE,    /* asked for together */
+    SHELL_CHECKED = 8 * SHELL_RUN, /* stepped before it is seen if all is finite */
+#ifdef __AVX512F__
+    SHELL_LANES = 16 /* one vector */
+#elif defined(__AVX__)
+    SHELL_LANES = 8
+#else
+    SHELL_LANES = 4
+#endif
 };
 
 /* Ask for what SHELL_LINE elements of this size will be when the loop that is at i now
@@ -111,56 +121,130 @@ OPT_INLINE float shell_gradient(const struct opt_slice *s, enum opt_load load,
     }
 }
 
-/* What the elements of a run had before they were moved. */
-struct shell_run {
-    float w[SHELL_RUN], slots[3][SHELL_RUN];
+/* What SHELL_CHECKED elements had before they were moved. */
+struct shell_before {
+    float w[SHELL_CHECKED], slots[3][SHELL_CHECKED];
 };
 
-/* x as it is kept. careful: held, and *trace becomes the largest size there was. Else x
- * itself, and it is added to *trace, which is not finite if one of them is not. */
-OPT_INLINE float shell_kept(const struct opt_scalars *k, bool careful, float x,
-                            float *trace)
+/* Whether lanes into which values were added have met none that is not finite: times 0,
+ * what is finite is 0, and what is not is NaN. Apart, because the lanes then stay in
+ * registers where they are added to. */
+OPT_APART bool shell_finite(const float *lanes, size_t count)
 {
-    if (!careful) {
-        *trace += x;
-        return x;
+    float sum = 0.0f;
+
+    for (size_t l = 0; l < count; l++) {
+        sum += lanes[l] * 0.0f;
     }
-    *trace = fabsf(x) > *trace ? fabsf(x) : *trace;
+    return sum == 0.0f;
+}
+
+/* x as it is kept; *most becomes the largest size there was. */
+OPT_INLINE float shell_kept(const struct opt_scalars *k, float x, float *most)
+{
+    *most = fabsf(x) > *most ? fabsf(x) : *most;
     return held(k, x);
 }
 
-/* One element: moves its slots and returns its direction. load, clean, slots, rule and
- * careful are constants wherever this is inlined. Scaled, a gradient that has changed
+/* What the rule takes for the gradient. load, clean, slots and rule are constants
+ * wherever this and the following are inlined. Scaled, a gradient that has changed
  * since its norm was taken, or a sum that had been found finite, may be infinite too.
  */
-OPT_INLINE float shell_direction(const struct opt_slice *s, const struct opt_scalars *k,
-                                 enum opt_load load, bool clean, int slots,
-                                 opt_element *rule, bool careful, size_t i,
-                                 float *trace)
+OPT_INLINE float shell_coupled(const struct opt_slice *s, const struct opt_scalars *k,
+                               enum opt_load load, bool clean, size_t i)
 {
-    float *a = s->slots[0], *b = s->slots[1], *c = s->slots[2];
-    float w = s->w[i];
     float scaled = k->scale * shell_gradient(s, load, clean, i);
     float clipped = clamp(clean ? finite_or_zero(scaled) : scaled, k->bound);
-    float coupled = clipped + k->coupled * w, unused = 0.0f;
-    float g = shell_kept(k, careful, coupled, careful ? &unused : trace);
+
+    return clipped + k->coupled * s->w[i];
+}
+
+/* One element as if nothing had to be held: moves its slots, whose sum goes to *sum,
+ * and returns its direction. k holds nothing (shell_loose).
+ *
+ * A gradient that is not finite makes a slot or the direction so, whatever the rule,
+ * and so does what a rule would have held: nobody needs to look at them. */
+OPT_INLINE float shell_quick(const struct opt_slice *s, const struct opt_scalars *k,
+                             enum opt_load load, bool clean, int slots,
+                             opt_element *rule, size_t i, float *sum)
+{
+    float *a = s->slots[0], *b = s->slots[1], *c = s->slots[2];
     float ai = slots > 0 ? a[i] : 0.0f;
     float bi = slots > 1 ? b[i] : 0.0f;
     float ci = slots > 2 ? c[i] : 0.0f;
-    float u = rule(k, g, &ai, &bi, &ci) + k->inside * w;
+    float g = shell_coupled(s, k, load, clean, i);
+    float u = rule(k, g, &ai, &bi, &ci) + k->inside * s->w[i];
     if (slots > 0) {
-        a[i] = shell_kept(k, careful, ai, trace);
+        a[i] = ai;
+        *sum = ai;
     }
     if (slots > 1) {
-        b[i] = shell_kept(k, careful, bi, trace);
+        b[i] = bi;
+        *sum += bi;
     }
     if (slots > 2) {
-        c[i] = shell_kept(k, careful, ci, trace);
+        c[i] = ci;
+        *sum += ci;
     }
-    return shell_kept(k, careful, u, trace);
+    return u;
 }
 
-/* Ask for all that the loop around shell_direction touches. */
+/* The same, and what is too large is held. */
+OPT_INLINE float shell_careful(const struct opt_slice *s, const struct opt_scalars *k,
+                               enum opt_load load, bool clean, int slots,
+                               opt_element *rule, size_t i, float *most)
+{
+    float *a = s->slots[0], *b = s->slots[1], *c = s->slots[2];
+    float ai = slots > 0 ? a[i] : 0.0f;
+    float bi = slots > 1 ? b[i] : 0.0f;
+    float ci = slots > 2 ? c[i] : 0.0f;
+    float g = held(k, shell_coupled(s, k, load, clean, i));
+    float u = rule(k, g, &ai, &bi, &ci) + k->inside * s->w[i];
+    if (slots > 0) {
+        a[i] = shell_kept(k, ai, most);
+    }
+    if (slots > 1) {
+        b[i] = shell_kept(k, bi, most);
+    }
+    if (slots > 2) {
+        c[i] = shell_kept(k, ci, most);
+    }
+    return shell_kept(k, u, most);
+}
+
+/* The scalars with which nothing is held. */
+OPT_INLINE struct opt_scalars shell_loose(const struct opt_scalars *k)
+{
+    struct opt_scalars loose = *k;
+
+    loose.largest = INFINITY;
+    return loose;
+}
+
+/* Keep what the slots of element i have, as the at-th of those before. */
+OPT_INLINE void shell_keep(const struct opt_slice *s, int slots, size_t i,
+                           struct shell_before *before, size_t at)
+{
+    if (slots > 0) {
+        before->slots[0][at] = s->slots[0][i];
+    }
+    if (slots > 1) {
+        before->slots[1][at] = s->slots[1][i];
+    }
+    if (slots > 2) {
+        before->slots[2][at] = s->slots[2][i];
+    }
+}
+
+OPT_INLINE void shell_put_back(const struct opt_slice *s, int slots, size_t i,
+                               const struct shell_before *before, size_t at)
+{
+    for (int slot = 0; slot < slots; slot++) {
+        s->slots[slot][i] = before->slots[slot][at];
+    }
+}
+
+/* Ask for all that the loops around a rule touch. */
 OPT_INLINE void shell_ask_all(const struct opt_slice *s, enum opt_load load, int slots,
                               size_t i)
 {
@@ -182,63 +266,54 @@ OPT_INLINE void shell_ask_all(const struct opt_slice *s, enum opt_load load, int
     }
 }
 
-/* Step a run as if nothing had to be held, which is most of the time so. False if
- * something had to be, or perhaps had; before has what was there. Times 0, what is
- * finite is 0, and what is not is NaN. */
-OPT_INLINE bool shell_step_quick(const struct opt_slice *s, const struct opt_scalars *k,
-                                 enum opt_load load, bool clean, int slots,
-                                 opt_element *rule, size_t first, size_t count,
-                                 struct shell_run *before)
+OPT_INLINE float shell_stepped(const struct opt_scalars *k, float w, float u)
 {
-    float trace = 0.0f;
-
-#pragma omp simd reduction(+ : trace)
-    for (size_t l = 0; l < count; l++) {
-        size_t i = first + l;
-        float w = s->w[i];
-        before->w[l] = w;
-        if (slots > 0) {
-            before->slots[0][l] = s->slots[0][i];
-        }
-        if (slots > 1) {
-            before->slots[1][l] = s->slots[1][i];
-        }
-        if (slots > 2) {
-            before->slots[2][l] = s->slots[2][i];
-        }
-        float all = 0.0f;
-        float u = shell_direction(s, k, load, clean, slots, rule, false, i, &all);
-        float stepped = w - (k->decoupled * w + k->step * u);
-        s->w_out[i] = shell_kept(k, false, stepped, &all);
-        trace += all * 0.0f;
-    }
-    return trace == 0.0f || k->largest > FLT_MAX;
+    return w - (k->decoupled * w + k->step * u);
 }
 
-/* Step it once more, from what was there, and hold what is too large. Returns whether
+/* Step count elements from i on as if nothing had to be held, which is most of the time
+ * so; a direction that is not finite makes weights so. What is made is added to lanes;
+ * before, of elements from first on, gets what was there. */
+OPT_INLINE void shell_step_quick(const struct opt_slice *s, const struct opt_scalars *k,
+                                 enum opt_load load, bool clean, int slots,
+                                 opt_element *rule, size_t first, size_t i,
+                                 size_t count, struct shell_before *restrict before,
+                                 float *restrict lanes)
+{
+#pragma omp simd
+    for (size_t l = 0; l < count; l++) {
+        float w = s->w[i + l], sum = 0.0f;
+
+        before->w[i + l - first] = w;
+        shell_keep(s, slots, i + l, before, i + l - first);
+        float u = shell_quick(s, k, load, clean, slots, rule, i + l, &sum);
+        float stepped = shell_stepped(k, w, u);
+        s->w_out[i + l] = stepped;
+        lanes[l] += slots > 0 ? sum + stepped : stepped;
+    }
+}
+
+/* Step them once more, from what was there, and hold what is too large. Returns whether
  * anything was. */
 OPT_INLINE bool shell_step_careful(const struct opt_slice *s,
                                    const struct opt_scalars *k, enum opt_load load,
                                    bool clean, int slots, opt_element *rule,
                                    size_t first, size_t count,
-                                   const struct shell_run *before)
+                                   const struct shell_before *before)
 {
-    float trace = 0.0f;
+    float most = 0.0f;
 
-    for (size_t l = 0; l < count; l++) {
-        size_t i = first + l;
-        float w = before->w[l];
+    for (size_t at = 0; at < count; at++) {
+        size_t i = first + at;
+        float w = before->w[at];
         if (s->w_out == s->w) {
             s->w_out[i] = w;
         }
-        for (int slot = 0; slot < slots; slot++) {
-            s->slots[slot][i] = before->slots[slot][l];
-        }
-        float u = shell_direction(s, k, load, clean, slots, rule, true, i, &trace);
-        float stepped = w - (k->decoupled * w + k->step * u);
-        s->w_out[i] = shell_kept(k, true, stepped, &trace);
+        shell_put_back(s, slots, i, before, at);
+        float u = shell_careful(s, k, load, clean, slots, rule, i, &most);
+        s->w_out[i] = shell_kept(k, shell_stepped(k, w, u), &most);
     }
-    return trace > k->largest;
+    return most > k->largest;
 }
 
 /* The slice and the scalars are copied because stores to float arrays might change them
@@ -247,43 +322,91 @@ OPT_INLINE void shell_step_loop(const struct opt_slice *slice, enum opt_load loa
                                 bool clean, int slots, opt_element *rule)
 {
     const struct opt_slice s = *slice;
-    const struct opt_scalars k = *slice->scalars;
-    struct shell_run before;
+    const struct opt_scalars k = *slice->scalars, loose = shell_loose(&k);
+    struct shell_before before;
 
-    for (size_t i = 0; i < s.n; i += SHELL_RUN) {
-        size_t end = s.n - i < SHELL_RUN ? s.n : i + SHELL_RUN;
+    for (size_t first = 0; first < s.n; first += SHELL_CHECKED) {
+        size_t end = s.n - first < SHELL_CHECKED ? s.n : first + SHELL_CHECKED;
+        size_t whole = end - (end - first) % SHELL_LANES;
+        float lanes[SHELL_LANES] = { 0 }, met[SHELL_LANES];
 
-        for (size_t at = i; at < end; at += SHELL_LINE) {
-            shell_ask_all(&s, load, slots, at);
-            if (s.w_out != s.w) {
-                shell_ask(s.w_out, sizeof(float), at);
+        for (size_t i = first; i < whole; i += SHELL_RUN) {
+            size_t stop = whole - i < SHELL_RUN ? whole : i + SHELL_RUN;
+
+            for (size_t at = i; at < stop; at += SHELL_LINE) {
+                shell_ask_all(&s, load, slots, at);
+                if (s.w_out != s.w) {
+                    shell_ask(s.w_out, sizeof(float), at);
+                }
+            }
+            for (size_t at = i; at < stop; at += SHELL_LANES) {
+                shell_step_quick(&s, &loose, load, clean, slots, rule, first, at,
+                                 SHELL_LANES, &before, lanes);
             }
         }
-        if (!shell_step_quick(&s, &k, load, clean, slots, rule, i, end - i, &before)) {
-            *s.held |= shell_step_careful(&s, &k, load, clean, slots, rule, i, end - i,
-                                          &before);
+        shell_step_quick(&s, &loose, load, clean, slots, rule, first, whole,
+                         end - whole, &before, lanes);
+        memcpy(met, lanes, sizeof met);
+        if (!shell_finite(met, SHELL_LANES) && k.largest <= FLT_MAX) {
+            *s.held |= shell_step_careful(&s, &k, load, clean, slots, rule, first,
+                                          end - first, &before);
         }
     }
 }
 
-/* Directions of count <= OPT_LANES elements from i on, and the squares of them and of
- * the weights in their lanes (norm.c) while they are in registers. */
-OPT_INLINE unsigned shell_lanes(const struct opt_slice *s, const struct opt_scalars *k,
-                                enum opt_load load, bool clean, int slots, bool stored,
-                                opt_element *rule, size_t i, size_t count,
-                                double *restrict directions, double *restrict weights)
-{
-    float most = 0.0f;
+/* Sums of the squares of directions and weights in their lanes (norm.c), and of what
+ * was made in lanes of their own. */
+struct shell_sums {
+    double directions[OPT_LANES], weights[OPT_LANES];
+    float made[OPT_LANES];
+};
 
-#pragma omp simd reduction(max : most)
+/* Directions of count <= OPT_LANES elements from i on as if nothing had to be held, and
+ * the squares of them and of the weights while they are in registers. */
+OPT_INLINE void shell_lanes_quick(const struct opt_slice *s,
+                                  const struct opt_scalars *k, enum opt_load load,
+                                  bool clean, int slots, bool stored, opt_element *rule,
+                                  size_t first, size_t i, size_t count,
+                                  struct shell_before *restrict before,
+                                  struct shell_sums *restrict sums)
+{
+#pragma omp simd
     for (size_t l = 0; l < count; l++) {
         double w = (double)s->w[i + l];
-        float u = shell_direction(s, k, load, clean, slots, rule, true, i + l, &most);
+        float sum = 0.0f;
+
+        shell_keep(s, slots, i + l, before, i + l - first);
+        float u = shell_quick(s, k, load, clean, slots, rule, i + l, &sum);
         if (stored) {
             s->direction[i + l] = u;
         }
-        directions[l] += (double)u * (double)u;
-        weights[l] += w * w;
+        sums->directions[l] += (double)u * (double)u;
+        sums->weights[l] += w * w;
+        sums->made[l] += slots > 0 ? sum + u : u;
+    }
+}
+
+/* Once more, from what was there. Returns whether anything was held. */
+OPT_INLINE bool shell_lanes_careful(const struct opt_slice *s,
+                                    const struct opt_scalars *k, enum opt_load load,
+                                    bool clean, int slots, bool stored,
+                                    opt_element *rule, size_t first, size_t count,
+                                    const struct shell_before *before,
+                                    struct shell_sums *sums)
+{
+    float most = 0.0f;
+
+    for (size_t at = 0; at < count; at++) {
+        size_t i = first + at, l = at % OPT_LANES;
+        double w = (double)s->w[i];
+
+        shell_put_back(s, slots, i, before, at);
+        float u = shell_careful(s, k, load, clean, slots, rule, i, &most);
+        if (stored) {
+            s->direction[i] = u;
+        }
+        sums->directions[l] += (double)u * (double)u;
+        sums->weights[l] += w * w;
     }
     return most > k->largest;
 }
@@ -293,28 +416,36 @@ OPT_INLINE void shell_direction_loop(const struct opt_slice *slice, enum opt_loa
                                      opt_element *rule)
 {
     const struct opt_slice s = *slice;
-    const struct opt_scalars k = *slice->scalars;
-    double directions[OPT_LANES], weights[OPT_LANES];
-    unsigned beyond = 0;
-    size_t whole = s.n - s.n % OPT_LANES;
+    const struct opt_scalars k = *slice->scalars, loose = shell_loose(&k);
+    struct shell_before before;
+    struct shell_sums sums, begun;
+    float made[OPT_LANES];
     _Static_assert((int)OPT_LANES == SHELL_LINE, "a line is asked for per turn");
 
-    for (size_t l = 0; l < OPT_LANES; l++) {
-        directions[l] = s.direction_lanes[l];
-        weights[l] = s.weight_lanes[l];
+    memcpy(sums.directions, s.direction_lanes, sizeof sums.directions);
+    memcpy(sums.weights, s.weight_lanes, sizeof sums.weights);
+    for (size_t first = 0; first < s.n; first += SHELL_CHECKED) {
+        size_t end = s.n - first < SHELL_CHECKED ? s.n : first + SHELL_CHECKED;
+        size_t whole = end - (end - first) % OPT_LANES;
+
+        memset(sums.made, 0, sizeof sums.made);
+        begun = sums;
+        for (size_t i = first; i < whole; i += OPT_LANES) {
+            shell_ask_all(&s, load, slots, i);
+            shell_lanes_quick(&s, &loose, load, clean, slots, stored, rule, first, i,
+                              OPT_LANES, &before, &sums);
+        }
+        shell_lanes_quick(&s, &loose, load, clean, slots, stored, rule, first, whole,
+                          end - whole, &before, &sums);
+        memcpy(made, sums.made, sizeof made);
+        if (!shell_finite(made, OPT_LANES) && k.largest <= FLT_MAX) {
+            sums = begun;
+            *s.held |= shell_lanes_careful(&s, &k, load, clean, slots, stored, rule,
+                                           first, end - first, &before, &sums);
+        }
     }
-    for (size_t i = 0; i < whole; i += OPT_LANES) {
-        shell_ask_all(&s, load, slots, i);
-        beyond |= shell_lanes(&s, &k, load, clean, slots, stored, rule, i, OPT_LANES,
-                              directions, weights);
-    }
-    beyond |= shell_lanes(&s, &k, load, clean, slots, stored, rule, whole, s.n - whole,
-                          directions, weights);
-    *s.held |= beyond != 0;
-    for (size_t l = 0; l < OPT_LANES; l++) {
-        s.direction_lanes[l] = directions[l];
-        s.weight_lanes[l] = weights[l];
-    }
+    memcpy(s.direction_lanes, sums.directions, sizeof sums.directions);
+    memcpy(s.weight_lanes, sums.weights, sizeof sums.weights);
 }
 
 /* kept: the rule's direction is its last slot, and stored only if decay comes on top.

@@ -194,6 +194,78 @@ Test(finite, one_element_that_is_held_leaves_its_neighbours_alone)
     }
 }
 
+/* Alone, an element is stepped quickly unless it is seen that something of it must be
+ * held; beside the others of fill, something always must. */
+static void compare_alone(const char *expression, size_t element)
+{
+    float initial[N], gradient[N];
+    struct toy all, alone;
+    for (size_t i = 0; i < N; i++) {
+        initial[i] = i % 7 == 3 ? -(float)FLT_MAX : (float)i / 8 - 4;
+    }
+    toy_init(&all, expression, initial, N);
+    toy_init(&alone, expression, &initial[element], 1);
+    for (uint64_t update = 0; update < UPDATES; update++) {
+        fill(gradient, update);
+        toy_update(&all, gradient);
+        toy_update(&alone, &gradient[element]);
+        cr_assert_arr_eq(&all.w[element], alone.w, sizeof(float),
+                         "%s, update %d, element %zu: %g, alone %g", expression,
+                         (int)update, element, (double)all.w[element],
+                         (double)alone.w[0]);
+        for (size_t s = 0; s < all.slot_count; s++) {
+            cr_assert_arr_eq(&all.slots[s][element], alone.slots[s], sizeof(float),
+                             "%s, update %d, element %zu, slot %zu", expression,
+                             (int)update, element, s);
+        }
+    }
+    toy_fini(&all);
+    toy_fini(&alone);
+}
+
+static void compare_all_alone(enum opt_isa isa)
+{
+    static const char *const more[] = {
+        "adam(eps=0) + decay(0.1)",
+        "adam + decay(1, update)",
+        "adam + decay(1, decoupled)",
+        "nag(nesterov_form=reformulated, momentum_form=heavy_ball) + decay(0.1)",
+        "rmsprop(centered=true, momentum=0.9, momentum_form=heavy_ball, eps=0)",
+        "amsgrad(bias_correction=true, max_of=corrected)",
+        "radam(rectify_threshold=5)",
+        "sgd(lr=1000)",
+    };
+    size_t rule_count;
+    const struct opt_rule *const *rules = opt_rules(&rule_count);
+    if (!opt_isa_supported(isa)) {
+        cr_skip_test("this processor has no %s", opt_isa_name(isa));
+    }
+    opt_isa_force(isa);
+    for (size_t element = 0; element < N; element++) {
+        for (size_t i = 0; i < rule_count; i++) {
+            compare_alone(rules[i]->name, element);
+        }
+        for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
+            compare_alone(more[i], element);
+        }
+    }
+}
+
+Test(finite, an_element_is_the_same_alone_and_beside_others_that_are_held)
+{
+    compare_all_alone(OPT_ISA_BASELINE);
+}
+
+Test(finite, an_element_is_the_same_alone_and_beside_others_that_are_held_v3)
+{
+    compare_all_alone(OPT_ISA_V3);
+}
+
+Test(finite, an_element_is_the_same_alone_and_beside_others_that_are_held_v4)
+{
+    compare_all_alone(OPT_ISA_V4);
+}
+
 /* Who asks for infinities and NaN gets them. */
 Test(finite, nonfinite_propagate_holds_nothing)
 {
