@@ -91,7 +91,7 @@ static const struct situation situations[] = {
       false,
       OPT_FP16 },
     { "halves by shard",
-      "sgd(lr=0.1)",
+      "momentum(lr=0.1)",
       { .mode = OPT_SYNC, .atomic = OPT_ATOMIC_SHARD },
       true,
       OPT_BF16 },
