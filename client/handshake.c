@@ -177,8 +177,10 @@ static void reopened(struct optclient *client, struct optclient_model *model,
     } else {
         model->number = found->model;
         client->daemon.inflight_bytes = found->inflight_bytes;
+        /* What is known of later steps is of updates that a daemon which came back has
+         * lost, and others will have their numbers. */
+        model->known_after = model->step > found->step ? model->step : found->step;
         model->step = found->step;
-        model->known_after = found->step;
         resend_pushes(client, model, found);
         if (model->last_sequence < found->last_sequence) {
             model->last_sequence = found->last_sequence;

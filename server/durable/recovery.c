@@ -151,8 +151,11 @@ static bool fail(struct recovery *recovery, const struct opt_error *why)
         opt_fail_as(&error, why->status, why->detail,
                     "%.380s; give it more (--memory) to recover what is in %.60s",
                     why->text, settings->dir->path);
-    } else if (damaged && strstr(why->text, "--recover=previous") == NULL &&
-               !settings->recover_previous) {
+    } else if (damaged && strstr(why->text, "--recover=previous") != NULL) {
+        opt_fail_as(&error, why->status, why->detail,
+                    "%.400s; optctl verify %.60s tells all that is damaged", why->text,
+                    settings->dir->path);
+    } else if (damaged && !settings->recover_previous) {
         opt_fail_as(&error, why->status, why->detail,
                     "%.340s; put a whole copy back, or go on from an older state "
                     "(optimd --recover=previous); optctl verify %.60s tells all that "
