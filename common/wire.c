@@ -30,6 +30,7 @@ static const char *const message_names[] = {
     [OPT_MESSAGE_BARRIER] = "barrier",
     [OPT_MESSAGE_REST] = "rest",
     [OPT_MESSAGE_SHARE] = "share",
+    [OPT_MESSAGE_CHECKPOINT] = "checkpoint",
 };
 _Static_assert(sizeof(message_names) / sizeof(message_names[0]) == OPT_MESSAGE_LIMIT,
                "every message has a name");

@@ -79,6 +79,7 @@ enum opt_message {
     OPT_MESSAGE_BARRIER = 26,
     OPT_MESSAGE_REST = 27,
     OPT_MESSAGE_SHARE = 28,
+    OPT_MESSAGE_CHECKPOINT = 29,
     OPT_MESSAGE_LIMIT
 };
 
@@ -226,6 +227,11 @@ struct opt_set {
     uint64_t at_step; /* 0: the next update */
 };
 
+struct opt_checkpoint {
+    const char *model; /* name */
+    bool wait;         /* for it to be there */
+};
+
 struct opt_request {
     uint64_t id;
     uint32_t timeout_ms;
@@ -250,6 +256,7 @@ struct opt_request {
         uint32_t share; /* model number */
         struct opt_barrier barrier;
         struct opt_set set;
+        struct opt_checkpoint checkpoint;
     } body;
 };
 
@@ -344,6 +351,11 @@ struct opt_set_reply {
     uint64_t step;
     const char *specification;
 };
+struct opt_checkpoint_reply {
+    uint64_t step;
+    uint64_t record;
+    const char *folder; /* in the data directory; "": not there yet */
+};
 struct opt_share_reply {
     uint64_t gradient_bytes; /* 0: no such file */
     uint64_t weight_bytes;
@@ -373,6 +385,7 @@ struct opt_reply {
         struct opt_wait_reply barrier;
         struct opt_statistics_reply statistics;
         struct opt_set_reply set;
+        struct opt_checkpoint_reply checkpoint;
         struct opt_share_reply share;
     } body;
 };

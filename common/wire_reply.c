@@ -270,6 +270,12 @@ static enum opt_status read_body(const struct context *c, const Optimd__V1__Repl
             (struct opt_set_reply){ .step = from->set->step,
                                     .specification = from->set->specification };
         return OPT_OK;
+    case OPT_MESSAGE_CHECKPOINT:
+        to->body.checkpoint =
+            (struct opt_checkpoint_reply){ .step = from->checkpoint->step,
+                                           .record = from->checkpoint->record,
+                                           .folder = from->checkpoint->folder };
+        return OPT_OK;
     case OPT_MESSAGE_SHARE:
         to->body.share =
             (struct opt_share_reply){ .gradient_bytes = from->share->gradient_bytes,
@@ -540,6 +546,16 @@ static void write_set(struct opt_writer *writer, const void *what)
     opt_write_fields(writer, &message.base);
 }
 
+static void write_checkpoint(struct opt_writer *writer, const void *what)
+{
+    const struct opt_checkpoint_reply *checkpoint = what;
+    Optimd__V1__CheckpointReply message = OPTIMD__V1__CHECKPOINT_REPLY__INIT;
+    message.step = checkpoint->step;
+    message.record = checkpoint->record;
+    message.folder = opt_wire_text(checkpoint->folder);
+    opt_write_fields(writer, &message.base);
+}
+
 static void write_share(struct opt_writer *writer, const void *what)
 {
     const struct opt_share_reply *share = what;
@@ -595,6 +611,9 @@ static void write_reply(struct opt_writer *writer, const void *what)
         break;
     case OPT_MESSAGE_SET:
         write = write_set;
+        break;
+    case OPT_MESSAGE_CHECKPOINT:
+        write = write_checkpoint;
         break;
     case OPT_MESSAGE_SHARE:
         write = write_share;

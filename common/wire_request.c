@@ -420,6 +420,10 @@ static enum opt_status read_body(const struct context *c,
     case OPT_MESSAGE_DELETE:
         to->body.delete_ = from->delete_->model;
         return opt_wire_name(from->delete_->model, "model name", c->error);
+    case OPT_MESSAGE_CHECKPOINT:
+        to->body.checkpoint = (struct opt_checkpoint){ .model = from->checkpoint->model,
+                                                       .wait = from->checkpoint->wait };
+        return opt_wire_name(from->checkpoint->model, "model name", c->error);
     case OPT_MESSAGE_SET:
         return read_set(c, from->set, &to->body.set);
     case OPT_MESSAGE_LIST:

@@ -264,6 +264,15 @@ static void write_set(struct opt_writer *writer, const void *what)
     opt_write_fields(writer, &tail.base);
 }
 
+static void write_checkpoint(struct opt_writer *writer, const void *what)
+{
+    const struct opt_checkpoint *checkpoint = what;
+    Optimd__V1__Checkpoint message = OPTIMD__V1__CHECKPOINT__INIT;
+    message.model = opt_wire_text(checkpoint->model);
+    message.wait = checkpoint->wait;
+    opt_write_fields(writer, &message.base);
+}
+
 static void write_nothing(struct opt_writer *writer, const void *what)
 {
     (void)writer, (void)what; /* an empty message */
@@ -335,6 +344,9 @@ static void write_request(struct opt_writer *writer, const void *what)
         break;
     case OPT_MESSAGE_SET:
         write = write_set;
+        break;
+    case OPT_MESSAGE_CHECKPOINT:
+        write = write_checkpoint;
         break;
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_STATISTICS:

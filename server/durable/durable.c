@@ -9,6 +9,7 @@
 #include "server/durable/journaling.h"
 #include "server/durable/recorder.h"
 #include "server/durable/recovery.h"
+#include "server/durable/saving.h"
 #include "server/engine/state.h"
 #include "server/store/data_dir.h"
 #include "server/store/journal_file.h"
@@ -53,6 +54,9 @@ bool durable_finish(struct engine *engine)
         return true;
     }
     recovery_stop(durable);
+    if (!saving_finish(durable)) {
+        return false;
+    }
     if (durable->safe < durable->recorded && !durable->degraded) {
         journaling_want(durable, durable->recorded);
         return false;
@@ -83,6 +87,7 @@ void durable_end(struct durable *durable)
 {
     recovery_stop(durable);
     stop(durable);
+    saving_end(durable);
     recovery_close(durable);
     atomic_store(&durable->box, NULL);
     durable->engine = NULL;
@@ -96,6 +101,7 @@ void durable_close(struct durable *durable)
     stop(durable);
     recovery_close(durable);
     journaling_close(durable);
+    saving_close(durable);
     gate_close(durable);
     recorder_close(durable);
     free(durable);
@@ -120,6 +126,9 @@ enum opt_status durable_open(const struct durable_settings *settings,
     enum opt_status status = recorder_open(durable, error);
     if (status == OPT_OK) {
         status = gate_open(durable, error);
+    }
+    if (status == OPT_OK) {
+        status = saving_open(durable, error);
     }
     if (status == OPT_OK) {
         status = journaling_open(durable, on_ready, error);

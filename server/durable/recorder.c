@@ -9,6 +9,7 @@
 #include "server/durable/durable.h"
 #include "server/durable/gate.h"
 #include "server/durable/journaling.h"
+#include "server/durable/saving.h"
 #include "server/engine/registry.h"
 #include "server/engine/state.h"
 #include "server/engine/work.h"
@@ -404,8 +405,11 @@ static void on_note(void *context, const struct commit *commit)
     struct durable *durable = context;
     struct recording *recording = durable->recording;
     const struct model *model = commit->model;
-    if (!recording->on ||
-        (model != NULL && model->durability.mode == OPT_DURABILITY_CHECKPOINT)) {
+    if (!recording->on) {
+        return;
+    }
+    saving_note(durable, commit);
+    if (model != NULL && model->durability.mode == OPT_DURABILITY_CHECKPOINT) {
         return;
     }
     if (recording->open == NULL) {
@@ -442,6 +446,7 @@ static void lose(struct durable *durable, struct record_job *job)
         opt_log(OPT_LOG_ERROR, "records_lost", "record=%" PRIu64 " why=%s",
                 durable->recorded,
                 job->failed ? "no memory" : "the journal's queue is full");
+        saving_demand(durable);
     }
     recording->losing = true;
     recording->lost++;

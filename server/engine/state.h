@@ -55,6 +55,9 @@ struct engine_counters {
     uint64_t workers_reconnected; /* connections that went on with a session */
     uint64_t hellos_stale;        /* of processes that another one has followed */
     uint64_t deadlines_exceeded;
+    uint64_t checkpoints;
+    uint64_t checkpoint_bytes, checkpoint_ns; /* of values; from the cut on */
+    uint64_t checkpoint_failures;
     uint64_t turn_ns_most;   /* the longest turn, */
     uint64_t turn_cost_most; /* and what the largest has cost (work_done) */
 };

@@ -24,6 +24,7 @@ static const struct message_row rows[OPT_MESSAGE_LIMIT] = {
     [OPT_MESSAGE_SET]        = { true,  false, DATA_NONE,     serve_set },
     [OPT_MESSAGE_BARRIER]    = { true,  true,  DATA_NONE,     serve_barrier },
     [OPT_MESSAGE_REST]       = { true,  true,  DATA_NONE,     serve_rest },
+    [OPT_MESSAGE_CHECKPOINT] = { true,  false, DATA_NONE,     serve_checkpoint },
     [OPT_MESSAGE_SHARE]      = { true,  false, DATA_NONE,     serve_share },
 };
 /* clang-format on */

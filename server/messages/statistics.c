@@ -5,6 +5,7 @@
 #include "server/durable/durable.h"
 #include "server/durable/journaling.h"
 #include "server/durable/recorder.h"
+#include "server/durable/saving.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
 #include "server/messages/serve.h"
@@ -84,6 +85,11 @@ static size_t read_durable(const struct engine *engine,
         { "records_made", durable->recorded },
         { "records_durable", durable->safe },
         { "records_lost", recorder_lost(durable) },
+        { "checkpoints", engine->counters.checkpoints },
+        { "checkpoint_bytes", engine->counters.checkpoint_bytes },
+        { "checkpoint_ns", engine->counters.checkpoint_ns },
+        { "checkpoint_failures", engine->counters.checkpoint_failures },
+        { "checkpoints_failing", saving_failing(durable) },
         { "journal_records", journal.records },
         { "journal_bytes", journal.bytes },
         { "journal_syncs", journal.syncs },

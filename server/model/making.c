@@ -257,6 +257,7 @@ static bool take_memory(struct engine *engine, struct model *model,
     model->blocks = layout->blocks;
     model->floats = layout->floats;
     model->largest = layout->largest;
+    model->dimensions = layout->dimensions;
     model->shard_count = layout->shards;
     model->shards_bytes = (layout->shards + 1) * sizeof *model->shards;
     model->tensors = memory_new(model_tensor_bytes(making->count));

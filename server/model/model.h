@@ -32,6 +32,7 @@
 #include "server/update/update.h"
 #include "server/weights/grouping.h"
 
+struct keep;
 struct snapshot;
 struct engine;
 struct errand;
@@ -121,7 +122,8 @@ struct model {
     size_t tensor_count;
     char *tensor_names;        /* their memory, */
     uint32_t *names_at;        /* where each begins there, and the end, */
-    uint64_t *shapes;          /* and the memory of their shapes */
+    uint64_t *shapes;          /* and the memory of their shapes, */
+    size_t dimensions;         /* of all */
     struct opt_named named;    /* the names for who compares them with patterns */
     struct grouping *grouping; /* the tensors' groups in the specification */
     size_t blocks;
@@ -171,6 +173,8 @@ struct model {
     size_t round_count;
     const struct gradient **gradients; /* theirs, while an update reads them */
     struct shard_schedule schedule;    /* of the shards of the round */
+    bool held; /* no other round begins: a checkpoint is about to be cut (saving.h) */
+    struct keep *keep; /* what is known of its checkpoints; NULL: nothing */
     struct push *spare_pushes;
     size_t push_count;  /* pushes that there are, spares too; of these, beyond what */
     size_t pushes_paid; /* members have reserved */

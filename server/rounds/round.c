@@ -167,6 +167,9 @@ bool round_try(struct engine *engine, struct model *model)
         expire(engine, model);
         return go_on(engine, model);
     }
+    if (model->held) {
+        return false;
+    }
     enum closing closing = closing_due(model, &one);
     if (closing == CLOSING_NOT) {
         return go_on(engine, model);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "server/durable/recovery.h"
+#include "server/durable/saving.h"
 #include "server/engine/answer.h"
 #include "server/engine/commit.h"
 #include "server/engine/state.h"
@@ -135,6 +136,7 @@ static void end_peer(struct engine *engine, struct letter *letter)
     struct peer *peer = letter->peer;
     waiting_closed(engine, peer);
     barrier_closed(engine, peer);
+    saving_closed(engine, peer);
     removal_creator_gone(engine, peer);
     membership_closed(engine, peer, letter->lease_expired, letter->silent_ms);
     answer_nothing(engine, letter);

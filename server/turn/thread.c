@@ -14,6 +14,7 @@
 #include "server/base/team.h"
 #include "server/durable/durable.h"
 #include "server/durable/recovery.h"
+#include "server/durable/saving.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
 #include "server/model/model.h"
@@ -100,6 +101,7 @@ static void drain(struct engine *engine)
         removal_refuse(engine, engine->numbered[i], OPT_UNAVAILABLE,
                        "the daemon is stopping");
     }
+    saving_refuse(engine);
 }
 
 /* What the disks have done, if anything. */
@@ -111,14 +113,16 @@ static void collect(struct engine *engine)
     }
 }
 
-/* What was on disk comes back, piece by piece. False: it does not go on now. */
-static bool recover(struct engine *engine)
+/* What is on disk: it comes back, piece by piece; later, some of a checkpoint, if one is
+ * due. True: there is more to do at once. */
+static bool keep(struct engine *engine)
 {
-    if (engine->durable == NULL || engine->durable->recovery == NULL ||
-        engine->stopping) {
+    struct durable *durable = engine->durable;
+    if (durable == NULL || (durable->recovery != NULL && engine->stopping)) {
         return false;
     }
-    bool more = recovery_go_on(engine->durable);
+    bool more = durable->recovery != NULL ? recovery_go_on(durable)
+                                          : saving_go_on(durable);
     conclude(engine);
     return more;
 }
@@ -178,9 +182,9 @@ static void ring_alarms(struct engine *engine)
 }
 
 /* Wait for something to do; the turn is free meanwhile. */
-static void await(struct engine *engine, bool moved, bool recovers)
+static void await(struct engine *engine, bool moved, bool keeps)
 {
-    uint64_t wait = recovers ? 0 : sleep_ns(engine, moved);
+    uint64_t wait = keeps ? 0 : sleep_ns(engine, moved);
     if (wait > 0) {
         engine->wakes_ns = uv_hrtime() + wait;
         uv_mutex_unlock(&engine->turn);
@@ -195,7 +199,7 @@ static void run(void *argument)
     engine->team = team_new(engine->settings.threads, engine->settings.shared_threads,
                             engine->settings.other_threads);
     bool moved = true, drained = false, end = engine->team == NULL;
-    bool recovers = true;
+    bool keeps = true;
     engine->started = !end;
     if (engine->durable != NULL && !end) {
         durable_begin(engine->durable, engine);
@@ -203,7 +207,7 @@ static void run(void *argument)
     uv_sem_post(&engine->drained);
     uv_mutex_lock(&engine->turn);
     while (!end) {
-        await(engine, moved, recovers);
+        await(engine, moved, keeps);
         for (int stops = serve(engine, mailbox_take(&engine->box)); stops > 0;
              stops--) {
             end = engine->stopping;
@@ -214,7 +218,7 @@ static void run(void *argument)
         engine->counters.updates_stalled += !moved;
         conclude(engine);
         serve_later(engine);
-        recovers = recover(engine);
+        keeps = keep(engine);
         if (engine->stopping && !drained && is_over(engine)) {
             drained = true;
             uv_sem_post(&engine->drained);

@@ -191,6 +191,9 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
                same_options(x->options, x->option_count, y->options, y->option_count) &&
                same_groups(x->groups, x->group_count, y->groups, y->group_count);
     }
+    case OPT_MESSAGE_CHECKPOINT:
+        return same_text(a->body.checkpoint.model, b->body.checkpoint.model) &&
+               a->body.checkpoint.wait == b->body.checkpoint.wait;
     case OPT_MESSAGE_LEAVE:
         return a->body.leave == b->body.leave;
     case OPT_MESSAGE_REST:
@@ -301,6 +304,10 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
     case OPT_MESSAGE_SET:
         return a->body.set.step == b->body.set.step &&
                same_text(a->body.set.specification, b->body.set.specification);
+    case OPT_MESSAGE_CHECKPOINT:
+        return a->body.checkpoint.step == b->body.checkpoint.step &&
+               a->body.checkpoint.record == b->body.checkpoint.record &&
+               same_text(a->body.checkpoint.folder, b->body.checkpoint.folder);
     case OPT_MESSAGE_SHARE:
         return a->body.share.gradient_bytes == b->body.share.gradient_bytes &&
                a->body.share.weight_bytes == b->body.share.weight_bytes;

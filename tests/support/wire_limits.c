@@ -253,6 +253,8 @@ static const char *violation_of_request(const struct opt_request *request,
         return violation_of_push_pull(&request->body.push_pull, data_size);
     case OPT_MESSAGE_SET:
         return violation_of_set(&request->body.set);
+    case OPT_MESSAGE_CHECKPOINT:
+        return is_name(request->body.checkpoint.model) ? NULL : "a model's name";
     case OPT_MESSAGE_BARRIER:
         return request->body.barrier.sequence > 0 ? NULL : "a barrier's number";
     case OPT_MESSAGE_LIST:
@@ -350,6 +352,9 @@ static const char *violation_of_reply(const struct opt_reply *reply, size_t data
         break;
     case OPT_MESSAGE_SET:
         why = is_text(reply->body.set.specification) ? NULL : "a specification";
+        break;
+    case OPT_MESSAGE_CHECKPOINT:
+        why = is_text(reply->body.checkpoint.folder) ? NULL : "a folder";
         break;
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_DESCRIBE:
