@@ -209,6 +209,9 @@ static uint64_t first_of(uint64_t needs, uint64_t record)
 /* Something of the model has become true. */
 static void change(struct durable *durable, struct model *model)
 {
+    if (model->deleted) { /* its members are forgotten with it */
+        return;
+    }
     struct keep *keep = keep_of(durable, model);
     if (keep == NULL) {
         return;

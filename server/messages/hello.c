@@ -15,10 +15,11 @@ enum {
 
 /* What a client may ask for in Hello.require; optimd.proto and protocol.md explain
  * each, at HelloReply.features. */
-static const char *const features[] = { "bf16",     "fp16",    "xxh3",   "push_pull",
-                                        "sparse",   "bounded", "shards", "barrier",
-                                        "set",      "since",   "share",  "fate",
-                                        "identity", "credit",  "durable" };
+static const char *const features[] = {
+    "bf16",     "fp16",    "xxh3",    "push_pull", "sparse", "bounded",
+    "shards",   "barrier", "set",     "since",     "share",  "fate",
+    "identity", "credit",  "durable", "checkpoint"
+};
 enum { FEATURES = sizeof features / sizeof *features };
 
 static const char *unknown_feature(const struct opt_hello *hello)

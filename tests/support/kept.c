@@ -1,9 +1,11 @@
 /* kept — see kept.h. */
+#define _GNU_SOURCE /* pthread_getname_np */
 #include "tests/support/kept.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +23,9 @@ static struct {
     bool held, waiting;
     unsigned syncs, failures; /* left */
     int code;
+    bool saving_held;
+    unsigned saving_calls, saving_fails; /* of the checkpoints' thread */
+    int saving_code;
 } disk;
 
 /* What a call comes to: 0, or an errno. */
@@ -43,15 +48,70 @@ static int fate(bool syncs)
     return code;
 }
 
+/* The same of a call of the checkpoints' thread. */
+static int fate_of_saving(void)
+{
+    char name[16] = "";
+    int code = 0;
+    (void)pthread_getname_np(pthread_self(), name, sizeof name);
+    if (strcmp(name, "optimd-save") != 0) {
+        return 0;
+    }
+    uv_mutex_lock(&disk.lock);
+    while (disk.saving_held) {
+        disk.waiting = true;
+        uv_cond_broadcast(&disk.changed);
+        uv_cond_wait(&disk.changed, &disk.lock);
+    }
+    disk.saving_calls++;
+    if (disk.saving_calls == disk.saving_fails) {
+        code = disk.saving_code;
+    }
+    uv_mutex_unlock(&disk.lock);
+    return code;
+}
+
 static int sync_data(int file)
 {
-    errno = fate(true);
+    errno = fate_of_saving();
+    errno = errno != 0 ? errno : fate(true);
     return errno != 0 ? -1 : file_system_calls.fdatasync(file);
+}
+
+static int sync_all(int file)
+{
+    errno = fate_of_saving();
+    return errno != 0 ? -1 : file_system_calls.fsync(file);
+}
+
+static int open_file(int folder, const char *name, int flags, mode_t mode)
+{
+    errno = fate_of_saving();
+    return errno != 0 ? -1 : file_system_calls.openat(folder, name, flags, mode);
+}
+
+static int rename_file(int folder, const char *name, int to_folder, const char *to)
+{
+    errno = fate_of_saving();
+    return errno != 0 ? -1 : file_system_calls.renameat(folder, name, to_folder, to);
+}
+
+static int remove_file(int folder, const char *name, int flags)
+{
+    errno = fate_of_saving();
+    return errno != 0 ? -1 : file_system_calls.unlinkat(folder, name, flags);
+}
+
+static int make_folder(int folder, const char *name, mode_t mode)
+{
+    errno = fate_of_saving();
+    return errno != 0 ? -1 : file_system_calls.mkdirat(folder, name, mode);
 }
 
 static ssize_t write_parts(int file, const struct iovec *parts, int count, off_t at)
 {
-    errno = fate(false);
+    errno = fate_of_saving();
+    errno = errno != 0 ? errno : fate(false);
     return errno != 0 ? -1 : file_system_calls.pwritev(file, parts, count, at);
 }
 
@@ -61,6 +121,7 @@ static void set(bool held, int code, unsigned failures)
 {
     uv_mutex_lock(&disk.lock);
     disk.held = held;
+    disk.saving_held = false;
     disk.code = code;
     disk.failures = failures;
     uv_cond_broadcast(&disk.changed);
@@ -78,6 +139,30 @@ unsigned disk_syncs(void)
 void disk_hold(void)
 {
     set(true, 0, 0);
+}
+
+void disk_hold_saving(void)
+{
+    uv_mutex_lock(&disk.lock);
+    disk.saving_held = true;
+    uv_mutex_unlock(&disk.lock);
+}
+
+void disk_fail_saving(int code, unsigned at)
+{
+    uv_mutex_lock(&disk.lock);
+    disk.saving_calls = 0;
+    disk.saving_fails = at;
+    disk.saving_code = code;
+    uv_mutex_unlock(&disk.lock);
+}
+
+unsigned disk_saving_calls(void)
+{
+    uv_mutex_lock(&disk.lock);
+    unsigned calls_so_far = disk.saving_calls;
+    uv_mutex_unlock(&disk.lock);
+    return calls_so_far;
 }
 
 void disk_await_held(void)
@@ -125,6 +210,11 @@ void kept_open(struct kept *kept, struct durable_settings settings)
     calls = file_system_calls;
     calls.fdatasync = sync_data;
     calls.pwritev = write_parts;
+    calls.fsync = sync_all;
+    calls.openat = open_file;
+    calls.renameat = rename_file;
+    calls.unlinkat = remove_file;
+    calls.mkdirat = make_folder;
     file_calls = &calls;
     disk_mend();
     files_open(&kept->files);

@@ -37,6 +37,12 @@ void disk_go_on(void);
 void disk_fail(int code, unsigned times);
 void disk_mend(void);
 
+/* The same of the checkpoints' thread alone: let it wait before its next call, until
+ * disk_go_on; let the so manieth of its calls from now on fail (0: none). */
+void disk_hold_saving(void);
+void disk_fail_saving(int code, unsigned at);
+unsigned disk_saving_calls(void);
+
 /* Entries of a kind in the journal of an engine that was stopped. */
 size_t kept_count(const struct kept *kept, enum record_kind kind);
 
