@@ -14,7 +14,10 @@
 #include "server/durable/recorder.h"
 #include "server/durable/recovery_end.h"
 #include "server/durable/restoring.h"
+#include "server/durable/saving.h"
+#include "server/durable/wishes.h"
 #include "server/engine/state.h"
+#include "server/model/model.h"
 #include "server/store/data_dir.h"
 #include "server/store/manifest.h"
 
@@ -584,6 +587,30 @@ static void tell_end(const struct recovery *recovery)
             (uv_hrtime() - recovery->began_ns) / 1000000);
 }
 
+/* From now on models are saved when they are due. */
+static void take_up(const struct recovery *recovery)
+{
+    struct durable *durable = recovery->durable;
+    for (size_t i = 0; i < recovery->found.count; i++) {
+        const struct found_model *model = &recovery->found.list[i];
+        if (model->model != NULL) {
+            const struct granted newest = { .step = model->step,
+                                            .record = model->record,
+                                            .name =
+                                                model->checkpoints[model->at].name };
+            saving_take_up(durable, model->model, &newest);
+        }
+    }
+    for (size_t i = 0; i < durable->engine->model_count; i++) {
+        if (durable->engine->numbered[i]->keep == NULL) {
+            saving_take_up(durable, durable->engine->numbered[i], NULL);
+        }
+    }
+    if (recovery->end.save_all) {
+        saving_all(durable);
+    }
+}
+
 static bool end(struct recovery *recovery)
 {
     struct durable *durable = recovery->durable;
@@ -607,6 +634,7 @@ static bool end(struct recovery *recovery)
         return fail(recovery, &error);
     }
     recorder_start(durable);
+    take_up(recovery);
     restoring_end(recovery->restoring);
     tell_end(recovery);
     durable->settings.recovered(durable->settings.context, NULL);

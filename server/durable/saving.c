@@ -23,6 +23,7 @@
 
 enum { RETRY_MS = 1000, RETRY_MOST_MS = 60000 };
 enum { NO_RECORD = 0 };
+enum { JOURNAL_LEAST = 256 << 20, LIMIT_NS = 1000000000 };
 
 /* What is known of a model's checkpoints. */
 struct keep {
@@ -37,9 +38,8 @@ struct keep {
     uint32_t retry_ms; /* it has failed; 0: it has not */
     uint64_t cuts;     /* so far, */
     uint64_t cut_step; /* the newest is of that step */
-    /* The first record that has an entry of it which is in no checkpoint, and which is
-     * not in the newest cut; NO_RECORD: there is none. */
-    uint64_t needs, needs_then;
+    uint64_t needs;    /* the first record that is needed to recover it; NO_RECORD: it
+                          has none */
     /* The newest checkpoint; "" as name if there is none. */
     struct granted newest;
     char name[CHECKPOINT_NAME];
@@ -52,6 +52,7 @@ struct saver {
     struct checkpointing *saving; /* the checkpoint in progress, or NULL, */
     struct keep *saved;           /* and whose it is; NULL: its model is gone */
     struct folders folders;       /* of models that are gone */
+    uint64_t limited_ns;          /* when the journal's size was looked at */
     size_t failing;               /* models whose last attempt failed */
     bool holds;                   /* some of those that are due begin no round */
     bool stopping;                /* nothing is tried again */
@@ -155,19 +156,51 @@ static bool has_records(const struct model *model)
     return model->durability.mode != OPT_DURABILITY_CHECKPOINT;
 }
 
+/* Whose checkpoint is the oldest of those that have records; NULL: there is none. */
+static struct keep *oldest(const struct saver *saver)
+{
+    struct keep *oldest = NULL;
+    for (struct keep *keep = saver->keeps; keep != NULL; keep = keep->next) {
+        if (keep->needs != NO_RECORD &&
+            (oldest == NULL || keep->needs < oldest->needs)) {
+            oldest = keep;
+        }
+    }
+    return oldest;
+}
+
 /* Checkpoints have all that records before some one say: the journal may drop it. */
 static void drop_records(struct durable *durable)
 {
     const struct saver *saver = durable->saver;
+    const struct keep *keep = oldest(saver);
     uint64_t before = forgetting_needs(&saver->folders);
     before = before < durable->recorded + 1 ? before : durable->recorded + 1;
-    for (const struct keep *keep = saver->keeps; keep != NULL; keep = keep->next) {
-        if (keep->needs != NO_RECORD && keep->needs < before) {
-            before = keep->needs;
-        }
-    }
+    before = keep == NULL || before < keep->needs ? before : keep->needs;
     if (!saver->forgot) {
         journaling_drop(durable, before);
+    }
+}
+
+/* A model that rests holds back the journal of those that do not: it is saved again,
+ * though nothing of it has changed, when the journal has grown by as much as that
+ * writes. */
+static void limit_journal(struct durable *durable)
+{
+    struct saver *saver = durable->saver;
+    uint64_t now = uv_hrtime();
+    if (now - saver->limited_ns < LIMIT_NS) {
+        return;
+    }
+    saver->limited_ns = now;
+    struct keep *keep = oldest(saver);
+    if (keep == NULL || keep->retry_ms > 0 || keep->is_due || !keep->model->ready) {
+        return;
+    }
+    uint64_t bytes =
+        (1 + keep->model->slot_count) * (uint64_t)keep->model->floats * sizeof(float);
+    if (journaling_counts(durable).held_bytes > JOURNAL_LEAST + bytes) {
+        make_due(keep);
     }
 }
 
@@ -201,11 +234,6 @@ static void keep_free(struct keep *keep)
     free(keep);
 }
 
-static uint64_t first_of(uint64_t needs, uint64_t record)
-{
-    return needs != NO_RECORD ? needs : record;
-}
-
 /* Something of the model has become true. */
 static void change(struct durable *durable, struct model *model)
 {
@@ -216,9 +244,8 @@ static void change(struct durable *durable, struct model *model)
     if (keep == NULL) {
         return;
     }
-    if (has_records(model)) {
-        keep->needs = first_of(keep->needs, durable->recorded + 1);
-        keep->needs_then = first_of(keep->needs_then, durable->recorded + 1);
+    if (has_records(model) && keep->needs == NO_RECORD) {
+        keep->needs = durable->recorded + 1;
     }
     keep->changed = true;
     if (durable->settings.checkpoint_ms > 0) {
@@ -285,7 +312,7 @@ void saving_note(struct durable *durable, const struct commit *commit)
 }
 
 void saving_take_up(struct durable *durable, struct model *model,
-                    const struct granted *newest, uint64_t needs)
+                    const struct granted *newest)
 {
     struct keep *keep = keep_of(durable, model);
     if (keep == NULL) {
@@ -297,21 +324,22 @@ void saving_take_up(struct durable *durable, struct model *model,
         keep->newest.record = newest->record;
         keep->cut_step = newest->step;
         keep->cuts = 1;
-        model->durability.saved = newest->record;
-        model->durability.saved_step = newest->step;
     }
-    keep->needs = needs;
-    keep->needs_then = needs;
-    keep->changed = newest == NULL || needs != NO_RECORD;
+    if (has_records(model)) {
+        keep->needs = newest != NULL ? newest->record + 1 : 1;
+    }
+    keep->changed =
+        newest == NULL || model->durability.recorded > model->durability.saved;
     if (keep->changed && durable->settings.checkpoint_ms > 0) {
         make_due_in(keep, durable->settings.checkpoint_ms);
     }
 }
 
-void saving_take_up_gone(struct durable *durable, uint64_t identity)
+void saving_all(struct durable *durable)
 {
-    (void)forgetting_add(durable, &durable->saver->folders, identity, NO_RECORD,
-                         NO_RECORD);
+    for (struct keep *keep = durable->saver->keeps; keep != NULL; keep = keep->next) {
+        make_due(keep);
+    }
 }
 
 void saving_demand(struct durable *durable)
@@ -396,7 +424,7 @@ static void succeed(struct keep *keep, const struct checkpoint_outcome *outcome)
     memcpy(keep->name, outcome->name, sizeof keep->name);
     keep->newest.step = outcome->step;
     keep->newest.record = outcome->record;
-    keep->needs = keep->needs_then;
+    keep->needs = has_records(model) ? outcome->record + 1 : NO_RECORD;
     model->durability.saved = outcome->record;
     model->durability.saved_step = outcome->step;
     wishes_grant(durable->engine, &keep->wishes, keep->cuts, &keep->newest);
@@ -441,7 +469,6 @@ static bool choose(struct durable *durable)
 static void note_cut(struct durable *durable, struct keep *keep)
 {
     keep->changed = false;
-    keep->needs_then = NO_RECORD;
     keep->cut_step = keep->model->step;
     drop_due(keep);
     alarm_cancel(&durable->engine->alarms, &keep->alarm);
@@ -489,6 +516,7 @@ bool saving_go_on(struct durable *durable)
     if (saver->saving != NULL) {
         return save_some(durable);
     }
+    limit_journal(durable);
     return saver->due_first != NULL && choose(durable);
 }
 

@@ -41,13 +41,12 @@ void saving_close(struct durable *durable);
 /* Something has become true; it will be in the record after durable->recorded, if the
  * model has records. */
 void saving_note(struct durable *durable, const struct commit *commit);
-/* A model has come back: this is its newest checkpoint, or NULL. needs: the first
- * record behind the checkpoint that has an entry of the model; 0: none. */
+/* A model has come back, with this as its newest checkpoint, or NULL, and the records
+ * behind that; model->durability tells of these. */
 void saving_take_up(struct durable *durable, struct model *model,
-                    const struct granted *newest, uint64_t needs);
-/* The model's folder is there, but the model is not any more: the record that says so
- * is durable. */
-void saving_take_up_gone(struct durable *durable, uint64_t identity);
+                    const struct granted *newest);
+/* What has come back is not what the journal says: save all models now. */
+void saving_all(struct durable *durable);
 
 /* Do what is to be done: some of the checkpoint in progress, or the next. True: there
  * is more to do at once; otherwise when a job is back, an update over, or an alarm

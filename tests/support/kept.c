@@ -200,6 +200,13 @@ struct durable_settings kept_settings(void)
     };
 }
 
+static void on_recovered(void *context, const struct opt_error *error)
+{
+    struct kept *kept = context;
+    kept->error = error != NULL ? *error : (struct opt_error){ .status = OPT_OK };
+    uv_sem_post(&kept->recovered);
+}
+
 void kept_open(struct kept *kept, struct durable_settings settings)
 {
     struct opt_error error;
@@ -221,6 +228,9 @@ void kept_open(struct kept *kept, struct durable_settings settings)
     snprintf(path, sizeof path, "%s/data", kept->files.path);
     cr_assert_eq(data_dir_open(path, &kept->dir, &error), OPT_OK, "%s", error.text);
     settings.dir = &kept->dir;
+    settings.recovered = on_recovered;
+    settings.context = kept;
+    cr_assert_eq(uv_sem_init(&kept->recovered, 0), 0);
     cr_assert_eq(durable_open(&settings, &kept->durable, &error), OPT_OK, "%s",
                  error.text);
     struct engine_settings engine = harness_settings();
@@ -228,6 +238,10 @@ void kept_open(struct kept *kept, struct durable_settings settings)
     engine.recorder = &kept->durable->recorder;
     engine.durability = settings.durability;
     harness_open(&kept->harness, engine);
+    uv_sem_wait(&kept->recovered);
+    uv_sem_destroy(&kept->recovered);
+    cr_assert_eq(kept->error.status, OPT_OK, "%s", kept->error.text);
+    disk.syncs = 0;
 }
 
 void kept_stop(struct kept *kept)

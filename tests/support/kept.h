@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <uv.h>
 
 #include "server/durable/durable.h"
 #include "server/store/data_dir.h"
@@ -18,6 +19,8 @@ struct kept {
     struct data_dir dir;
     struct durable *durable;
     struct harness harness;
+    uv_sem_t recovered;
+    struct opt_error error; /* of that */
 };
 
 /* ALWAYS, an hour between two syncs that nobody asks for, 256 MiB. */
