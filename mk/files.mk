@@ -54,6 +54,8 @@ CLIENT_SHARED := $(BUILD)/liboptclient.so.$(VERSION)
 CLIENT_LINKS := $(BUILD)/liboptclient.so.$(ABI) $(BUILD)/liboptclient.so
 DAEMON := $(BUILD)/optimd
 CTL := $(BUILD)/optctl
+# The daemon with something behind its failpoints.
+FAILING_DAEMON := $(BUILD)/tests/failing/optimd
 TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TEST_SOURCES))
 # (ThreadSanitizer knows no threads but the system's.)
 FATES_PROGRAM := $(if $(findstring thread,$(SANITIZE)),,$(BUILD)/tests/fates/test_fates)

@@ -21,6 +21,9 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(call object,$(TEST_SHARED_SOURCES))
 $(BUILD)/tests/fates/test_fates: private OUR_LDFLAGS += $(FATES_WRAPS:%=-Wl,--wrap=%)
 $(BUILD)/tests/fates/test_fates: $(call object,$(FATES_SOURCES)) $(PARTS)
 	$(link)
+$(FAILING_DAEMON): $(BUILD)/server/main.o $(BUILD)/tests/failing/failing.o \
+		$(SERVER_LIBRARY) $(COMMON_LIBRARY)
+	$(link)
 $(BUILD)/golden: $(call object,$(GOLDEN_SOURCES)) $(PARTS)
 	$(link)
 $(SOAK_PROGRAM): $(call object,$(SOAK_SOURCES)) $(PARTS)
@@ -55,7 +58,7 @@ test: ## build and run every test; TESTS="frame wire": only these; SANITIZE=...:
 	@tests/run --build $(BUILD) --sanitize '$(SANITIZE)' $(TESTS)
 
 .PHONY: test-programs
-test-programs: all $(TEST_PROGRAMS) $(FATES_PROGRAM) $(GOLDEN_PROGRAM) $(SOAK_PROGRAM) $(BUILD)/tables $(SMALL_WORKERS) $(PYTHON_PROTO)
+test-programs: all $(TEST_PROGRAMS) $(FAILING_DAEMON) $(FATES_PROGRAM) $(GOLDEN_PROGRAM) $(SOAK_PROGRAM) $(BUILD)/tables $(SMALL_WORKERS) $(PYTHON_PROTO)
 
 .PHONY: tables
 tables: ## write the tables of rules and options into docs/optimizers.md and the manual

@@ -19,6 +19,7 @@
 #include "server/engine/state.h"
 #include "server/model/model.h"
 #include "server/store/data_dir.h"
+#include "server/store/failpoint.h"
 #include "server/store/manifest.h"
 
 enum {
@@ -107,6 +108,7 @@ static void start(struct recovery *recovery, struct reading_job *job, struct dis
 static void find_models(struct recovery *recovery)
 {
     struct reading_job *job = &recovery->checkpoints;
+    (void)failpoint("recovery_finds");
     job->status = found_models_find(&recovery->found, &job->error);
 }
 
@@ -119,6 +121,7 @@ static void open_model(struct recovery *recovery)
 static void read_model(struct recovery *recovery)
 {
     struct reading_job *job = &recovery->checkpoints;
+    (void)failpoint("recovery_reads_model");
     job->status = found_model_read(&recovery->found,
                                    &recovery->found.list[recovery->at], &job->error);
 }
@@ -132,13 +135,16 @@ static void open_journal(struct recovery *recovery)
 
 static void fill_batch(struct recovery *recovery)
 {
+    (void)failpoint("recovery_reads_journal");
     journal_batch_fill(&recovery->halves[recovery->filling].batch, &recovery->reading);
 }
 
 static void end_journal(struct recovery *recovery)
 {
     struct reading_job *job = &recovery->journal;
+    (void)failpoint("recovery_ends");
     job->status = recovery_end_write(&recovery->end, &job->error);
+    (void)failpoint("recovery_ended");
 }
 
 /* ---------------------------------------------------------------- failing */

@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "server/store/array_file.h"
+#include "server/store/failpoint.h"
 #include "server/store/file.h"
 
 enum {
@@ -208,10 +209,12 @@ static enum opt_status give_name(struct checkpoint_writer *writer,
 {
     const struct checkpoint_place *place = &writer->place;
     enum opt_status status = file_sync(writer->folder, writer->path, error);
+    (void)failpoint("checkpoint_written");
     if (status == OPT_OK) {
         status = file_rename(place->folder, writer->temporary, writer->name,
                              writer->path, error);
     }
+    (void)failpoint("checkpoint_renamed");
     if (status == OPT_OK) {
         status = file_sync(place->folder, place->path, error);
         if (status != OPT_OK) { /* it may have its name or not: it shall not */

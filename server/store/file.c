@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "server/store/failpoint.h"
+
 enum {
     PARTS = 128, /* of one call */
     DEPTH = 3    /* of folders that are removed with what is in them */
@@ -104,6 +106,10 @@ enum opt_status file_write(int file, const struct iovec *parts, size_t count,
                            uint64_t at, const char *path, struct opt_error *error)
 {
     size_t skip = 0; /* of the first part */
+    if (failpoint("file_write")) {
+        errno = EIO;
+        return file_fail(error, "write", path);
+    }
     for (;;) {
         while (count > 0 && skip >= parts->iov_len) {
             skip -= parts->iov_len;
@@ -165,14 +171,18 @@ enum opt_status file_size(int file, const char *path, uint64_t *out,
 
 enum opt_status file_sync(int file, const char *path, struct opt_error *error)
 {
-    return file_calls->fsync(file) == 0 ? OPT_OK
-                                        : file_fail(error, "make durable", path);
+    errno = EIO;
+    return !failpoint("file_sync") && file_calls->fsync(file) == 0
+               ? OPT_OK
+               : file_fail(error, "make durable", path);
 }
 
 enum opt_status file_sync_data(int file, const char *path, struct opt_error *error)
 {
-    return file_calls->fdatasync(file) == 0 ? OPT_OK
-                                            : file_fail(error, "make durable", path);
+    errno = EIO;
+    return !failpoint("file_sync_data") && file_calls->fdatasync(file) == 0
+               ? OPT_OK
+               : file_fail(error, "make durable", path);
 }
 
 enum opt_status file_truncate(int file, uint64_t size, const char *path,

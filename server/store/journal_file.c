@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "server/store/failpoint.h"
 #include "server/store/file.h"
 #include "server/store/journal_parts.h"
 
@@ -303,6 +304,7 @@ enum opt_status journal_append(struct journal *journal, const struct iovec *part
         (void)file_truncate(journal->file, segment->end, journal->path, NULL);
         return status;
     }
+    (void)failpoint("journal_appended");
     segment->end += RECORD_HEADER + header.size + record_padding(header.size);
     journal->expected = header.index + 1;
     journal->next = header.index + 1;
@@ -323,6 +325,7 @@ enum opt_status journal_sync(struct journal *journal, struct opt_error *error)
         close_segment(journal);
         return status;
     }
+    (void)failpoint("journal_synced");
     journal->durable_end = last_of(journal)->end;
     journal->durable = journal->expected - 1;
     return OPT_OK;
@@ -369,6 +372,7 @@ enum opt_status journal_drop(struct journal *journal, uint64_t before,
         char name[SEGMENT_NAME];
         segment_name(journal->segments[0].number, name);
         status = file_remove(journal->place.folder, name, journal->place.path, error);
+        (void)failpoint("journal_dropped");
         if (status == OPT_OK) {
             journal->count--;
             memmove(journal->segments, journal->segments + 1,

@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <ftw.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,27 @@ static size_t add(const char **all, size_t count, const char *const *more)
     }
     all[count] = NULL;
     return count;
+}
+
+void restarts_failpoint(const char *points)
+{
+    static char program[PATH_MAX];
+    ssize_t size = readlink("/proc/self/exe", program, sizeof program - 1);
+    cr_assert_gt(size, 0);
+    program[size] = '\0';
+    char *tests = strstr(program, "/tests/");
+    for (char *next = tests; next != NULL; next = strstr(next + 1, "/tests/")) {
+        tests = next;
+    }
+    cr_assert_not_null(tests, "%s", program);
+    snprintf(tests, sizeof program - (size_t)(tests - program),
+             "/tests/failing/optimd");
+    setenv("OPTIMD_DAEMON", program, 1);
+    if (points != NULL) {
+        setenv("OPTIMD_FAILPOINT", points, 1);
+    } else {
+        unsetenv("OPTIMD_FAILPOINT");
+    }
 }
 
 void restarts_begin(struct restarts *restarts, const char *const *options)

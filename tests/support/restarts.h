@@ -12,6 +12,10 @@ struct restarts {
     const char *const *options;  /* beside where it listens and that */
 };
 
+/* Daemons that are started from now on are those of the tests, with this at their
+ * failpoints (tests/failing/failing.c); NULL: nothing. */
+void restarts_failpoint(const char *points);
+
 /* Start it for the first time, and wait until it serves. */
 void restarts_begin(struct restarts *restarts, const char *const *options);
 /* Kill it with that signal, and wait for its end. Returns its exit status. */

@@ -1,0 +1,4 @@
+/* failpoint — see failpoint.h. */
+#include "server/store/failpoint.h"
+
+bool (*failpoint_reached)(const char *name) = NULL;
