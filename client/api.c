@@ -112,6 +112,10 @@ void api_post(struct optclient *client, struct optclient_call *call)
         call->error = client->refusal;
     } else if (call->model != NULL && call->model->loss.status != OPT_OK) {
         call->error = call->model->loss;
+    } else if (call->model != NULL && call->model->left) {
+        opt_fail_as(&call->error, OPT_FAILED_PRECONDITION, OPT_DETAIL_LEFT,
+                    "this program has left model \"%s\"; open it again",
+                    call->model->name);
     } else if (call->request.message == OPT_MESSAGE_NONE &&
                client->state == CONNECTION_READY) {
         calls_end(client, call, OPT_OK);
@@ -144,11 +148,11 @@ void api_post(struct optclient *client, struct optclient_call *call)
     }
 }
 
-void api_wait(struct optclient_call *call)
+void api_wait(struct optclient_call *call, uint64_t limit_ns)
 {
     struct optclient *client = call->client;
     client->callers++;
-    wait_until_ended(call);
+    wait_until_ended(call, limit_ns);
     client->callers--;
     if (client->callers == 0 && client->closing) {
         pthread_cond_broadcast(&client->left);
@@ -161,7 +165,7 @@ enum optclient_status api_run(struct optclient_call *call)
     client_lock(client);
     wait_begin(call);
     api_post(client, call);
-    api_wait(call);
+    api_wait(call, UINT64_MAX);
     client_unlock(client);
     return api_report(&call->error);
 }

@@ -36,8 +36,9 @@ void api_post(struct optclient *client, struct optclient_call *call);
  * caller has made sure of api_check. */
 enum optclient_status api_run(struct optclient_call *call);
 
-/* Lock held: wait until a posted call has ended. */
-void api_wait(struct optclient_call *call);
+/* Lock held: wait until a posted call has ended, or it is limit_ns by uv_hrtime
+ * (UINT64_MAX: until it has ended). */
+void api_wait(struct optclient_call *call, uint64_t limit_ns);
 
 /* Lock held: give it back, and free the client if nobody needs it any more. */
 void api_leave(struct optclient *client);

@@ -15,6 +15,7 @@
 #include "client/calls.h"
 #include "client/client.h"
 #include "client/connection.h"
+#include "client/ended.h"
 #include "client/open_model.h"
 #include "client/process.h"
 #include "common/random.h"
@@ -123,6 +124,7 @@ static struct optclient *client_new(const struct optclient_options *options,
     snprintf(client->peer, sizeof(client->peer), "%s", address);
     client->process = process_id();
     client->references = 1;
+    client->told_fd = -1;
     backoff_init(&client->backoff, options->backoff_min_ms, options->backoff_max_ms,
                  client->session);
     opt_arena_init(&client->arena, OPT_ARENA_BYTES);
@@ -201,6 +203,7 @@ void optclient_close(struct optclient *client)
         client_await(client, &client->left);
     }
     connection_stop(client);
+    ended_stop(client);
     while (client->models != NULL) {
         open_model_drop(client->models);
     }

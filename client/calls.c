@@ -6,6 +6,7 @@
 
 #include "client/callbacks.h"
 #include "client/client.h"
+#include "client/ended.h"
 #include "client/in_flight.h"
 #include "client/open_model.h"
 #include "client/shm.h"
@@ -33,6 +34,8 @@ void calls_end(struct optclient *client, struct optclient_call *call,
     }
     if (call->on_done != NULL) {
         callbacks_post(client, call);
+    } else if (call->on_heap && !call->freed) {
+        ended_add(client, call);
     }
     pthread_cond_broadcast(&call->changed);
     if (client->waiter == call) {
@@ -127,6 +130,19 @@ void calls_fail_model(struct optclient_model *model, enum opt_status status,
     end_all(model->client, model, &model->loss);
 }
 
+/* End a call that may still be on its way out. */
+static void end_early(struct optclient *client, struct optclient_call *call,
+                      enum opt_status status)
+{
+    bool halfway = call_pushes(call) && call->begun && !cutter_done(&call->cutter);
+    calls_end(client, call, status);
+    if (halfway) {
+        /* Its values are not ours any more, and without its last frame no other push
+         * can follow: the daemon forgets it with the connection. */
+        client_disconnect(client, "a push was withdrawn halfway");
+    }
+}
+
 /* A call's time has passed. */
 static void expire(struct optclient *client, struct optclient_call *call)
 {
@@ -154,13 +170,14 @@ static void expire(struct optclient *client, struct optclient_call *call)
         opt_fail(&call->error, status, "%s: %s did not take it before the deadline%s",
                  name, client->peer, fate);
     }
-    bool halfway = call_pushes(call) && call->begun && !cutter_done(&call->cutter);
-    calls_end(client, call, status);
-    if (halfway) {
-        /* Its values are not ours any more, and without its last frame no other push
-         * can follow: the daemon forgets it with the connection. */
-        client_disconnect(client, "a push was withdrawn halfway");
-    }
+    end_early(client, call, status);
+}
+
+void calls_withdraw(struct optclient *client, struct optclient_call *call)
+{
+    opt_fail(&call->error, OPT_CANCELLED, "%s: the program has cancelled it%s",
+             call_name(call), fate_of(call));
+    end_early(client, call, OPT_CANCELLED);
 }
 
 uint64_t calls_limit(const struct optclient *client, const struct optclient_call *call)

@@ -20,6 +20,9 @@ struct optclient_model;
 void calls_end(struct optclient *client, struct optclient_call *call,
                enum opt_status status);
 
+/* End one call that is in progress with OPT_CANCELLED: its memory is the caller's. */
+void calls_withdraw(struct optclient *client, struct optclient_call *call);
+
 /* End the calls of one model (NULL: all) with OPT_CANCELLED. */
 void calls_cancel(struct optclient *client, struct optclient_model *model,
                   const char *reason);

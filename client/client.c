@@ -3,6 +3,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
+#include <time.h>
+
+enum { NS_PER_S = 1000000000 };
 
 void client_lock(struct optclient *client)
 {
@@ -23,6 +26,20 @@ void client_await(struct optclient *client, pthread_cond_t *condition)
 {
     int state = client->cancel_state;
     pthread_cond_wait(condition, &client->lock);
+    client->cancel_state = state;
+}
+
+void client_await_until(struct optclient *client, pthread_cond_t *condition,
+                        uint64_t limit_ns)
+{
+    if (limit_ns == UINT64_MAX) {
+        client_await(client, condition);
+        return;
+    }
+    int state = client->cancel_state;
+    struct timespec limit = { .tv_sec = (time_t)(limit_ns / NS_PER_S),
+                              .tv_nsec = (long)(limit_ns % NS_PER_S) };
+    (void)pthread_cond_timedwait(condition, &client->lock, &limit);
     client->cancel_state = state;
 }
 

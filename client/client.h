@@ -104,9 +104,11 @@ struct optclient {
     struct call_list sent;  /* SENT, in order of sending */
     struct call_list later; /* LATER */
     struct call_list ended; /* asynchronous ones whose callback has not run yet */
-    pthread_t callbacks;    /* the thread that runs them, */
-    bool has_callbacks;     /* if it has been started */
-    bool callbacks_over;    /* it is to end when none is left */
+    struct call_list told;  /* ended ones, to be given by optclient_ended */
+    int told_fd;         /* eventfd, readable while there are any; -1: not asked for */
+    pthread_t callbacks; /* the thread that runs them, */
+    bool has_callbacks;  /* if it has been started */
+    bool callbacks_over; /* it is to end when none is left */
     pthread_cond_t callback_due;
     struct optclient_call *by_id[CLIENT_ID_BUCKETS];
     struct optclient_model *models;
@@ -127,6 +129,7 @@ struct optclient {
 
     struct optclient_call *waiter; /* whoever waits for it serves the connection; NULL:
                                       the client's thread does */
+    pthread_t server;              /* that thread, if there is a waiter */
     short waiter_events;           /* it waits for these of poll(2); 0: it is awake */
     int nudge;                     /* eventfd that ends its wait */
     int wake;                      /* the same for the client's thread */
@@ -178,6 +181,10 @@ void client_lock(struct optclient *client);
 void client_unlock(struct optclient *client);
 /* Lock held, given back while waiting. The thread cannot be cancelled meanwhile. */
 void client_await(struct optclient *client, pthread_cond_t *condition);
+/* The same, until limit_ns of CLOCK_MONOTONIC at the latest (UINT64_MAX: without
+ * limit). */
+void client_await_until(struct optclient *client, pthread_cond_t *condition,
+                        uint64_t limit_ns);
 /* Lock held. The same for other waits: give the lock back, and take it again with what
  * the first has returned. */
 int client_pause(struct optclient *client);

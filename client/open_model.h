@@ -49,6 +49,7 @@ struct optclient_model {
     bool joined;            /* opened to take part in rounds */
     uint64_t made;          /* identity of the one that this client has created, or 0 */
     bool closing;           /* by optclient_model_close */
+    bool left;              /* by optclient_model_leave: no calls on it any more */
     bool abandoned;         /* and that is over: to be freed with the end of leave */
     struct opt_error loss;  /* why calls on it fail, if the daemon has lost it */
     uint64_t reopen_id;     /* of the request that opens it again on this connection */

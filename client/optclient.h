@@ -280,6 +280,11 @@ OPTCLIENT_API enum optclient_status optclient_open(struct optclient *client,
  * leaves. NULL is allowed. Does nothing in a callback. */
 OPTCLIENT_API void optclient_model_close(struct optclient_model *model);
 
+/* The same, but its memory stays until optclient_model_close: what has been given by
+ * optclient_gradient and optclient_weights may still be read. Other calls on the model
+ * fail with OPTCLIENT_FAILED_PRECONDITION from now on. */
+OPTCLIENT_API void optclient_model_leave(struct optclient_model *model);
+
 /* What is known of a model since it was opened; no waiting. Borrowed from the model. */
 OPTCLIENT_API size_t optclient_model_tensors(const struct optclient_model *model);
 /* The tensor at a position, or NULL past the last. */
@@ -582,6 +587,30 @@ OPTCLIENT_API int optclient_call_done(const struct optclient_call *call);
  * May be called again, and from several threads. */
 OPTCLIENT_API enum optclient_status
 optclient_call_wait(struct optclient_call *call, struct optclient_result *result);
+/* The same wait with a limit, as for a program that has to look at other things from
+ * time to time: not 0 once the call has ended, 0 if timeout_ms have passed before. With
+ * 0, and in a callback, it only looks. */
+OPTCLIENT_API int optclient_call_wait_for(struct optclient_call *call,
+                                          uint32_t timeout_ms);
+/* End a call at once with OPTCLIENT_CANCELLED, if it has not ended: when this returns,
+ * the memory lent to it is the caller's again. What may have become of a push stands in
+ * its result; one that was cancelled while its values were on their way costs the
+ * connection, which is made anew. Never waits. */
+OPTCLIENT_API void optclient_call_cancel(struct optclient_call *call);
+/* The sentence of a call that has failed, or of a push that was OPTCLIENT_DROPPED,
+ * whichever thread asks; "" for others, and until it has ended. Borrowed until
+ * optclient_call_free. */
+OPTCLIENT_API const char *optclient_call_error(const struct optclient_call *call);
+/* For programs that wait for many things at once, by poll(2) or in an event loop: a
+ * descriptor that is readable while there are calls that optclient_ended would give. It
+ * is the library's, until optclient_close: to be watched only, neither read nor closed.
+ * -1 with optclient_error: no more descriptors (OPTCLIENT_RESOURCE_EXHAUSTED), or a
+ * child after fork. */
+OPTCLIENT_API int optclient_ended_fd(struct optclient *client);
+/* A call without on_done that has ended since optclient_ended_fd was first called, in
+ * the order in which they ended, and each once; NULL if there is none. It still has to
+ * be freed; one that is freed before is not given. Never waits. */
+OPTCLIENT_API struct optclient_call *optclient_ended(struct optclient *client);
 /* Free a call; one that has not ended is waited for. A callback may free its own call.
  * NULL is allowed. */
 OPTCLIENT_API void optclient_call_free(struct optclient_call *call);

@@ -43,8 +43,17 @@ void wait_begin(struct optclient_call *call)
     struct optclient *client = call->client;
     if (client->waiter == NULL && is_ready(client)) {
         client->waiter = call;
+        client->server = pthread_self();
         wait_by_thread(client);
     }
+}
+
+/* Whether the caller serves the connection while it waits for the call; others may wait
+ * for the same one. */
+static bool is_server(const struct optclient_call *call)
+{
+    return call->client->waiter == call &&
+           pthread_equal(call->client->server, pthread_self()) != 0;
 }
 
 static void end(struct optclient *client)
@@ -61,11 +70,13 @@ static void end(struct optclient *client)
     }
 }
 
-/* For poll(2): until the call's time has passed, rounded up, or it is time to look. */
-static int ms_left(const struct optclient_call *call)
+/* For poll(2): until the call's time has passed, or the waiter's, rounded up, or it is
+ * time to look. */
+static int ms_left(const struct optclient_call *call, uint64_t limit_ns)
 {
     uint64_t now = uv_hrtime();
     uint64_t limit = calls_limit(call->client, call);
+    limit = limit_ns < limit ? limit_ns : limit;
     uint64_t ms = limit <= now ? 0 : (limit - now + NS_PER_MS - 1) / NS_PER_MS;
     return ms > CLIENT_REST_MS ? CLIENT_REST_MS : (int)ms;
 }
@@ -83,14 +94,14 @@ static int look(const struct optclient *client, struct pollfd watched[2], int ms
 }
 
 /* Wait for something to do. The connection may be another one afterwards. */
-static void sleep_until_due(struct optclient_call *call)
+static void sleep_until_due(struct optclient_call *call, uint64_t limit_ns)
 {
     struct optclient *client = call->client;
     short events = requests_have_more(client) ? POLLIN | POLLOUT : POLLIN;
     struct pollfd watched[2] = { { .fd = client->socket->transport.fd,
                                    .events = events },
                                  { .fd = client->nudge, .events = POLLIN } };
-    int ms = socket_holds(client->socket) ? 0 : ms_left(call);
+    int ms = socket_holds(client->socket) ? 0 : ms_left(call, limit_ns);
     client->waiter_events = events;
     int paused = client_pause(client);
     int due = look(client, watched, ms);
@@ -107,11 +118,17 @@ static void sleep_until_due(struct optclient_call *call)
     }
 }
 
-static void serve(struct optclient_call *call)
+static bool is_over(const struct optclient_call *call, uint64_t limit_ns)
+{
+    return call->state >= CALL_ENDED ||
+           (limit_ns != UINT64_MAX && uv_hrtime() >= limit_ns);
+}
+
+static void serve(struct optclient_call *call, uint64_t limit_ns)
 {
     struct optclient *client = call->client;
-    while (call->state < CALL_ENDED && is_ready(client)) {
-        sleep_until_due(call);
+    while (!is_over(call, limit_ns) && is_ready(client)) {
+        sleep_until_due(call, limit_ns);
         if (is_ready(client)) {
             replies_take(client);
         }
@@ -121,19 +138,19 @@ static void serve(struct optclient_call *call)
     }
 }
 
-void wait_until_ended(struct optclient_call *call)
+void wait_until_ended(struct optclient_call *call, uint64_t limit_ns)
 {
     struct optclient *client = call->client;
     wait_begin(call);
-    while (call->state < CALL_ENDED) {
-        if (client->waiter == call) {
-            serve(call);
+    while (!is_over(call, limit_ns)) {
+        if (is_server(call)) {
+            serve(call, limit_ns);
             end(client);
         } else {
-            client_await(client, &call->changed);
+            client_await_until(client, &call->changed, limit_ns);
         }
     }
-    if (client->waiter == call) {
+    if (is_server(call)) {
         end(client);
     }
 }

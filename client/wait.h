@@ -11,14 +11,17 @@
 #ifndef OPTCLIENT_WAIT_H
 #define OPTCLIENT_WAIT_H
 
+#include <stdint.h>
+
 #include "client/call.h"
 
 /* If nobody serves the connection and it is ready, the caller does from now on: it must
  * wait for the call, which may still have to be posted. */
 void wait_begin(struct optclient_call *call);
 
-/* Wait until a posted call has ended. */
-void wait_until_ended(struct optclient_call *call);
+/* Wait until a posted call has ended, or it is limit_ns by uv_hrtime (UINT64_MAX:
+ * never). */
+void wait_until_ended(struct optclient_call *call, uint64_t limit_ns);
 
 /* Have the client's thread watch the connection for what nobody else does. */
 void wait_by_thread(struct optclient *client);

@@ -48,10 +48,22 @@ static enum fake_action stall_once(struct fake_conn *conn,
 
 enum { LARGE = 10 << 20 }; /* elements: more than the sockets hold */
 
-/* A push that nobody reads ends at its deadline, and its memory is freed; then the
- * server goes on, and another push follows. */
-static void push_into_a_stall(uint32_t chunk_bytes, const char *words, unsigned pushes,
-                              unsigned connections)
+/* Push, and cancel that when the sockets are full. */
+static void push_and_cancel(struct optclient_model *model,
+                            const struct optclient_values *values)
+{
+    struct optclient_call *call;
+    expect_ok(optclient_push_start(model, values, 2, NULL, NULL, NULL, &call));
+    cr_assert_eq(optclient_call_wait_for(call, 100), 0);
+    optclient_call_cancel(call);
+    expect_status(optclient_call_wait(call, NULL), OPTCLIENT_CANCELLED);
+    optclient_call_free(call);
+}
+
+/* A push that nobody reads ends at its deadline, or is cancelled, and its memory is
+ * freed; then the server goes on, and another push follows. */
+static void push_into_a_stall(uint32_t chunk_bytes, bool cancel, const char *words,
+                              unsigned pushes, unsigned connections)
 {
     struct stall stall = { .message = OPT_MESSAGE_LIST };
     sem_init(&stall.reached, 0, 0);
@@ -68,8 +80,12 @@ static void push_into_a_stall(uint32_t chunk_bytes, const char *words, unsigned 
     size_t count;
     expect_status(optclient_list(client, &models, &count), OPTCLIENT_DEADLINE_EXCEEDED);
     sem_wait(&stall.reached);
-    expect_status(optclient_push(model, values, 2, NULL, NULL),
-                  OPTCLIENT_DEADLINE_EXCEEDED);
+    if (cancel) {
+        push_and_cancel(model, values);
+    } else {
+        expect_status(optclient_push(model, values, 2, NULL, NULL),
+                      OPTCLIENT_DEADLINE_EXCEEDED);
+    }
     expect_words(words);
     /* AddressSanitizer would see the client read these. */
     values_free(values, &shapes);
@@ -89,12 +105,16 @@ static void push_into_a_stall(uint32_t chunk_bytes, const char *words, unsigned 
 Test(withdrawal, finishes_the_frame_but_not_from_the_callers_memory)
 {
     /* All in one frame, so that the daemon has it in the end. */
-    push_into_a_stall(60 << 20, "whether the push was applied is not known", 2, 1);
+    push_into_a_stall(60 << 20, false, "whether the push was applied is not known", 2,
+                      1);
+    push_into_a_stall(60 << 20, true, "whether the push was applied is not known", 2,
+                      1);
 }
 
 Test(withdrawal, leaves_the_connection_when_a_push_ends_between_frames)
 {
-    push_into_a_stall(1 << 20, "the push was not applied", 1, 2);
+    push_into_a_stall(1 << 20, false, "the push was not applied", 1, 2);
+    push_into_a_stall(1 << 20, true, "the push was not applied", 1, 2);
 }
 
 /* The first pull is answered with half a frame, and the rest of it comes before the
