@@ -354,7 +354,9 @@ static enum opt_status cover(struct push *push, const struct opt_segment *segmen
         *block = values + i * step;
         *used = true;
         if (push->here != NULL) {
-            push->here[tensor->shard + (first + i) / SHARD_BLOCKS]++;
+            size_t shard = tensor->shard + (first + i) / SHARD_BLOCKS;
+            push->here[shard]++;
+            push->reached = shard < push->reached ? push->reached : shard + 1;
         }
         if (push->gradient.covered[segment->tensor]++ == 0) {
             push->gradient.tensors[push->gradient.tensor_count++] = segment->tensor;

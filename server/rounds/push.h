@@ -48,6 +48,7 @@ struct push {
     struct gradient gradient; /* what has come; rows are in the arenas of frames */
     uint32_t *here; /* per shard: blocks of it that are there; NULL unless rounds
                        are applied shard by shard */
+    size_t reached; /* of shards from here on there is nothing yet */
     uint8_t *left; /* per shard: whether it has gone to the worker (shard_schedule.h) */
     bool wishes;   /* for that */
     bool wish_shared; /* and that it may be given by place */

@@ -95,20 +95,51 @@ static void add_shard(struct model *model, size_t index)
     }
 }
 
-/* The first unit from a shard on that is not done and is ready; shard_count: none. A
- * shard of very many tensors comes with the rest, which is begun in pieces. */
-static size_t find_ready(const struct model *model, size_t from)
+/* From this shard on somebody has sent nothing, so nothing is ready. */
+static size_t reached_by_all(const struct model *model)
 {
-    size_t shard = from;
-    while (shard < model->shard_count) {
-        const struct shard *first = &model->shards[shard];
-        if (!first->published && first->blocks > 0 &&
-            first->tensor_count <= TENSORS_ADDED && is_ready(model, shard)) {
-            break;
+    size_t reached = model->shard_count;
+    for (size_t i = 0; i < model->round_count; i++) {
+        const struct push *push = model->round[i];
+        if (!is_complete(push) && push->reached < reached) {
+            reached = push->reached;
         }
-        shard += unit_shards(model, shard);
     }
-    return shard;
+    return reached;
+}
+
+/* Whether a unit is updated before the rest. A shard of very many tensors comes with
+ * it, which is begun in pieces. */
+static bool can_be_early(const struct shard *first)
+{
+    return first->blocks > 0 && first->tensor_count <= TENSORS_ADDED;
+}
+
+/* The first unit from a shard on that is not done and is ready; shard_count: none. Most
+ * pushes come in the order of the shards, and then few are looked at. */
+static size_t find_ready(struct engine *engine, const struct model *model, size_t from)
+{
+    size_t shard = from, end = reached_by_all(model), looks = 0;
+    while (shard < end &&
+           !(can_be_early(&model->shards[shard]) && !model->shards[shard].published &&
+             is_ready(model, shard))) {
+        shard += unit_shards(model, shard);
+        looks += model->round_count;
+    }
+    work_done(engine, looks);
+    return shard < end ? shard : model->shard_count;
+}
+
+/* The same from the beginning. No batch is under way: units are published as a whole.
+ */
+static size_t find_first_ready(struct engine *engine, struct model *model)
+{
+    size_t *done = &model->schedule.done;
+    while (*done < model->shard_count &&
+           (model->shards[*done].published || !can_be_early(&model->shards[*done]))) {
+        (*done)++;
+    }
+    return find_ready(engine, model, *done);
 }
 
 /* ---------------------------------------------------------------- batches */
@@ -116,7 +147,7 @@ static size_t find_ready(const struct model *model, size_t from)
 /* Begin a batch of all units that are ready. False: none is. */
 static bool begin_ready(struct engine *engine, struct model *model)
 {
-    size_t shard = find_ready(model, 0), tensors = 0;
+    size_t shard = find_first_ready(engine, model), tensors = 0;
     if (shard >= model->shard_count) {
         return false;
     }
@@ -127,11 +158,10 @@ static bool begin_ready(struct engine *engine, struct model *model)
             tensors += model->shards[shard].tensor_count;
             add_shard(model, shard);
         }
-        shard = find_ready(model, shard);
+        shard = find_ready(engine, model, shard);
     }
     model->schedule.changed = shard < model->shard_count; /* the next batch has them */
-    work_done(engine, TENSOR_COST * (uint64_t)tensors +
-                          (uint64_t)model->shard_count * model->round_count);
+    work_done(engine, TENSOR_COST * (uint64_t)tensors);
     update_batch_start(engine, model, false);
     return true;
 }
@@ -165,7 +195,8 @@ static bool list_begun(struct model *model)
 
 static bool open_round(struct engine *engine, struct model *model)
 {
-    if (!list_begun(model) || find_ready(model, 0) >= model->shard_count) {
+    model->schedule.done = 0;
+    if (!list_begun(model) || find_first_ready(engine, model) >= model->shard_count) {
         model->round_count = 0;
         return false;
     }

@@ -28,6 +28,7 @@
 #define OPTIMD_SERVER_ROUNDS_SHARD_SCHEDULE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct engine;
 struct letter;
@@ -38,6 +39,7 @@ struct push;
 struct shard_schedule {
     bool open;    /* a round that is applied shard by shard is */
     bool changed; /* something has come or gone since it was last looked at */
+    size_t done;  /* shards before this one are published, or never are early */
 };
 
 /* Whether the model's rounds are applied shard by shard. */

@@ -5,7 +5,13 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uv.h>
 
+#include "server/base/alarm.h"
+#include "server/engine/registry.h"
+#include "server/engine/state.h"
+#include "server/model/model.h"
+#include "server/rounds/push.h"
 #include "tests/support/shard_rounds.h"
 
 /* ---------------------------------------------------------------- losses */
@@ -88,20 +94,32 @@ Test(stream_halves, fails_a_push_that_is_not_complete_either)
     two_close(&two, true, false);
 }
 
+/* The deadline of the round's push at this place passes now. */
+static void pass_deadline(const struct two *two, size_t place)
+{
+    struct engine *engine = two->harness.engine;
+    uv_mutex_lock(&engine->turn);
+    const struct model *model = registry_numbered(engine, two->model);
+    cr_assert_lt(place, model->round_count);
+    struct alarm *deadline = &model->round[place]->deadline;
+    cr_assert(alarm_set(&engine->alarms, deadline, 0, deadline->on_alarm));
+    uv_mutex_unlock(&engine->turn);
+    two_settle(two); /* wakes the engine */
+}
+
 Test(stream_halves, waits_for_a_lost_worker_until_the_deadlines)
 {
     struct two two;
     two_open(&two, OPT_LOSS_WAIT, "sgd(lr=1)");
-    two.frames_a[0] = pushing_make(&two.from_a, 0, 2, false);
-    two.frames_a[0]->request.timeout_ms = 1000;
-    letter_send(&two.a, two.frames_a[0]);
-    two.frames_b[0] = pushing_make(&two.from_b, 0, 4, false);
-    two.frames_b[0]->request.timeout_ms = 2000;
-    letter_send(&two.b, two.frames_b[0]);
+    two.frames_a[0] = pushing_send(&two.from_a, 0, 2, false);
+    two.frames_b[0] = pushing_send(&two.from_b, 0, 4, false);
     two_gone(&two, &two.b, true);
     struct letter *last = pushing_send_rest(&two.from_a, 1, 2, two.frames_a);
+    cr_assert(!letter_is_back(&two.harness, last));
+    pass_deadline(&two, 0); /* a's */
     stream_expect_error(&two.harness, last, OPT_ABORTED, "1 of 5 shards");
-    pushing_take_back(&two.harness, two.frames_b); /* b's deadline: nobody is left */
+    pass_deadline(&two, 0); /* b's: nobody is left */
+    pushing_take_back(&two.harness, two.frames_b);
     stream_expect_weights(&two.a, two.model, 1,
                           (float[STREAM_PARTS]){ -3, 0, 0, 0, 0 });
     two_close(&two, true, false);
