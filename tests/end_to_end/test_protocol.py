@@ -27,8 +27,8 @@ from test_python import (  # noqa: E402, F401 (setUpModule and tearDownModule ar
     Daemon, Worker, daemon_port, segments, setUpModule, tearDownModule)
 from wire_by_hand import Connection, body_of, from_bytes, to_bytes  # noqa: E402
 
-INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, DATA_LOSS = \
-    3, 4, 8, 13, 15
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, OUT_OF_RANGE, INTERNAL, \
+    DATA_LOSS = 3, 4, 8, 11, 13, 15
 MIB = 1 << 20
 
 DOCUMENT = 'docs/protocol.md'
@@ -464,6 +464,50 @@ class Sentences(unittest.TestCase):
             self.assertEqual(a.answer(again).push.fate, pb.PushReply.APPLIED)
             a.call(heartbeat=pb.Heartbeat())
             self.assertEqual(a.pull()[0], [-1.0])
+
+    def test_push_older_than_the_last_4096_is_out_of_range(self):
+        with Worker('old') as worker:
+            worker.create('old', 'sgd(lr=1)', [[1]])
+            for sequence, fate in (2, pb.PushReply.APPLIED), (4097, pb.PushReply.APPLIED), \
+                    (2, pb.PushReply.DUPLICATE), (4098, pb.PushReply.APPLIED):
+                self.assertEqual(worker.push([1], sequence=sequence).fate, fate)
+            for _ in range(2):
+                id = worker.send(push=worker.push_message(sequence=2), data=to_bytes([1]))
+                error = worker.receive().error
+                self.assertEqual((error.code, error.detail),
+                                 (OUT_OF_RANGE, pb.Error.TOO_OLD))
+            self.assertEqual(worker.pull()[0], [-3.0])
+
+    def fall_silent(self, *workers):
+        """Until the daemon has taken them for dead, one after the other."""
+        for worker in workers:
+            with self.assertRaises(EOFError):
+                while True:
+                    worker.receive()
+            worker.close()
+
+    def test_hello_says_how_a_worker_came_to_be_taken_for_dead(self):
+        first = Worker('silent', lease_ms=100)
+        self.assertEqual((first.greeting.incarnation, first.greeting.lost), (1, ''))
+        first.create('silence', 'sgd(lr=1)', [[1]])
+        self.fall_silent(first)
+        with Worker('silent', incarnation=1) as again:
+            self.assertEqual(again.greeting.incarnation, 2)
+            self.assertRegex(again.greeting.lost, 'after .* of silence')
+        with Worker('silent', incarnation=2) as known:
+            self.assertEqual((known.greeting.incarnation, known.greeting.lost), (2, ''))
+
+    def test_push_names_eight_that_were_lost_and_the_next_one_the_rest(self):
+        names = [f'lost {i}' for i in range(11)]
+        asynchronous = pb.Consistency(mode=pb.Consistency.ASYNC)
+        with Worker('left') as left:
+            left.create('losses', 'sgd(lr=1)', [[1]], consistency=asynchronous)
+            for name in names:
+                worker = Worker(name, lease_ms=100)
+                worker.create('losses', 'sgd(lr=1)', [[1]], consistency=asynchronous)
+                self.fall_silent(worker)
+            told = [list(left.push([1]).lost) for _ in range(3)]
+            self.assertEqual(told, [names[:8], names[8:], []])
 
     def test_basis_of_the_future_is_the_present(self):
         for more in {}, {'consistency': pb.Consistency(backup=1)}, \
