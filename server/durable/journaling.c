@@ -13,7 +13,7 @@
 
 enum {
     NEWS_RECORDS = 16,      /* appended before the engine is told, if more are coming */
-    LATE_NS = 5 * 1000000,  /* that somebody waits while they are coming */
+    LATE_NS = 1000000,      /* that somebody waits while they are coming */
     BACKOFF_MS = 100,       /* between two attempts, at first, */
     BACKOFF_MOST_MS = 5000, /* and at most */
     NS_PER_MS = 1000000
@@ -24,8 +24,19 @@ struct records {
     struct journal_record *first, *last;
 };
 
+/* What the other thread is asked for: to make a point durable. */
+struct syncing {
+    struct durable_job job;
+    struct journal_point point;
+    const char *path;
+    uint64_t ns; /* that it took */
+    enum opt_status status;
+    struct opt_error error;
+};
+
 struct journaling {
     struct durable *durable;
+    struct disk *sync_disk; /* waits for the disk, so that appending need not */
     uint64_t interval_ns, most_bytes; /* of what is not synced */
     /* The thread's. */
     struct journal *journal;        /* NULL: not started */
@@ -35,6 +46,12 @@ struct journaling {
     uint64_t wanted;                /* somebody waits for that one, */
     uint64_t wanted_ns;             /* since then; 0: nobody */
     unsigned untold;                /* appended since the engine was told */
+    struct syncing syncing;         /* for the other thread, */
+    bool syncs;                     /* which has it; */
+    bool alone;                     /* it is not to get it any more, */
+    struct durable_job part;        /* because of this job, */
+    uv_sem_t parted;                /* which posts that */
+    bool broken;                    /* an append has failed meanwhile */
     uint64_t failed_ns, retry_ns;   /* 0: it works */
     uint32_t backoff_ms;
     struct opt_error error; /* why it does not */
@@ -43,7 +60,7 @@ struct journaling {
     _Atomic uint64_t written, safe;
     _Atomic bool degraded;
     _Atomic uint32_t retry_ms;
-    _Atomic uint64_t records, record_bytes, syncs, sync_ns, failures, held_bytes,
+    _Atomic uint64_t records, record_bytes, syncs_done, sync_ns, failures, held_bytes,
         segments;
     uv_mutex_t lock; /* guards what follows */
     char why[OPT_ERROR_TEXT];
@@ -135,16 +152,10 @@ static void step_back(struct journaling *journaling)
 
 /* ---------------------------------------------------------------- writing */
 
-static bool sync(struct journaling *journaling)
+static void count_sync(struct journaling *journaling, uint64_t ns)
 {
-    uint64_t began = uv_hrtime();
-    if (journaling->untold > 0 && journaling->failed_ns == 0) {
-        tell(journaling); /* who waits for no sync is not to wait for this one */
-    }
-    bool good = journal_sync(journaling->journal, &journaling->error) == OPT_OK;
-    atomic_fetch_add(&journaling->syncs, 1);
-    atomic_fetch_add(&journaling->sync_ns, uv_hrtime() - began);
-    return good;
+    atomic_fetch_add(&journaling->syncs_done, 1);
+    atomic_fetch_add(&journaling->sync_ns, ns);
 }
 
 static bool append(struct journaling *journaling, struct journal_record *record)
@@ -162,25 +173,27 @@ static bool append(struct journaling *journaling, struct journal_record *record)
     return true;
 }
 
-/* Somebody has waited for too long, or too much is waiting. */
+/* Somebody has waited for too long, too much is waiting, or the segment is full. */
 static bool is_due(struct journaling *journaling, uint64_t now)
 {
     const struct journal_record *oldest = journaling->kept.first;
     return oldest != NULL &&
            (journaling->bytes >= journaling->most_bytes ||
+            journal_begins(journaling->journal) ||
             now - oldest->came_ns >= journaling->interval_ns ||
             (journaling->wanted_ns > 0 && now - journaling->wanted_ns >= LATE_NS));
 }
 
-/* Append what is pending, and sync if that is asked for, or due. */
-static bool write_once(struct journaling *journaling, bool syncs)
+/* Append what is pending. Another segment cannot be begun while the last one is being
+ * synced; then the rest waits for that. */
+static bool append_all(struct journaling *journaling)
 {
-    while (journaling->pending != NULL) {
-        if (!append(journaling, journaling->pending)) {
-            return false;
-        }
+    bool good = true;
+    while (good && journaling->pending != NULL &&
+           !(journaling->syncs && journal_begins(journaling->journal))) {
+        good = append(journaling, journaling->pending);
     }
-    return !(syncs || is_due(journaling, uv_hrtime())) || sync(journaling);
+    return good;
 }
 
 /* It works, again maybe. */
@@ -219,32 +232,111 @@ static void fail(struct journaling *journaling)
     atomic_store(&journaling->degraded, true);
 }
 
-/* Bring what there is to the journal, and make it durable if that is asked for. What
- * fails is done once more at once, in another segment, and then it is proved by a sync.
- */
-static void advance(struct journaling *journaling, bool syncs)
+/* Something has failed: bring what is not durable to another segment, and prove it by a
+ * sync. The other thread is not at it. */
+static void repair(struct journaling *journaling)
 {
-    static struct opt_log_site site;
-    bool good = write_once(journaling, syncs);
-    if (!good) {
-        atomic_fetch_add(&journaling->failures, 1);
-        step_back(journaling);
-        if (journaling->failed_ns == 0) {
-            opt_log_limited(&site, OPT_LOG_WARN, "journal_failed", "why=%s",
-                            journaling->error.text);
-            good = write_once(journaling, true);
-            if (!good) {
-                atomic_fetch_add(&journaling->failures, 1);
-                step_back(journaling);
-            }
-        }
+    uint64_t began = uv_hrtime();
+    bool good = append_all(journaling);
+    if (good) {
+        good = journal_sync(journaling->journal, &journaling->error) == OPT_OK;
+        count_sync(journaling, uv_hrtime() - began);
     }
-    settle(journaling);
     if (good) {
         succeed(journaling);
     } else {
+        atomic_fetch_add(&journaling->failures, 1);
+        step_back(journaling);
         fail(journaling);
     }
+    settle(journaling);
+}
+
+/* The first failure is nobody's business if what is done about it works. */
+static void note_failure(struct journaling *journaling)
+{
+    static struct opt_log_site site;
+    atomic_fetch_add(&journaling->failures, 1);
+    step_back(journaling);
+    opt_log_limited(&site, OPT_LOG_WARN, "journal_failed", "why=%s",
+                    journaling->error.text);
+}
+
+static bool run_sync(struct disk *disk, struct disk_job *job);
+
+/* Have all that was appended made durable. */
+static void start_sync(struct journaling *journaling)
+{
+    struct syncing *syncing = &journaling->syncing;
+    if (!journal_point(journaling->journal, &syncing->point)) {
+        return;
+    }
+    if (journaling->untold > 0) {
+        tell(journaling); /* who waits for no sync is not to wait for this one */
+    }
+    journaling->syncs = true;
+    syncing->path = journal_path(journaling->journal);
+    syncing->job.durable = journaling->durable;
+    syncing->job.disk.run = run_sync;
+    disk_do(journaling->sync_disk, &syncing->job.disk);
+}
+
+/* Append what has come, and see to it that it becomes durable if that is asked for, or
+ * due. It works so far. */
+static void advance(struct journaling *journaling, bool syncs)
+{
+    if (!append_all(journaling)) {
+        note_failure(journaling);
+        journaling->broken = true;
+    }
+    if (journaling->syncs) {
+        return;
+    }
+    if (journaling->broken) {
+        journaling->broken = false;
+        repair(journaling);
+    } else if (journaling->alone) {
+        repair(journaling);
+    } else if (syncs || is_due(journaling, uv_hrtime())) {
+        start_sync(journaling);
+    }
+}
+
+/* On the other thread; it goes on, on this one, with run_synced. */
+static bool run_synced(struct disk *disk, struct disk_job *job);
+
+static bool run_sync(struct disk *disk, struct disk_job *job)
+{
+    struct syncing *syncing = (struct syncing *)(void *)job;
+    uint64_t began = uv_hrtime();
+    (void)disk;
+    syncing->status =
+        journal_point_sync(&syncing->point, syncing->path, &syncing->error);
+    syncing->ns = uv_hrtime() - began;
+    job->run = run_synced;
+    disk_do(syncing->job.durable->journal_disk, job);
+    return false;
+}
+
+static bool run_synced(struct disk *disk, struct disk_job *job)
+{
+    struct journaling *journaling = of(job);
+    const struct syncing *syncing = &journaling->syncing;
+    (void)disk;
+    journaling->syncs = false;
+    count_sync(journaling, syncing->ns);
+    if (syncing->status == OPT_OK) {
+        journal_synced(journaling->journal, &syncing->point);
+        settle(journaling);
+    } else {
+        journaling->error = syncing->error;
+        journal_not_synced(journaling->journal);
+        note_failure(journaling);
+        journaling->broken = true;
+    }
+    advance(journaling, false);
+    tell(journaling);
+    return false;
 }
 
 static bool run_record(struct disk *disk, struct disk_job *job)
@@ -259,11 +351,9 @@ static bool run_record(struct disk *disk, struct disk_job *job)
             journaling->wanted_ns == 0 ? record->came_ns : journaling->wanted_ns;
     }
     if (journaling->failed_ns == 0) {
-        uint64_t durable = journal_durable(journaling->journal);
         journaling->untold++;
         advance(journaling, false);
-        if (journaling->untold >= NEWS_RECORDS || journaling->failed_ns > 0 ||
-            journal_durable(journaling->journal) > durable) {
+        if (journaling->untold >= NEWS_RECORDS || journaling->failed_ns > 0) {
             tell(journaling);
         }
     }
@@ -286,24 +376,36 @@ static uint64_t drained(struct disk *disk, void *context)
     uint64_t asked = atomic_load(&journaling->asked);
     bool wanted = asked > journal_durable(journaling->journal) ||
                   journaling->wanted > journal_durable(journaling->journal);
-    if (journaling->kept.first != NULL &&
-        (wanted || stopping || journaling->failed_ns > 0 || is_due(journaling, now))) {
-        advance(journaling, true);
+    if (journaling->kept.first != NULL && journaling->failed_ns > 0) {
+        repair(journaling);
         tell(journaling);
-    } else if (journaling->untold > 0) {
+    } else if (journaling->kept.first != NULL) {
+        advance(journaling, wanted || stopping);
+    }
+    if (journaling->untold > 0) {
         tell(journaling);
     }
     if (journaling->failed_ns > 0) {
         return (uint64_t)journaling->backoff_ms * NS_PER_MS;
     }
-    if (journaling->kept.first == NULL) {
-        return UINT64_MAX;
+    if (journaling->kept.first == NULL || journaling->syncs) {
+        return UINT64_MAX; /* the end of the sync is a job */
     }
     uint64_t waited = uv_hrtime() - journaling->kept.first->came_ns;
     return waited < journaling->interval_ns ? journaling->interval_ns - waited : 0;
 }
 
 /* ---------------------------------------------------------------- other jobs */
+
+/* From now on this thread does it alone. */
+static bool run_part(struct disk *disk, struct disk_job *job)
+{
+    struct journaling *journaling = of(job);
+    (void)disk;
+    journaling->alone = true;
+    uv_sem_post(&journaling->parted);
+    return false;
+}
 
 struct adopt {
     struct durable_job job;
@@ -350,29 +452,61 @@ static bool run_drop(struct disk *disk, struct disk_job *job)
 
 /* ---------------------------------------------------------------- the engine's side */
 
+static enum opt_status no_memory(struct opt_error *error)
+{
+    return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                       "no memory for the journal");
+}
+
+static enum opt_status start_threads(struct durable *durable,
+                                     void (*ready)(void *context),
+                                     struct opt_error *error)
+{
+    struct journaling *journaling = durable->journaling;
+    const struct disk_settings syncs = { .name = "optimd-sync" };
+    const struct disk_settings appends = {
+        .name = "optimd-journal", .drained = drained, .ready = ready, .context = durable
+    };
+    enum opt_status status = disk_start(&syncs, &journaling->sync_disk, error);
+    if (status != OPT_OK) {
+        return status;
+    }
+    status = disk_start(&appends, &durable->journal_disk, error);
+    if (status != OPT_OK) {
+        disk_stop(journaling->sync_disk);
+    }
+    return status;
+}
+
 enum opt_status journaling_open(struct durable *durable, void (*ready)(void *context),
                                 struct opt_error *error)
 {
     struct journaling *journaling = calloc(1, sizeof *journaling);
     if (journaling == NULL || uv_mutex_init(&journaling->lock) != 0) {
         free(journaling);
-        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
-                           "no memory for the journal");
+        return no_memory(error);
+    }
+    if (uv_sem_init(&journaling->parted, 0) != 0) {
+        uv_mutex_destroy(&journaling->lock);
+        free(journaling);
+        return no_memory(error);
     }
     journaling->durable = durable;
     journaling->interval_ns = (uint64_t)durable->settings.interval_ms * NS_PER_MS;
     journaling->most_bytes = durable->settings.queue_bytes / 2;
     durable->journaling = journaling;
-    return disk_start(&(struct disk_settings){ .name = "optimd-journal",
-                                               .drained = drained,
-                                               .ready = ready,
-                                               .context = durable },
-                      &durable->journal_disk, error);
+    return start_threads(durable, ready, error);
 }
 
 void journaling_stop(struct durable *durable)
 {
     struct journaling *journaling = durable->journaling;
+    struct durable_job *part = &journaling->part;
+    part->durable = durable;
+    part->disk.run = run_part;
+    disk_do(durable->journal_disk, &part->disk);
+    uv_sem_wait(&journaling->parted);
+    disk_stop(journaling->sync_disk); /* the sync that is being done is its last one */
     atomic_store(&journaling->stopping, true);
     disk_stop(durable->journal_disk);
     size_t left = 0;
@@ -392,7 +526,9 @@ void journaling_close(struct durable *durable)
 {
     struct journaling *journaling = durable->journaling;
     if (journaling != NULL) {
+        disk_free(journaling->sync_disk);
         journal_free(journaling->journal);
+        uv_sem_destroy(&journaling->parted);
         uv_mutex_destroy(&journaling->lock);
         free(journaling);
     }
@@ -419,8 +555,7 @@ enum opt_status journaling_start(struct durable *durable, struct journal *journa
     uint64_t last = journal_next(journal) - 1;
     if (adopt == NULL) {
         journal_free(journal);
-        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
-                           "no memory for the journal");
+        return no_memory(error);
     }
     adopt->journal = journal;
     (void)ask(durable, &adopt->job, run_adopt);
@@ -488,7 +623,7 @@ struct journal_counts journaling_counts(const struct durable *durable)
     return (struct journal_counts){
         .records = atomic_load(&journaling->records),
         .bytes = atomic_load(&journaling->record_bytes),
-        .syncs = atomic_load(&journaling->syncs),
+        .syncs = atomic_load(&journaling->syncs_done),
         .sync_ns = atomic_load(&journaling->sync_ns),
         .failures = atomic_load(&journaling->failures),
         .held_bytes = atomic_load(&journaling->held_bytes),

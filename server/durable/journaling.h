@@ -4,9 +4,12 @@
  * there is no other to append, all that were appended are synced together, if somebody
  * waits for one of them (the models of durability ALWAYS, and who asks for it), or if
  * the oldest has waited for the interval; and at once if too much is waiting. So one
- * sync serves all pushes that came while the one before was being done.
+ * sync serves all pushes that came while the one before was being done. A thread of its
+ * own waits for the disk meanwhile, so that nobody who only wants his record written
+ * waits for that.
  *
- *   engine: hand over -> thread: append, append, append, sync -> engine: collect
+ *   engine: hand over -> thread: append, append, append, ... -> engine: collect
+ *                                          '--> sync --^
  *
  * When the disk fails or is full, what is not durable is appended again in another
  * segment, once at once and then after 100 ms, 200 ms, ... 5 s, until it works; the

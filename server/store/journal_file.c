@@ -228,9 +228,7 @@ static enum opt_status begin_segment(struct journal *journal, struct opt_error *
 /* Have a segment in which the next record can be written. */
 static enum opt_status have_segment(struct journal *journal, struct opt_error *error)
 {
-    if (journal->file >= 0 &&
-        (journal->full || (last_of(journal)->end >= journal->segment_bytes &&
-                           last_of(journal)->end > SEGMENT_HEADER))) {
+    if (journal->file >= 0 && journal_begins(journal)) {
         enum opt_status status = journal_sync(journal, error);
         if (status != OPT_OK) {
             return status;
@@ -312,23 +310,63 @@ enum opt_status journal_append(struct journal *journal, const struct iovec *part
     return OPT_OK;
 }
 
-enum opt_status journal_sync(struct journal *journal, struct opt_error *error)
+bool journal_begins(const struct journal *journal)
+{
+    return journal->file < 0 || journal->full ||
+           (last_of(journal)->end >= journal->segment_bytes &&
+            last_of(journal)->end > SEGMENT_HEADER);
+}
+
+const char *journal_path(const struct journal *journal)
+{
+    return journal->path;
+}
+
+bool journal_point(const struct journal *journal, struct journal_point *out)
 {
     if (journal->file < 0 || last_of(journal)->end == journal->durable_end) {
+        return false;
+    }
+    *out = (struct journal_point){ .file = journal->file,
+                                   .end = last_of(journal)->end,
+                                   .next = journal->expected };
+    return true;
+}
+
+enum opt_status journal_point_sync(const struct journal_point *point, const char *path,
+                                   struct opt_error *error)
+{
+    return file_sync_data(point->file, path, error);
+}
+
+void journal_synced(struct journal *journal, const struct journal_point *point)
+{
+    (void)failpoint("journal_synced");
+    journal->durable_end = point->end;
+    journal->durable = point->next - 1;
+}
+
+void journal_not_synced(struct journal *journal)
+{
+    last_of(journal)->end = journal->durable_end;
+    journal->expected = journal->durable + 1;
+    journal->next = journal->durable + 1;
+    close_segment(journal);
+}
+
+enum opt_status journal_sync(struct journal *journal, struct opt_error *error)
+{
+    struct journal_point point;
+    if (!journal_point(journal, &point)) {
         return OPT_OK;
     }
-    enum opt_status status = file_sync_data(journal->file, journal->path, error);
-    if (status != OPT_OK) {
-        last_of(journal)->end = journal->durable_end;
-        journal->expected = journal->durable + 1;
-        journal->next = journal->durable + 1;
-        close_segment(journal);
-        return status;
+    enum opt_status status = journal_point_sync(&point, journal->path, error);
+    if (status == OPT_OK) {
+        journal_synced(journal, &point);
+    } else {
+        journal_not_synced(journal);
     }
-    (void)failpoint("journal_synced");
-    journal->durable_end = last_of(journal)->end;
-    journal->durable = journal->expected - 1;
-    return OPT_OK;
+    return status;
 }
 
 void journal_skip(struct journal *journal, uint64_t next)

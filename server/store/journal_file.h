@@ -126,6 +126,26 @@ enum opt_status journal_append(struct journal *journal, const struct iovec *part
 /* Make all that was appended durable. On failure journal_next is the one after the
  * last durable record again. */
 enum opt_status journal_sync(struct journal *journal, struct opt_error *error);
+/* The same in two parts, so that another thread can wait for the disk while records are
+ * appended: what is to be made durable, false if there is nothing; and what came of it.
+ * In between no other sync may be asked for, nor a segment be begun (journal_begins).
+ */
+struct journal_point {
+    int file;
+    uint64_t end, next; /* of the segment; index after its last record */
+};
+bool journal_point(const struct journal *journal, struct journal_point *out);
+/* Make it durable. Any thread; path is borrowed. */
+enum opt_status journal_point_sync(const struct journal_point *point, const char *path,
+                                   struct opt_error *error);
+/* It is, or it could not be made so; then as if journal_sync had failed. */
+void journal_synced(struct journal *journal, const struct journal_point *point);
+void journal_not_synced(struct journal *journal);
+/* Whether the next record begins a segment, the last one being synced for that. */
+bool journal_begins(const struct journal *journal);
+/* Path of the segment that is written, until the next is begun. */
+const char *journal_path(const struct journal *journal);
+
 /* The next record will have that index: those before are lost (a gap). */
 void journal_skip(struct journal *journal, uint64_t next);
 

@@ -157,6 +157,29 @@ Test(journaling, of_interval_a_push_is_answered_when_it_is_written)
     caller_gone(&a, false);
 }
 
+Test(journaling, of_interval_nobody_waits_for_a_sync)
+{
+    open_kept(OPT_DURABILITY_INTERVAL);
+    struct caller a = worker("a", 1);
+    uint32_t model = create(&a, "m");
+    disk_hold();
+    struct letter *wait = wait_durable(&a, model, 0);
+    letter_send(&a, wait);
+    disk_await_held();
+    for (uint64_t i = 1; i <= 5; i++) {
+        struct letter *push = letter_ask(&a, push_constant(&a, model, i, N, 1));
+        expect_push(push, OPT_FATE_APPLIED, i, false);
+        harness_free(push);
+    }
+    cr_assert_not(letter_is_back(&kept.harness, wait));
+    disk_go_on();
+    wait = letter_await(&kept.harness, wait);
+    cr_assert_eq(wait->reply.body.wait.step, 0u);
+    cr_assert(wait->reply.body.wait.durable);
+    harness_free(wait);
+    caller_gone(&a, false);
+}
+
 Test(journaling, of_interval_everything_is_synced_when_its_time_has_come)
 {
     struct durable_settings settings = kept_settings();
