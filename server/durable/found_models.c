@@ -121,7 +121,7 @@ static enum opt_status find_one(struct found_models *found, uint64_t identity,
             found_model_close(model);
         }
     } else if (status == OPT_OK) {
-        model->passed_over = true; /* there is none, or none that is whole */
+        model->absent = true;
     }
     return status;
 }
@@ -141,9 +141,11 @@ static void pass_over_earlier(struct found_models *found)
 {
     for (size_t i = 0; i < found->count; i++) {
         struct found_model *model = &found->list[i];
-        for (size_t k = i + 1; k < found->count && !model->passed_over; k++) {
+        for (size_t k = i + 1;
+             k < found->count && !model->absent && !model->passed_over; k++) {
             const struct found_model *later = &found->list[k];
-            if (!later->passed_over && strcmp(later->name, model->name) == 0) {
+            if (!later->absent && !later->passed_over &&
+                strcmp(later->name, model->name) == 0) {
                 model->passed_over = true;
                 found->bytes -= model->bytes;
                 opt_log(OPT_LOG_WARN, "model_passed_over",

@@ -29,7 +29,9 @@ struct found_model {
     uint64_t step, record; /* of that one */
     uint64_t bytes;        /* of its files */
     bool checkpoints_only; /* it has no entries in the journal */
-    bool passed_over;      /* there is none that counts */
+    bool absent;           /* there is none, or none that is whole: the journal may have
+                              all of the model */
+    bool passed_over;      /* a later model has its name */
     bool deleted;          /* the journal says so */
     struct model *model;   /* once it has been made again */
 };

@@ -199,13 +199,16 @@ static bool go_to(struct recovery *recovery, enum stage stage)
 /* The next model; the last is followed by the journal. */
 static bool next_model(struct recovery *recovery)
 {
-    while (recovery->at < recovery->found.count &&
-           recovery->found.list[recovery->at].passed_over) {
-        restoring_pass_over(recovery->restoring,
-                            recovery->found.list[recovery->at].identity);
-        recovery->at++;
+    const struct found_models *found = &recovery->found;
+    for (; recovery->at < found->count; recovery->at++) {
+        const struct found_model *model = &found->list[recovery->at];
+        if (model->passed_over) {
+            restoring_pass_over(recovery->restoring, model->identity);
+        } else if (!model->absent) {
+            return go_to(recovery, OPEN);
+        }
     }
-    return go_to(recovery, recovery->at < recovery->found.count ? OPEN : JOURNAL);
+    return go_to(recovery, JOURNAL);
 }
 
 /* A job of the checkpoints' thread: false, it has to be waited for. */
@@ -234,9 +237,8 @@ static bool fall_back(struct recovery *recovery, const struct opt_error *error)
     if (!falls) {
         return fail_of(recovery, model, error);
     }
-    if (model->at == model->count) { /* the journal may have all of it */
-        model->passed_over = false;
-        recovery->at++;
+    if (model->at == model->count) {
+        model->absent = true;
         return next_model(recovery);
     }
     model->record = model->checkpoints[model->at].record;
@@ -824,8 +826,9 @@ bool recovery_refuses(const struct engine *engine, const struct letter *letter,
 /* The next of the models found that is not there, from i on. */
 static size_t next_missing(const struct recovery *recovery, size_t i)
 {
-    while (i < recovery->found.count && (recovery->found.list[i].model != NULL ||
-                                         recovery->found.list[i].passed_over)) {
+    while (i < recovery->found.count &&
+           (recovery->found.list[i].model != NULL || recovery->found.list[i].absent ||
+            recovery->found.list[i].passed_over)) {
         i++;
     }
     return i;
