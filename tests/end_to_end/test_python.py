@@ -34,7 +34,7 @@ from wire_by_hand import (  # noqa: E402
 BLOCK = 16384
 START_SECONDS = 20
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, ALREADY_EXISTS = 3, 4, 5, 6
-PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED = 7, 9, 12
+PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED, UNAVAILABLE = 7, 9, 12, 14
 
 
 class Daemon:
@@ -50,6 +50,7 @@ class Daemon:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log,
             preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
         self.port = self._await_port(port_file)
+        self._await_service()
 
     def _await_port(self, port_file):
         """It listens when the file is there, or it has ended."""
@@ -62,6 +63,20 @@ class Daemon:
         said = self.log.read()
         status = self.stop()
         raise RuntimeError(f'the daemon does not listen, status {status}: {said}')
+
+    def _await_service(self):
+        """It listens before it has looked for what there was before it ended."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with Connection(self.port) as peer:
+                    peer.hello('start')
+                    peer.call(goodbye=pb.Goodbye())
+                return
+            except Refused as refused:
+                if refused.code != UNAVAILABLE or time.monotonic() > deadline:
+                    raise
+            self._alive_after(0.02)
 
     def _alive_after(self, seconds):
         try:
