@@ -224,8 +224,9 @@ static void hold(struct durable *durable, struct letters *queue, struct letter *
     }
 }
 
-/* Answer those of the queue whose time has passed. Returns the earliest deadline of the
- * others. */
+/* Answer those of the queue whose time has passed: an error with what it says, which
+ * the deadline itself may have caused, the others with why. Returns the earliest
+ * deadline of those that still wait. */
 static uint64_t expire(struct durable *durable, struct letters *queue, const char *why)
 {
     struct engine *engine = durable->engine;
@@ -235,8 +236,10 @@ static uint64_t expire(struct durable *durable, struct letters *queue, const cha
     for (struct letter *letter; (letter = letters_take(&all)) != NULL;) {
         uint64_t deadline = answer_deadline(engine, letter);
         if (deadline <= engine->now_ns) {
-            engine->counters.deadlines_exceeded++;
-            refuse(durable, letter, OPT_DEADLINE_EXCEEDED, 0, why);
+            if (letter->reply.message != OPT_MESSAGE_ERROR) {
+                engine->counters.deadlines_exceeded++;
+                refuse(durable, letter, OPT_DEADLINE_EXCEEDED, 0, why);
+            }
             answer_release(letter);
         } else {
             next = deadline < next ? deadline : next;
