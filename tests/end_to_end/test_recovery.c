@@ -2,6 +2,7 @@
  * go on by themselves, over TCP, a Unix socket and shared memory.
  */
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -165,8 +166,8 @@ static void expect_same(const float *expected, size_t size, struct run *run,
 }
 
 /* The daemon is killed after each step that `kills` names. */
-static void run_killed(const char *specification, bool sparse, const char *change,
-                       const char *const *options, unsigned kills)
+static void run_ended(const char *specification, bool sparse, const char *change,
+                      const char *const *options, unsigned kills, int number)
 {
     size_t size;
     float *expected = undisturbed(specification, sparse, change, &size);
@@ -179,7 +180,7 @@ static void run_killed(const char *specification, bool sparse, const char *chang
         }
         run_step(&run, step);
         if ((kills >> step & 1) != 0) {
-            restarts_kill(&server, SIGKILL);
+            restarts_kill(&server, number);
             restarts_again(&server, false);
         }
     }
@@ -187,6 +188,12 @@ static void run_killed(const char *specification, bool sparse, const char *chang
     run_end(&run);
     restarts_end(&server);
     free(expected);
+}
+
+static void run_killed(const char *specification, bool sparse, const char *change,
+                       const char *const *options, unsigned kills)
+{
+    run_ended(specification, sparse, change, options, kills, SIGKILL);
 }
 
 /* ---------------------------------------------------------------- the same bits */
@@ -226,4 +233,203 @@ Test(recovery, with_the_interval_has_them_if_only_the_daemon_is_killed, .timeout
 Test(recovery, keeps_changes_that_were_stated_for_later, .timeout = 60)
 {
     run_killed("adam(lr=0.01)", false, "lr=0.5", always, 1U << 4 | 1U << 9);
+}
+
+Test(recovery, of_checkpoints_and_what_came_after_them_has_the_bits, .timeout = 60)
+{
+    static const char *const options[] = { "--durability", "always",
+                                           "--checkpoint-interval", "5ms", NULL };
+    run_killed("ralamb(lr=0.01)", false, "lr=0.5", options, 0xFFF);
+}
+
+Test(recovery, of_a_last_checkpoint_alone_has_them, .timeout = 60)
+{
+    static const char *const options[] = { "--durability", "checkpoint",
+                                           "--checkpoint-interval", "0s", NULL };
+    run_ended("adam(lr=0.01)", true, "lr=0.5", options, 1U << 4 | 1U << 9, SIGTERM);
+}
+
+Test(recovery, of_a_last_checkpoint_and_a_journal_has_them, .timeout = 60)
+{
+    run_ended("adam(lr=0.01) + lookahead(k=3, alpha=0.5)", false, NULL, always,
+              1U << 4 | 1U << 5, SIGTERM);
+}
+
+/* ---------------------------------------------------------------- workers */
+
+enum { MEMBERS = 3 };
+
+struct hand {
+    pthread_t thread;
+    unsigned number;
+    float last; /* weights of one element at the end */
+};
+
+static struct {
+    const struct optclient_policy *policy;
+    const char *specification;
+    uint64_t elements;
+    unsigned rounds;
+    float each; /* what a round adds */
+} plan;
+
+static struct optclient_model *join(struct optclient *client)
+{
+    const struct optclient_tensor tensor = { .name = "w",
+                                             .shape = &plan.elements,
+                                             .rank = 1 };
+    struct optclient_model *model = NULL;
+    require(optclient_create(client, "m", plan.specification, plan.policy, &tensor, 1,
+                             NULL, &model) == OPTCLIENT_OK);
+    return model;
+}
+
+/* Push and meet the others, round by round. */
+static void *march(void *argument)
+{
+    struct hand *hand = argument;
+    struct optclient_options options = test_options();
+    struct optclient *client = NULL;
+    float *gradient = malloc(plan.elements * sizeof *gradient);
+    char name[16];
+    snprintf(name, sizeof name, "w%u", hand->number);
+    options.worker = name;
+    options.timeout_ms = 30000;
+    require(gradient != NULL);
+    require(optclient_connect(server.daemon.address, &options, &client) ==
+            OPTCLIENT_OK);
+    struct optclient_model *model = join(client);
+    struct optclient_values values = { .values = gradient };
+    for (unsigned i = 0; i < plan.rounds; i++) {
+        for (size_t k = 0; k < plan.elements; k++) {
+            gradient[k] = -(float)(hand->number + 1);
+        }
+        require(optclient_push(model, &values, 1, NULL, NULL) == OPTCLIENT_OK);
+        require(optclient_barrier(model, 0, NULL) == OPTCLIENT_OK);
+    }
+    require(optclient_pull(model, &values, 1, NULL, NULL) == OPTCLIENT_OK);
+    hand->last = gradient[plan.elements - 1];
+    require(optclient_barrier(model, 0, NULL) == OPTCLIENT_OK);
+    optclient_close(client);
+    free(gradient);
+    return NULL;
+}
+
+static void march_and_kill(const char *const *options)
+{
+    struct hand hands[MEMBERS];
+    restarts_begin(&server, options);
+    for (unsigned i = 0; i < MEMBERS; i++) {
+        hands[i].number = i;
+        cr_assert_eq(pthread_create(&hands[i].thread, NULL, march, &hands[i]), 0);
+    }
+    for (unsigned i = 0; i < 5; i++) {
+        cr_assert(daemon_logged(&server.daemon, "hello", DAEMON_WAIT_MS));
+        restarts_kill(&server, SIGKILL);
+        restarts_again(&server, true);
+    }
+    for (unsigned i = 0; i < MEMBERS; i++) {
+        pthread_join(hands[i].thread, NULL);
+        cr_assert_eq(hands[i].last, (float)plan.rounds * plan.each, "%u: %g", i,
+                     (double)hands[i].last);
+    }
+    restarts_end(&server);
+}
+
+Test(recovery, renews_rounds_and_barriers, .timeout = 90)
+{
+    static const struct optclient_policy together = { .min_workers = MEMBERS };
+    static const char *const options[] = { "--durability", "always", "--grace", "60s",
+                                           NULL };
+    plan.policy = &together;
+    plan.specification = "sgd(lr=1, aggregate=sum)";
+    plan.elements = 2000;
+    plan.rounds = 30;
+    plan.each = 6;
+    march_and_kill(options);
+}
+
+Test(recovery, renews_rounds_that_are_applied_shard_by_shard, .timeout = 90)
+{
+    static const struct optclient_policy shards = { .min_workers = MEMBERS,
+                                                    .atomic = OPTCLIENT_ATOMIC_SHARD };
+    static const char *const options[] = {
+        "--durability",          "interval", "--grace", "60s",
+        "--checkpoint-interval", "20ms",     NULL
+    };
+    plan.policy = &shards;
+    plan.specification = "sgd(lr=1)";
+    plan.elements = (2 << 20) + 5;
+    plan.rounds = 6;
+    plan.each = 2;
+    march_and_kill(options);
+}
+
+/* ---------------------------------------------------------------- meanwhile */
+
+/* The daemon takes long to read what it had. */
+static void begin_slowly(struct run *run)
+{
+    static const char *const options[] = { "--durability", "always", NULL };
+    restarts_failpoint(NULL);
+    restarts_begin(&server, options);
+    run_begin(run, server.daemon.address, "w", "adam(lr=0.01)", false);
+    run_step(run, 0);
+    restarts_kill(&server, SIGTERM); /* with a checkpoint */
+    restarts_failpoint("recovery_reads_model:sleep:1500");
+    restarts_again(&server, false);
+    cr_assert(daemon_logged(&server.daemon, "info recovering", DAEMON_WAIT_MS));
+}
+
+Test(recovery, shows_how_far_it_is_and_lets_workers_wait, .timeout = 60)
+{
+    struct run run;
+    struct optclient_model_info *models;
+    struct optclient_options options = test_options();
+    size_t count;
+    begin_slowly(&run);
+    options.worker = "";
+    struct optclient *observer = test_connect(server.daemon.address, &options);
+    expect_ok(optclient_list(observer, &models, &count));
+    cr_assert_eq(count, 1);
+    cr_assert_str_eq(models[0].name, "m");
+    cr_assert_gt(models[0].recovering, 0);
+    optclient_list_free(models);
+    run_step(&run, 1); /* which waits */
+    expect_ok(optclient_list(observer, &models, &count));
+    cr_assert_eq(models[0].recovering, 0);
+    cr_assert_eq(models[0].step, 2);
+    optclient_list_free(models);
+    optclient_close(observer);
+    run_end(&run);
+    restarts_end(&server);
+}
+
+Test(recovery, refuses_a_worker_with_a_reason_until_it_is_over, .timeout = 60)
+{
+    struct run run;
+    struct optclient_options options = test_options();
+    struct optclient *client = NULL;
+    begin_slowly(&run);
+    options.worker = "another";
+    options.connect_timeout_ms = 300;
+    expect_status(optclient_connect(server.daemon.address, &options, &client),
+                  OPTCLIENT_DEADLINE_EXCEEDED);
+    cr_assert_not_null(strstr(optclient_error(), "recovering"), "%s",
+                       optclient_error());
+    run_step(&run, 1);
+    run_end(&run);
+    restarts_end(&server);
+}
+
+Test(recovery, can_be_stopped_and_has_changed_nothing, .timeout = 60)
+{
+    struct run run;
+    begin_slowly(&run);
+    cr_assert_eq(restarts_kill(&server, SIGTERM), 0);
+    restarts_failpoint(NULL);
+    restarts_again(&server, true);
+    run_step(&run, 1);
+    run_end(&run);
+    restarts_end(&server);
 }
