@@ -186,5 +186,6 @@ void api_leave(struct optclient *client)
     free(client->cut.places);
     free(client->places);
     XXH3_freeState(client->hash);
+    endpoint_free(&client->endpoint);
     free(client);
 }

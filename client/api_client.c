@@ -103,8 +103,8 @@ static struct optclient *client_new(const struct optclient_options *options,
         opt_fail(error, OPT_UNAVAILABLE, "no memory for a client");
         return NULL;
     }
-    if (address_parse(address, &client->address, error) != OPT_OK ||
-        read_options(options, &client->settings, error) != OPT_OK) {
+    if (read_options(options, &client->settings, error) != OPT_OK ||
+        endpoint_read(address, options, &client->endpoint, error) != OPT_OK) {
         free(client);
         return NULL;
     }
@@ -118,10 +118,10 @@ static struct optclient *client_new(const struct optclient_options *options,
         free(client->cut.segments);
         free(client->cut.places);
         XXH3_freeState(client->hash);
+        endpoint_free(&client->endpoint);
         free(client);
         return NULL;
     }
-    snprintf(client->peer, sizeof(client->peer), "%s", address);
     client->process = process_id();
     client->references = 1;
     client->told_fd = -1;

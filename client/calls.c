@@ -155,20 +155,20 @@ static void expire(struct optclient *client, struct optclient_call *call)
         status = call->error.status; /* what the daemon said last */
     } else if (call->request.message == OPT_MESSAGE_NONE) {
         opt_fail_as(&call->error, status, client->trouble.detail,
-                    "no connection to %s before the deadline: %s", client->peer,
-                    trouble);
+                    "no connection to %s before the deadline: %s",
+                    client->endpoint.peer, trouble);
     } else if (client->state != CONNECTION_READY) {
         status = OPT_UNAVAILABLE;
         opt_fail_as(&call->error, status, client->trouble.detail,
                     "%s: no connection to %s before the deadline: "
                     "%s%s",
-                    name, client->peer, trouble, fate);
+                    name, client->endpoint.peer, trouble, fate);
     } else if (call->begun) {
         opt_fail(&call->error, status, "%s: no answer from %s before the deadline%s",
-                 name, client->peer, fate);
+                 name, client->endpoint.peer, fate);
     } else {
         opt_fail(&call->error, status, "%s: %s did not take it before the deadline%s",
-                 name, client->peer, fate);
+                 name, client->endpoint.peer, fate);
     }
     end_early(client, call, status);
 }

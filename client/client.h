@@ -32,9 +32,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "client/address.h"
 #include "client/backoff.h"
 #include "client/call.h"
+#include "client/endpoint.h"
 #include "client/optclient.h"
 #include "client/socket.h"
 #include "common/status.h"
@@ -89,9 +89,8 @@ struct client_settings {
 struct optclient {
     /* Never changed after the start. */
     struct client_settings settings;
-    struct address address;
-    char peer[ADDRESS_HOST_MAX + 16]; /* address in sentences */
-    pid_t process;                    /* whose thread it is */
+    struct endpoint endpoint; /* but for its tls, which is the client's thread's */
+    pid_t process;            /* whose thread it is */
     uint64_t session;
     pthread_t thread;
 
@@ -171,6 +170,7 @@ struct optclient {
     struct backoff backoff;
     struct lookup *lookup;
     struct route *found, *trying;
+    bool disbelieved; /* one of them has not proved who it is, and none was open */
 };
 
 /* The client's lock. Whoever holds it, or waits for a call, cannot be cancelled

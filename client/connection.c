@@ -88,10 +88,14 @@ static void fall_back(struct optclient *client)
     }
 }
 
-/* Whether the only address there is refuses in a way that time does not change. Where
- * there has been a connection, somebody may be changing it. */
+/* Whether the only address there is refuses in a way that time does not change, or a
+ * daemon at one of several is not believed. Where there has been a connection, somebody
+ * may be changing it. */
 static bool cannot_heal(const struct optclient *client)
 {
+    if (client->disbelieved && !client->greeted_before) {
+        return true;
+    }
     return !client->greeted_before && client->found != NULL &&
            client->found->next == NULL && client->socket == NULL &&
            client->trouble.status != OPT_UNAVAILABLE &&
@@ -107,7 +111,7 @@ static void try_next(struct optclient *client)
         if (client->socket != NULL) {
             socket_close(client->socket);
         }
-        client->socket = socket_connect(route, &client->trouble);
+        client->socket = socket_connect(route, &client->endpoint, &client->trouble);
         if (client->socket != NULL) {
             client->state = CONNECTION_CONNECTING;
             client->step_limit_ms = route->next != NULL && !client->tried_before
@@ -121,7 +125,7 @@ static void try_next(struct optclient *client)
     if (cannot_heal(client)) {
         struct opt_error error;
         opt_fail(&error, client->trouble.status, "%s cannot be connected to: %s",
-                 client->peer, client->trouble.text);
+                 client->endpoint.peer, client->trouble.text);
         calls_refuse(client, &error);
     }
     fall_back(client);
@@ -143,8 +147,10 @@ static void take_lookup(struct optclient *client)
 static void attempt(struct optclient *client)
 {
     client->state = CONNECTION_RESOLVING;
+    client->disbelieved = false;
+    endpoint_renew(&client->endpoint);
     limit_step(client, CLIENT_STEP_MS);
-    if (lookup_start(&client->address, client->wake, &client->lookup,
+    if (lookup_start(&client->endpoint.address, client->wake, &client->lookup,
                      &client->trouble) != OPT_OK) {
         fall_back(client);
     }
@@ -153,7 +159,13 @@ static void attempt(struct optclient *client)
 /* Go on with opening the connection. */
 static void open_further(struct optclient *client)
 {
-    if (socket_open(client->socket, &client->trouble) != OPT_OK) {
+    struct opt_error error;
+    if (socket_open(client->socket, &error) != OPT_OK) {
+        /* What is said of one that is not believed is worth more than of others. */
+        if (!client->disbelieved) {
+            client->trouble = error;
+        }
+        client->disbelieved = client->disbelieved || error.status != OPT_UNAVAILABLE;
         try_next(client);
         return;
     }
@@ -203,7 +215,7 @@ static void on_step(struct optclient *client)
         break;
     case CONNECTION_RESOLVING:
         opt_fail(&client->trouble, OPT_UNAVAILABLE, "looking up %s takes too long",
-                 client->address.host);
+                 client->endpoint.address.host);
         fall_back(client);
         break;
     case CONNECTION_CONNECTING:

@@ -74,7 +74,8 @@ static bool limits_valid(struct optclient *client, struct opt_hello_reply *daemo
         opt_fail(&error, OPT_UNIMPLEMENTED,
                  "%s accepts frames of %" PRIu64 " bytes with headers of %" PRIu32
                  "; blocks of %" PRIu32 " elements do not fit",
-                 client->peer, frame, daemon->max_header_bytes, daemon->block_elements);
+                 client->endpoint.peer, frame, daemon->max_header_bytes,
+                 daemon->block_elements);
         calls_refuse(client, &error);
         return false;
     }
@@ -101,14 +102,26 @@ void handshake_on_error(struct optclient *client, const struct opt_error_reply *
     client->retry_after_ms = reply->retry_after_ms;
     if (final) {
         struct opt_error error;
-        opt_fail_as(&error, reply->status, reply->detail, "%s: %s", client->peer,
-                    reply->text);
+        opt_fail_as(&error, reply->status, reply->detail, "%s: %s",
+                    client->endpoint.peer, reply->text);
         calls_refuse(client, &error);
     } else {
         client_disconnect(client, "the daemon says %s: %s",
                           opt_status_name(reply->status), reply->text);
         client->trouble.detail = reply->detail;
     }
+}
+
+void handshake_on_broken(struct optclient *client, const struct opt_error *error)
+{
+    /* Where it was believed before, somebody may be renewing certificates. */
+    if (error->status == OPT_UNAVAILABLE || client->greeted_before) {
+        client_disconnect(client, "%s", error->text);
+        return;
+    }
+    struct opt_error refusal;
+    opt_fail(&refusal, error->status, "%s: %s", client->endpoint.peer, error->text);
+    calls_refuse(client, &refusal);
 }
 
 void handshake_on_hello(struct optclient *client, const struct opt_reply *reply)
@@ -130,8 +143,8 @@ void handshake_on_hello(struct optclient *client, const struct opt_reply *reply)
     if (daemon.protocol != OPT_PROTOCOL) {
         struct opt_error error;
         opt_fail(&error, OPT_UNIMPLEMENTED,
-                 "%s speaks protocol %" PRIu32 "; this library speaks %d", client->peer,
-                 daemon.protocol, (int)OPT_PROTOCOL);
+                 "%s speaks protocol %" PRIu32 "; this library speaks %d",
+                 client->endpoint.peer, daemon.protocol, (int)OPT_PROTOCOL);
         calls_refuse(client, &error);
     } else if (limits_valid(client, &daemon)) {
         client->daemon = daemon;

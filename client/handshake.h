@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 
+struct opt_error;
 struct opt_error_reply;
 struct opt_reply;
 struct optclient;
@@ -28,5 +29,9 @@ bool handshake_on_reopened(struct optclient *client, const struct opt_reply *rep
 /* The daemon does not want this connection, or (final) this client. */
 void handshake_on_error(struct optclient *client, const struct opt_error_reply *reply,
                         bool final);
+
+/* The connection has broken; error says how. A daemon that does not believe this
+ * client, as far as its transport tells, will not the next time either. */
+void handshake_on_broken(struct optclient *client, const struct opt_error *error);
 
 #endif

@@ -143,7 +143,11 @@ struct optclient_options {
                          its answer before it sleeps: sooner there where the worker and
                          the daemon have cores of their own, later where they share one;
                          not done where there is one core; 0 */
-    uint64_t reserved[16]; /* 0 */
+    const char *ca;   /* file of the CA whose daemons are believed (PEM), */
+    const char *cert; /* of this client's certificate, */
+    const char *key;  /* and of its key: any of them means TLS. NULL: OPTIMD_CA,
+                         OPTIMD_CERT, OPTIMD_KEY of the environment, if they are there */
+    uint64_t reserved[13]; /* 0 */
 };
 
 /* The defaults given above. */

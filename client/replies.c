@@ -143,8 +143,11 @@ static void on_own_reply(struct optclient *client, const struct opt_reply *reply
     struct optclient_model *model = NULL;
     if (reply->id == 0) {
         if (error) {
-            handshake_on_error(client, &reply->body.error,
-                               reply->body.error.status == OPT_FAILED_PRECONDITION);
+            enum opt_status status = reply->body.error.status;
+            handshake_on_error(
+                client, &reply->body.error,
+                status == OPT_FAILED_PRECONDITION ||
+                    (status == OPT_UNAUTHENTICATED && !client->greeted_before));
         } else if (reply->message != OPT_MESSAGE_HEARTBEAT) {
             client_disconnect(client, "the daemon sent a reply without an id");
         } /* else it lives, and reads nothing for now, for want of room */
@@ -218,7 +221,7 @@ static void take_frame(struct optclient *client)
         /* On another connection it is asked again, or its push's fate is. */
         client_disconnect(client,
                           "the data of %s's answer to %s was damaged on its way",
-                          client->peer, call_name(call));
+                          client->endpoint.peer, call_name(call));
         return;
     }
     if (client->in_data != NULL && client->in_data == client->in_buffer) {
@@ -283,7 +286,7 @@ void replies_take(struct optclient *client)
         struct opt_error error;
         enum socket_flow flow = socket_receive(client->socket, &error);
         if (flow == SOCKET_BROKEN) {
-            client_disconnect(client, "%s", error.text);
+            handshake_on_broken(client, &error);
         }
         if (flow != SOCKET_DONE || !receive_frames(client) || client->socket->drained) {
             return;

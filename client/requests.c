@@ -106,7 +106,7 @@ void requests_send(struct optclient *client)
         struct opt_error error;
         enum socket_flow flow = socket_flush(socket, &error);
         if (flow == SOCKET_BROKEN) {
-            client_disconnect(client, "%s", error.text);
+            handshake_on_broken(client, &error);
         }
         if (flow != SOCKET_DONE) {
             return;

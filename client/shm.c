@@ -85,7 +85,7 @@ void shm_fini(struct optclient_model *model)
 bool shm_possible(const struct optclient *client)
 {
     /* A checksum is to find what a wire damages. */
-    return client->address.port[0] == '\0' && client->settings.shares_memory &&
+    return client->endpoint.address.port[0] == '\0' && client->settings.shares_memory &&
            !client->settings.checksum;
 }
 
@@ -553,5 +553,5 @@ enum opt_status shm_check(struct optclient_model *model, struct opt_error *error
         "the connection to %s was lost while weights of model \"%s\" were "
         "read in place, so they may have changed; the push was not applied; "
         "pull them again",
-        model->client->peer, model->name);
+        model->client->endpoint.peer, model->name);
 }

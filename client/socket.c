@@ -7,7 +7,9 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "client/endpoint.h"
 #include "client/lookup.h"
+#include "common/tls.h"
 
 enum {
     HEAD_CAPACITY = 64 << 10,
@@ -86,7 +88,8 @@ static bool hang_bell(struct socket *socket, int fd)
     return hung;
 }
 
-struct socket *socket_connect(const struct route *route, struct opt_error *error)
+struct socket *socket_connect(const struct route *route,
+                              const struct endpoint *endpoint, struct opt_error *error)
 {
     struct socket *socket = socket_new();
     if (socket == NULL) {
@@ -103,6 +106,12 @@ struct socket *socket_connect(const struct route *route, struct opt_error *error
         return NULL;
     }
     transport->takes_files = transport->hands_over;
+    if (endpoint->tls != NULL && opt_tls_dial(endpoint->tls, endpoint->address.host,
+                                              transport, error) != OPT_OK) {
+        transport->kind->close(transport);
+        socket_free(socket);
+        return NULL;
+    }
     if (!hang_bell(socket, transport->fd)) {
         opt_fail(error, OPT_UNAVAILABLE, "cannot watch a socket: %s", strerror(errno));
         transport->kind->close(transport);
@@ -304,6 +313,16 @@ static void advance(struct socket *socket, size_t sent)
     }
 }
 
+/* What errno, or the transport, has to say. */
+static enum socket_flow broken(const struct socket *socket, const char *at,
+                               struct opt_error *error)
+{
+    struct opt_error cause;
+    opt_transport_trouble(&socket->transport, errno, &cause);
+    opt_fail(error, cause.status, "%s: %s", at, cause.text);
+    return SOCKET_BROKEN;
+}
+
 enum socket_flow socket_flush(struct socket *socket, struct opt_error *error)
 {
     struct opt_transport *transport = &socket->transport;
@@ -316,8 +335,7 @@ enum socket_flow socket_flush(struct socket *socket, struct opt_error *error)
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return SOCKET_BLOCKED;
         } else {
-            opt_fail(error, OPT_UNAVAILABLE, "send: %s", strerror(errno));
-            return SOCKET_BROKEN;
+            return broken(socket, "send", error);
         }
     }
     return SOCKET_DONE;
@@ -404,8 +422,7 @@ enum socket_flow socket_receive(struct socket *socket, struct opt_error *error)
     if (errno == EAGAIN || errno == EWOULDBLOCK) {
         return SOCKET_BLOCKED;
     }
-    opt_fail(error, OPT_UNAVAILABLE, "receive: %s", strerror(errno));
-    return SOCKET_BROKEN;
+    return broken(socket, "receive", error);
 }
 
 bool socket_skip(struct socket *socket)

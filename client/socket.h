@@ -24,7 +24,8 @@
 #include "common/transport.h"
 #include "common/wire.h"
 
-struct route; /* lookup.h */
+struct endpoint; /* endpoint.h */
+struct route;    /* lookup.h */
 
 struct socket {
     struct opt_transport transport;
@@ -61,13 +62,16 @@ enum socket_flow {
     SOCKET_BROKEN   /* the connection is lost */
 };
 
-/* Begin to connect to one address. The bell rings when a watched event is due, from the
- * start when opening can go on (socket_open). NULL with a sentence if that fails
- * at once, and a status that is not OPT_UNAVAILABLE if it will again. */
-struct socket *socket_connect(const struct route *route, struct opt_error *error);
+/* Begin to connect to one address, with TLS if the endpoint says so. The bell rings
+ * when a watched event is due, from the start when opening can go on (socket_open).
+ * NULL with a sentence if that fails at once, and a status that is not OPT_UNAVAILABLE
+ * if it will again. */
+struct socket *socket_connect(const struct route *route,
+                              const struct endpoint *endpoint, struct opt_error *error);
 
-/* Go on with opening it. OPT_OK: it is open, or the bell will ring again;
- * OPT_UNAVAILABLE with a sentence: the attempt has failed. */
+/* Go on with opening it. OPT_OK: it is open, or the bell will ring again; otherwise the
+ * attempt has failed: OPT_UNAVAILABLE with a sentence, or a status that says what will
+ * fail again, such as OPT_UNAUTHENTICATED for a daemon that is not believed. */
 enum opt_status socket_open(struct socket *socket, struct opt_error *error);
 bool socket_is_open(const struct socket *socket);
 

@@ -42,6 +42,8 @@ static const struct opt_counter_text texts[] = {
     { "connections", "connections open now" },
     { "connections_opened", "connections accepted and served" },
     { "connections_refused", "connections told that there are too many" },
+    { "handshakes", "handshakes of TLS after which a connection was served" },
+    { "handshakes_failed", "the same after which none was, or which were too many" },
     { "leases_expired", "connections closed because of silence" },
     { "bytes_received", "bytes that came over sockets" },
     { "bytes_sent", "bytes that went over sockets" },

@@ -3,7 +3,7 @@
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wvla \
 	-Wmissing-prototypes
 WERROR ?=
-PACKAGES := libuv libprotobuf-c libxxhash jansson
+PACKAGES := libuv libprotobuf-c libxxhash jansson libssl libcrypto
 DAEMON_PACKAGES := libcyaml
 CTL_PACKAGES := yaml-0.1
 TEST_PACKAGES := criterion yaml-0.1

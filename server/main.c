@@ -20,6 +20,7 @@
 #include "common/standard.h"
 #include "server/durable/durable.h"
 #include "server/messages/messages.h"
+#include "server/net/credentials.h"
 #include "server/net/listener.h"
 #include "server/net/loop.h"
 #include "server/notify.h"
@@ -49,6 +50,8 @@ struct daemon {
     int signal; /* that ended it */
     struct listener listeners[LISTEN_ADDRESSES_MAX];
     size_t listening; /* of them */
+    struct credentials credentials;
+    bool has_credentials;
     struct engine *engine;
     struct loops *loops;
     struct port_file port_file;
@@ -77,6 +80,24 @@ static void on_recovered(void *context, const struct opt_error *error)
     }
     daemon->failure = *error;
     uv_stop(&daemon->uv);
+}
+
+/* All of it is read before any of it is used: what is broken changes nothing. */
+static void on_reload(void *context)
+{
+    struct daemon *daemon = context;
+    struct opt_error error;
+    struct opt_tls *tls = NULL;
+    if (daemon->has_credentials &&
+        credentials_read(&daemon->credentials, &tls, &error) != OPT_OK) {
+        opt_log(OPT_LOG_ERROR, "reload_failed", "why=%s", error.text);
+        return;
+    }
+    if (daemon->has_credentials) {
+        credentials_use(&daemon->credentials, tls);
+    }
+    opt_log(OPT_LOG_INFO, "reloaded", "certificates=%s",
+            daemon->has_credentials ? daemon->credentials.files.cert : "none");
 }
 
 /* ---------------------------------------------------------------------- start */
@@ -152,6 +173,22 @@ static enum opt_status open_durable(struct daemon *daemon, struct opt_error *err
     return durable_open(&durable, &daemon->durable, error);
 }
 
+/* What TCP connections are served with. */
+static enum opt_status open_credentials(struct daemon *daemon, struct opt_error *error)
+{
+    const struct settings *settings = daemon->settings;
+    struct opt_tls_files files;
+    settings_tls_files(settings, &files);
+    if (settings->tls_cert[0] == '\0') {
+        return OPT_OK;
+    }
+    enum opt_status status = credentials_open(
+        &daemon->credentials, &files, (enum opt_tls_clients)settings->tls_clients,
+        (size_t)settings->max_handshakes, error);
+    daemon->has_credentials = status == OPT_OK;
+    return status;
+}
+
 static enum opt_status start_engine(struct daemon *daemon, struct opt_error *error)
 {
     const struct settings *settings = daemon->settings;
@@ -200,6 +237,7 @@ static enum opt_status start_loops(struct daemon *daemon, size_t connections,
         .user_timeout_ms = (uint32_t)settings->user_timeout,
         .shares_memory = !settings->no_shared_memory,
         .spin_us = (uint32_t)settings->spin,
+        .credentials = daemon->has_credentials ? &daemon->credentials : NULL,
         .congestion = settings->congestion,
     };
     return loops_start(&limits, (int)settings->loops, daemon->engine, &daemon->loops,
@@ -220,7 +258,8 @@ static void announce(const struct daemon *daemon, size_t connections)
             " max_connections=%zu data_dir=%s",
             OPTIMD_VERSION, names, port_of(daemon), engine_threads(daemon->engine),
             settings->loops, settings->memory, connections, settings->data_dir);
-    if (settings->insecure) {
+    if (settings->insecure && (!daemon->has_credentials ||
+                               settings->tls_clients != OPT_TLS_CLIENTS_REQUIRED)) {
         opt_log(OPT_LOG_WARN, "insecure", "address=%s why=%s", names,
                 "whoever reaches this address may read and change every model");
     }
@@ -258,6 +297,9 @@ static void stop(struct daemon *daemon)
     if (daemon->data_dir.path != NULL) {
         data_dir_close(&daemon->data_dir);
     }
+    if (daemon->has_credentials) {
+        credentials_close(&daemon->credentials);
+    }
     stop_main_loop(daemon);
 }
 
@@ -265,8 +307,8 @@ static enum opt_status start(struct daemon *daemon, size_t *connections,
                              struct opt_error *error)
 {
     const struct settings *settings = daemon->settings;
-    enum opt_status status = OPT_OK;
-    if (settings->data_dir[0] != '\0') {
+    enum opt_status status = open_credentials(daemon, error);
+    if (status == OPT_OK && settings->data_dir[0] != '\0') {
         status = open_durable(daemon, error);
     }
     if (status == OPT_OK) {
@@ -307,7 +349,8 @@ static int serve(const struct settings *settings, struct opt_error *error)
                  uv_strerror(code));
         return EX_UNAVAILABLE;
     }
-    signals_watch(&daemon.signals, &daemon.uv, STOP_SECONDS, on_stop, &daemon);
+    signals_watch(&daemon.signals, &daemon.uv, STOP_SECONDS, on_stop, on_reload,
+                  &daemon);
     size_t connections = 0;
     signals_block();
     if (start(&daemon, &connections, error) != OPT_OK) {

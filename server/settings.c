@@ -10,6 +10,7 @@
 
 #include "common/optim/options.h"
 #include "common/quantity.h"
+#include "common/tls.h"
 #include "common/wire.h"
 #include "server/base/quota.h"
 #include "server/control_group.h"
@@ -49,7 +50,18 @@ static const struct setting table[] = {
     { "listen", SETTING_WORD, AT(listen), "127.0.0.1:7070", NULL, 0, 0, "ADDR[,ADDR]",
       "what to serve: HOST:PORT (port 0: a free one), unix:/PATH, or several" },
     { "insecure", SETTING_FLAG, AT(insecure), "false", NULL, 0, 0, NULL,
-      "serve an address that other machines reach, without encryption or passwords" },
+      "serve an address that other machines reach, although clients show no certificates" },
+    { "tls-cert", SETTING_WORD, AT(tls_cert), "", NULL, 0, 0, "FILE",
+      "serve all TCP addresses with TLS 1.3 and this certificate (PEM, with its chain)" },
+    { "tls-key", SETTING_WORD, AT(tls_key), "", NULL, 0, 0, "FILE",
+      "the private key of tls-cert (PEM)" },
+    { "tls-client-ca", SETTING_WORD, AT(tls_client_ca), "", NULL, 0, 0, "FILE",
+      "the CA whose certificates clients show (PEM)" },
+    { "tls-clients", SETTING_CHOICE, AT(tls_clients), NULL,
+      "required with tls-client-ca, none without", 0, 0, "WORD",
+      "whether clients must show a certificate: required, optional or none" },
+    { "max-handshakes", SETTING_COUNT, AT(max_handshakes), "256", NULL, 1, 1000000, "N",
+      "handshakes of TLS that run at a time; connections beyond are closed" },
     { "no-shared-memory", SETTING_FLAG, AT(no_shared_memory), "false", NULL, 0, 0, NULL,
       "send everything to workers on Unix sockets as well, and share no memory with them" },
     { "data-dir", SETTING_WORD, AT(data_dir), "", NULL, 0, 0, "DIR",
@@ -134,7 +146,10 @@ static const char *const *words_of(const struct setting *setting)
     static const char *const durabilities[] = { "", "always", "interval", "checkpoint",
                                                 NULL };
     static const char *const recoveries[] = { "exact", "previous", NULL };
-    return setting->offset == AT(durability) ? durabilities : recoveries;
+    static const char *const clients[] = { "required", "optional", "none", NULL };
+    return setting->offset == AT(durability)    ? durabilities
+           : setting->offset == AT(tls_clients) ? clients
+                                                : recoveries;
 }
 
 static const char *name_at(size_t index, const void *context)
@@ -454,6 +469,10 @@ static uint64_t derive(const struct settings *settings, const struct sources *so
                        const char *name)
 {
     uint64_t cores = usable_cores();
+    if (strcmp(name, "tls-clients") == 0) {
+        return settings->tls_client_ca[0] != '\0' ? OPT_TLS_CLIENTS_REQUIRED
+                                                  : OPT_TLS_CLIENTS_NONE;
+    }
     if (strcmp(name, "shared-threads") == 0) {
         return said(sources, row_of(AT(threads))) != NULL
                    ? settings->threads
@@ -538,6 +557,66 @@ static enum opt_status check_order(const struct settings *settings,
     return OPT_OK;
 }
 
+/* Whether the daemon knows its clients, so that others than this machine may reach it.
+ */
+static bool knows_clients(const struct settings *settings)
+{
+    return settings->tls_cert[0] != '\0' &&
+           settings->tls_clients == OPT_TLS_CLIENTS_REQUIRED;
+}
+
+/* The row to blame if one of them is missing, or COUNT. */
+static size_t find_missing(const struct settings *settings, const char **why)
+{
+    bool has_cert = settings->tls_cert[0] != '\0';
+    if (has_cert != (settings->tls_key[0] != '\0')) {
+        *why = "TLS needs both a certificate and its key; give tls-cert and tls-key";
+        return row_of(has_cert ? AT(tls_cert) : AT(tls_key));
+    }
+    if (!has_cert && settings->tls_client_ca[0] != '\0') {
+        *why = "certificates are only asked for with TLS; give tls-cert and tls-key";
+        return row_of(AT(tls_client_ca));
+    }
+    if (settings->tls_clients != OPT_TLS_CLIENTS_NONE &&
+        settings->tls_client_ca[0] == '\0') {
+        *why = "clients cannot show a certificate unless their CA is known; give "
+               "tls-client-ca";
+        return row_of(AT(tls_clients));
+    }
+    return COUNT;
+}
+
+void settings_tls_files(const struct settings *settings, struct opt_tls_files *out)
+{
+    *out = (struct opt_tls_files){ .cert = settings->tls_cert,
+                                   .key = settings->tls_key,
+                                   .ca = settings->tls_client_ca };
+}
+
+/* That the files are there and good, before anything else has started. */
+static enum opt_status check_tls(const struct settings *settings,
+                                 const struct sources *sources, struct opt_error *error)
+{
+    const char *why = NULL;
+    size_t missing = find_missing(settings, &why);
+    if (missing != COUNT) {
+        return refuse(sources, missing, why, error);
+    }
+    if (settings->tls_cert[0] == '\0') {
+        return OPT_OK;
+    }
+    struct opt_tls_files files;
+    struct opt_tls *tls = NULL;
+    struct opt_error cause;
+    settings_tls_files(settings, &files);
+    if (opt_tls_server(&files, (enum opt_tls_clients)settings->tls_clients, &tls,
+                       &cause) != OPT_OK) {
+        return refuse(sources, row_of(AT(tls_cert)), cause.text, error);
+    }
+    opt_tls_free(tls);
+    return OPT_OK;
+}
+
 static enum opt_status check_address(struct settings *settings,
                                      const struct sources *sources,
                                      struct opt_error *error)
@@ -553,12 +632,13 @@ static enum opt_status check_address(struct settings *settings,
         const struct listen_address *where = &settings->addresses.at[i];
         reachable |= !opt_socket_is_local((const struct sockaddr *)&where->address);
     }
-    if (!settings->insecure && reachable) {
+    if (!settings->insecure && reachable && !knows_clients(settings)) {
         opt_fail(&cause, OPT_INVALID_ARGUMENT,
                  "\"%s\" can be reached from other machines, and whoever "
-                 "reaches this daemon may read and change every model, since it "
-                 "has neither encryption nor passwords; listen on 127.0.0.1, or "
-                 "say --insecure if the network itself is closed",
+                 "reaches this daemon may read and change every model, unless clients "
+                 "have to show certificates; give tls-cert, tls-key and tls-client-ca, "
+                 "listen on 127.0.0.1, or say --insecure if the network itself is "
+                 "closed",
                  settings->listen);
         return refuse(sources, row, cause.text, error);
     }
@@ -616,6 +696,9 @@ static enum opt_status combine(const struct sources *sources, struct settings *o
     }
     if (status == OPT_OK) {
         status = check_order(out, sources, error);
+    }
+    if (status == OPT_OK) {
+        status = check_tls(out, sources, error);
     }
     if (status == OPT_OK) {
         status = check_address(out, sources, error);

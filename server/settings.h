@@ -16,6 +16,7 @@
 
 #include "common/log.h"
 #include "common/status.h"
+#include "common/tls.h"
 #include "server/net/listen_address.h"
 
 /* Which checkpoint to begin with. */
@@ -26,6 +27,11 @@ enum { SETTING_TEXT = 256 }; /* longest value, with its end */
 struct settings {
     char listen[SETTING_TEXT];
     bool insecure;
+    char tls_cert[SETTING_TEXT]; /* "": no TLS, and the next four have no meaning */
+    char tls_key[SETTING_TEXT];
+    char tls_client_ca[SETTING_TEXT];
+    uint64_t tls_clients; /* enum opt_tls_clients */
+    uint64_t max_handshakes;
     bool no_shared_memory;
     char data_dir[SETTING_TEXT]; /* "": none, and the next six have no meaning */
     uint64_t durability;         /* enum opt_durability; never DEFAULT */
@@ -80,6 +86,9 @@ enum settings_action {
  * wrong. */
 enum opt_status settings_read(int argc, char **argv, struct settings *out,
                               enum settings_action *action, struct opt_error *error);
+
+/* The files of TLS, borrowed from the settings. */
+void settings_tls_files(const struct settings *settings, struct opt_tls_files *out);
 
 /* The text of --help. */
 void settings_help(FILE *out);

@@ -83,10 +83,14 @@ static void on_unused(uv_signal_t *handle_of_it, int number)
     (void)handle_of_it;
     opt_log_limited(&site, OPT_LOG_WARN, "signal_ignored", "signal=%d name=%s why=%s",
                     number, name != NULL ? name : "real-time",
-                    number == SIGHUP
-                        ? "reading the configuration again is not possible yet; the "
-                          "daemon goes on as before"
-                        : "the daemon has no use for it");
+                    "the daemon has no use for it");
+}
+
+static void on_hangup(uv_signal_t *handle_of_it, int number)
+{
+    struct signals *signals = handle_of_it->data;
+    (void)number;
+    signals->on_reload(signals->context);
 }
 
 /* NULL: the system's. */
@@ -97,6 +101,7 @@ static uv_signal_cb use_of(int number)
     case SIGINT:
         return on_wish;
     case SIGHUP:
+        return on_hangup;
     case SIGUSR1:
     case SIGUSR2:
     case SIGALRM:
@@ -119,8 +124,10 @@ static bool is_free(int number)
 }
 
 void signals_watch(struct signals *signals, uv_loop_t *loop, unsigned stop_seconds,
-                   void (*on_stop)(void *context, int number), void *context)
+                   void (*on_stop)(void *context, int number),
+                   void (*on_reload)(void *context), void *context)
 {
+    signals->on_reload = on_reload;
     signals->on_stop = on_stop;
     signals->context = context;
     limit_s = stop_seconds;
@@ -130,7 +137,8 @@ void signals_watch(struct signals *signals, uv_loop_t *loop, unsigned stop_secon
     for (int number = 1; number < NSIG; number++) {
         uv_signal_cb use = use_of(number);
         uv_signal_t *watch = &signals->handles[number];
-        if (use == NULL || (use == on_unused && !is_free(number)) ||
+        if (use == NULL ||
+            ((use == on_unused || use == on_hangup) && !is_free(number)) ||
             uv_signal_init(loop, watch) != 0) {
             continue;
         }

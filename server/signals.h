@@ -1,7 +1,7 @@
 /* signals — what the daemon makes of signals, and how long it may take to stop.
  *
  *   TERM INT           stop in order; another one a second or more later: at once
- *   HUP                read the configuration again, one day; until then nothing
+ *   HUP                read again what may change: certificates
  *   PIPE XFSZ TTOU     the call that caused it fails instead
  *   USR1 USR2 ALRM ... nothing: each would end a process that does not expect it
  *
@@ -20,13 +20,16 @@ struct signals {
     uv_signal_t handles[NSIG];
     bool watched[NSIG]; /* the handle is in use */
     void (*on_stop)(void *context, int number);
+    void (*on_reload)(void *context);
     void *context;
 };
 
 /* Watch them in this loop. on_stop is called once, for the first TERM or INT. From then
- * on the process has so many seconds to end, and ends itself after that. */
+ * on the process has so many seconds to end, and ends itself after that. on_reload is
+ * called for each HUP that was seen. */
 void signals_watch(struct signals *signals, uv_loop_t *loop, unsigned stop_seconds,
-                   void (*on_stop)(void *context, int number), void *context);
+                   void (*on_stop)(void *context, int number),
+                   void (*on_reload)(void *context), void *context);
 
 /* Threads that are started between these two get no signals. */
 void signals_block(void);

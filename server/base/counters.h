@@ -14,6 +14,8 @@ enum counter {
     COUNTER_CONNECTIONS,         /* open now */
     COUNTER_CONNECTIONS_OPENED,  /* accepted and served */
     COUNTER_CONNECTIONS_REFUSED, /* told that there are too many */
+    COUNTER_HANDSHAKES,          /* of TLS that came to a connection */
+    COUNTER_HANDSHAKES_FAILED,   /* and that did not, or to one that is refused */
     COUNTER_LEASES_EXPIRED,      /* connections closed because of silence */
     COUNTER_BYTES_RECEIVED,
     COUNTER_BYTES_SENT,

@@ -67,10 +67,13 @@ struct conn {
     struct conn *previous, *next; /* in the loop's list */
     struct conn *ready_next;
     bool is_ready;
-    struct watch watch; /* with the transport */
+    struct conn *held_next; /* in the loop's list of those with bytes that */
+    bool is_held;           /* no event tells of */
+    struct watch watch;     /* with the transport */
     enum conn_state state;
     bool abandoned;           /* what was under way has been given up, as it closes */
     bool closed;              /* the watch is */
+    bool shakes;              /* a handshake of TLS is under way */
     bool refused;             /* was over the limit of connections */
     bool left;                /* the peer went by itself */
     const char *reason;       /* why it ended, for the log */

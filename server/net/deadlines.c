@@ -195,8 +195,25 @@ static void check_need(struct conn *conn, uint64_t now)
     conn_close(conn, "reads what a worker needs the memory of");
 }
 
+/* A handshake is a part of the time to hello. */
+static void check_opening(struct conn *conn, uint64_t now)
+{
+    static struct opt_log_site site;
+    uint32_t allowed = conn_limits(conn)->hello_ms;
+    if (now - conn->since_ms > allowed) {
+        opt_log_limited(&site, OPT_LOG_WARN, "connection_not_opened",
+                        "peer=%s why=\"no handshake of TLS within %" PRIu32 " ms\"",
+                        conn_address(conn), allowed);
+        conn_close(conn, "no handshake");
+    }
+}
+
 void deadlines_check(struct conn *conn, uint64_t now_ms)
 {
+    if (!conn->watch.transport.is_open && conn->state == CONN_OPEN) {
+        check_opening(conn, now_ms);
+        return;
+    }
     switch (conn->state) {
     case CONN_OPEN:
         if (conn->loop->stops == 0 && conn->pause != PAUSE_NONE) {

@@ -20,6 +20,8 @@ enum {
     LINGER_MS = 2000     /* to read the answer that ends a connection */
 };
 
+struct credentials;
+
 struct net_limits {
     struct opt_frame_limits frame;
     size_t connections;       /* served at a time */
@@ -37,7 +39,8 @@ struct net_limits {
     uint32_t user_timeout_ms; /* TCP_USER_TIMEOUT */
     bool shares_memory;       /* with peers on Unix sockets */
     uint32_t spin_us;         /* after the last bytes, before a loop sleeps */
-    const char *congestion;   /* congestion control for loopback peers, "" leaves it */
+    struct credentials *credentials; /* of TCP connections; NULL: they are plain */
+    const char *congestion; /* congestion control for loopback peers, "" leaves it */
 };
 
 #endif

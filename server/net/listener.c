@@ -127,6 +127,16 @@ enum opt_status listener_open(struct listener *listener,
     return OPT_OK;
 }
 
+/* Say no, where that can be said without TLS, and close. */
+static void refuse(const struct listener *listener, int socket)
+{
+    if (listener->port != 0 && listener->loops->limits.credentials != NULL) {
+        close(socket);
+    } else {
+        refusal_say(&listener->refusal, socket);
+    }
+}
+
 static void deal(struct listener *listener, int socket)
 {
     static struct opt_log_site site;
@@ -141,7 +151,7 @@ static void deal(struct listener *listener, int socket)
     if (atomic_load(&loops->refusals) < REFUSALS_MAX) {
         loops_deal(loops, socket, true);
     } else {
-        refusal_say(&listener->refusal, socket);
+        refuse(listener, socket);
     }
 }
 
@@ -156,7 +166,7 @@ static void refuse_one(struct listener *listener)
     close(listener->spare);
     int socket = accept4(listener->socket, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (socket >= 0) {
-        refusal_say(&listener->refusal, socket);
+        refuse(listener, socket);
     }
     listener->spare = spare_descriptor();
 }

@@ -10,6 +10,7 @@
 #include "server/base/letter.h"
 #include "server/net/batch.h"
 #include "server/net/conn.h"
+#include "server/net/credentials.h"
 #include "server/net/deadlines.h"
 #include "server/net/service.h"
 #include "server/net/socket.h"
@@ -93,6 +94,25 @@ static void on_stop(struct loop *loop)
     }
 }
 
+/* As on_event, of those whose transport holds bytes already. */
+static void read_held(struct loop *loop)
+{
+    struct conn *conn = loop->held;
+    loop->held = NULL;
+    while (conn != NULL) {
+        struct conn *next = conn->held_next;
+        conn->is_held = false;
+        uint64_t before = loop->turn_cost;
+        bool reads = true;
+        for (int i = 0; reads && i < READS_AT_ONCE && loop_may_go_on(loop, before);
+             i++) {
+            reads = service_read(conn);
+        }
+        conn_ready(conn);
+        conn = next;
+    }
+}
+
 /* What every callback begins with. libuv calls them while it waits, and nothing before
  * the first of those that an event has. */
 static void begin_turn(struct loop *loop)
@@ -153,6 +173,18 @@ static void on_accepted(struct loop *loop, const struct letter *letter)
         socket_tuning(limits->user_timeout_ms, limits->congestion);
     struct opt_transport transport;
     opt_transport_adopt(&transport, letter->socket, &tuning);
+    struct opt_error error;
+    /* Unix sockets are of this machine, and have no need of TLS. */
+    if (limits->credentials != NULL && !transport.hands_over &&
+        credentials_accept(limits->credentials, &transport, &error) != OPT_OK) {
+        static struct opt_log_site site;
+        opt_log_limited(&site, OPT_LOG_WARN, "handshake_refused", "peer=%s why=%s",
+                        transport.address, error.text);
+        counter_add(COUNTER_HANDSHAKES_FAILED, 1);
+        transport.kind->close(&transport);
+        service_unopened(loop, letter->refuse);
+        return;
+    }
     loop_serve(loop, &transport, letter->refuse);
 }
 
@@ -219,6 +251,7 @@ static void on_wake(uv_async_t *wake)
     begin_turn(loop);
     take_letters(loop);
     conn_empty_some(loop);
+    read_held(loop);
     loop_settle(loop);
 }
 

@@ -54,6 +54,7 @@ struct loop {
     size_t farewells;      /* with the engine: it returns these letters, too */
     struct conn *ready;    /* to be served before the callback returns */
     struct conn *ready_last;
+    struct conn *held;      /* to be read from when others have had their turn */
     uint64_t spin_ns;       /* how long it goes on looking after the last bytes, */
     uint64_t heard_ns;      /* which came then; kept only for that */
     bool has_left;          /* light letters in the engine's mailbox */

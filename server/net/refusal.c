@@ -19,18 +19,17 @@ void refusal_sentence(size_t connections, char *text, size_t capacity)
              connections);
 }
 
-void refusal_init(struct refusal *refusal, size_t connections)
+void refusal_make(struct refusal *refusal, enum opt_status status,
+                  enum opt_detail detail, uint32_t retry_after_ms, const char *text)
 {
-    char text[OPT_ERROR_TEXT];
     uint8_t tag[OPT_FRAME_BEGIN_MAX - OPT_FRAME_PREFIX];
     size_t tag_size;
-    refusal_sentence(connections, text, sizeof(text));
     const struct opt_reply reply = {
         .message = OPT_MESSAGE_ERROR,
-        .body.error = { .status = OPT_RESOURCE_EXHAUSTED,
+        .body.error = { .status = status,
                         .text = text,
-                        .retry_after_ms = REFUSAL_RETRY_MS,
-                        .detail = OPT_DETAIL_TOO_MANY },
+                        .retry_after_ms = retry_after_ms,
+                        .detail = detail },
     };
     size_t size = opt_reply_pack(&reply, refusal->frame + OPT_FRAME_PREFIX,
                                  sizeof(refusal->frame) - OPT_FRAME_PREFIX);
@@ -39,12 +38,25 @@ void refusal_init(struct refusal *refusal, size_t connections)
     refusal->size = OPT_FRAME_PREFIX + size;
 }
 
-void refusal_say(const struct refusal *refusal, int socket)
+void refusal_init(struct refusal *refusal, size_t connections)
+{
+    char text[OPT_ERROR_TEXT];
+    refusal_sentence(connections, text, sizeof(text));
+    refusal_make(refusal, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY, REFUSAL_RETRY_MS,
+                 text);
+}
+
+void refusal_send(const struct refusal *refusal, int socket)
 {
     char heard[DRAIN_BYTES];
     (void)send(socket, refusal->frame, refusal->size, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)shutdown(socket, SHUT_WR);
     /* What is left unread would turn the end into a reset. */
     (void)recv(socket, heard, sizeof(heard), MSG_DONTWAIT);
+}
+
+void refusal_say(const struct refusal *refusal, int socket)
+{
+    refusal_send(refusal, socket);
     close(socket);
 }

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/status.h"
+
 enum {
     REFUSAL_RETRY_MS = 500, /* when to try again */
     REFUSAL_BYTES = 512     /* most that the frame takes */
@@ -27,6 +29,13 @@ void refusal_sentence(size_t connections, char *text, size_t capacity);
 
 /* Prepare the frame. */
 void refusal_init(struct refusal *refusal, size_t connections);
+
+/* Prepare the frame of any refusal. text is at most REFUSAL_BYTES - 64 long. */
+void refusal_make(struct refusal *refusal, enum opt_status status,
+                  enum opt_detail detail, uint32_t retry_after_ms, const char *text);
+
+/* Say it, and that nothing follows; the socket must not block. */
+void refusal_send(const struct refusal *refusal, int socket);
 
 /* Say it and close the socket, which must not block. */
 void refusal_say(const struct refusal *refusal, int socket);

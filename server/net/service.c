@@ -7,9 +7,11 @@
 #include <stdlib.h>
 
 #include "common/log.h"
+#include "common/tls.h"
 #include "server/base/counters.h"
 #include "server/base/letter.h"
 #include "server/net/charge.h"
+#include "server/net/credentials.h"
 #include "server/net/open_pushes.h"
 #include "server/net/peer_memory.h"
 #include "server/net/receive.h"
@@ -69,6 +71,11 @@ static void count_gone(struct loop *loop, bool refused)
     atomic_fetch_sub(refused ? &loop->all->refusals : &loop->all->connections, 1);
 }
 
+void service_unopened(struct loop *loop, bool refuse)
+{
+    count_gone(loop, refuse);
+}
+
 static struct conn *conn_new(struct loop *loop, const struct opt_transport *transport,
                              const struct watcher *watcher)
 {
@@ -101,6 +108,7 @@ void service_open(struct loop *loop, struct opt_transport *transport, bool refus
     }
     conn->refused = refuse;
     conn->blocked = !transport->is_open;
+    conn->shakes = !transport->is_open && conn_limits(conn)->credentials != NULL;
     if (transport->hands_over && conn_limits(conn)->shares_memory) {
         conn->peer_memory = peer_memory_new();
     }
@@ -121,11 +129,38 @@ void service_open(struct loop *loop, struct opt_transport *transport, bool refus
     conn_ready(conn);
 }
 
+/* The handshake is over, well or not. */
+static void end_handshake(struct conn *conn, bool well)
+{
+    if (conn->shakes) {
+        conn->shakes = false;
+        credentials_shaken(conn_limits(conn)->credentials);
+        counter_add(well ? COUNTER_HANDSHAKES : COUNTER_HANDSHAKES_FAILED, 1);
+    }
+}
+
+/* Whoever does not speak TLS can still read a sentence. */
+static void tell_plain(const struct conn *conn)
+{
+    const struct opt_transport *transport = &conn->watch.transport;
+    struct refusal refusal;
+    refusal_make(&refusal, OPT_UNAUTHENTICATED, OPT_DETAIL_NONE, 0,
+                 "this address is for TLS alone; connect to it as optimds://HOST:PORT, "
+                 "with the file of its CA");
+    refusal_send(&refusal, transport->fd);
+}
+
 void service_opened(struct conn *conn, const struct opt_error *error)
 {
+    const struct opt_transport *transport = &conn->watch.transport;
+    const char *refusal = error == NULL ? opt_tls_refusal(transport) : NULL;
+    end_handshake(conn, error == NULL && refusal == NULL);
     if (error == NULL) {
         service_unblock(conn);
-        if (!identify(conn)) {
+        if (refusal != NULL && conn->state == CONN_OPEN) {
+            send_refusal(conn, OPT_UNAUTHENTICATED, OPT_DETAIL_NONE, "not believed",
+                         "%s", refusal);
+        } else if (!identify(conn)) {
             conn_close(conn, "no memory");
         }
         return;
@@ -133,6 +168,9 @@ void service_opened(struct conn *conn, const struct opt_error *error)
     static struct opt_log_site site;
     opt_log_limited(&site, OPT_LOG_WARN, "connection_not_opened", "peer=%s why=%s",
                     conn_address(conn), error->text);
+    if (opt_tls_is_plain(transport)) {
+        tell_plain(conn);
+    }
     conn_close(conn, "not opened");
 }
 
@@ -201,8 +239,8 @@ void service_returned(struct conn *conn, struct letter *letter)
 static bool wants_to_read(const struct conn *conn)
 {
     return conn->state == CONN_LINGERING ||
-           (conn->state == CONN_OPEN && conn->pause == PAUSE_NONE &&
-            conn->loop->stops == 0);
+           (conn->state == CONN_OPEN && conn->watch.transport.is_open &&
+            conn->pause == PAUSE_NONE && conn->loop->stops == 0);
 }
 
 static void find_space(struct conn *conn, uint8_t **base, size_t *size)
@@ -236,6 +274,14 @@ static void receive(struct conn *conn, size_t size)
     conn->frame_bytes += size;
 }
 
+/* Whether a connection begins like TLS: a frame of ours would have to be of a length
+ * that none has before hello. */
+static bool speaks_tls(const uint8_t *bytes, size_t size)
+{
+    return size >= 6 && bytes[0] == 0x16 && bytes[1] == 3 && bytes[2] <= 4 &&
+           bytes[5] == 1;
+}
+
 bool service_read(struct conn *conn)
 {
     struct opt_transport *transport = &conn->watch.transport;
@@ -246,6 +292,13 @@ bool service_read(struct conn *conn)
     }
     find_space(conn, &base, &size);
     ssize_t got = transport->kind->read(transport, base, size);
+    if (got > 0 && conn->frames == 0 && !conn->said_hello &&
+        !opt_frame_pending(conn->reader) && speaks_tls(base, (size_t)got)) {
+        send_refusal(conn, OPT_FAILED_PRECONDITION, OPT_DETAIL_NONE, "speaks TLS",
+                     "the peer speaks TLS, and this address does not: connect to it as "
+                     "optimd://HOST:PORT, or give the daemon a certificate");
+        return false;
+    }
     bool broken = got < 0 && errno != EAGAIN && errno != EWOULDBLOCK;
     if (got == 0 || broken) {
         conn->left = true;
@@ -285,6 +338,7 @@ static void linger(struct conn *conn)
 static void abandon(struct conn *conn)
 {
     conn->abandoned = true;
+    end_handshake(conn, false);
     conn_bid_farewell(conn, false, 0);
     receive_abandon(conn);
     send_abandon(conn);
@@ -298,8 +352,13 @@ static void wait_for_events(struct conn *conn)
     bool reads = wants_to_read(conn);
     watch_for(&conn->watch,
               (reads ? WATCH_READ : 0) | (conn->blocked ? WATCH_WRITE : 0));
-    if (reads && transport->kind->holds(transport)) {
-        service_read(conn); /* nothing else tells of these bytes */
+    if (reads && !conn->is_held && transport->kind->holds(transport)) {
+        /* Nothing else tells of these bytes; but others have their turn. */
+        struct loop *loop = conn->loop;
+        conn->is_held = true;
+        conn->held_next = loop->held;
+        loop->held = conn;
+        uv_async_send(&loop->wake);
     }
 }
 
@@ -338,7 +397,7 @@ void service_run(struct conn *conn)
     } else if (!conn->abandoned) {
         abandon(conn);
     }
-    if (conn->closed && conn->letters == 0 && !conn->is_ready) {
+    if (conn->closed && conn->letters == 0 && !conn->is_ready && !conn->is_held) {
         conn_free(conn);
     }
 }
@@ -363,7 +422,9 @@ void service_closed(struct conn *conn)
 void service_finish(struct conn *conn)
 {
     /* One that is closing already has said all it can say. */
-    if (conn->state == CONN_OPEN) {
+    if (!conn->watch.transport.is_open) {
+        conn_close(conn, "daemon stopping");
+    } else if (conn->state == CONN_OPEN) {
         send_refusal(conn, OPT_UNAVAILABLE, OPT_DETAIL_STOPPING, "daemon stopping",
                      "the daemon is stopping");
     }

@@ -15,6 +15,9 @@
 void service_open(struct loop *loop, struct opt_transport *transport, bool refuse,
                   const struct watcher *watcher);
 
+/* A connection that was dealt to the loop is not to be served. */
+void service_unopened(struct loop *loop, bool refuse);
+
 /* Its transport, which was not open, is, or error says why it never will be. */
 void service_opened(struct conn *conn, const struct opt_error *error);
 

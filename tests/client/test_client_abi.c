@@ -36,6 +36,9 @@ static const struct {
     FIELD(options, checksum, 32),
     FIELD(options, no_shared_memory, 36),
     FIELD(options, spin_us, 40),
+    FIELD(options, ca, 48),
+    FIELD(options, cert, 56),
+    FIELD(options, key, 64),
     SIZE(tensor, 48),
     FIELD(tensor, name, 0),
     FIELD(tensor, shape, 8),
@@ -192,10 +195,10 @@ Test(client_abi, refuses_an_option_that_it_is_too_old_for)
 {
     struct optclient *client = NULL;
     struct optclient_options options = optclient_options_default();
-    options.reserved[15] = 1;
+    options.reserved[12] = 1;
     cr_expect_eq(optclient_connect("127.0.0.1:1", &options, &client),
                  OPTCLIENT_UNIMPLEMENTED);
-    cr_expect_not_null(strstr(optclient_error(), "options: reserved[15] is not 0"),
+    cr_expect_not_null(strstr(optclient_error(), "options: reserved[12] is not 0"),
                        "%s", optclient_error());
     cr_expect_null(client);
 }

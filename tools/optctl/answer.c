@@ -133,6 +133,9 @@ int ctl_connect(struct ctl *ctl, const char *worker)
 {
     struct optclient_options options = optclient_options_default();
     options.worker = worker;
+    options.ca = ctl->ca;
+    options.cert = ctl->cert;
+    options.key = ctl->key;
     options.timeout_ms = ctl->timeout_ms;
     /* Who sits at a terminal is told soon that there is nobody, and not left to wonder
      * until the time is over. */

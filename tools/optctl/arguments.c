@@ -131,6 +131,9 @@ static int read_common(struct ctl *ctl)
 {
     const char *server = ctl_value(ctl, "server"), *timeout = ctl_value(ctl, "timeout");
     const char *of_environment = getenv("OPTIMD_SERVER");
+    if (of_environment == NULL || of_environment[0] == '\0') {
+        of_environment = getenv("OPTIMD_URL");
+    }
     uint64_t timeout_ms = DEFAULT_TIMEOUT_MS;
     struct opt_error error;
     if (of_environment != NULL && of_environment[0] != '\0') {
@@ -139,6 +142,9 @@ static int read_common(struct ctl *ctl)
     if (server != NULL) {
         ctl->server = server;
     }
+    ctl->ca = ctl_value(ctl, "ca");
+    ctl->cert = ctl_value(ctl, "cert");
+    ctl->key = ctl_value(ctl, "key");
     ctl->json = ctl_value(ctl, "json") != NULL;
     if (timeout != NULL &&
         (opt_quantity_milliseconds(timeout, &timeout_ms, &error) != OPT_OK ||

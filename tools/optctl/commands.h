@@ -21,7 +21,8 @@ enum completion {
     COMPLETE_POLICY,
     COMPLETE_VIEW,
     COMPLETE_DTYPE,
-    COMPLETE_SHELL
+    COMPLETE_SHELL,
+    COMPLETE_CERT /* what to do with certificates, then a file */
 };
 
 struct option_entry {
@@ -64,6 +65,7 @@ int run_export(struct ctl *ctl);
 int run_import(struct ctl *ctl);
 int run_verify(struct ctl *ctl);
 int run_repair(struct ctl *ctl);
+int run_cert(struct ctl *ctl);
 int run_set(struct ctl *ctl);
 int run_delete(struct ctl *ctl);
 int run_stats(struct ctl *ctl);

@@ -61,6 +61,9 @@ static void offer_models(struct ctl *ctl, const struct asked *asked)
     struct optclient_model_info *models;
     size_t count;
     options.worker = "";
+    options.ca = ctl->ca;
+    options.cert = ctl->cert;
+    options.key = ctl->key;
     options.connect_timeout_ms = options.timeout_ms = ASKED_MS;
     if (optclient_connect(ctl->server, &options, &ctl->client) != OPTCLIENT_OK ||
         optclient_list(ctl->client, &models, &count) != OPTCLIENT_OK) {
@@ -147,6 +150,13 @@ static void offer_all(struct ctl *ctl, struct asked *asked, enum completion comp
         offer(asked, "bash", "GNU Bourne-Again Shell");
         offer(asked, "zsh", "Z Shell");
         break;
+    case COMPLETE_CERT:
+        offer(asked, "init", "a CA of your own");
+        offer(asked, "server", "a daemon's certificate");
+        offer(asked, "client", "a client's");
+        offer(asked, "show", "whose a certificate is, and how long it lasts");
+        offer(asked, "renew", "new dates for the same key and names");
+        break;
     case COMPLETE_MODEL_FILE:
     case COMPLETE_NAME_FILE:
     case COMPLETE_NOTHING:
@@ -219,6 +229,9 @@ static enum completion at_place(const struct command *command, size_t place)
         return place == 1                     ? COMPLETE_FILE
                : first == COMPLETE_MODEL_FILE ? COMPLETE_MODEL
                                               : COMPLETE_NOTHING;
+    }
+    if (first == COMPLETE_CERT && place == 1) {
+        return COMPLETE_FILE;
     }
     return place == 0 ? first : COMPLETE_NOTHING;
 }

@@ -24,6 +24,7 @@ struct command;
 struct ctl {
     const struct command *command;
     const char *server;
+    const char *ca, *cert, *key; /* files; NULL: the environment's, or none */
     bool json;
     uint32_t timeout_ms; /* to connect, and of what is asked then */
     char **arguments;    /* of the command, without options */

@@ -5,8 +5,12 @@
 
 /* clang-format off */
 static const struct option_entry of_all[] = {
-    { "server", "ADDRESS", "which daemon: HOST:PORT or unix:/PATH; otherwise the "
-      "environment's OPTIMD_SERVER, or 127.0.0.1:7070", COMPLETE_NOTHING, 's' },
+    { "server", "ADDRESS", "which daemon: HOST:PORT, optimds://HOST:PORT or unix:/PATH; "
+      "otherwise the environment's OPTIMD_SERVER or OPTIMD_URL, or 127.0.0.1:7070",
+      COMPLETE_NOTHING, 's' },
+    { "ca", "FILE", "the CA whose daemons are believed; means TLS", COMPLETE_FILE, 0 },
+    { "cert", "FILE", "the certificate to show to the daemon", COMPLETE_FILE, 0 },
+    { "key", "FILE", "its key", COMPLETE_FILE, 0 },
     { "timeout", "TIME", "how long to wait for it, such as 500ms (otherwise 5s)", COMPLETE_NOTHING, 0 },
     { "json", NULL, "answer with JSON; optctl(1) has its shapes", COMPLETE_NOTHING, 'j' },
     { "help", NULL, "help with the command", COMPLETE_NOTHING, 'h' },
@@ -95,6 +99,19 @@ static const struct command commands[] = {
       "DIR/damaged-TIME, and nothing is deleted. What was applied after that is not applied\n"
       "any more: start optimd with --recover=previous then. First it says what it would do.\n",
       { { "yes", NULL, "do it", COMPLETE_NOTHING, 'y' } } },
+    { "cert", "WHAT [NAME ...]", 1, -1, COMPLETE_CERT, run_cert,
+      "certificates for a start: init, server, client, show, renew; asks no daemon",
+      "cert init DIR        a CA of your own: DIR/ca.crt and DIR/ca.key\n"
+      "cert server NAME ... a daemon's, for the names and IP addresses it is reached at\n"
+      "cert client NAME     a client's\n"
+      "cert show FILE       whose it is, and how long it lasts\n"
+      "cert renew FILE      new dates for the same key and names\n"
+      "Files are called after the first NAME and never overwritten, but by renew.\n",
+      { { "dir", "DIR", "the folder of the CA; this one, and for renew that of FILE",
+          COMPLETE_FILE, 0 },
+        { "role", "ROLE", "what a client may do: worker, reader or admin",
+          COMPLETE_NOTHING, 0 },
+        { "days", "N", "how long it is valid; 365, a CA 3650", COMPLETE_NOTHING, 0 } } },
     { "stats", "", 0, 0, COMPLETE_NOTHING, run_stats,
       "the daemon's counters, and what each of them counts", "", { { 0 } } },
     { "ping", "", 0, 0, COMPLETE_NOTHING, run_ping,
