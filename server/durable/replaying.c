@@ -84,10 +84,12 @@ static bool set_tables(struct replaying *replaying, const struct record_batch *b
     }
     for (size_t i = 0; room && i < batch->rows_count; i++) {
         const struct record_rows *of = &batch->rows[i];
-        replaying->rows[i] = (struct written_rows){ .tensor = of->tensor,
-                                                    .count = of->row_count,
-                                                    .rows = of->rows,
-                                                    .values = values_of(&of->values) };
+        replaying->rows[i] =
+            (struct written_rows){ .tensor = of->tensor,
+                                   .count = of->row_count,
+                                   .rows = of->rows,
+                                   .values = values_of(&of->values),
+                                   .value_bytes = (size_t)of->values.size };
     }
     return room;
 }

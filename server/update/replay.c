@@ -178,7 +178,10 @@ static bool are_rows(const struct model *model, const struct written_rows *rows,
                      uint64_t *next)
 {
     if (rows->tensor < *next || rows->tensor >= model->tensor_count ||
-        model->tensors[rows->tensor].width == 0 || rows->count == 0) {
+        model->tensors[rows->tensor].width == 0 || rows->count == 0 ||
+        rows->value_bytes / sizeof(float) / rows->count !=
+            model->tensors[rows->tensor].width ||
+        rows->value_bytes % (sizeof(float) * rows->count) != 0) {
         return false;
     }
     *next = (uint64_t)rows->tensor + 1;

@@ -321,6 +321,7 @@ static void write_rows(const struct model *model, struct writing *writing,
                                            .values = writing->row_values + group->at };
         }
         of[-1].count++;
+        of[-1].value_bytes += rows_width(model, i) * sizeof(float);
     }
     written->bytes += count * sizeof(uint32_t) + rows->groups[count].at * sizeof(float);
     written->slabs[ROWS] = slab_ref(slab);
@@ -410,14 +411,20 @@ static struct written *leave(struct writing *writing)
     return first;
 }
 
-/* The batches lie in what is given back. */
-static void give_back(struct written *written)
+/* The batches lie in what is given back. engine: settle whose rounds wait for it; or
+ * NULL. */
+static void give_back(struct engine *engine, struct written *written)
 {
     while (written != NULL) {
         struct written *next = written->next;
         struct slab *blocks = written->slabs[BLOCKS], *rows = written->slabs[ROWS];
+        struct model *model = slabs_owner(blocks->of);
         slab_unref(rows);
         slab_unref(blocks);
+        if (engine != NULL && model != NULL && !model->deleted &&
+            written_is_awaited(model)) {
+            work_settle(engine, model);
+        }
         written = next;
     }
 }
@@ -426,7 +433,7 @@ void written_forget(struct model *model)
 {
     struct writing *writing = model->update.writing;
     if (writing != NULL) {
-        give_back(leave(writing));
+        give_back(NULL, leave(writing));
     }
 }
 
@@ -438,12 +445,5 @@ struct written *written_take(const struct model *model)
 
 void written_free(struct engine *engine, struct written *written)
 {
-    if (written == NULL) {
-        return;
-    }
-    struct model *model = slabs_owner(written->slabs[BLOCKS]->of);
-    give_back(written);
-    if (model != NULL && !model->deleted && written_is_awaited(model)) {
-        work_settle(engine, model);
-    }
+    give_back(engine, written);
 }

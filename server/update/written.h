@@ -60,6 +60,7 @@ struct written_rows {
     size_t count;
     const uint32_t *rows; /* ascending, each once */
     const float *values;  /* row after row */
+    size_t value_bytes;
 };
 
 /* A batch. What the engine has written is freed with written_free; what has been read
@@ -91,9 +92,9 @@ struct written {
 /* All batches of the update that has just ended, in order: the caller's from now on.
  * NULL: it was not written down. At COMMIT_STEP. */
 struct written *written_take(const struct model *model);
-/* Free a batch and all that follow it. The model may be gone; the engine must not be. A
- * round that waits for this memory is looked at again at the end of the turn. NULL is
- * allowed. */
+/* Free a batch and all that follow it by next, of whatever updates and models. A model
+ * may be gone; the engine must not be. Rounds that wait for this memory are looked at
+ * again at the end of the turn. NULL is allowed. */
 void written_free(struct engine *engine, struct written *written);
 
 /* ---- for the model */

@@ -405,6 +405,37 @@ Test(written, a_round_waits_for_memory_that_is_held, .timeout = 60)
         (struct opt_consistency){ .mode = OPT_SYNC, .atomic = OPT_ATOMIC_SHARD }, true);
 }
 
+/* A recorder may give back what it holds of several models at once. */
+Test(written, a_round_waits_for_memory_among_that_of_others, .timeout = 60)
+{
+    struct keeper keeper;
+    struct run run;
+    keeper_init(&keeper);
+    const struct opt_consistency sync = { .mode = OPT_SYNC };
+    run_open(&run, "sgd(lr=0.1)", false, sync, &keeper.recorder);
+    struct engine *engine = run.harness.engine;
+    struct run other = run; /* by the same callers */
+    other.model =
+        model_create(&run.callers[0], "n", "sgd(lr=0.1)", sync, tensors, 2, NULL);
+    struct letter *push = push_of(&run, &plain, 0, 1);
+    letter_send(&run.callers[0], push);
+    expect_applied(&run, push);
+    push = push_of(&other, &plain, 0, 1);
+    letter_send(&run.callers[0], push);
+    expect_applied(&run, push);
+    size_t rest = take_the_rest(engine);
+    push = push_of(&other, &plain, 0, 2);
+    letter_send(&run.callers[0], push);
+    cr_assert_not(letter_is_back(&run.harness, push));
+    keeper.kept[0]->next = keeper.kept[1];
+    let_go(&keeper, engine, 0);
+    nudge(&run);
+    expect_applied(&run, push);
+    let_go(&keeper, engine, 2);
+    budget_give(&engine->budget, rest);
+    run_close(&run);
+}
+
 Test(written, what_is_held_of_a_model_outlives_it, .timeout = 60)
 {
     struct keeper keeper;
@@ -553,6 +584,9 @@ Test(written, what_is_not_of_the_model_is_refused, .timeout = 60)
     rows.tensor = 0;
     expect_refused(&other, &wrong, "its rows");
     rows.tensor = 2;
+    rows.value_bytes += WIDTH;
+    expect_refused(&other, &wrong, "its rows");
+    rows.value_bytes = right.rows[0].value_bytes;
     const uint32_t twice[] = { 3, 3, 7, 29 }, beyond[] = { 0, 3, 7, ROWS };
     rows.rows = twice;
     expect_refused(&other, &wrong, "its rows");

@@ -18,24 +18,14 @@ static void *copy_of(const void *from, size_t size)
     return copy;
 }
 
-/* Elements of a row, which the values of the next tensor follow. */
 static struct written_rows *copy_rows(const struct written *from)
 {
     struct written_rows *copy =
         copy_of(from->rows, from->rows_count * sizeof *from->rows);
-    size_t left = from->bytes - from->value_bytes;
-    for (size_t i = 0; i < from->rows_count; i++) {
-        left -= from->rows[i].count * sizeof(uint32_t);
-    }
     for (size_t i = 0; i < from->rows_count; i++) {
         const struct written_rows *rows = &from->rows[i];
-        size_t size = i + 1 < from->rows_count
-                          ? (size_t)((const uint8_t *)from->rows[i + 1].values -
-                                     (const uint8_t *)rows->values)
-                          : left;
-        left -= size;
         copy[i].rows = copy_of(rows->rows, rows->count * sizeof *rows->rows);
-        copy[i].values = copy_of(rows->values, size);
+        copy[i].values = copy_of(rows->values, rows->value_bytes);
     }
     return copy;
 }
