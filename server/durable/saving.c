@@ -342,6 +342,15 @@ void saving_all(struct durable *durable)
     }
 }
 
+void saving_want(struct durable *durable, const struct model *model)
+{
+    for (struct keep *keep = durable->saver->keeps; keep != NULL; keep = keep->next) {
+        if (keep->model == model) {
+            make_due(keep);
+        }
+    }
+}
+
 void saving_demand(struct durable *durable)
 {
     for (struct keep *keep = durable->saver->keeps; keep != NULL; keep = keep->next) {

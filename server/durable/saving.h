@@ -53,6 +53,8 @@ void saving_all(struct durable *durable);
  * rings. Between two turns. */
 bool saving_go_on(struct durable *durable);
 
+/* Somebody waits for what the model has come to: save it now. */
+void saving_want(struct durable *durable, const struct model *model);
 /* Records were lost: save now the models of which they told. */
 void saving_demand(struct durable *durable);
 

@@ -1,6 +1,7 @@
 /* wait — until a model has had so many updates or Lookahead sync epochs, and they are
  * durable. */
 #include "server/durable/gate.h"
+#include "server/durable/saving.h"
 #include "server/engine/answer.h"
 #include "server/engine/registry.h"
 #include "server/engine/state.h"
@@ -45,6 +46,10 @@ void serve_wait(struct engine *engine, struct letter *letter)
         .lost = lost_workers_tell(model, members_of(model, letter->peer), letter),
     };
     if (wait->durable) {
+        if (model->durability.mode == OPT_DURABILITY_CHECKPOINT &&
+            model->durability.saved_step < model->step) {
+            saving_want(engine->durable, model);
+        }
         gate_hold(engine->durable, model, letter);
     } else {
         answer_send(engine, letter);

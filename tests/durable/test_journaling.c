@@ -206,6 +206,11 @@ Test(journaling, of_checkpoint_nothing_is_recorded)
         expect_push(push, OPT_FATE_APPLIED, i, false);
         harness_free(push);
     }
+    struct letter *wait = letter_ask(&a, wait_durable(&a, model, 5));
+    cr_assert_eq(wait->reply.message, OPT_MESSAGE_WAIT, "%s", reply_text(wait));
+    cr_assert_eq(wait->reply.body.wait.step, 5u);
+    cr_assert(wait->reply.body.wait.durable, "a checkpoint has it");
+    harness_free(wait);
     caller_gone(&a, false);
     kept_stop(&kept);
     cr_assert_eq(kept_count(&kept, RECORD_MODEL), 0u);
