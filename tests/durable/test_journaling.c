@@ -414,6 +414,49 @@ Test(journaling, of_more_than_the_queue_takes_makes_pushes_wait)
     cr_assert_eq(kept_count(&kept, RECORD_BATCH), 2u);
 }
 
+/* One life: a model, and pushes, of which each is answered when it is durable. Whatever
+ * fails, once, nobody notices. Then all is there again. Returns how many calls there
+ * were. */
+static unsigned live(int code, unsigned at)
+{
+    enum { PUSHES = 4 };
+    float weights[N];
+    open_kept(OPT_DURABILITY_ALWAYS);
+    struct caller a = worker("a", 1);
+    disk_fail_journal(code, at);
+    uint32_t model = create(&a, "m");
+    for (uint64_t i = 1; i <= PUSHES; i++) {
+        struct letter *push = letter_ask(&a, push_constant(&a, model, i, N, 1));
+        expect_push(push, OPT_FATE_APPLIED, i, true);
+        harness_free(push);
+    }
+    cr_assert_eq(statistic(&a, "degraded"), 0u);
+    caller_gone(&a, false);
+    kept_stop(&kept);
+    data_dir_close(&kept.dir);
+    unsigned calls = disk_journal_calls();
+    disk_fail_journal(0, 0);
+    kept_start(&kept, kept_settings());
+    a = worker("a", 2);
+    model = model_join(&a, "m");
+    cr_assert_eq(model_pull(&a, model, OPT_VIEW_TRAIN, "", weights, N),
+                 (uint64_t)PUSHES);
+    cr_assert_eq(weights[0], -(float)PUSHES);
+    caller_gone(&a, false);
+    kept_stop(&kept);
+    return calls;
+}
+
+Test(journaling, of_a_call_that_fails_anywhere_nobody_hears)
+{
+    unsigned calls = live(0, 0);
+    cr_assert_gt(calls, 10u);
+    for (unsigned at = 1; at <= calls; at++) {
+        kept_close(&kept);
+        (void)live(at % 2 == 0 ? EIO : ENOSPC, at);
+    }
+}
+
 /* ---------------------------------------------------------------- definitions */
 
 static struct letter *create_as(const struct caller *caller,

@@ -24,8 +24,10 @@ static struct {
     unsigned syncs, failures; /* left */
     int code;
     bool saving_held;
-    unsigned saving_calls, saving_fails; /* of the checkpoints' thread */
-    int saving_code;
+    struct one {
+        unsigned calls, fails; /* so far, and which of them */
+        int code;
+    } saving, journal; /* of the checkpoints' thread, and of the journal's two */
 } disk;
 
 /* What a call comes to: 0, or an errno. */
@@ -48,24 +50,27 @@ static int fate(bool syncs)
     return code;
 }
 
-/* The same of a call of the checkpoints' thread. */
-static int fate_of_saving(void)
+/* The same of a call of certain threads. */
+static int fate_of_thread(void)
 {
     char name[16] = "";
     int code = 0;
     (void)pthread_getname_np(pthread_self(), name, sizeof name);
-    if (strcmp(name, "optimd-save") != 0) {
+    bool saving = strcmp(name, "optimd-save") == 0;
+    struct one *one = saving ? &disk.saving : &disk.journal;
+    if (!saving && strcmp(name, "optimd-journal") != 0 &&
+        strcmp(name, "optimd-sync") != 0) {
         return 0;
     }
     uv_mutex_lock(&disk.lock);
-    while (disk.saving_held) {
+    while (saving && disk.saving_held) {
         disk.waiting = true;
         uv_cond_broadcast(&disk.changed);
         uv_cond_wait(&disk.changed, &disk.lock);
     }
-    disk.saving_calls++;
-    if (disk.saving_calls == disk.saving_fails) {
-        code = disk.saving_code;
+    one->calls++;
+    if (one->calls == one->fails) {
+        code = one->code;
     }
     uv_mutex_unlock(&disk.lock);
     return code;
@@ -73,44 +78,44 @@ static int fate_of_saving(void)
 
 static int sync_data(int file)
 {
-    errno = fate_of_saving();
+    errno = fate_of_thread();
     errno = errno != 0 ? errno : fate(true);
     return errno != 0 ? -1 : file_system_calls.fdatasync(file);
 }
 
 static int sync_all(int file)
 {
-    errno = fate_of_saving();
+    errno = fate_of_thread();
     return errno != 0 ? -1 : file_system_calls.fsync(file);
 }
 
 static int open_file(int folder, const char *name, int flags, mode_t mode)
 {
-    errno = fate_of_saving();
+    errno = fate_of_thread();
     return errno != 0 ? -1 : file_system_calls.openat(folder, name, flags, mode);
 }
 
 static int rename_file(int folder, const char *name, int to_folder, const char *to)
 {
-    errno = fate_of_saving();
+    errno = fate_of_thread();
     return errno != 0 ? -1 : file_system_calls.renameat(folder, name, to_folder, to);
 }
 
 static int remove_file(int folder, const char *name, int flags)
 {
-    errno = fate_of_saving();
+    errno = fate_of_thread();
     return errno != 0 ? -1 : file_system_calls.unlinkat(folder, name, flags);
 }
 
 static int make_folder(int folder, const char *name, mode_t mode)
 {
-    errno = fate_of_saving();
+    errno = fate_of_thread();
     return errno != 0 ? -1 : file_system_calls.mkdirat(folder, name, mode);
 }
 
 static ssize_t write_parts(int file, const struct iovec *parts, int count, off_t at)
 {
-    errno = fate_of_saving();
+    errno = fate_of_thread();
     errno = errno != 0 ? errno : fate(false);
     return errno != 0 ? -1 : file_system_calls.pwritev(file, parts, count, at);
 }
@@ -151,16 +156,29 @@ void disk_hold_saving(void)
 void disk_fail_saving(int code, unsigned at)
 {
     uv_mutex_lock(&disk.lock);
-    disk.saving_calls = 0;
-    disk.saving_fails = at;
-    disk.saving_code = code;
+    disk.saving = (struct one){ .fails = at, .code = code };
     uv_mutex_unlock(&disk.lock);
+}
+
+void disk_fail_journal(int code, unsigned at)
+{
+    uv_mutex_lock(&disk.lock);
+    disk.journal = (struct one){ .fails = at, .code = code };
+    uv_mutex_unlock(&disk.lock);
+}
+
+unsigned disk_journal_calls(void)
+{
+    uv_mutex_lock(&disk.lock);
+    unsigned calls_so_far = disk.journal.calls;
+    uv_mutex_unlock(&disk.lock);
+    return calls_so_far;
 }
 
 unsigned disk_saving_calls(void)
 {
     uv_mutex_lock(&disk.lock);
-    unsigned calls_so_far = disk.saving_calls;
+    unsigned calls_so_far = disk.saving.calls;
     uv_mutex_unlock(&disk.lock);
     return calls_so_far;
 }
@@ -209,8 +227,6 @@ static void on_recovered(void *context, const struct opt_error *error)
 
 void kept_open(struct kept *kept, struct durable_settings settings)
 {
-    struct opt_error error;
-    char path[128];
     disk.syncs = 0;
     cr_assert_eq(uv_mutex_init(&disk.lock), 0);
     cr_assert_eq(uv_cond_init(&disk.changed), 0);
@@ -225,6 +241,13 @@ void kept_open(struct kept *kept, struct durable_settings settings)
     file_calls = &calls;
     disk_mend();
     files_open(&kept->files);
+    kept_start(kept, settings);
+}
+
+void kept_start(struct kept *kept, struct durable_settings settings)
+{
+    struct opt_error error;
+    char path[128];
     snprintf(path, sizeof path, "%s/data", kept->files.path);
     cr_assert_eq(data_dir_open(path, &kept->dir, &error), OPT_OK, "%s", error.text);
     settings.dir = &kept->dir;

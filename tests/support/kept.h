@@ -26,8 +26,9 @@ struct kept {
 /* ALWAYS, an hour between two syncs that nobody asks for, 256 MiB. */
 struct durable_settings kept_settings(void);
 void kept_open(struct kept *kept, struct durable_settings settings);
-/* Stop the engine and all; the folder stays for kept_count. */
+/* Stop the engine and all; the folder stays, for kept_count, or for another start. */
 void kept_stop(struct kept *kept);
+void kept_start(struct kept *kept, struct durable_settings settings);
 void kept_close(struct kept *kept);
 
 /* The disk: how often it was made to keep what it has; let it wait with that until it
@@ -45,6 +46,9 @@ void disk_mend(void);
 void disk_hold_saving(void);
 void disk_fail_saving(int code, unsigned at);
 unsigned disk_saving_calls(void);
+/* And of the journal's threads alone. */
+void disk_fail_journal(int code, unsigned at);
+unsigned disk_journal_calls(void);
 
 /* Entries of a kind in the journal of an engine that was stopped. */
 size_t kept_count(const struct kept *kept, enum record_kind kind);
