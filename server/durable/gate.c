@@ -281,6 +281,11 @@ bool gate_takes(struct durable *durable, struct letter *letter, uint64_t record,
         always = always || model->durability.mode == OPT_DURABILITY_ALWAYS;
         gap = always && has_gap(model);
         mark(durable, model, letter, record);
+    } else if (letter->request.message == OPT_MESSAGE_DELETE) {
+        /* It is answered turns after the one that has recorded it. */
+        record = durable->recorded;
+        always =
+            !durable->degraded && durable->settings.durability == OPT_DURABILITY_ALWAYS;
     }
     if (!gap && record <= (always ? durable->safe : durable->written)) {
         return false;

@@ -237,3 +237,122 @@ Test(recovery_damage, deleted_models_stay_deleted, .timeout = 60)
     optclient_list_free(models);
     end();
 }
+
+/* ---------------------------------------------------------------- checkpoints */
+
+/* Two checkpoints, of steps 3 and 5, each made when the daemon stopped, and then a
+ * journal to step 6. */
+static void begin_with_checkpoints(void)
+{
+    begin();
+    push(3);
+    cr_assert_eq(restarts_kill(&server, SIGTERM), 0);
+    restarts_again(&server, true);
+    push(2);
+    cr_assert_eq(restarts_kill(&server, SIGTERM), 0);
+    restarts_again(&server, true);
+    push(1);
+    restarts_kill(&server, SIGKILL);
+    cr_assert_not_null(strstr(restarts_checkpoint(&server, ""), "-step-5/"));
+}
+
+Test(recovery_damage, in_any_file_of_a_checkpoint_stops_the_start, .timeout = 60)
+{
+    static const struct {
+        const char *file, *words;
+        int part; /* the byte that is wrong is at so many eighths of the file */
+    } cases[] = {
+        { "weights.safetensors", "weights.safetensors|--recover=previous|verify", 4 },
+        { "weights.safetensors", "weights.safetensors|--recover=previous", 0 },
+        { "weights.safetensors", "weights.safetensors|--recover=previous", 8 },
+        { "manifest.json", "manifest|--recover=previous", 3 },
+        { "manifest.xxh3", "manifest|--recover=previous", 0 },
+    };
+    begin_with_checkpoints();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *path = restarts_checkpoint(&server, cases[i].file);
+        off_t size = size_of(path), at = size * cases[i].part / 8;
+        at = at == size ? size - 1 : at;
+        flip(path, at);
+        restarts_fails(&server, NULL, DAMAGED, cases[i].words);
+        flip(path, at);
+    }
+    restarts_again(&server, true);
+    expect_step(6);
+    end();
+}
+
+Test(recovery_damage, of_the_newest_checkpoint_takes_the_one_before_and_the_journal,
+     .timeout = 60)
+{
+    begin_with_checkpoints();
+    const char *path = restarts_checkpoint(&server, "weights.safetensors");
+    flip(path, size_of(path) / 2);
+    restarts_again_with(&server, previous, true);
+    expect_logged("checkpoint_damaged");
+    expect_logged("checkpoint_set_aside");
+    expect_step(6); /* the journal has had all that came after step 3 */
+    push(1);
+    restarts_kill(&server, SIGKILL);
+    restarts_again(&server, true);
+    expect_step(7);
+    end();
+}
+
+/* Without the journal there is no more than the checkpoint. */
+Test(recovery_damage, of_the_journal_and_the_newest_checkpoint_takes_what_is_left,
+     .timeout = 60)
+{
+    begin_with_checkpoints();
+    char folder[600], away[600];
+    const char *path = restarts_checkpoint(&server, "weights.safetensors");
+    flip(path, size_of(path) / 2);
+    snprintf(folder, sizeof folder, "%s/journal", server.data);
+    snprintf(away, sizeof away, "%s/journal-away", server.data);
+    cr_assert_eq(rename(folder, away), 0);
+    restarts_fails(&server, NULL, DAMAGED, "--recover=previous");
+    restarts_again_with(&server, previous, true);
+    expect_logged("updates_lost");
+    expect_step(3);
+    push(2);
+    expect_step(5);
+    cr_assert_eq(restarts_kill(&server, SIGTERM), 0);
+    restarts_again(&server, true);
+    expect_step(5);
+    end();
+}
+
+Test(recovery_damage, is_a_checkpoint_of_another_directory, .timeout = 60)
+{
+    begin_with_checkpoints();
+    char other[600];
+    const char *path = restarts_checkpoint(&server, "");
+    char *at = strstr(path, "/models/");
+    cr_assert_not_null(at);
+    snprintf(other, sizeof other, "%s/models/0011223344556677", server.data);
+    char first[600];
+    snprintf(first, sizeof first, "%s/models/%.16s", server.data, at + 8);
+    cr_assert_eq(rename(first, other), 0);
+    restarts_fails(&server, NULL, DAMAGED, "0011223344556677");
+    cr_assert_eq(rename(other, first), 0);
+    restarts_again(&server, true);
+    expect_step(6);
+    end();
+}
+
+Test(recovery_damage, is_a_model_whose_checkpoints_are_missing, .timeout = 60)
+{
+    begin_with_checkpoints();
+    char models[600], away[600];
+    snprintf(models, sizeof models, "%s/models", server.data);
+    snprintf(away, sizeof away, "%s/away", server.data);
+    cr_assert_eq(rename(models, away), 0);
+    cr_assert_eq(mkdir(models, 0700), 0);
+    restarts_fails(&server, NULL, DAMAGED,
+                   "there is no checkpoint of it in models/|--recover=previous");
+    cr_assert_eq(rmdir(models), 0);
+    cr_assert_eq(rename(away, models), 0);
+    restarts_again(&server, true);
+    expect_step(6);
+    end();
+}
