@@ -321,7 +321,7 @@ static void write_rows(const struct model *model, struct writing *writing,
                                            .values = writing->row_values + group->at };
         }
         of[-1].count++;
-        of[-1].value_bytes += rows_width(model, i) * sizeof(float);
+        of[-1].value_bytes += model->tensors[group->tensor].width * sizeof(float);
     }
     written->bytes += count * sizeof(uint32_t) + rows->groups[count].at * sizeof(float);
     written->slabs[ROWS] = slab_ref(slab);
