@@ -150,6 +150,9 @@ static void begin_incarnation(struct engine *engine, struct worker *worker,
         before = hello->incarnation;
     }
     worker->incarnation = before + 1;
+    if (worker->session != hello->session) {
+        worker->lost_why[0] = '\0';
+    }
     worker->session = hello->session;
     worker->reconnects = 0;
     worker->lost = false;
@@ -184,7 +187,6 @@ enum opt_status worker_hello(struct engine *engine, struct peer *peer,
     } else {
         worker_lose_all(engine, worker);
         begin_incarnation(engine, worker, hello);
-        worker->lost_why[0] = '\0';
     }
     for (struct member *member = worker->members; member != NULL;
          member = member->next_of_worker) {
