@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/token.h"
 #include "common/unix_address.h"
 
 enum { FILE_MOST = 4096 };
@@ -16,6 +17,9 @@ static char **file_of(struct endpoint *endpoint, const char *key, size_t length)
     }
     if (length == 4 && memcmp(key, "cert", 4) == 0) {
         return &endpoint->cert;
+    }
+    if (length == 10 && memcmp(key, "token_file", 10) == 0) {
+        return &endpoint->token_file;
     }
     return length == 3 && memcmp(key, "key", 3) == 0 ? &endpoint->key : NULL;
 }
@@ -72,7 +76,7 @@ static enum opt_status set_file(char **file, const char *text, size_t length,
     return OPT_OK;
 }
 
-/* "ca=FILE&cert=FILE&key=FILE", all of them in any order. */
+/* "ca=FILE&cert=FILE&key=FILE&token_file=FILE", any of them in any order. */
 static enum opt_status read_query(struct endpoint *endpoint, const char *query,
                                   struct opt_error *error)
 {
@@ -83,7 +87,7 @@ static enum opt_status read_query(struct endpoint *endpoint, const char *query,
         if (file == NULL) {
             return opt_fail(error, OPT_INVALID_ARGUMENT,
                             "the address asks for \"%.*s\", which is not known; right "
-                            "would be ca, cert or key",
+                            "would be ca, cert, key or token_file",
                             (int)(name < 100 ? name : 100), query);
         }
         if (*file != NULL || name + 1 >= length) {
@@ -124,7 +128,8 @@ static enum opt_status read_url(struct endpoint *endpoint, const char *url,
     if (status != OPT_OK) {
         return status;
     }
-    if (!endpoint->encrypted && *after == '?') {
+    if (!endpoint->encrypted &&
+        (endpoint->ca != NULL || endpoint->cert != NULL || endpoint->key != NULL)) {
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "address \"%.300s\": optimd:// has no TLS; right would be "
                         "optimds://",
@@ -179,6 +184,21 @@ static bool is_given(const char *file)
     return file != NULL && file[0] != '\0';
 }
 
+/* The file of the token, if any. That it can be read is seen at once. */
+static enum opt_status take_token(struct endpoint *endpoint, const char *said,
+                                  struct opt_error *error)
+{
+    uint8_t token[OPT_TOKEN_MAX];
+    size_t size;
+    said = said != NULL ? said : secure_getenv("OPTIMD_TOKEN_FILE");
+    enum opt_status status = take(&endpoint->token_file, said, error);
+    if (status == OPT_OK && endpoint->token_file != NULL) {
+        status = token_read(endpoint->token_file, token, &size, error);
+        explicit_bzero(token, sizeof(token));
+    }
+    return status;
+}
+
 static enum opt_status read_all(const char *address,
                                 const struct optclient_options *options,
                                 struct endpoint *out, struct opt_error *error)
@@ -195,6 +215,9 @@ static enum opt_status read_all(const char *address,
     } else {
         snprintf(out->peer, sizeof(out->peer), "%s", address);
         status = address_parse(address, &out->address, error);
+    }
+    if (status == OPT_OK) {
+        status = take_token(out, options->token_file, error);
     }
     if (status != OPT_OK || out->address.port[0] == '\0') {
         return status; /* a Unix socket needs no TLS: it is of this machine */
@@ -256,5 +279,6 @@ void endpoint_free(struct endpoint *endpoint)
     free(endpoint->ca);
     free(endpoint->cert);
     free(endpoint->key);
+    free(endpoint->token_file);
     opt_tls_free(endpoint->tls);
 }

@@ -6,10 +6,12 @@
  *   optimds://HOST:PORT?ca=FILE&cert=FILE&key=FILE
  *   unix:/PATH
  *
- * What a URL says goes over the options, and these over OPTIMD_CA, OPTIMD_CERT and
- * OPTIMD_KEY; OPTIMD_URL stands for an address that is NULL. Called once per client, by
- * the thread that calls optclient_connect; the files are read then, and again by the
- * client's thread before each new connection.
+ * and ?token_file=FILE with any URL.
+ *
+ * What a URL says goes over the options, and these over OPTIMD_CA, OPTIMD_CERT,
+ * OPTIMD_KEY and OPTIMD_TOKEN_FILE; OPTIMD_URL stands for an address that is NULL.
+ * Called once per client, by the thread that calls optclient_connect; the files are
+ * read then, and again by the client's thread before each new connection.
  */
 #ifndef OPTCLIENT_ENDPOINT_H
 #define OPTCLIENT_ENDPOINT_H
@@ -26,6 +28,7 @@ struct endpoint {
     char peer[ADDRESS_HOST_MAX + 24]; /* for sentences */
     bool encrypted;
     char *ca, *cert, *key; /* NULL: none */
+    char *token_file;      /* NULL: none, or "" */
     struct opt_tls *tls;   /* what is in these files; NULL: not encrypted */
 };
 

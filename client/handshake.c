@@ -2,12 +2,15 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "client/calls.h"
 #include "client/client.h"
 #include "client/open_model.h"
 #include "client/request_frame.h"
 #include "client/resend.h"
+#include "client/socket.h"
+#include "client/token.h"
 
 /* ------------------------------------------------------------------- asking */
 
@@ -21,7 +24,20 @@ void handshake_greet(struct optclient *client)
                         .incarnation = client->incarnation,
                         .client = "liboptclient " OPTIMD_VERSION },
     };
+    uint8_t token[OPT_TOKEN_MAX];
+    const char *path = client->endpoint.token_file;
+    struct opt_error error;
+    if (path != NULL) {
+        size_t size = 0;
+        if (token_read(path, token, &size, &error) != OPT_OK) {
+            client_disconnect(client, "%s", error.text);
+            return;
+        }
+        request.body.hello.token = token;
+        request.body.hello.token_size = size;
+    }
     client->hello_id = request_frame_begin_own(client, &request);
+    explicit_bzero(token, sizeof(token));
 }
 
 /* The pushes of a model whose answers have not come, and which the daemon may have. */
@@ -127,6 +143,7 @@ void handshake_on_broken(struct optclient *client, const struct opt_error *error
 void handshake_on_hello(struct optclient *client, const struct opt_reply *reply)
 {
     client->hello_id = 0;
+    socket_forget(client->socket);
     if (reply->message == OPT_MESSAGE_ERROR) {
         handshake_on_error(client, &reply->body.error,
                            is_final(reply->body.error.status));

@@ -147,7 +147,11 @@ struct optclient_options {
     const char *cert; /* of this client's certificate, */
     const char *key;  /* and of its key: any of them means TLS. NULL: OPTIMD_CA,
                          OPTIMD_CERT, OPTIMD_KEY of the environment, if they are there */
-    uint64_t reserved[13]; /* 0 */
+    const char
+        *token_file;       /* with the token that this client logs in with, on its first
+                              line; read each time it connects. NULL: OPTIMD_TOKEN_FILE
+                              of the environment, if it is there. "": none */
+    uint64_t reserved[12]; /* 0 */
 };
 
 /* The defaults given above. */
@@ -415,7 +419,9 @@ enum optclient_detail {
     OPTCLIENT_SEND_AGAIN = 38,       /* given up meanwhile: send it again */
     OPTCLIENT_NOT_DURABLE = 39,      /* the daemon's disk fails or is full at present */
     OPTCLIENT_NO_DATA_DIR = 40,      /* the daemon keeps nothing on disk */
-    OPTCLIENT_RECOVERING = 41        /* what the daemon had comes back from its disk */
+    OPTCLIENT_RECOVERING = 41,       /* what the daemon had comes back from its disk */
+    OPTCLIENT_NO_LOGIN = 42,         /* the token, certificate or user is not known */
+    OPTCLIENT_NOT_ALLOWED = 43       /* the login's role or names do not allow it */
 };
 /* The reason of the calling thread's last failed optclient call, beside
  * optclient_error.

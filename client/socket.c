@@ -262,6 +262,13 @@ bool socket_begin(struct socket *socket, const struct opt_request *request,
     return true;
 }
 
+void socket_forget(struct socket *socket)
+{
+    if (!socket_sending(socket)) {
+        explicit_bzero(socket->head, socket->head_capacity);
+    }
+}
+
 void socket_copy(struct socket *socket, const void *data, size_t size)
 {
     memcpy(socket->head + socket->head_used, data, size);

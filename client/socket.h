@@ -108,6 +108,9 @@ uint64_t socket_pending(const struct socket *socket);
 bool socket_begin(struct socket *socket, const struct opt_request *request,
                   size_t data_size, size_t header_limit, size_t *header_size);
 
+/* What was copied has been sent, and something of it was secret: overwrite it. */
+void socket_forget(struct socket *socket);
+
 /* Add bytes to the frame, which are copied: short values, at most SOCKET_COPY_BYTES of
  * a frame in all. */
 void socket_copy(struct socket *socket, const void *data, size_t size);

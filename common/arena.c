@@ -2,6 +2,7 @@
 
 #include <stdalign.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* AddressSanitizer knows malloc's blocks; these lines tell it what of a chunk has been
  * handed out, so that reading past a piece is found as it would be past a block. */
@@ -117,6 +118,15 @@ void opt_arena_reset(struct opt_arena *arena)
         FORBID(arena->chunks->bytes, arena->chunks->capacity);
     }
     arena->used = 0;
+}
+
+void opt_arena_wipe(struct opt_arena *arena)
+{
+    for (struct opt_arena_chunk *chunk = arena->chunks; chunk != NULL;
+         chunk = chunk->next) {
+        ALLOW(chunk->bytes, chunk->used);
+        explicit_bzero(chunk->bytes, chunk->used);
+    }
 }
 
 void opt_arena_fini(struct opt_arena *arena)

@@ -33,6 +33,7 @@ static const struct opt_counter_text texts[] = {
     { "workers_reconnected", "connections that went on with a worker's session" },
     { "hellos_stale", "processes refused because another one has followed them" },
     { "deadlines_exceeded", "requests that ended at their deadline" },
+    { "logins_refused", "hellos without a login that the daemon knows" },
     { "models", "models there are now" },
     { "workers", "workers registered now, once for each model, as in optctl list" },
     { "workers_known", "names of workers that are connected now or remembered" },

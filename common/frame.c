@@ -463,6 +463,12 @@ uint64_t opt_frame_moved(const struct opt_frame_reader *reader)
     return reader->moved;
 }
 
+void opt_frame_forget(struct opt_frame_reader *reader)
+{
+    explicit_bzero(reader->stage, reader->begin + reader->scanned);
+    explicit_bzero(reader->stage + reader->end, reader->capacity - reader->end);
+}
+
 void opt_frame_place(struct opt_frame_reader *reader, uint8_t *data)
 {
     assert(reader->state == HEADER || reader->state == EARLY);

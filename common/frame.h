@@ -101,6 +101,10 @@ size_t opt_frame_taken(const struct opt_frame_reader *reader);
  * next call of opt_frame_next that follows opt_frame_place. */
 const uint8_t *opt_frame_header(const struct opt_frame_reader *reader, size_t *size);
 
+/* The header part is not read again, nor is what came before it: overwrite both, for
+ * there may have been a secret in it. After OPT_FRAME_HEADER. */
+void opt_frame_forget(struct opt_frame_reader *reader);
+
 /* Bytes of `data` in this frame. Valid from OPT_FRAME_HEADER, or OPT_FRAME_EARLY, to
  * OPT_FRAME_END. */
 size_t opt_frame_data_size(const struct opt_frame_reader *reader);

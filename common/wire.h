@@ -25,6 +25,7 @@ enum {
     OPT_OPTIONS_MAX = 64,        /* options of a specification or a group */
     OPT_UNANSWERED_MAX = 1024,   /* pushes that one open asks about */
     OPT_RELEASED_MAX = 64,       /* requests that one request releases */
+    OPT_TOKEN_MAX = 512,         /* bytes of a token */
     OPT_PLACE_ALIGNMENT = 64,    /* of values in a memory file */
     OPT_CHUNK_BYTES = 4 << 20,   /* advised data of one frame */
     OPT_BLOCK = 16384,           /* elements of a block */
@@ -53,6 +54,8 @@ void *opt_arena_alloc(struct opt_arena *arena,
                       size_t size); /* 16-byte aligned, or NULL */
 void opt_arena_reset(
     struct opt_arena *arena); /* keeps one chunk for the next message */
+/* Overwrite all that was written to it, which may have been a secret. */
+void opt_arena_wipe(struct opt_arena *arena);
 void opt_arena_fini(struct opt_arena *arena);
 
 /* Numbers of the body fields. */
@@ -154,6 +157,8 @@ struct opt_hello {
     uint32_t lease_ms;        /* 0: the daemon's default */
     uint64_t incarnation;     /* granted to the session before; 0: its first hello */
     uint64_t max_frame_bytes; /* that the client takes */
+    const uint8_t *token;     /* NULL: none. A secret: not for logs or sentences */
+    size_t token_size;        /* at most OPT_TOKEN_MAX */
 };
 struct opt_create {
     const char *model;

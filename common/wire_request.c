@@ -43,6 +43,11 @@ static enum opt_status read_hello(const struct context *c,
                         from->max_frame_bytes, (int)OPT_ANSWER_BYTES,
                         (int)OPT_FRAME_BYTES);
     }
+    if (from->token.len > OPT_TOKEN_MAX) {
+        return opt_fail(c->error, OPT_INVALID_ARGUMENT,
+                        "Hello.token has %zu bytes; at most %d are allowed",
+                        from->token.len, (int)OPT_TOKEN_MAX);
+    }
     *to = (struct opt_hello){ .protocol = from->protocol,
                               .worker = from->worker,
                               .session = from->session,
@@ -51,6 +56,8 @@ static enum opt_status read_hello(const struct context *c,
                               .require_count = from->n_require,
                               .lease_ms = from->lease_ms,
                               .incarnation = from->incarnation,
+                              .token = from->token.len > 0 ? from->token.data : NULL,
+                              .token_size = from->token.len,
                               .max_frame_bytes = from->max_frame_bytes > 0
                                                      ? from->max_frame_bytes
                                                      : OPT_FRAME_BYTES };

@@ -48,6 +48,8 @@ static void write_hello(struct opt_writer *writer, const void *what)
     message.lease_ms = hello->lease_ms;
     message.incarnation = hello->incarnation;
     message.max_frame_bytes = hello->max_frame_bytes;
+    message.token.len = hello->token_size;
+    message.token.data = (uint8_t *)(uintptr_t)hello->token;
     opt_write_fields(writer, &message.base);
 }
 

@@ -18,6 +18,7 @@
 
 #include "common/log.h"
 #include "common/standard.h"
+#include "server/access/access.h"
 #include "server/durable/durable.h"
 #include "server/messages/messages.h"
 #include "server/net/credentials.h"
@@ -27,6 +28,7 @@
 #include "server/patience.h"
 #include "server/port_file.h"
 #include "server/recovered.h"
+#include "server/reload.h"
 #include "server/settings.h"
 #include "server/signals.h"
 #include "server/store/data_dir.h"
@@ -40,7 +42,9 @@ enum {
 
 /* Everything that runs. */
 struct daemon {
-    const struct settings *settings;
+    struct settings *settings;
+    struct access *access; /* who may do what */
+    struct reload reload;
     struct data_dir data_dir;   /* path NULL: none */
     struct durable *durable;    /* what is kept there, */
     struct recovered recovered; /* and whether it has come back; if not: */
@@ -70,6 +74,13 @@ static void on_stop(void *context, int number)
     uv_stop(&daemon->uv);
 }
 
+static void on_reload(void *context)
+{
+    struct daemon *daemon = context;
+    struct opt_error error;
+    (void)reload_now(&daemon->reload, &error); /* the log says why not */
+}
+
 /* All has come back from the data directory, or it is over. */
 static void on_recovered(void *context, const struct opt_error *error)
 {
@@ -80,24 +91,6 @@ static void on_recovered(void *context, const struct opt_error *error)
     }
     daemon->failure = *error;
     uv_stop(&daemon->uv);
-}
-
-/* All of it is read before any of it is used: what is broken changes nothing. */
-static void on_reload(void *context)
-{
-    struct daemon *daemon = context;
-    struct opt_error error;
-    struct opt_tls *tls = NULL;
-    if (daemon->has_credentials &&
-        credentials_read(&daemon->credentials, &tls, &error) != OPT_OK) {
-        opt_log(OPT_LOG_ERROR, "reload_failed", "why=%s", error.text);
-        return;
-    }
-    if (daemon->has_credentials) {
-        credentials_use(&daemon->credentials, tls);
-    }
-    opt_log(OPT_LOG_INFO, "reloaded", "certificates=%s",
-            daemon->has_credentials ? daemon->credentials.files.cert : "none");
 }
 
 /* ---------------------------------------------------------------------- start */
@@ -207,6 +200,7 @@ static enum opt_status start_engine(struct daemon *daemon, struct opt_error *err
         .max_header_bytes = (size_t)settings->max_header,
         .connection_bytes = (size_t)settings->connection_inflight,
         .row = message_row,
+        .access = daemon->access,
         .durable = daemon->durable,
         .recorder = daemon->durable == NULL ? NULL : &daemon->durable->recorder,
         .durability = daemon->durable == NULL
@@ -258,8 +252,9 @@ static void announce(const struct daemon *daemon, size_t connections)
             " max_connections=%zu data_dir=%s",
             OPTIMD_VERSION, names, port_of(daemon), engine_threads(daemon->engine),
             settings->loops, settings->memory, connections, settings->data_dir);
-    if (settings->insecure && (!daemon->has_credentials ||
-                               settings->tls_clients != OPT_TLS_CLIENTS_REQUIRED)) {
+    if (settings->insecure && settings->login != LOGIN_EVERYBODY &&
+        (!daemon->has_credentials ||
+         settings->tls_clients != OPT_TLS_CLIENTS_REQUIRED)) {
         opt_log(OPT_LOG_WARN, "insecure", "address=%s why=%s", names,
                 "whoever reaches this address may read and change every model");
     }
@@ -340,9 +335,12 @@ static int failed(const struct opt_error *error)
                : EX_UNAVAILABLE;
 }
 
-static int serve(const struct settings *settings, struct opt_error *error)
+static int serve(struct settings *settings, struct reload *reload,
+                 struct opt_error *error)
 {
-    struct daemon daemon = { .settings = settings };
+    struct daemon daemon = { .settings = settings,
+                             .access = reload->access,
+                             .reload = *reload };
     int code = uv_loop_init(&daemon.uv);
     if (code != 0) {
         opt_fail(error, OPT_UNAVAILABLE, "cannot make an event loop: %s",
@@ -357,6 +355,8 @@ static int serve(const struct settings *settings, struct opt_error *error)
         stop(&daemon);
         return failed(error);
     }
+    daemon.reload.engine = daemon.engine;
+    daemon.reload.credentials = daemon.has_credentials ? &daemon.credentials : NULL;
     signals_unblock();
     announce(&daemon, connections);
     if (daemon.durable != NULL) {
@@ -379,7 +379,7 @@ static int serve(const struct settings *settings, struct opt_error *error)
     return EX_OK;
 }
 
-static int run(const struct settings *settings)
+static int run(struct settings *settings, struct reload *reload)
 {
     struct opt_error error;
     opt_log_set_level(settings->log_level);
@@ -387,7 +387,7 @@ static int run(const struct settings *settings)
         opt_fail(&error, OPT_UNAVAILABLE, "cannot start a thread for the log");
         return complain(EX_UNAVAILABLE, &error);
     }
-    int code = serve(settings, &error);
+    int code = serve(settings, reload, &error);
     (void)opt_log_stop(LOG_MS);
     return code == EX_OK ? code : complain(code, &error);
 }
@@ -422,11 +422,23 @@ int main(int argc, char **argv)
         puts("optimd " OPTIMD_VERSION);
         return printed();
     case SETTINGS_CHECK:
-        settings_print(&settings, stdout);
-        return printed();
     case SETTINGS_RUN:
     case SETTINGS_MISUSED:
         break;
     }
-    return run(&settings);
+    /* Those who may log in are part of the configuration. */
+    struct reload reload = { .argc = argc, .argv = argv, .settings = &settings };
+    struct access_settings access = settings_access(&settings);
+    if (access_new(&access, &reload.access, &error) != OPT_OK) {
+        return complain(EX_CONFIG, &error);
+    }
+    int code = EX_OK;
+    if (action == SETTINGS_CHECK) {
+        settings_print(&settings, stdout);
+        code = printed();
+    } else {
+        code = run(&settings, &reload);
+    }
+    access_free(reload.access);
+    return code;
 }

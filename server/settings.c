@@ -62,6 +62,16 @@ static const struct setting table[] = {
       "whether clients must show a certificate: required, optional or none" },
     { "max-handshakes", SETTING_COUNT, AT(max_handshakes), "256", NULL, 1, 1000000, "N",
       "handshakes of TLS that run at a time; connections beyond are closed" },
+    { "login", SETTING_CHOICE, AT(login), "strangers", NULL, 0, 0, "WORD",
+      "who needs a login: strangers, from other machines, or everybody" },
+    { "tokens", SETTING_WORD, AT(tokens), "", NULL, 0, 0, "FILE",
+      "who may log in with which token, and what for (made by optctl token)" },
+    { "cert-roles", SETTING_WORD, AT(cert_roles), "", NULL, 0, 0, "FILE",
+      "what the certificates of clients are logins for" },
+    { "unix-users", SETTING_WORD, AT(unix_users), "", NULL, 0, 0, "USER=ROLE[,...]",
+      "what users of this machine may on Unix sockets; *: all others" },
+    { "unix-mode", SETTING_WORD, AT(unix_mode), "0660", NULL, 0, 0, "MODE",
+      "mode of the files of Unix sockets: who may connect" },
     { "no-shared-memory", SETTING_FLAG, AT(no_shared_memory), "false", NULL, 0, 0, NULL,
       "send everything to workers on Unix sockets as well, and share no memory with them" },
     { "data-dir", SETTING_WORD, AT(data_dir), "", NULL, 0, 0, "DIR",
@@ -147,8 +157,10 @@ static const char *const *words_of(const struct setting *setting)
                                                 NULL };
     static const char *const recoveries[] = { "exact", "previous", NULL };
     static const char *const clients[] = { "required", "optional", "none", NULL };
+    static const char *const logins[] = { "strangers", "everybody", NULL };
     return setting->offset == AT(durability)    ? durabilities
            : setting->offset == AT(tls_clients) ? clients
+           : setting->offset == AT(login)       ? logins
                                                 : recoveries;
 }
 
@@ -562,7 +574,8 @@ static enum opt_status check_order(const struct settings *settings,
 static bool knows_clients(const struct settings *settings)
 {
     return settings->tls_cert[0] != '\0' &&
-           settings->tls_clients == OPT_TLS_CLIENTS_REQUIRED;
+           (settings->tls_clients == OPT_TLS_CLIENTS_REQUIRED ||
+            settings->tokens[0] != '\0');
 }
 
 /* The row to blame if one of them is missing, or COUNT. */
@@ -617,6 +630,26 @@ static enum opt_status check_tls(const struct settings *settings,
     return OPT_OK;
 }
 
+static enum opt_status check_mode(struct settings *settings,
+                                  const struct sources *sources,
+                                  struct opt_error *error)
+{
+    const char *text = settings->unix_mode;
+    size_t size = strspn(text, "01234567");
+    if (size < 3 || size > 4 || text[size] != '\0' || (size == 4 && text[0] != '0')) {
+        struct opt_error cause;
+        opt_fail(&cause, OPT_INVALID_ARGUMENT,
+                 "\"%s\" is no mode of a file; right would be three digits from 0 to "
+                 "7, such as 0660",
+                 text);
+        return refuse(sources, row_of(AT(unix_mode)), cause.text, error);
+    }
+    for (size_t i = 0; i < settings->addresses.count; i++) {
+        settings->addresses.at[i].mode = (unsigned)strtoul(text, NULL, 8);
+    }
+    return OPT_OK;
+}
+
 static enum opt_status check_address(struct settings *settings,
                                      const struct sources *sources,
                                      struct opt_error *error)
@@ -633,13 +666,14 @@ static enum opt_status check_address(struct settings *settings,
         reachable |= !opt_socket_is_local((const struct sockaddr *)&where->address);
     }
     if (!settings->insecure && reachable && !knows_clients(settings)) {
-        opt_fail(&cause, OPT_INVALID_ARGUMENT,
-                 "\"%s\" can be reached from other machines, and whoever "
-                 "reaches this daemon may read and change every model, unless clients "
-                 "have to show certificates; give tls-cert, tls-key and tls-client-ca, "
-                 "listen on 127.0.0.1, or say --insecure if the network itself is "
-                 "closed",
-                 settings->listen);
+        opt_fail(
+            &cause, OPT_INVALID_ARGUMENT,
+            "\"%s\" can be reached from other machines, and whoever "
+            "reaches this daemon may read and change every model, unless clients "
+            "have to show certificates or tokens over TLS; give tls-cert, tls-key, "
+            "and tls-client-ca or tokens, listen on 127.0.0.1, or say --insecure "
+            "if the network itself is closed",
+            settings->listen);
         return refuse(sources, row, cause.text, error);
     }
     return OPT_OK;
@@ -702,6 +736,9 @@ static enum opt_status combine(const struct sources *sources, struct settings *o
     }
     if (status == OPT_OK) {
         status = check_address(out, sources, error);
+    }
+    if (status == OPT_OK) {
+        status = check_mode(out, sources, error);
     }
     if (status == OPT_OK) {
         status = check_kept(out, sources, error);
@@ -803,4 +840,81 @@ void settings_print(const struct settings *settings, FILE *out)
             break;
         }
     }
+}
+
+/* ------------------------------------------------------------------- changes */
+
+/* What the running daemon takes up. */
+static const size_t changeable[] = { AT(log_level),  AT(login),      AT(tokens),
+                                     AT(cert_roles), AT(unix_users), AT(lease),
+                                     AT(heartbeat),  AT(grace),      AT(timeout_limit),
+                                     AT(max_models), AT(max_tensors) };
+
+static bool may_change(const struct setting *setting)
+{
+    for (size_t i = 0; i < sizeof changeable / sizeof *changeable; i++) {
+        if (changeable[i] == setting->offset) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static size_t size_of(enum setting_kind kind)
+{
+    switch (kind) {
+    case SETTING_WORD:
+        return SETTING_TEXT;
+    case SETTING_FLAG:
+        return sizeof(bool);
+    case SETTING_LEVEL:
+        return sizeof(enum opt_log_level);
+    case SETTING_CHOICE:
+    case SETTING_COUNT:
+    case SETTING_BYTES:
+    case SETTING_TIME:
+        break;
+    }
+    return sizeof(uint64_t);
+}
+
+static bool differ(const struct setting *setting, const struct settings *a,
+                   const struct settings *b)
+{
+    const char *one = (const char *)a + setting->offset;
+    const char *other = (const char *)b + setting->offset;
+    return setting->kind == SETTING_WORD
+               ? strcmp(one, other) != 0
+               : memcmp(one, other, size_of(setting->kind)) != 0;
+}
+
+void settings_change(struct settings *settings, const struct settings *next,
+                     void (*on_other)(const char *name))
+{
+    for (size_t i = 0; i < COUNT; i++) {
+        if (!differ(&table[i], settings, next)) {
+            continue;
+        }
+        if (may_change(&table[i])) {
+            memcpy(field(settings, &table[i]), (const char *)next + table[i].offset,
+                   size_of(table[i].kind));
+        } else {
+            on_other(table[i].name);
+        }
+    }
+}
+
+struct access_settings settings_access(const struct settings *settings)
+{
+    return (struct access_settings){ .source = { .tokens = settings->tokens,
+                                                 .certificates = settings->cert_roles,
+                                                 .users = settings->unix_users },
+                                     .required = settings->login == LOGIN_EVERYBODY,
+                                     .insecure = settings->insecure };
+}
+
+const char *settings_path(int argc, char **argv)
+{
+    struct command_line line;
+    return read_command_line(argc, argv, &line, NULL) == OPT_OK ? line.config : NULL;
 }

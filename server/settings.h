@@ -3,8 +3,8 @@
  * Each setting has a row in one table: name, kind, default, range and a sentence. The
  * long options of the command line, the keys of the configuration file, the text of
  * --help and that of --check-config are made from it. The command line wins over the
- * file, the file over the default. Main thread, before anything else has started; after
- * that settings do not change.
+ * file, the file over the default. Main thread: before anything else has started, and
+ * again when the operator wants them read anew.
  */
 #ifndef OPTIMD_SERVER_SETTINGS_H
 #define OPTIMD_SERVER_SETTINGS_H
@@ -17,10 +17,14 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "common/tls.h"
+#include "server/access/access.h"
 #include "server/net/listen_address.h"
 
 /* Which checkpoint to begin with. */
 enum settings_recover { RECOVER_EXACT, RECOVER_PREVIOUS };
+
+/* From whom a login is asked for. */
+enum settings_login { LOGIN_STRANGERS, LOGIN_EVERYBODY };
 
 enum { SETTING_TEXT = 256 }; /* longest value, with its end */
 
@@ -32,6 +36,11 @@ struct settings {
     char tls_client_ca[SETTING_TEXT];
     uint64_t tls_clients; /* enum opt_tls_clients */
     uint64_t max_handshakes;
+    uint64_t login;            /* enum settings_login */
+    char tokens[SETTING_TEXT]; /* "": no file, as the next */
+    char cert_roles[SETTING_TEXT];
+    char unix_users[SETTING_TEXT]; /* "": whoever may write to the socket's file */
+    char unix_mode[SETTING_TEXT];
     bool no_shared_memory;
     char data_dir[SETTING_TEXT]; /* "": none, and the next six have no meaning */
     uint64_t durability;         /* enum opt_durability; never DEFAULT */
@@ -89,6 +98,18 @@ enum opt_status settings_read(int argc, char **argv, struct settings *out,
 
 /* The files of TLS, borrowed from the settings. */
 void settings_tls_files(const struct settings *settings, struct opt_tls_files *out);
+
+/* What may change while the daemon runs is changed to what next says. Of everything
+ * else that differs the name goes to on_other, by which it stays as it was. Main
+ * thread. */
+void settings_change(struct settings *settings, const struct settings *next,
+                     void (*on_other)(const char *name));
+
+/* What the daemon asks of those who come; texts are borrowed from the settings. */
+struct access_settings settings_access(const struct settings *settings);
+
+/* The file that they were read from, if any: borrowed from argv. */
+const char *settings_path(int argc, char **argv);
 
 /* The text of --help. */
 void settings_help(FILE *out);

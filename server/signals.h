@@ -1,7 +1,7 @@
 /* signals — what the daemon makes of signals, and how long it may take to stop.
  *
  *   TERM INT           stop in order; another one a second or more later: at once
- *   HUP                read again what may change: certificates
+ *   HUP                read the configuration again, what may change of it
  *   PIPE XFSZ TTOU     the call that caused it fails instead
  *   USR1 USR2 ALRM ... nothing: each would end a process that does not expect it
  *

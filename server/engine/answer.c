@@ -76,6 +76,19 @@ void answer_refuse(struct engine *engine, struct letter *letter,
     answer_refuse_for(engine, letter, 0, error);
 }
 
+void answer_turn_away(struct engine *engine, struct letter *letter,
+                      const struct opt_error *error)
+{
+    letter_drop_pieces(letter);
+    letter_refuse(letter, error);
+    if (letter->request.message != OPT_MESSAGE_HELLO) {
+        letter->reply.id = 0;
+    }
+    letter->hang_up = true;
+    /* It ends no push: that is cut off with the connection. */
+    answer_failed(engine, letter);
+}
+
 void answer_fail(struct engine *engine, struct letter *letter, enum opt_status status,
                  enum opt_detail detail, const char *format, ...)
 {
@@ -111,6 +124,7 @@ static void send_home(struct letter *letter)
     letter_return(letter);
     peer->letters--;
     if (peer->closed && peer->letters == 0) {
+        visitor_fini(&peer->visitor);
         free(peer->identity);
         free(peer);
     }

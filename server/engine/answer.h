@@ -33,6 +33,11 @@ void answer_refuse(struct engine *engine, struct letter *letter,
 /* with one that says when trying again may help; */
 void answer_refuse_for(struct engine *engine, struct letter *letter,
                        uint32_t retry_after_ms, const struct opt_error *error);
+/* with one that ends the connection: its peer is not who it has to be. It has the
+ * connection's id, so that what a client has asked for is asked again when it is
+ * somebody; but for hello, which is answered itself; */
+void answer_turn_away(struct engine *engine, struct letter *letter,
+                      const struct opt_error *error);
 /* with one of these parts. NONE as detail: the status says all that there is to do. */
 void answer_fail(struct engine *engine, struct letter *letter, enum opt_status status,
                  enum opt_detail detail, const char *format, ...)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/access/access.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
 #include "server/engine/work.h"
@@ -33,12 +34,22 @@ struct model *registry_numbered(const struct engine *engine, uint32_t number)
                : NULL;
 }
 
+bool registry_allows(struct engine *engine, struct letter *letter, const char *name)
+{
+    struct opt_error error;
+    if (access_model_check(&letter->peer->visitor, name, &error) == OPT_OK) {
+        return true;
+    }
+    answer_refuse(engine, letter, &error);
+    return false;
+}
+
 struct model *registry_model(struct engine *engine, struct letter *letter,
                              uint32_t number)
 {
     struct model *model = registry_numbered(engine, number);
     if (model != NULL) {
-        return model;
+        return registry_allows(engine, letter, model->name) ? model : NULL;
     }
     answer_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                 "there is no model with the number %" PRIu32
@@ -51,6 +62,9 @@ struct model *registry_model(struct engine *engine, struct letter *letter,
 struct model *registry_named(struct engine *engine, struct letter *letter,
                              const char *name)
 {
+    if (!registry_allows(engine, letter, name)) {
+        return NULL;
+    }
     struct model *model = names_find(&engine->models, name);
     if (model != NULL) {
         return model;
@@ -58,7 +72,11 @@ struct model *registry_named(struct engine *engine, struct letter *letter,
     size_t steps;
     const char *nearest = names_nearest(&engine->models, name, &steps);
     work_done(engine, steps);
-    if (engine->model_count == 0) {
+    const struct visitor *visitor = &letter->peer->visitor;
+    if (nearest != NULL && !access_model(visitor, nearest)) {
+        answer_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
+                    "there is no model \"%s\"", name);
+    } else if (engine->model_count == 0) {
         answer_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                     "there is no model \"%s\", nor any other", name);
     } else if (nearest == NULL) {

@@ -9,7 +9,11 @@ struct engine;
 struct letter;
 struct model;
 
-/* The model a request names, or NULL: then the letter has been answered NOT_FOUND. */
+/* Whether the letter's peer may use a model of that name, whether there is one or not;
+ * if not, it has been answered PERMISSION_DENIED. */
+bool registry_allows(struct engine *engine, struct letter *letter, const char *name);
+/* The model a request names, or NULL: then the letter has been answered NOT_FOUND, or
+ * PERMISSION_DENIED. */
 struct model *registry_model(struct engine *engine, struct letter *letter,
                              uint32_t number);
 struct model *registry_named(struct engine *engine, struct letter *letter,

@@ -15,6 +15,7 @@
 #include <uv.h>
 
 #include "common/status.h"
+#include "server/access/access.h"
 #include "server/base/alarm.h"
 #include "server/base/letter.h"
 #include "server/base/memory.h"
@@ -58,6 +59,7 @@ struct engine_counters {
     uint64_t checkpoints;
     uint64_t checkpoint_bytes, checkpoint_ns; /* of values; from the cut on */
     uint64_t checkpoint_failures;
+    uint64_t logins_refused;
     uint64_t turn_ns_most;   /* the longest turn, */
     uint64_t turn_cost_most; /* and what the largest has cost (work_done) */
 };
@@ -73,6 +75,9 @@ struct engine {
                           answered */
     struct letter stop; /* asks for that; sent again, it ends the thread */
     bool started, stopping;
+    _Atomic bool adjusted; /* main has left other limits, */
+    uv_mutex_t adjusting;  /* which this guards */
+    struct engine_limits adjustment;
 
     uint64_t now_ns;                   /* when this turn of the loop began */
     uint64_t turn_began_ns, turn_cost; /* of one letter or one piece of work */
@@ -117,6 +122,7 @@ struct peer {
     char name[OPT_NAME_MAX + 1]; /* of the worker, "": none */
     char address[PEER_ADDRESS];  /* for the log */
     char *identity;              /* as proved: see peer_identify; NULL: nobody */
+    struct visitor visitor;      /* what that means here, and what it may */
     size_t letters;              /* of it in the engine's hands */
     size_t queued;               /* of those in queues of busy models */
     uint64_t settled[PEER_SETTLED]; /* request ids, a ring */

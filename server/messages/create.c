@@ -4,6 +4,7 @@
 #include "server/engine/answer.h"
 #include "server/engine/commit.h"
 #include "server/engine/events.h"
+#include "server/engine/registry.h"
 #include "server/engine/state.h"
 #include "server/engine/work.h"
 #include "server/messages/serve.h"
@@ -100,6 +101,9 @@ void serve_create(struct engine *engine, struct letter *letter)
         answer_fail(engine, letter, OPT_PERMISSION_DENIED, OPT_DETAIL_OBSERVER,
                     "an observer may not join a model or assign its weights; say hello "
                     "with a worker's name");
+        return;
+    }
+    if (!registry_allows(engine, letter, create->model)) {
         return;
     }
     struct model *model = names_find(&engine->models, create->model);

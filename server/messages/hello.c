@@ -1,6 +1,8 @@
 /* hello — who speaks on this connection. */
 #include <string.h>
 
+#include "common/log.h"
+#include "server/access/access.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
 #include "server/messages/serve.h"
@@ -15,11 +17,11 @@ enum {
 
 /* What a client may ask for in Hello.require; optimd.proto and protocol.md explain
  * each, at HelloReply.features. */
-static const char *const features[] = {
-    "bf16",     "fp16",    "xxh3",    "push_pull", "sparse", "bounded",
-    "shards",   "barrier", "set",     "since",     "share",  "fate",
-    "identity", "credit",  "durable", "checkpoint"
-};
+static const char *const features[] = { "bf16",     "fp16",    "xxh3",    "push_pull",
+                                        "sparse",   "bounded", "shards",  "barrier",
+                                        "set",      "since",   "share",   "fate",
+                                        "identity", "credit",  "durable", "checkpoint",
+                                        "login" };
 enum { FEATURES = sizeof features / sizeof *features };
 
 static const char *unknown_feature(const struct opt_hello *hello)
@@ -34,6 +36,29 @@ static const char *unknown_feature(const struct opt_hello *hello)
         }
     }
     return NULL;
+}
+
+/* Whether the peer is somebody who may say hello as it does; if not, it is turned away.
+ */
+static bool log_in(struct engine *engine, struct letter *letter)
+{
+    static struct opt_log_site site;
+    struct access *access = engine->settings.access;
+    const struct opt_hello *hello = &letter->request.body.hello;
+    struct peer *peer = letter->peer;
+    struct opt_error error;
+    if (access == NULL ||
+        access_greet(access, &peer->visitor, hello->token, hello->token_size,
+                     hello->worker, &error) == OPT_OK) {
+        return true;
+    }
+    engine->counters.logins_refused++;
+    opt_log_limited(&site, OPT_LOG_WARN, "login_refused",
+                    "peer=%s identity=%s worker=%s token=%s why=%s", peer->address,
+                    peer->identity != NULL ? peer->identity : "", hello->worker,
+                    hello->token_size > 0 ? "given" : "none", error.text);
+    answer_turn_away(engine, letter, &error);
+    return false;
 }
 
 static uint32_t lease_of(const struct engine *engine, const struct opt_hello *hello)
@@ -102,6 +127,9 @@ void serve_hello(struct engine *engine, struct letter *letter)
         answer_fail(engine, letter, OPT_UNIMPLEMENTED, OPT_DETAIL_NO_FEATURE,
                     "the feature \"%s\" that the client requires is not known here",
                     feature);
+        return;
+    }
+    if (!log_in(engine, letter)) {
         return;
     }
     if (hello->worker[0] == '\0') {

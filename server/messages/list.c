@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/access/access.h"
 #include "server/durable/recovery.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
@@ -46,20 +47,21 @@ struct row {
     char text[TEXT_BYTES + 1];
 };
 
-static size_t fill(const struct engine *engine, struct opt_model_entry *models,
-                   struct row *rows)
+static size_t fill(const struct engine *engine, const struct visitor *visitor,
+                   struct opt_model_entry *models, struct row *rows)
 {
     size_t count = 0, missing = recovery_missing(engine);
     for (size_t i = 0; i < engine->model_count; i++) {
         const struct model *model = engine->numbered[i];
-        if (!model->making) {
+        if (!model->making && access_model(visitor, model->name)) {
             models[count] = serve_summary(model);
             models[count].specification = shorten(model->canonical, rows[count].text);
             count++;
         }
     }
     for (size_t i = 0; i < missing; i++) {
-        models[count++] = recovery_missing_model(engine, i);
+        models[count] = recovery_missing_model(engine, i);
+        count += access_model(visitor, models[count].name);
     }
     if (recovery_is_on(engine)) {
         for (size_t i = 0; i < count; i++) {
@@ -84,7 +86,7 @@ static bool make_table(struct engine *engine, struct letter *letter)
     rows = malloc((count + 1) * sizeof *rows);
     bool made = models != NULL && rows != NULL;
     if (made) {
-        count = fill(engine, models, rows);
+        count = fill(engine, &letter->peer->visitor, models, rows);
         size_t size = opt_model_table_pack(models, count, NULL, 0);
         made = letter_pay_or_fail(letter, size + 1) && letter_table(letter, size);
         if (made) {

@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "common/wire.h"
+#include "server/access/role.h"
 
 struct engine;
 struct letter;
@@ -25,6 +26,7 @@ enum message_data {
 struct message_row {
     bool needs_hello;  /* the connection has said hello */
     bool needs_worker; /* and is not an observer */
+    enum role role;    /* the least that may; NONE: its login is not even looked at */
     enum message_data data;
     void (*serve)(struct engine *engine,
                   struct letter *letter); /* in the engine's turn */

@@ -24,6 +24,9 @@ const struct message_row *dispatch(const struct conn *conn, struct letter *lette
     if (status != OPT_OK) {
         uint64_t id = request->id;
         /* What has been read of it is not needed any more, its memory is. */
+        if (!conn->let_in) { /* there may be a token in it */
+            opt_arena_wipe(&letter->arena);
+        }
         opt_arena_reset(&letter->arena);
         *request = (struct opt_request){ .id = id };
         letter_fail(letter, status, unreadable(status), "%s", error.text);

@@ -16,6 +16,7 @@ enum { LISTEN_ADDRESSES_MAX = 8 };
 struct listen_address {
     struct sockaddr_storage address;
     socklen_t size;
+    unsigned mode; /* of a Unix socket's file; 0: for owner and group */
     bool
         six_only; /* an IPv6 one whose port an IPv4 one has as well: each has its own */
 };

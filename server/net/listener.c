@@ -48,13 +48,14 @@ static bool remove_stale(const struct sockaddr_un *address)
     return stale && unlink(address->sun_path) == 0;
 }
 
-/* Whoever may write to its file may connect: owner and group. */
+/* Whoever may write to its file may connect. */
 static bool bind_path(struct listener *listener, int fd,
                       const struct listen_address *where)
 {
     struct sockaddr_un address;
     memcpy(&address, &where->address, sizeof(address));
-    mode_t before = umask(S_IXUSR | S_IXGRP | S_IRWXO);
+    const mode_t mode = where->mode != 0 ? where->mode : 0660;
+    mode_t before = umask(~mode & 0777);
     bool bound = bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
     if (!bound && errno == EADDRINUSE) {
         bound = remove_stale(&address) &&

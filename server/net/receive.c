@@ -196,9 +196,15 @@ static bool place_request(struct conn *conn)
                                 : charge_letter(conn, letter, comes ? data_size : 0);
     if (pause != PAUSE_NONE) {
         uint64_t id = letter->request.id;
+        if (!conn->let_in) { /* there may be a token in it; it is read again */
+            opt_arena_wipe(&letter->arena);
+        }
         letter_forget(letter);
         wait_for_room(conn, pause, id);
         return false;
+    }
+    if (!conn->let_in) { /* there may be a token in it */
+        opt_frame_forget(conn->reader);
     }
     letter->guest = charge_is_guest(conn);
     letter->is_table = is_table;

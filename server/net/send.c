@@ -98,7 +98,10 @@ void send_answer(struct conn *conn, struct letter *letter)
                     letter->table_size, limit);
         letter->table_size = 0;
     }
-    letter->reply.id = letter->request.id;
+    bool turned_away = letter->hang_up && letter->reply.message == OPT_MESSAGE_ERROR;
+    if (!turned_away) { /* who is, is told as the connection it was */
+        letter->reply.id = letter->request.id;
+    }
     peer_memory_lend(conn, letter);
     letter->next = NULL;
     if (conn->answers == NULL) {

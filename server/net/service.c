@@ -227,10 +227,11 @@ void service_returned(struct conn *conn, struct letter *letter)
     }
     peer_memory_note(conn, letter);
     bool hang_up = letter->hang_up;
-    conn->left = conn->left || hang_up;
+    bool turned_away = letter->reply.message == OPT_MESSAGE_ERROR;
+    conn->left = conn->left || (hang_up && !turned_away);
     send_answer(conn, letter);
     if (hang_up) {
-        conn_end(conn, "goodbye");
+        conn_end(conn, turned_away ? "no login" : "goodbye");
     }
 }
 

@@ -26,6 +26,7 @@ struct peer *peer_new(const char *address)
 {
     struct peer *peer = calloc(1, sizeof(*peer));
     if (peer != NULL) {
+        visitor_init(&peer->visitor, address, NULL);
         snprintf(peer->address, sizeof(peer->address), "%s", address);
     }
     return peer;
@@ -35,6 +36,7 @@ bool peer_identify(struct peer *peer, const char *identity)
 {
     free(peer->identity);
     peer->identity = strdup(identity);
+    visitor_init(&peer->visitor, peer->address, peer->identity);
     return peer->identity != NULL;
 }
 
@@ -55,6 +57,27 @@ static bool is_settled(const struct letter *letter)
 }
 
 /* ---------------------------------------------------------------- letters */
+
+/* Whether the peer may ask for that by its login; if not, it has been answered. */
+static bool allow(struct engine *engine, struct letter *letter,
+                  const struct message_row *row)
+{
+    struct access *access = engine->settings.access;
+    struct peer *peer = letter->peer;
+    struct opt_error error;
+    if (access == NULL || row->role == ROLE_NONE) {
+        return true;
+    }
+    enum opt_status status =
+        access_check(access, &peer->visitor, peer->name, row->role,
+                     opt_message_name(letter->request.message), &error);
+    if (status == OPT_UNAUTHENTICATED) {
+        answer_turn_away(engine, letter, &error);
+    } else if (status != OPT_OK) {
+        answer_refuse(engine, letter, &error);
+    }
+    return status == OPT_OK;
+}
 
 /* Whether the peer may make this request at all; if not, it has been answered. */
 static bool admit(struct engine *engine, struct letter *letter,
@@ -84,6 +107,9 @@ static bool admit(struct engine *engine, struct letter *letter,
                     "the first request of a connection must be hello, not %s", name);
         return false;
     }
+    if (!allow(engine, letter, row)) {
+        return false;
+    }
     if (peer->greeted && !peer->observer && peer->worker == NULL) {
         answer_fail(engine, letter, OPT_FAILED_PRECONDITION,
                     peer->continued ? OPT_DETAIL_CONTINUED : OPT_DETAIL_TAKEN_OVER,
@@ -103,6 +129,17 @@ static bool admit(struct engine *engine, struct letter *letter,
     return true;
 }
 
+/* It has been looked at, if at all, and its answer has not left yet. */
+static void forget_token(struct letter *letter)
+{
+    struct opt_hello *hello = &letter->request.body.hello;
+    if (hello->token_size > 0) {
+        explicit_bzero((uint8_t *)(uintptr_t)hello->token, hello->token_size);
+        hello->token = NULL;
+        hello->token_size = 0;
+    }
+}
+
 static void serve(struct engine *engine, struct letter *letter)
 {
     if (is_settled(letter)) {
@@ -112,6 +149,9 @@ static void serve(struct engine *engine, struct letter *letter)
     const struct message_row *row = engine->settings.row(letter->request.message);
     if (admit(engine, letter, row)) {
         row->serve(engine, letter);
+    }
+    if (letter->request.message == OPT_MESSAGE_HELLO) {
+        forget_token(letter);
     }
 }
 

@@ -15,6 +15,7 @@
 #include "common/status.h"
 #include "server/base/letter.h"
 
+struct access;
 struct durable;
 struct engine;
 struct message_row;
@@ -39,7 +40,22 @@ struct engine_settings {
     struct durable *durable; /* what keeps it on disk, or NULL, and how if a model
                                 does not say; DEFAULT without */
     enum opt_durability durability;
+    struct access *access; /* who may do what; NULL: everybody everything */
 };
+
+/* Of the settings, those that may change while the engine runs. */
+struct engine_limits {
+    size_t max_tensors;
+    size_t max_models;
+    uint32_t lease_ms;
+    uint32_t grace_ms;
+    uint32_t heartbeat_ms;
+    uint32_t timeout_limit_ms;
+};
+
+/* From its next turn on these are in force. What was granted before, a lease say, stays
+ * as it was granted. Main thread. */
+void engine_adjust(struct engine *engine, const struct engine_limits *limits);
 
 /* Start the thread. Main thread. */
 enum opt_status engine_start(const struct engine_settings *settings,

@@ -113,16 +113,16 @@ static void collect(struct engine *engine)
     }
 }
 
-/* What is on disk: it comes back, piece by piece; later, some of a checkpoint, if one is
- * due. True: there is more to do at once. */
+/* What is on disk: it comes back, piece by piece; later, some of a checkpoint, if one
+ * is due. True: there is more to do at once. */
 static bool keep(struct engine *engine)
 {
     struct durable *durable = engine->durable;
     if (durable == NULL || (durable->recovery != NULL && engine->stopping)) {
         return false;
     }
-    bool more = durable->recovery != NULL ? recovery_go_on(durable)
-                                          : saving_go_on(durable);
+    bool more =
+        durable->recovery != NULL ? recovery_go_on(durable) : saving_go_on(durable);
     conclude(engine);
     return more;
 }
@@ -139,6 +139,33 @@ static bool is_over(struct engine *engine)
     return durable_finish(engine);
 }
 
+/* Main has left other limits. */
+static void take_limits(struct engine *engine)
+{
+    struct engine_settings *settings = &engine->settings;
+    if (!atomic_load(&engine->adjusted)) {
+        return;
+    }
+    uv_mutex_lock(&engine->adjusting);
+    atomic_store(&engine->adjusted, false);
+    struct engine_limits limits = engine->adjustment;
+    uv_mutex_unlock(&engine->adjusting);
+    settings->max_tensors = limits.max_tensors;
+    settings->max_models = limits.max_models;
+    settings->lease_ms = limits.lease_ms;
+    settings->grace_ms = limits.grace_ms;
+    settings->heartbeat_ms = limits.heartbeat_ms;
+    settings->timeout_limit_ms = limits.timeout_limit_ms;
+}
+
+void engine_adjust(struct engine *engine, const struct engine_limits *limits)
+{
+    uv_mutex_lock(&engine->adjusting);
+    engine->adjustment = *limits;
+    atomic_store(&engine->adjusted, true);
+    uv_mutex_unlock(&engine->adjusting);
+}
+
 /* Serve letters, of which LETTER_STOP is the thread's. Returns how many of these. */
 static int serve(struct engine *engine, struct letter *letter)
 {
@@ -146,6 +173,7 @@ static int serve(struct engine *engine, struct letter *letter)
     bool any = letter != NULL;
     begin_turn(engine);
     engine->now_ns = engine->turn_began_ns;
+    take_limits(engine);
     collect(engine);
     while (letter != NULL) {
         struct letter *next = letter->next;
@@ -267,6 +295,7 @@ static void free_state(struct engine *engine)
     alarms_fini(&engine->alarms);
     free(engine->numbered);
     mailbox_fini(&engine->box);
+    uv_mutex_destroy(&engine->adjusting);
     uv_mutex_destroy(&engine->turn);
     uv_sem_destroy(&engine->drained);
     free(engine);
@@ -293,7 +322,14 @@ enum opt_status engine_start(const struct engine_settings *settings,
         free(engine);
         return opt_fail(error, OPT_UNAVAILABLE, "no resources for the engine's thread");
     }
+    if (uv_mutex_init(&engine->adjusting) != 0) {
+        uv_mutex_destroy(&engine->turn);
+        uv_sem_destroy(&engine->drained);
+        free(engine);
+        return opt_fail(error, OPT_UNAVAILABLE, "no resources for the engine's thread");
+    }
     if (mailbox_init(&engine->box) != 0) {
+        uv_mutex_destroy(&engine->adjusting);
         uv_mutex_destroy(&engine->turn);
         uv_sem_destroy(&engine->drained);
         free(engine);

@@ -39,6 +39,7 @@ static const struct {
     FIELD(options, ca, 48),
     FIELD(options, cert, 56),
     FIELD(options, key, 64),
+    FIELD(options, token_file, 72),
     SIZE(tensor, 48),
     FIELD(tensor, name, 0),
     FIELD(tensor, shape, 8),
@@ -195,10 +196,10 @@ Test(client_abi, refuses_an_option_that_it_is_too_old_for)
 {
     struct optclient *client = NULL;
     struct optclient_options options = optclient_options_default();
-    options.reserved[12] = 1;
+    options.reserved[11] = 1;
     cr_expect_eq(optclient_connect("127.0.0.1:1", &options, &client),
                  OPTCLIENT_UNIMPLEMENTED);
-    cr_expect_not_null(strstr(optclient_error(), "options: reserved[12] is not 0"),
+    cr_expect_not_null(strstr(optclient_error(), "options: reserved[11] is not 0"),
                        "%s", optclient_error());
     cr_expect_null(client);
 }

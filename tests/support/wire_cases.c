@@ -97,6 +97,7 @@ static const struct opt_worker_entry workers[] = {
     { .name = "worker-2" },
 };
 
+static const uint8_t token[] = { 0, 255, 10, 65 };
 static const uint64_t sequences[] = { 1, 300, UINT64_MAX };
 static const struct opt_settled settled[] = {
     { .sequence = 3, .fate = OPT_FATE_APPLIED, .step = 4 },
@@ -136,6 +137,8 @@ const struct wire_case wire_cases[] = {
                             .require_count = 2,
                             .lease_ms = 5000,
                             .incarnation = 7,
+                            .token = token,
+                            .token_size = sizeof token,
                             .max_frame_bytes = UINT64_C(1) << 33 }),
     REQUEST("hello of an observer", OPT_MESSAGE_HELLO, 0,
             .body.hello = { .protocol = 1,

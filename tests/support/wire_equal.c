@@ -143,6 +143,8 @@ static bool same_request(const struct opt_request *a, const struct opt_request *
                x->session == y->session && same_text(x->client, y->client) &&
                same_texts(x->require, x->require_count, y->require, y->require_count) &&
                x->lease_ms == y->lease_ms && x->incarnation == y->incarnation &&
+               x->token_size == y->token_size &&
+               (x->token_size == 0 || memcmp(x->token, y->token, x->token_size) == 0) &&
                x->max_frame_bytes == y->max_frame_bytes;
     }
     case OPT_MESSAGE_CREATE: {

@@ -178,6 +178,7 @@ static const char *violation_of_hello(const struct opt_hello *hello)
         }
     }
     return hello->session != 0 && hello->incarnation <= INT64_MAX &&
+                   hello->token_size <= OPT_TOKEN_MAX &&
                    hello->max_frame_bytes >= OPT_ANSWER_BYTES &&
                    is_name_or_empty(hello->worker) && is_name_or_empty(hello->client)
                ? NULL

@@ -136,6 +136,7 @@ int ctl_connect(struct ctl *ctl, const char *worker)
     options.ca = ctl->ca;
     options.cert = ctl->cert;
     options.key = ctl->key;
+    options.token_file = ctl->token_file;
     options.timeout_ms = ctl->timeout_ms;
     /* Who sits at a terminal is told soon that there is nobody, and not left to wonder
      * until the time is over. */

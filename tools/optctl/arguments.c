@@ -145,6 +145,7 @@ static int read_common(struct ctl *ctl)
     ctl->ca = ctl_value(ctl, "ca");
     ctl->cert = ctl_value(ctl, "cert");
     ctl->key = ctl_value(ctl, "key");
+    ctl->token_file = ctl_value(ctl, "token-file");
     ctl->json = ctl_value(ctl, "json") != NULL;
     if (timeout != NULL &&
         (opt_quantity_milliseconds(timeout, &timeout_ms, &error) != OPT_OK ||

@@ -25,6 +25,7 @@ struct ctl {
     const struct command *command;
     const char *server;
     const char *ca, *cert, *key; /* files; NULL: the environment's, or none */
+    const char *token_file;      /* NULL: the environment's, if any */
     bool json;
     uint32_t timeout_ms; /* to connect, and of what is asked then */
     char **arguments;    /* of the command, without options */

@@ -11,6 +11,8 @@ static const struct option_entry of_all[] = {
     { "ca", "FILE", "the CA whose daemons are believed; means TLS", COMPLETE_FILE, 0 },
     { "cert", "FILE", "the certificate to show to the daemon", COMPLETE_FILE, 0 },
     { "key", "FILE", "its key", COMPLETE_FILE, 0 },
+    { "token-file", "FILE", "log in with the token in this file; otherwise the environment's "
+      "OPTIMD_TOKEN_FILE, or none", COMPLETE_FILE, 0 },
     { "timeout", "TIME", "how long to wait for it, such as 500ms (otherwise 5s)", COMPLETE_NOTHING, 0 },
     { "json", NULL, "answer with JSON; optctl(1) has its shapes", COMPLETE_NOTHING, 'j' },
     { "help", NULL, "help with the command", COMPLETE_NOTHING, 'h' },

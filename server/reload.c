@@ -1,0 +1,88 @@
+/* reload — see reload.h. */
+#include "server/reload.h"
+
+#include <inttypes.h>
+#include <sys/stat.h>
+
+#include "common/log.h"
+#include "server/access/access.h"
+#include "server/net/credentials.h"
+#include "server/settings.h"
+#include "server/turn/engine.h"
+
+/* What came through a pipe has gone: read again it would be empty, and mean something
+ * else. */
+static enum opt_status check_readable(const struct reload *reload,
+                                      struct opt_error *error)
+{
+    struct stat file;
+    const char *path = settings_path(reload->argc, reload->argv);
+    if (path == NULL || stat(path, &file) != 0 || S_ISREG(file.st_mode)) {
+        return OPT_OK; /* a file that is not there is named when it is read */
+    }
+    return opt_fail(error, OPT_FAILED_PRECONDITION,
+                    "%s: the configuration did not come from a regular file, so it "
+                    "cannot be read again",
+                    path);
+}
+
+static enum opt_status read_all(struct reload *reload, struct settings *next,
+                                struct opt_error *error)
+{
+    enum settings_action action;
+    struct opt_tls *tls = NULL;
+    enum opt_status status = check_readable(reload, error);
+    if (status == OPT_OK) {
+        status = settings_read(reload->argc, reload->argv, next, &action, error);
+    }
+    if (status == OPT_OK && reload->credentials != NULL) {
+        status = credentials_read(reload->credentials, &tls, error);
+    }
+    if (status == OPT_OK) { /* the last thing that can fail takes effect at once */
+        struct access_settings access = settings_access(next);
+        access.insecure = reload->settings->insecure;
+        status = access_reload(reload->access, &access, error);
+    }
+    if (status == OPT_OK && reload->credentials != NULL) {
+        credentials_use(reload->credentials, tls);
+    } else {
+        opt_tls_free(tls);
+    }
+    return status;
+}
+
+static void on_other(const char *name)
+{
+    opt_log(OPT_LOG_WARN, "setting_not_changed", "setting=%s why=%s", name,
+            "it cannot change while the daemon runs: it is as it was until the daemon "
+            "is started again");
+}
+
+enum opt_status reload_now(struct reload *reload, struct opt_error *error)
+{
+    struct settings next;
+    enum opt_status status = read_all(reload, &next, error);
+    if (status != OPT_OK) {
+        opt_log(OPT_LOG_ERROR, "reload_failed", "why=%s effect=%s", error->text,
+                "everything is as it was");
+        return status;
+    }
+    struct settings *settings = reload->settings;
+    settings_change(settings, &next, on_other);
+    opt_log_set_level(settings->log_level);
+    if (reload->engine != NULL) {
+        const struct engine_limits limits = {
+            .max_tensors = (size_t)settings->max_tensors,
+            .max_models = (size_t)settings->max_models,
+            .lease_ms = (uint32_t)settings->lease,
+            .grace_ms = (uint32_t)settings->grace,
+            .heartbeat_ms = (uint32_t)settings->heartbeat,
+            .timeout_limit_ms = (uint32_t)settings->timeout_limit,
+        };
+        engine_adjust(reload->engine, &limits);
+    }
+    opt_log(OPT_LOG_INFO, "reloaded", "log_level=%s tokens=%zu certificates=%s",
+            opt_log_level_name(settings->log_level), access_tokens(reload->access),
+            reload->credentials != NULL ? reload->credentials->files.cert : "none");
+    return OPT_OK;
+}
