@@ -14,8 +14,8 @@ enum { READERS_KEPT = 64 /* between finding and reading */ };
 
 static enum opt_status no_memory(struct opt_error *error)
 {
-    return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                    "no memory to read what is in the data directory");
+    return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                       "no memory to read what is in the data directory");
 }
 
 static struct checkpoint_place place_of(const struct found_model *model)

@@ -398,8 +398,9 @@ static enum opt_status fill(struct recovery *recovery, size_t which, size_t room
         }
         half->charged = room;
         if (!journal_batch_room(&half->batch, room)) {
-            return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                            "the system has no memory for a record of %zu bytes", room);
+            return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                               "the system has no memory for a record of %zu bytes",
+                               room);
         }
     }
     half->filled = false;
@@ -730,7 +731,8 @@ enum opt_status recovery_open(struct durable *durable, struct opt_error *error)
 {
     struct recovery *recovery = calloc(1, sizeof *recovery);
     if (recovery == NULL) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for a recovery");
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                           "no memory for a recovery");
     }
     recovery->durable = durable;
     recovery->found.dir = durable->settings.dir;

@@ -33,7 +33,7 @@ struct finding {
     enum opt_status status; /* OPT_OK: it is good */
     const char *text;       /* what it is, or what is wrong with it */
     enum remedy remedy;
-    /* For repair_do. */
+    /* For inspection_repair. */
     uint64_t model;   /* CHECKPOINT: identity, */
     const char *name; /* and name in its folder. JOURNAL: file name, */
     uint64_t offset;  /* and where the damage begins in it */
