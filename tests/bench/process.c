@@ -179,7 +179,7 @@ static void run_daemon(const char *program, const char *const *first,
 bool server_start_with(struct server *server, const char *program,
                        const char *const *settings, char problem[256])
 {
-    char path[128], data[128], listen[128], memory[32];
+    char path[128], listen[128], memory[32];
     *server = (struct server){ .folder = "/tmp/optimd-bench-XXXXXX" };
     if (mkdtemp(server->folder) == NULL) {
         snprintf(problem, 256, "cannot make a folder: %s", strerror(errno));
@@ -187,7 +187,6 @@ bool server_start_with(struct server *server, const char *program,
         return false;
     }
     snprintf(path, sizeof path, "%s/port", server->folder);
-    snprintf(data, sizeof data, "%s/data", server->folder);
     snprintf(listen, sizeof listen, "127.0.0.1:0,unix:%s/socket", server->folder);
     snprintf(memory, sizeof memory, "%lluB",
              (unsigned long long)sysconf(_SC_PHYS_PAGES) / 4 * 3 *
@@ -208,8 +207,8 @@ bool server_start_with(struct server *server, const char *program,
         divert(server);
         run_daemon(program,
                    (const char *const[]){
-                       "--listen", listen, "--port-file", path, "--data-dir", data,
-                       "--memory", memory, "--log-level", "warn",
+                       "--listen", listen, "--port-file", path, "--memory", memory,
+                       "--log-level", "warn",
                        is_unix && is_sent ? "--no-shared-memory" : NULL, NULL },
                    settings);
     }

@@ -11,6 +11,7 @@
 #include "client/optclient.h"
 #include "tests/support/client_models.h"
 #include "tests/support/daemon.h"
+#include "tests/support/operator.h"
 
 enum { N = 5 };
 
@@ -160,6 +161,10 @@ Test(durable, waits_for_a_full_disk_and_goes_on_by_itself)
     }
     while (counter(observer, "degraded") == 0) {
     }
+    cr_assert_eq(setenv("OPTIMD_SERVER", daemon_process.address, 1), 0);
+    cr_assert_eq(RUN("list"), 0, "%s", operator_out);
+    cr_assert_not_null(strstr(operator_error, "degraded"), "%s", operator_error);
+    cr_assert_not_null(strstr(operator_out, "always"), "%s", operator_out);
     for (size_t i = 0; i < 3; i++) {
         cr_assert_not(optclient_call_done(calls[i]));
     }
@@ -172,6 +177,8 @@ Test(durable, waits_for_a_full_disk_and_goes_on_by_itself)
         optclient_call_free(calls[i]);
     }
     cr_assert_eq(counter(observer, "degraded"), 0u);
+    cr_assert_eq(RUN("list"), 0, "%s", operator_out);
+    cr_assert_null(strstr(operator_error, "degraded"), "%s", operator_error);
     cr_assert_eq(counter(observer, "pushes_applied"), 4u);
     cr_assert(daemon_logged(&daemon_process, "journal_recovered", DAEMON_WAIT_MS));
     float weights[N];

@@ -67,6 +67,25 @@ static int print_models(const struct ctl *ctl,
     return table_print(ctl, table);
 }
 
+/* A disk that fails is said where models are looked at. */
+static void note_disk(const struct ctl *ctl)
+{
+    struct optclient_counter *counters;
+    size_t count;
+    if (optclient_statistics(ctl->client, &counters, &count) != OPTCLIENT_OK) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(counters[i].name, "degraded") == 0 && counters[i].value > 0) {
+            fputs("optctl: degraded: the daemon's disk is full or fails, and its log "
+                  "says "
+                  "why; models with durability always take no pushes until it works\n",
+                  stderr);
+        }
+    }
+    optclient_statistics_free(counters);
+}
+
 int run_list(struct ctl *ctl)
 {
     struct optclient_model_info *models;
@@ -89,6 +108,7 @@ int run_list(struct ctl *ctl)
         result = ctl_done(ctl);
     } else {
         result = print_models(ctl, models, count);
+        note_disk(ctl);
     }
     optclient_list_free(models);
     return result;
