@@ -7,6 +7,8 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "common/wire.h"
+
 /* Read a configuration with this text, and these options after it (may be NULL). */
 static enum opt_status read_text(const char *text, size_t size,
                                  const char *const *options, struct settings *out,
@@ -41,6 +43,41 @@ static enum opt_status read_options(const char *const *options, struct settings 
     }
     error->text[0] = '\0';
     return settings_read(count, arguments, out, action, error);
+}
+
+Test(settings, say_how_models_are_kept)
+{
+    struct settings settings;
+    struct opt_error error;
+    enum settings_action action;
+    const char *const kept[] = { "--data-dir",
+                                 "/d",
+                                 "--durability",
+                                 "checkpoint",
+                                 "--journal-interval",
+                                 "20ms",
+                                 "--journal-queue",
+                                 "2MiB",
+                                 "--checkpoint-interval",
+                                 "0s",
+                                 "--recover",
+                                 "previous",
+                                 NULL };
+    cr_assert_eq(read_options(kept, &settings, &action, &error), OPT_OK, "%s",
+                 error.text);
+    cr_expect_eq(settings.durability, (uint64_t)OPT_DURABILITY_CHECKPOINT);
+    cr_expect_eq(settings.journal_interval, 20u);
+    cr_expect_eq(settings.journal_queue, UINT64_C(2) << 20);
+    cr_expect_eq(settings.checkpoint_interval, 0u);
+    cr_expect_eq(settings.recover, (uint64_t)RECOVER_PREVIOUS);
+    cr_assert_eq(read_options((const char *[]){ NULL }, &settings, &action, &error),
+                 OPT_OK, "%s", error.text);
+    cr_expect_eq(settings.durability, (uint64_t)OPT_DURABILITY_INTERVAL);
+    cr_expect_eq(settings.recover, (uint64_t)RECOVER_EXACT);
+    /* What is printed of these, without a data directory, is read back. */
+    cr_assert_eq(read_text("durability: interval\nrecover: exact\n", 36, NULL,
+                           &settings, &error),
+                 OPT_OK, "%s", error.text);
 }
 
 Test(settings, have_defaults_that_fit_together)
@@ -141,6 +178,12 @@ static const struct bad bad_files[] = {
     { "empty value", "threads:\n", ":1: threads", "\"\"" },
     { "flag that is a word", "insecure: maybe\n", ":1: insecure", "neither true nor" },
     { "no level", "log-level: loud\n", ":1: log-level", "debug, info, warn" },
+    { "no durability", "data-dir: /d\ndurability: never\n", ":2: durability",
+      "always, interval or checkpoint" },
+    { "durability of nothing", "durability: always\n", ":1: durability", "--data-dir" },
+    { "journal of nothing", "\njournal-queue: 1MiB\n", ":2: journal-queue",
+      "--data-dir" },
+    { "nothing to recover", "recover: previous\n", ":1: recover", "--data-dir" },
     { "unknown key", "listen: 127.0.0.1:0\nthread: 4\n", ":2: unknown key \"thread\"",
       "perhaps threads" },
     { "unknown key, none near", "zzzzzzzzzzzz: 4\n", ":1: unknown key", "--help" },
