@@ -23,7 +23,7 @@ enum { MODEL = 0x2233, RECORDS = 40, SEGMENT = 1024, STEPS = 2 };
 
 static struct files files;
 static struct opt_error error;
-static char dir_path[128], journal_path[160];
+static char dir_path[128], journal_folder[160];
 
 static void write_checkpoint(const struct data_dir *dir, uint64_t step)
 {
@@ -56,7 +56,7 @@ static void write_checkpoint(const struct data_dir *dir, uint64_t step)
 static void write_journal(const struct data_dir *dir)
 {
     const struct journal_place place = { .folder = dir->journal,
-                                         .path = journal_path,
+                                         .path = journal_folder,
                                          .identity = dir->identity };
     struct journal_reader *reader;
     struct journal *journal;
@@ -87,7 +87,7 @@ static void set_up(void)
     struct data_dir dir;
     files_open(&files);
     snprintf(dir_path, sizeof dir_path, "%s/data", files.path);
-    snprintf(journal_path, sizeof journal_path, "%s/journal", dir_path);
+    snprintf(journal_folder, sizeof journal_folder, "%s/journal", dir_path);
     cr_assert_eq(data_dir_open(dir_path, &dir, &error), OPT_OK, "%s", error.text);
     for (uint64_t step = 1; step <= STEPS; step++) {
         write_checkpoint(&dir, step);
