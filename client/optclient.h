@@ -157,8 +157,10 @@ struct optclient_options {
 /* The defaults given above. */
 OPTCLIENT_API struct optclient_options optclient_options_default(void);
 
-/* Connect to "HOST:PORT" ("127.0.0.1:7070", "[::1]:7070", "ps.internal:7070") or to
- * "unix:/PATH" of a daemon on this machine.
+/* Connect to "HOST:PORT" ("127.0.0.1:7070", "[::1]:7070", "ps.internal:7070"), to
+ * "optimd://HOST:PORT" without TLS or "optimds://HOST:PORT?ca=FILE&cert=FILE&key=FILE"
+ * with it, or to "unix:/PATH" of a daemon on this machine. NULL is what OPTIMD_URL of
+ * the environment says.
  * options may be NULL. Waits for a daemon that does not answer yet, or whose name or
  * socket is not there yet, until the deadline; what time does not change, such as a
  * socket without permission, fails at once. Of several addresses that a name has, each
@@ -166,7 +168,7 @@ OPTCLIENT_API struct optclient_options optclient_options_default(void);
  * OPTCLIENT_INVALID_ARGUMENT (address, worker name), OPTCLIENT_DEADLINE_EXCEEDED (with
  * what the last attempt met), OPTCLIENT_UNIMPLEMENTED (other protocol version),
  * OPTCLIENT_PERMISSION_DENIED, OPTCLIENT_UNAUTHENTICATED (the daemon does not want this
- * client, or its socket is not to be opened by this process),
+ * client, is not believed, or its socket is not to be opened by this process),
  * OPTCLIENT_FAILED_PRECONDITION (what is at the path can be no socket of a daemon),
  * OPTCLIENT_UNAVAILABLE (no resources). *out is the caller's, to be closed; it
  * is written only on success, here and everywhere. */

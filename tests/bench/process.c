@@ -201,15 +201,27 @@ bool server_start_with(struct server *server, const char *program,
     const char *transport = getenv("OPTIMD_TRANSPORT");
     bool is_sent = transport == NULL || strcmp(transport, "shared") != 0;
     bool is_unix = transport != NULL && (!is_sent || strcmp(transport, "unix") == 0);
+    const char *certificates = transport != NULL && strcmp(transport, "tls") == 0
+                                   ? getenv("OPTIMD_TEST_CERTIFICATES")
+                                   : NULL;
+    char cert[300], key[300], ca[300];
+    snprintf(cert, sizeof cert, "--tls-cert=%.250s/localhost.crt",
+             certificates != NULL ? certificates : "");
+    snprintf(key, sizeof key, "--tls-key=%.250s/localhost.key",
+             certificates != NULL ? certificates : "");
+    snprintf(ca, sizeof ca, "--tls-client-ca=%.250s/ca.crt",
+             certificates != NULL ? certificates : "");
     fflush(NULL);
     server->pid = fork_bound();
     if (server->pid == 0) {
         divert(server);
         run_daemon(program,
-                   (const char *const[]){
-                       "--listen", listen, "--port-file", path, "--memory", memory,
-                       "--log-level", "warn",
-                       is_unix && is_sent ? "--no-shared-memory" : NULL, NULL },
+                   (const char *const[]){ "--listen", listen, "--port-file", path,
+                                          "--memory", memory, "--log-level", "warn",
+                                          is_unix && is_sent     ? "--no-shared-memory"
+                                          : certificates != NULL ? cert
+                                                                 : NULL,
+                                          certificates != NULL ? key : NULL, ca, NULL },
                    settings);
     }
     unsigned long port = server->pid > 0 ? await_port(server, watch, path) : 0;

@@ -23,7 +23,8 @@ struct server {
     char folder[64];
     char address[96]; /* "127.0.0.1:PORT", or "unix:PATH" if the environment's
                          OPTIMD_TRANSPORT is "unix" (values are sent) or
-                         "shared" */
+                         "shared"; if it is "tls", TCP has the certificates of
+                         OPTIMD_TEST_CERTIFICATES, and clients need theirs */
     uint16_t port;    /* where it listens in either case */
 };
 

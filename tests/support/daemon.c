@@ -113,9 +113,30 @@ static bool transport_is(const char *name)
     return transport != NULL && strcmp(transport, name) == 0;
 }
 
+const char *const *daemon_transport_options(void)
+{
+    static const char *options[8];
+    static char cert[PATH_MAX], key[PATH_MAX], ca[PATH_MAX];
+    const char *folder = getenv("OPTIMD_TEST_CERTIFICATES");
+    memset(options, 0, sizeof(options));
+    if (transport_is("unix")) {
+        options[0] = "--no-shared-memory";
+    } else if (transport_is("tls")) {
+        cr_assert_not_null(folder, "OPTIMD_TEST_CERTIFICATES is not set");
+        snprintf(cert, sizeof(cert), "%s/localhost.crt", folder);
+        snprintf(key, sizeof(key), "%s/localhost.key", folder);
+        snprintf(ca, sizeof(ca), "%s/ca.crt", folder);
+        memcpy(options,
+               (const char *const[]){ "--tls-cert", cert, "--tls-key", key,
+                                      "--tls-client-ca", ca },
+               6 * sizeof(options[0]));
+    }
+    return options;
+}
+
 const char *daemon_socket(uint16_t port)
 {
-    bool wanted = transport_is("unix") || transport_is("shared");
+    bool wanted = transport_is("unix") || transport_is("shared") || transport_is("tls");
     return wanted && port == last.port ? last.path : NULL;
 }
 
@@ -124,7 +145,7 @@ static void find_address(struct daemon_process *daemon)
 {
     last.port = daemon->port;
     snprintf(last.path, sizeof(last.path), "%s/socket", daemon->directory);
-    if (daemon_socket(daemon->port) != NULL) {
+    if (daemon_socket(daemon->port) != NULL && !transport_is("tls")) {
         snprintf(daemon->address, sizeof(daemon->address), "unix:%s/socket",
                  daemon->directory);
     } else {
@@ -190,13 +211,14 @@ void daemon_start(struct daemon_process *daemon, const char *const *options)
         cr_assert_lt(i + 5, (size_t)OPTIONS_MAX);
         all[i + 4] = options[i];
     }
-    if (transport_is("unix")) {
-        size_t count = 4;
-        while (all[count] != NULL) {
-            count++;
-        }
+    size_t count = 4;
+    while (all[count] != NULL) {
+        count++;
+    }
+    const char *const *transport = daemon_transport_options();
+    for (size_t i = 0; transport[i] != NULL; i++) {
         cr_assert_lt(count + 1, (size_t)OPTIONS_MAX);
-        all[count] = "--no-shared-memory";
+        all[count++] = transport[i];
     }
     int notify = watch(daemon->directory, IN_MOVED_TO);
     daemon_spawn(daemon, all);

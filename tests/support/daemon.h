@@ -3,7 +3,9 @@
  * it. Tests reach it over TCP, or over the Unix socket if OPTIMD_TRANSPORT=unix or
  * OPTIMD_TRANSPORT=shared is in the environment, which says whether gradients and
  * weights are sent or exchanged in shared memory; what only TCP has says "127.0.0.1"
- * itself.
+ * itself. With OPTIMD_TRANSPORT=tls TCP is served with the certificates in the folder
+ * OPTIMD_TEST_CERTIFICATES (tests/run makes them), clients find theirs by OPTIMD_CA,
+ * OPTIMD_CERT and OPTIMD_KEY, and raw connections go over the Unix socket.
  */
 #ifndef OPTIMD_TESTS_SUPPORT_DAEMON_H
 #define OPTIMD_TESTS_SUPPORT_DAEMON_H
@@ -34,8 +36,12 @@ void daemon_start(struct daemon_process *daemon, const char *const *options);
  * limits, descriptors. NULL: nothing. */
 void daemon_prepare(void (*prepare)(void));
 
-/* The path of the Unix socket of the daemon that was started with that port, if tests
- * are to use it; NULL: they use TCP. */
+/* What it takes to serve TCP as OPTIMD_TRANSPORT says: options, borrowed until the next
+ * call, which end with NULL. */
+const char *const *daemon_transport_options(void);
+
+/* The path of the Unix socket of the daemon that was started with that port, if raw
+ * connections are to use it; NULL: they use TCP. */
 const char *daemon_socket(uint16_t port);
 
 /* Start it with exactly these options and do not wait for anything. */

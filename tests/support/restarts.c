@@ -72,11 +72,8 @@ static void spawn(struct restarts *restarts, const char *const *more)
     snprintf(listen, sizeof listen, "127.0.0.1:%u,unix:%s/socket",
              (unsigned)daemon->port, daemon->directory);
     const char *all[OPTIONS_MAX] = { "--listen", listen, "--data-dir", restarts->data };
-    const char *transport = getenv("OPTIMD_TRANSPORT");
     size_t count = add(all, 4, restarts->options);
-    if (transport != NULL && strcmp(transport, "unix") == 0) {
-        count = add(all, count, (const char *[]){ "--no-shared-memory", NULL });
-    }
+    count = add(all, count, daemon_transport_options());
     add(all, count, more);
     daemon_spawn(daemon, all);
 }
