@@ -15,7 +15,7 @@ void serve_pull(struct engine *engine, struct letter *letter)
     const struct opt_pull *pull = &letter->request.body.pull;
     struct model *model = registry_model(engine, letter, pull->model);
     if (model == NULL || waiting_postponed(engine, model, letter, true) ||
-        view_plan_ahead(engine, model, letter, pull)) {
+        view_plan_ahead(engine, model, letter, pull, false)) {
         return;
     }
     /* Planned before it waits, so that what is wrong is said at once. */

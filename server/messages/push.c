@@ -22,7 +22,7 @@ void serve_push_pull(struct engine *engine, struct letter *letter)
     const struct opt_pull *pull = both->has_pull ? &both->pull : NULL;
     if (model == NULL || waiting_postponed(engine, model, letter, true) ||
         (pull != NULL && both->push.last &&
-         view_plan_ahead(engine, model, letter, pull))) {
+         view_plan_ahead(engine, model, letter, pull, true))) {
         return;
     }
     frames_take(engine, model, letter, &both->push, pull);

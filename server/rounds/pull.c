@@ -103,9 +103,11 @@ static void refuse_pull(struct engine *engine, struct model *model,
 
 void pull_answer(struct engine *engine, struct model *model, struct letter *letter)
 {
-    bool at_once =
-        (!engine->visited || work_may_do(engine, model->floats)) &&
-        (letter->piece_count <= FEW || work_may_do(engine, engine->turn_cost));
+    /* To compute a view takes as long as an update. */
+    bool little =
+        letter->piece_count <= FEW && view_is_weights(model, letter_pull(letter));
+    bool at_once = (!engine->visited || work_may_do(engine, model->floats)) &&
+                   (little || work_may_do(engine, engine->turn_cost));
     if (model->copying.first == NULL && at_once) {
         switch (fill(engine, model, letter)) {
         case VIEW_FILLED:

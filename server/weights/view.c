@@ -22,6 +22,8 @@ enum {
     FILL_ELEMENTS = 1 << 20, /* computed at a time: about a millisecond */
     ROW_ELEMENTS = 8,        /* to look for a piece's rows takes as long as so many, */
     PIECE_COST = 64,         /* to make or to fill a piece as many as this */
+    MIRROR_COST = 4096,      /* to get memory for a shard of a view, */
+    MIRRORS = 16,            /* of which so many get it at a time */
     PLANNED = 2048,          /* pieces that are made at a time, */
     FILLED = PLANNED * PIECE_COST /* or filled */
 };
@@ -230,31 +232,35 @@ static enum opt_status no_memory(const struct engine *engine, const struct model
         model->name, budget_left(&engine->budget), engine->budget.limit);
 }
 
-/* See that every shard of the pieces has memory for the view, held by readers or not:
- * they finish some time, so filling it can be late but cannot fail. */
+/* See that every shard of the pieces, from *next on, has memory for the view, held by
+ * readers or not: they finish some time, so filling it can be late but cannot fail.
+ * Ends when all have it, or most have got it. */
 static bool reserve_mirrors(struct engine *engine, struct model *model,
                             const struct letter *letter, const struct opt_pull *pull,
-                            int source)
+                            int source, size_t *next, size_t most)
 {
     if (!make_mirrors(model, source)) {
         return false;
     }
     bool all = pull->segment_count == 0;
     size_t count = all ? model->shard_count : letter->piece_count;
-    for (size_t i = 0; i < count; i++) {
-        if (!all && has_rows(&letter->pieces[i])) {
+    size_t first = *next, opened = 0;
+    for (; *next < count && opened < most; ++*next) {
+        if (!all && has_rows(&letter->pieces[*next])) {
             continue;
         }
         const struct shard *shard =
-            all ? &model->shards[i] : shard_of(model, &letter->pieces[i]);
+            all ? &model->shards[*next] : shard_of(model, &letter->pieces[*next]);
         struct mirror *mirror = &model->mirrors[source][shard - model->shards];
         if (mirror->version == NULL) {
             if (!open_mirror(engine, model, shard, mirror)) {
                 return false;
             }
             mirror->step = UINT64_MAX;
+            opened++;
         }
     }
+    work_done(engine, MIRROR_COST * (uint64_t)opened + (*next - first));
     return true;
 }
 
@@ -337,7 +343,8 @@ enum opt_status view_plan(struct engine *engine, struct model *model,
     }
     if (pinned && source >= 0) {
         model->mirror_pins[source]++;
-        if (!reserve_mirrors(engine, model, letter, pull, source)) {
+        size_t next = 0;
+        if (!reserve_mirrors(engine, model, letter, pull, source, &next, SIZE_MAX)) {
             model->mirror_pins[source]--;
             return no_memory(engine, model, error);
         }
@@ -345,21 +352,39 @@ enum opt_status view_plan(struct engine *engine, struct model *model,
     return OPT_OK;
 }
 
-/* A plan of very many pieces. */
+/* A plan of very many pieces, or of a view that is to be reserved for many shards. */
 struct planning {
     struct errand errand;
     const struct opt_pull *pull; /* the letter's */
     size_t next, count;          /* segment, pieces that there are */
+    bool cut;                    /* these are all */
+    int source;                  /* whose mirrors are reserved; -1: none are */
+    size_t mirror;               /* the next */
 };
+
+/* What cannot be reserved is said when the letter is served again. */
+static bool reserve_on(struct engine *engine, struct model *model,
+                       struct planning *planning)
+{
+    const struct opt_pull *pull = planning->pull;
+    const struct letter *letter = planning->errand.letter;
+    size_t count = pull->segment_count == 0 ? model->shard_count : letter->piece_count;
+    return !reserve_mirrors(engine, model, letter, pull, planning->source,
+                            &planning->mirror, MIRRORS) ||
+           planning->mirror == count;
+}
 
 static bool plan_on(struct engine *engine, struct model *model, struct errand *errand)
 {
     struct planning *planning = (struct planning *)(void *)errand;
+    if (planning->cut) {
+        return reserve_on(engine, model, planning);
+    }
     size_t before = planning->count;
-    bool over = cut(model, planning->pull, errand->letter, &planning->next,
-                    &planning->count, PLANNED);
+    planning->cut = cut(model, planning->pull, errand->letter, &planning->next,
+                        &planning->count, PLANNED);
     work_done(engine, PIECE_COST * (uint64_t)(planning->count - before));
-    return over;
+    return planning->cut && planning->source < 0;
 }
 
 static void plan_end(struct engine *engine, struct model *model, struct errand *errand)
@@ -372,12 +397,15 @@ static void plan_end(struct engine *engine, struct model *model, struct errand *
 }
 
 bool view_plan_ahead(struct engine *engine, struct model *model, struct letter *letter,
-                     const struct opt_pull *pull)
+                     const struct opt_pull *pull, bool pinned)
 {
     struct opt_error error;
     size_t count = 0;
-    if (letter->planned || source_of(model, pull) == VIEW_UNKNOWN ||
-        count_pieces(model, pull, &count, &error) != OPT_OK || count <= PLANNED) {
+    int source = source_of(model, pull);
+    bool reserves = pinned && source >= 0;
+    if (letter->planned || source == VIEW_UNKNOWN ||
+        count_pieces(model, pull, &count, &error) != OPT_OK ||
+        (count <= PLANNED && !(reserves && model->shard_count > MIRRORS))) {
         return false;
     }
     struct planning *planning = calloc(1, sizeof *planning);
@@ -388,6 +416,7 @@ bool view_plan_ahead(struct engine *engine, struct model *model, struct letter *
     planning->errand =
         (struct errand){ .go_on = plan_on, .end = plan_end, .letter = letter };
     planning->pull = pull;
+    planning->source = reserves ? source : -1;
     errand_begin(engine, model, &planning->errand);
     return true;
 }

@@ -23,11 +23,12 @@ struct model;
 enum opt_status view_plan(struct engine *engine, struct model *model,
                           struct letter *letter, const struct opt_pull *pull,
                           bool pinned, struct opt_error *error);
-/* Whether a pull has so many pieces that they are made one after another before the
- * letter is served: it will be again, and view_plan finds them made. Of an idle model,
- * before anything of the letter has taken effect. */
+/* Whether a pull has so many pieces, or of a push_pull (pinned) so many shards, that
+ * they are made and reserved one after another before the letter is served: it will be
+ * again, and view_plan finds them there. Of an idle model, before anything of the
+ * letter has taken effect. */
 bool view_plan_ahead(struct engine *engine, struct model *model, struct letter *letter,
-                     const struct opt_pull *pull);
+                     const struct opt_pull *pull, bool pinned);
 /* What view_plan pinned is not needed any more: the letter is answered otherwise. */
 void view_unpin(struct model *model, const struct opt_pull *pull);
 

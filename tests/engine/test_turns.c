@@ -121,6 +121,33 @@ Test(turns, are_short_when_a_small_push_moves_all_slow_weights)
     harness_close(&harness);
 }
 
+/* What a view takes is reserved in pieces, and what is answered is the view. */
+Test(turns, are_short_when_a_view_of_many_shards_is_asked_for_with_a_push)
+{
+    enum { TENSORS = 20, ELEMENTS = 1 << 20, PUSHES = 2 };
+    const struct opt_pull pull = { .view = OPT_VIEW_EVAL };
+    struct harness harness;
+    harness_open(&harness, harness_settings());
+    struct caller a = caller_new(&harness, "a", 1);
+    uint32_t model =
+        make_tensors(&a, "sgd(lr=1) + lookahead(2)", alone, TENSORS, ELEMENTS);
+    for (uint64_t i = 1; i <= PUSHES; i++) {
+        struct opt_pull of = pull;
+        of.model = model;
+        struct frames all = push_begin(&a, model, i, 1, ELEMENTS, &of);
+        struct letter *letter = letter_await(&harness, all.letters[0]);
+        cr_assert_eq(reply_status(letter), OPT_OK, "%s", reply_text(letter));
+        cr_assert_eq(letter->piece_count, TENSORS);
+        /* The slow weights stay, and then go half the way of two steps. */
+        cr_expect_eq(letter->pieces[0].values[ELEMENTS - 1], i == 1 ? 0.0f : -1.0f);
+        cr_expect_eq(letter->pieces[TENSORS - 1].values[0], 0.0f);
+        harness_free(letter);
+    }
+    expect_short_turns(&a, "view");
+    caller_gone(&a, false);
+    harness_close(&harness);
+}
+
 Test(turns, are_short_when_a_push_has_very_many_small_tensors)
 {
     static const char *const specs[] = { "sgd", "lamb", "adam + clip(global_norm, 1)",
