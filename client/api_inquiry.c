@@ -1,6 +1,7 @@
 /* What a client can ask the daemon about itself and its models. The answers are blocks
  * that own an arena with everything they point to. */
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -334,6 +335,27 @@ enum optclient_status optclient_set(struct optclient *client, const char *name,
     enum optclient_status status = run_about(&call, name);
     if (status == OPTCLIENT_OK && step != NULL) {
         *step = call.reply.body.set.step;
+    }
+    call_fini(&call);
+    return status;
+}
+
+enum optclient_status optclient_checkpoint(struct optclient *client, const char *name,
+                                           struct optclient_checkpoint_info *out)
+{
+    struct optclient_call call;
+    if (name == NULL) {
+        return api_fail(OPT_INVALID_ARGUMENT, "which model? Give a name");
+    }
+    call_init(&call, client, NULL, OPT_MESSAGE_CHECKPOINT, 0);
+    call.request.body.checkpoint =
+        (struct opt_checkpoint){ .model = name, .wait = true };
+    enum optclient_status status = run_about(&call, name);
+    if (status == OPTCLIENT_OK && out != NULL) {
+        const struct opt_checkpoint_reply *reply = &call.reply.body.checkpoint;
+        *out = (struct optclient_checkpoint_info){ .step = reply->step,
+                                                   .record = reply->record };
+        (void)snprintf(out->folder, sizeof out->folder, "%s", reply->folder);
     }
     call_fini(&call);
     return status;

@@ -862,6 +862,25 @@ OPTCLIENT_API enum optclient_status optclient_set(struct optclient *client,
                                                   const char *name, const char *change,
                                                   uint64_t at_step, uint64_t *step);
 
+/* Save a model to the daemon's data directory now, and wait until it is on the disk: as
+ * it is when this comes, or later. The daemon does the same by itself (optimd(8)).
+ *
+ * out      if not NULL: which checkpoint it is
+ *
+ * OPTCLIENT_FAILED_PRECONDITION: the daemon has no data directory, or the model no
+ * weights yet; OPTCLIENT_NOT_FOUND; OPTCLIENT_RESOURCE_EXHAUSTED (a full disk),
+ * OPTCLIENT_UNAVAILABLE: it could not be written, and the daemon tries again by itself;
+ * OPTCLIENT_DEADLINE_EXCEEDED: it is not there yet, but being made. */
+struct optclient_checkpoint_info {
+    uint64_t step;        /* updates that it has */
+    uint64_t record;      /* of the daemon's journal, the last one that it has */
+    char folder[128];     /* in the data directory */
+    uint64_t reserved[4]; /* 0 */
+};
+OPTCLIENT_API enum optclient_status
+optclient_checkpoint(struct optclient *client, const char *name,
+                     struct optclient_checkpoint_info *out);
+
 /* A model in a file, and back: .safetensors, which any reader of that format can read.
  * A tensor is an entry of its name and shape.
  *

@@ -459,18 +459,60 @@ static enum opt_status drop(const struct checkpoint_place *place, const char *na
                             : status;
 }
 
+/* Whether its manifest is what was written last of it. Nothing else is looked at, for
+ * this is done after each checkpoint. */
+static bool has_manifest(const struct checkpoint_place *place, const char *name)
+{
+    struct checkpoint_reader reader = { .folder = -1, .path = join(place->path, name) };
+    struct opt_error error;
+    char *text = NULL, *digest = NULL, expected[DIGEST_BYTES];
+    size_t size, digest_size;
+    bool has =
+        reader.path != NULL &&
+        file_open_folder(place->folder, name, false, reader.path, &reader.folder,
+                         &error) == OPT_OK &&
+        load(&reader, manifest_name, MANIFEST_BYTES, &text, &size, &error) == OPT_OK &&
+        load(&reader, digest_name, DIGEST_BYTES, &digest, &digest_size, &error) ==
+            OPT_OK;
+    if (has) {
+        print_digest(text, size, expected);
+        has = digest_size == strlen(expected) &&
+              memcmp(digest, expected, digest_size) == 0;
+    }
+    free(text);
+    free(digest);
+    if (reader.folder >= 0) {
+        close(reader.folder);
+    }
+    free(reader.path);
+    return has;
+}
+
+static int larger_first(const void *a, const void *b)
+{
+    return -strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 enum opt_status checkpoint_prune(const struct checkpoint_place *place, size_t keep,
                                  struct opt_error *error)
 {
-    struct checkpoint_entry *entries = NULL;
-    size_t count = 0, good = 0;
-    enum opt_status status = checkpoint_list(place, &entries, &count, error);
-    for (size_t i = 0; status == OPT_OK && i < count; i++) {
-        if (good >= keep && entries[i].number > 0) {
-            status = drop(place, entries[i].name, error);
-        }
-        good += entries[i].error.status == OPT_OK;
+    struct file_names names;
+    uint64_t number, step;
+    size_t good = 0;
+    enum opt_status status = file_list(place->folder, place->path, &names, error);
+    if (names.count > 1) {
+        qsort(names.names, names.count, sizeof *names.names, larger_first);
     }
-    free(entries);
+    for (size_t i = 0; status == OPT_OK && i < names.count; i++) {
+        if (!read_name(names.names[i], &number, &step)) {
+            continue;
+        }
+        if (good >= keep) {
+            status = drop(place, names.names[i], error);
+        } else {
+            good += has_manifest(place, names.names[i]);
+        }
+    }
+    file_names_free(&names);
     return status;
 }

@@ -58,7 +58,7 @@ enum opt_status checkpoint_finish(struct checkpoint_writer *writer, char *name,
 /* Give it up and remove it. NULL is allowed. */
 void checkpoint_abandon(struct checkpoint_writer *writer);
 
-/* Remove what is older than the newest `keep` checkpoints that can be opened. */
+/* Remove what is older than the newest `keep` checkpoints that have their manifest. */
 enum opt_status checkpoint_prune(const struct checkpoint_place *place, size_t keep,
                                  struct opt_error *error);
 

@@ -1,10 +1,12 @@
 /* manifest_write — a manifest to JSON (manifest.h). */
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/name.h"
 #include "server/store/manifest.h"
 #include "server/store/window_text.h"
 
@@ -55,22 +57,6 @@ static json_t *print_consistency(const struct opt_consistency *c)
                      (int)c->atomic);
 }
 
-static json_t *print_tensor(const struct manifest_tensor *tensor)
-{
-    const struct opt_tensor_entry *entry = &tensor->entry;
-    json_t *shape = json_array();
-    for (size_t i = 0; i < entry->rank; i++) {
-        if (json_array_append_new(shape, whole(entry->shape[i])) != 0) {
-            json_decref(shape);
-            return NULL;
-        }
-    }
-    return json_pack("{s:o, s:o, s:b, s:o, s:o, s:f}", "name", text(entry->name),
-                     "shape", shape, "sparse", entry->sparse, "changed",
-                     whole(entry->step), "updates", whole(tensor->counters.t),
-                     "mu_product", tensor->counters.mu_product);
-}
-
 static json_t *print_change(const struct manifest_change *change)
 {
     return json_pack("{s:o, s:o, s:o, s:o, s:b}", "step", whole(change->step), "before",
@@ -117,13 +103,11 @@ static json_t *print_file(const struct manifest_file *file)
 }
 
 /* Lists of those; NULL: no memory, or a text that is not UTF-8. */
-enum list { TENSORS, CHANGES, MEMBERS, FILES };
+enum list { CHANGES, MEMBERS, FILES };
 
 static json_t *print_one(const struct manifest *manifest, enum list what, size_t i)
 {
     switch (what) {
-    case TENSORS:
-        return print_tensor(&manifest->tensors[i]);
     case CHANGES:
         return print_change(&manifest->changes[i]);
     case MEMBERS:
@@ -177,25 +161,128 @@ static bool add_all(json_t *root, const struct manifest *m)
            add(root, "changes", print_list(m, CHANGES, m->change_count)) &&
            add(root, "losses", whole(m->losses)) &&
            add(root, "lost", texts(m->lost, m->lost_count)) &&
-           add(root, "members", print_list(m, MEMBERS, m->member_count)) &&
-           add(root, "tensors", print_list(m, TENSORS, m->tensor_count));
+           add(root, "members", print_list(m, MEMBERS, m->member_count));
+}
+
+/* ---------------------------------------------------------------- tensors */
+
+/* There may be very many of them, and a tree of JSON takes a thousand bytes for each:
+ * they are printed as they come. */
+struct growing {
+    char *bytes;
+    size_t size, capacity;
+};
+
+/* Room for so many bytes more. */
+static bool grow(struct growing *text, size_t more)
+{
+    if (text->capacity - text->size >= more) {
+        return true;
+    }
+    size_t capacity = 2 * text->capacity + more;
+    char *grown = realloc(text->bytes, capacity);
+    if (grown == NULL) {
+        return false;
+    }
+    text->bytes = grown;
+    text->capacity = capacity;
+    return true;
+}
+
+static bool append(struct growing *text, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static bool append(struct growing *text, const char *format, ...)
+{
+    enum { LONGEST = 128 };
+    va_list arguments;
+    if (!grow(text, LONGEST)) {
+        return false;
+    }
+    va_start(arguments, format);
+    int size = vsnprintf(text->bytes + text->size, LONGEST, format, arguments);
+    va_end(arguments);
+    text->size += (size_t)size;
+    return true;
+}
+
+/* A string without control characters. */
+static bool append_string(struct growing *text, const char *string)
+{
+    size_t size = strlen(string);
+    if (opt_text_good(string, size) != size || !grow(text, 2 * size + 2)) {
+        return false;
+    }
+    char *at = text->bytes + text->size;
+    *at++ = '"';
+    for (; *string != '\0'; string++) {
+        if (*string == '"' || *string == '\\') {
+            *at++ = '\\';
+        }
+        *at++ = *string;
+    }
+    *at++ = '"';
+    text->size = (size_t)(at - text->bytes);
+    return true;
+}
+
+/* As whole does. */
+static bool append_whole(struct growing *text, const char *key, uint64_t value)
+{
+    return append(text,
+                  value <= INT64_MAX ? ",\"%s\":%" PRIu64 : ",\"%s\":\"%" PRIu64 "\"",
+                  key, value);
+}
+
+static bool append_tensor(struct growing *text, const struct manifest_tensor *tensor)
+{
+    const struct opt_tensor_entry *entry = &tensor->entry;
+    bool done = append(text, "\n  {\"name\":") && append_string(text, entry->name) &&
+                append(text, ",\"shape\":[");
+    for (size_t i = 0; done && i < entry->rank; i++) {
+        done = append(text, "%s%" PRIu64, i > 0 ? "," : "", entry->shape[i]);
+    }
+    return done && append(text, "],\"sparse\":%s", entry->sparse ? "true" : "false") &&
+           append_whole(text, "changed", entry->step) &&
+           append_whole(text, "updates", tensor->counters.t) &&
+           append(text, ",\"mu_product\":%.17g}", tensor->counters.mu_product);
+}
+
+/* Put the tensors at the end of the object that the text is. */
+static bool append_tensors(struct growing *text, const struct manifest *manifest)
+{
+    while (text->size > 0 && text->bytes[text->size - 1] != '}') {
+        text->size--;
+    }
+    text->size -= text->size > 0;
+    while (text->size > 0 && text->bytes[text->size - 1] == '\n') {
+        text->size--;
+    }
+    bool done = append(text, ",\n \"tensors\": [");
+    for (size_t i = 0; done && i < manifest->tensor_count; i++) {
+        done =
+            (i == 0 || append(text, ",")) && append_tensor(text, &manifest->tensors[i]);
+    }
+    return done && append(text, "\n ]\n}\n");
 }
 
 enum opt_status manifest_print(const struct manifest *manifest, char **out,
                                size_t *size, struct opt_error *error)
 {
     json_t *root = json_object();
-    char *printed = root != NULL && add_all(root, manifest)
-                        ? json_dumps(root, JSON_INDENT(1))
-                        : NULL;
+    struct growing text = { .bytes = root != NULL && add_all(root, manifest)
+                                         ? json_dumps(root, JSON_INDENT(1))
+                                         : NULL };
     json_decref(root);
-    if (printed == NULL) {
+    text.size = text.bytes != NULL ? strlen(text.bytes) : 0;
+    text.capacity = text.size;
+    if (text.bytes == NULL || !append_tensors(&text, manifest)) {
+        free(text.bytes);
         return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
                         "no memory for the manifest of model \"%s\", or a text in it "
                         "that is not UTF-8",
                         manifest->name);
     }
-    *out = printed;
-    *size = strlen(printed);
+    *out = text.bytes;
+    *size = text.size;
     return OPT_OK;
 }

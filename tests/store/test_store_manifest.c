@@ -79,12 +79,12 @@ Test(store_manifest, says_what_is_wrong)
         { "\"exp_avg\"", "\"../x\"", OPT_DATA_LOSS,
           "\"slots\" is not a list of names" },
         { "\"exp_avg\"", "7", OPT_DATA_LOSS, "\"slots\" is not a list of names" },
-        { "\"name\": \"words\"", "\"name\": \"\"", OPT_DATA_LOSS,
+        { "\"name\":\"words\"", "\"name\":\"\"", OPT_DATA_LOSS,
           "\"name\" of tensor 3" },
-        { "\"name\": \"words\"", "\"name\": \"\\n\"", OPT_DATA_LOSS,
+        { "\"name\":\"words\"", "\"name\":\"\\n\"", OPT_DATA_LOSS,
           "\"name\" of tensor 3" },
-        { "\"name\": \"words\"", "\"name\": \"\\u0000\"", OPT_DATA_LOSS, "" },
-        { "\"sparse\": false", "\"sparse\": 0", OPT_DATA_LOSS, "true or false" },
+        { "\"name\":\"words\"", "\"name\":\"\\u0000\"", OPT_DATA_LOSS, "" },
+        { "\"sparse\":false", "\"sparse\":0", OPT_DATA_LOSS, "true or false" },
         { "\"name\": \"w-1\"", "\"name\": \"w-2\"", OPT_DATA_LOSS,
           "behind the one before" },
         { "\"pushes\": \"", "\"pushes\": \"0", OPT_DATA_LOSS, "what a window says" },
@@ -98,12 +98,12 @@ Test(store_manifest, says_what_is_wrong)
 
 Test(store_manifest, refuses_shapes_that_cannot_be)
 {
-    expect_refused("100,\n    300", "0, 300", OPT_DATA_LOSS, "\"shape\" of tensor 0");
-    expect_refused("100,\n    300", "4294967296, 4294967296", OPT_DATA_LOSS,
+    expect_refused("100,300", "0, 300", OPT_DATA_LOSS, "\"shape\" of tensor 0");
+    expect_refused("100,300", "4294967296, 4294967296", OPT_DATA_LOSS,
                    "\"shape\" of tensor 0");
-    expect_refused("100,\n    300", "1,1,1,1,1,1,1,1,1", OPT_DATA_LOSS,
+    expect_refused("100,300", "1,1,1,1,1,1,1,1,1", OPT_DATA_LOSS,
                    "\"shape\" of tensor 0");
-    expect_refused("100,\n    300", "\"x\"", OPT_DATA_LOSS, "\"shape\" of tensor 0");
+    expect_refused("100,300", "\"x\"", OPT_DATA_LOSS, "\"shape\" of tensor 0");
 }
 
 /* Not one key more is needed than there is, and none less. */

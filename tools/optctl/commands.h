@@ -67,6 +67,7 @@ int run_verify(struct ctl *ctl);
 int run_repair(struct ctl *ctl);
 int run_cert(struct ctl *ctl);
 int run_set(struct ctl *ctl);
+int run_checkpoint(struct ctl *ctl);
 int run_delete(struct ctl *ctl);
 int run_stats(struct ctl *ctl);
 int run_ping(struct ctl *ctl);

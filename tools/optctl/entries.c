@@ -88,6 +88,11 @@ static const struct command commands[] = {
       "slots is refused.\n",
       { { "at-step", "N", "number of the first update with it; the next one",
           COMPLETE_NOTHING, 0 } } },
+    { "checkpoint", "MODEL", 1, 1, COMPLETE_MODEL, run_checkpoint,
+      "save a model to the daemon's data directory now",
+      "Waits until it is on the disk, and says where. Training goes on meanwhile.\n"
+      "The daemon does the same by itself; see --checkpoint-interval of optimd(8).\n",
+      { { 0 } } },
     { "delete", "MODEL", 1, 1, COMPLETE_MODEL, run_delete,
       "delete a model and its state, if no worker is registered", "", { { 0 } } },
     { "verify", "DIR", 1, 1, COMPLETE_FILE, run_verify,

@@ -160,6 +160,28 @@ int run_set(struct ctl *ctl)
     return ctl_done(ctl);
 }
 
+int run_checkpoint(struct ctl *ctl)
+{
+    struct optclient_checkpoint_info info;
+    int result = ctl_connect(ctl, "");
+    if (result != EXIT_SUCCESS) {
+        return result;
+    }
+    enum optclient_status status =
+        optclient_checkpoint(ctl->client, ctl->arguments[0], &info);
+    if (status != OPTCLIENT_OK) {
+        return ctl_failed(ctl, status);
+    }
+    if (ctl->json) {
+        return ctl_answer(ctl,
+                          json_pack("{s:s, s:o, s:o, s:s}", "name", ctl->arguments[0],
+                                    "step", ctl_count(info.step), "record",
+                                    ctl_count(info.record), "folder", info.folder));
+    }
+    printf("step %" PRIu64 " is in %s\n", info.step, info.folder);
+    return ctl_done(ctl);
+}
+
 int run_delete(struct ctl *ctl)
 {
     int result = ctl_connect(ctl, "");
