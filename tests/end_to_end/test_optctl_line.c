@@ -276,9 +276,9 @@ Test(optctl_line, answers_with_json_everywhere, .init = operator_start,
             }
         }
     }
-    cr_expect_eq(met, count - 4,
+    cr_expect_eq(met, count - 5,
                  "all but completion, which is a script, what takes a data "
-                 "directory (store_inspection), and cert (tls)");
+                 "directory (store_inspection, checkpoints), and cert (tls)");
 }
 
 Test(optctl_line, says_as_json_what_went_wrong, .init = operator_start,
