@@ -24,9 +24,6 @@
 #include "common/status.h"
 #include "server/durable/durable.h"
 
-struct letter;
-struct opt_model_entry;
-
 /* Everything is to be recovered when the engine runs. Main thread. */
 enum opt_status recovery_open(struct durable *durable, struct opt_error *error);
 /* The disks' threads have ended. NULL as durable->recovery is allowed. Main thread. */
@@ -37,17 +34,5 @@ void recovery_close(struct durable *durable);
 bool recovery_go_on(struct durable *durable);
 /* The daemon stops: nothing more of it is of use. */
 void recovery_stop(struct durable *durable);
-
-/* Whether what the letter asks for must wait until the recovery is over: after how many
- * ms it may be asked again, and a sentence. */
-bool recovery_refuses(const struct engine *engine, const struct letter *letter,
-                      uint32_t *retry_ms, struct opt_error *error);
-
-bool recovery_is_on(const struct engine *engine);
-/* How far it has come, of 100; 100 when it is over. */
-uint32_t recovery_percent(const struct durable *durable);
-/* Models that are not there again yet: how many, and each of them. Text is borrowed. */
-size_t recovery_missing(const struct engine *engine);
-struct opt_model_entry recovery_missing_model(const struct engine *engine, size_t i);
 
 #endif

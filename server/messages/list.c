@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "server/access/access.h"
-#include "server/durable/recovery.h"
+#include "server/durable/recovery_view.h"
 #include "server/engine/answer.h"
 #include "server/engine/state.h"
 #include "server/engine/work.h"

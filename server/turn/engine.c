@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/durable/recovery.h"
+#include "server/durable/recovery_view.h"
 #include "server/durable/saving.h"
 #include "server/engine/answer.h"
 #include "server/engine/commit.h"
