@@ -8,7 +8,7 @@
 #include "common/log.h"
 #include "server/base/letter.h"
 #include "server/base/mailbox.h"
-#include "server/base/names.h"
+#include "server/durable/known.h"
 #include "server/durable/remaking.h"
 #include "server/durable/replaying.h"
 #include "server/engine/commit.h"
@@ -23,34 +23,13 @@
 #include "server/workers/membership.h"
 #include "server/workers/worker.h"
 
-/* A model that the journal may speak of. */
-struct restored_model {
-    uint64_t identity;
-    struct model *model; /* NULL: it is no more, or never was known */
-    uint64_t record;     /* the last that it has already; of one that is not known: the
-                            first that speaks of it */
-    bool passed_over;    /* nothing more of it is looked at */
-    bool deleted;        /* as the journal says */
-    struct replaying *replaying;
-    uint64_t skipped; /* the record in which pushes of it were last skipped */
-};
-
-/* Which record a worker's present state is of. */
-struct known_worker {
-    struct known_worker *next;
-    uint64_t record;
-    char name[];
-};
-
 struct restoring {
     struct engine *engine;
     struct peer *peer;  /* speaks for all workers meanwhile */
     struct mailbox box; /* letters come back there */
     bool has_box;
-    struct restored_model *models; /* in ascending order of their identities */
-    size_t count, capacity;
-    struct names workers; /* struct known_worker */
-    struct known_worker *known;
+    struct known_models models;
+    struct known_workers workers;
     struct remaking remaking;
     struct remake remake;             /* what it is about */
     struct remake_table table;        /* of a model that is made by an entry */
@@ -63,56 +42,6 @@ struct restoring {
     struct opt_error error;
 };
 
-/* ---------------------------------------------------------------- models known */
-
-static size_t place_of(const struct restoring *restoring, uint64_t identity)
-{
-    size_t low = 0, high = restoring->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (restoring->models[middle].identity < identity) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-static struct restored_model *find(const struct restoring *restoring, uint64_t identity)
-{
-    size_t place = place_of(restoring, identity);
-    return place < restoring->count && restoring->models[place].identity == identity
-               ? &restoring->models[place]
-               : NULL;
-}
-
-/* The one with that identity, made if it is not there; NULL: no memory. */
-static struct restored_model *know(struct restoring *restoring, uint64_t identity,
-                                   uint64_t record)
-{
-    struct restored_model *model = find(restoring, identity);
-    if (model != NULL) {
-        return model;
-    }
-    if (restoring->count == restoring->capacity) {
-        size_t capacity = restoring->capacity == 0 ? 16 : 2 * restoring->capacity;
-        struct restored_model *models =
-            realloc(restoring->models, capacity * sizeof *models);
-        if (models == NULL) {
-            return NULL;
-        }
-        restoring->models = models;
-        restoring->capacity = capacity;
-    }
-    size_t place = place_of(restoring, identity);
-    model = &restoring->models[place];
-    memmove(model + 1, model, (restoring->count - place) * sizeof *model);
-    *model = (struct restored_model){ .identity = identity, .record = record };
-    restoring->count++;
-    return model;
-}
-
 static enum opt_status no_memory(struct opt_error *error)
 {
     return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
@@ -121,7 +50,7 @@ static enum opt_status no_memory(struct opt_error *error)
 
 void restoring_pass_over(struct restoring *restoring, uint64_t identity)
 {
-    struct restored_model *model = know(restoring, identity, 0);
+    struct known_model *model = known_model(&restoring->models, identity, 0);
     if (model != NULL) {
         model->passed_over = true;
     }
@@ -129,8 +58,8 @@ void restoring_pass_over(struct restoring *restoring, uint64_t identity)
 
 uint64_t restoring_unknown(const struct restoring *restoring, uint64_t *record)
 {
-    for (size_t i = 0; i < restoring->count; i++) {
-        const struct restored_model *model = &restoring->models[i];
+    for (size_t i = 0; i < restoring->models.count; i++) {
+        const struct known_model *model = &restoring->models.list[i];
         if (model->model == NULL && !model->deleted && !model->passed_over) {
             *record = model->record;
             return model->identity;
@@ -141,7 +70,7 @@ uint64_t restoring_unknown(const struct restoring *restoring, uint64_t *record)
 
 bool restoring_was_deleted(const struct restoring *restoring, uint64_t identity)
 {
-    const struct restored_model *model = find(restoring, identity);
+    const struct known_model *model = known_model_find(&restoring->models, identity);
     return model != NULL && model->deleted;
 }
 
@@ -152,42 +81,15 @@ struct restored_counts restoring_counts(const struct restoring *restoring)
 
 /* ---------------------------------------------------------------- workers */
 
-/* What is known of a worker is of this record, unless it is of a later one: false. NULL
- * of *worker: no memory. */
-static bool is_news(struct restoring *restoring, const char *name, uint64_t record,
-                    struct known_worker **worker)
-{
-    *worker = names_find(&restoring->workers, name);
-    if (*worker != NULL) {
-        bool news = record >= (*worker)->record;
-        (*worker)->record = news ? record : (*worker)->record;
-        return news;
-    }
-    size_t bytes = strlen(name) + 1;
-    struct known_worker *known = malloc(sizeof *known + bytes);
-    if (known != NULL) {
-        memcpy(known->name, name, bytes);
-        known->record = record;
-        if (!names_add(&restoring->workers, known->name, known)) {
-            free(known);
-            return true;
-        }
-        known->next = restoring->known;
-        restoring->known = known;
-    }
-    *worker = known;
-    return true;
-}
-
 static enum opt_status restore_worker(struct restoring *restoring, const char *name,
                                       const struct record_worker *was, uint64_t record,
                                       struct worker **out, struct opt_error *error)
 {
-    struct known_worker *known;
-    bool news = is_news(restoring, name, record, &known);
-    *out = known == NULL ? NULL
-                         : worker_restore(restoring->engine, restoring->peer, name,
-                                          news ? was : NULL);
+    bool known;
+    bool news = known_worker_news(&restoring->workers, name, record, &known);
+    *out = !known ? NULL
+                  : worker_restore(restoring->engine, restoring->peer, name,
+                                   news ? was : NULL);
     return *out != NULL ? OPT_OK : no_memory(error);
 }
 
@@ -255,8 +157,8 @@ void restoring_ready(struct restoring *restoring)
     const struct manifest *manifest = restoring->remake.manifest;
     struct model *model = restoring->remaking.model;
     bool gathered = manifest->gathered;
-    struct restored_model *known =
-        know(restoring, manifest->identity, manifest->record);
+    struct known_model *known =
+        known_model(&restoring->models, manifest->identity, manifest->record);
     restoring->status =
         known == NULL ? no_memory(&restoring->error)
                       : restore_members(restoring, model, manifest, &restoring->error);
@@ -329,7 +231,8 @@ static enum restored make_model(struct restoring *restoring, struct opt_error *e
     }
     enum restored restored = go_on_model(restoring, error);
     if (restored == RESTORING_OVER) {
-        struct restored_model *known = know(restoring, entry->model, restoring->record);
+        struct known_model *known =
+            known_model(&restoring->models, entry->model, restoring->record);
         if (known == NULL) {
             return failed(error, no_memory(error));
         }
@@ -399,7 +302,7 @@ static enum restored state_change(struct restoring *restoring, struct model *mod
     }
 }
 
-static enum restored replay(struct restoring *restoring, struct restored_model *known,
+static enum restored replay(struct restoring *restoring, struct known_model *known,
                             struct opt_error *error)
 {
     struct engine *engine = restoring->engine;
@@ -440,7 +343,7 @@ static enum opt_status end_step(struct restoring *restoring, struct model *model
 }
 
 /* What a settled push leaves behind, but for what it has done to the weights. */
-static void count_push(struct restored_model *known, struct member *member,
+static void count_push(struct known_model *known, struct member *member,
                        const struct opt_settled *settled, uint64_t record)
 {
     struct model *model = known->model;
@@ -463,7 +366,7 @@ static void count_push(struct restored_model *known, struct member *member,
 }
 
 static enum opt_status restore_of_member(struct restoring *restoring,
-                                         struct restored_model *known,
+                                         struct known_model *known,
                                          struct opt_error *error)
 {
     const struct record_entry *entry = restoring->entry;
@@ -493,7 +396,7 @@ static void forget(struct restoring *restoring, struct model *model)
     }
 }
 
-static void end_model(struct restoring *restoring, struct restored_model *known)
+static void end_model(struct restoring *restoring, struct known_model *known)
 {
     replaying_free(known->replaying);
     known->replaying = NULL;
@@ -504,7 +407,7 @@ static void end_model(struct restoring *restoring, struct restored_model *known)
 }
 
 static enum restored restore_of_model(struct restoring *restoring,
-                                      struct restored_model *known,
+                                      struct known_model *known,
                                       struct opt_error *error)
 {
     struct model *model = known->model;
@@ -541,7 +444,8 @@ static enum restored restore_of_model(struct restoring *restoring,
 static enum restored meet_unknown(struct restoring *restoring, struct opt_error *error)
 {
     const struct record_entry *entry = restoring->entry;
-    struct restored_model *known = know(restoring, entry->model, restoring->record);
+    struct known_model *known =
+        known_model(&restoring->models, entry->model, restoring->record);
     if (known == NULL) {
         return failed(error, no_memory(error));
     }
@@ -567,7 +471,7 @@ static enum restored go_on_entry(struct restoring *restoring, struct opt_error *
         return failed(error, restore_worker(restoring, entry->worker, &entry->of.worker,
                                             restoring->record, &worker, error));
     }
-    struct restored_model *known = find(restoring, entry->model);
+    struct known_model *known = known_model_find(&restoring->models, entry->model);
     if (known == NULL && entry->kind == RECORD_MODEL) {
         return make_model(restoring, error);
     }
@@ -630,20 +534,12 @@ void restoring_close(struct restoring *restoring)
     if (restoring == NULL) {
         return;
     }
-    for (size_t i = 0; i < restoring->count; i++) {
-        replaying_free(restoring->models[i].replaying);
-    }
-    while (restoring->known != NULL) {
-        struct known_worker *next = restoring->known->next;
-        free(restoring->known);
-        restoring->known = next;
-    }
-    names_fini(&restoring->workers);
+    known_models_fini(&restoring->models);
+    known_workers_fini(&restoring->workers);
     if (restoring->has_box) {
         mailbox_fini(&restoring->box);
     }
     free(restoring->table.data);
-    free(restoring->models);
     free(restoring->peer);
     free(restoring);
 }
@@ -659,7 +555,8 @@ void restoring_end(struct restoring *restoring)
                     model->name, model->identity, model->step,
                     "the daemon ended before all of its weights were assigned; create "
                     "it again");
-            struct restored_model *known = find(restoring, model->identity);
+            struct known_model *known =
+                known_model_find(&restoring->models, model->identity);
             if (known != NULL) {
                 replaying_free(known->replaying);
                 known->replaying = NULL;
