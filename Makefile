@@ -39,6 +39,7 @@ include mk/test.mk
 include mk/bench.mk
 include mk/check.mk
 include mk/install.mk
+include mk/python.mk
 
 GROUPS ?= build run demo test check
 .PHONY: deps
