@@ -5,15 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Iterator, List, Optional
 
 import pytest
+from hypothesis import settings
+
+# The same examples in each run, and nothing left behind.
+settings.register_profile("optimd", database=None, derandomize=True)
+settings.load_profile("optimd")
 
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = ROOT / os.environ.get("OPTIMD_BUILD", "build")
+SOURCES = str(Path(__file__).resolve().parents[1] / "src")
+sys.path.insert(0, SOURCES)
+os.environ["PYTHONPATH"] = SOURCES  # of the programs that tests start
 os.environ.setdefault("OPTIMD_LIBRARY", str(BUILD / "liboptclient.so.0"))
 
 

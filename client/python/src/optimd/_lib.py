@@ -21,7 +21,8 @@ class Options(Structure):
                 ("connect_timeout_ms", c_uint32), ("backoff_min_ms", c_uint32),
                 ("backoff_max_ms", c_uint32), ("push_dtype", c_int),
                 ("pull_dtype", c_int), ("checksum", c_int), ("no_shared_memory", c_int),
-                ("spin_us", c_uint32), ("reserved", c_uint64 * 16)]
+                ("spin_us", c_uint32), ("ca", c_char_p), ("cert", c_char_p),
+                ("key", c_char_p), ("token_file", c_char_p), ("reserved", c_uint64 * 12)]
 
 
 class Tensor(Structure):

@@ -22,6 +22,8 @@ from optimd.records import (Description, ModelInfo, Policy, Result, Tensor, Usag
                             dtype_number, milliseconds, tensor_array, view_number)
 from optimd.values import address_of, to_read
 
+_Path = Union[str, "os.PathLike[str]"]
+
 _DEFAULT_SERVER = "127.0.0.1:7070"
 
 
@@ -345,14 +347,19 @@ class Client:
 def connect(address: Optional[str] = None, *, worker: Optional[str] = None,
             timeout: Optional[float] = None, connect_timeout: Optional[float] = None,
             push_dtype: str = "fp32", pull_dtype: str = "fp32", checksum: bool = False,
-            shared_memory: bool = True, spin_us: int = 0) -> Client:
+            shared_memory: bool = True, spin_us: int = 0,
+            ca: Optional[_Path] = None, cert: Optional[_Path] = None,
+            key: Optional[_Path] = None, token_file: Optional[_Path] = None) -> Client:
     """Connect to a daemon at ``"HOST:PORT"`` or ``"unix:/PATH"``; None: to what
     OPTIMD_SERVER in the environment says, or 127.0.0.1:7070.
 
     ``worker`` is this process's name (None: host, process and something random; ``""``: an
     observer, who only pulls). ``timeout`` is that of each call, ``connect_timeout`` how
     long to wait for a daemon that is not there yet, both in seconds (30). ``push_dtype``
-    and ``pull_dtype`` are what gradients and weights travel as: fp32, bf16, fp16."""
+    and ``pull_dtype`` are what gradients and weights travel as: fp32, bf16, fp16.
+    ``checksum``: what is damaged on its way is sent again. ``ca``, ``cert`` and ``key`` are
+    files of TLS, ``token_file`` has the token to log in with; None: what OPTIMD_CA,
+    OPTIMD_CERT, OPTIMD_KEY and OPTIMD_TOKEN_FILE in the environment say."""
     where = address or os.environ.get("OPTIMD_SERVER") or _DEFAULT_SERVER
     options = _lib.Options(
         worker=None if worker is None else worker.encode(),
@@ -360,7 +367,9 @@ def connect(address: Optional[str] = None, *, worker: Optional[str] = None,
         connect_timeout_ms=milliseconds("connect_timeout", connect_timeout),
         push_dtype=dtype_number("push_dtype", push_dtype),
         pull_dtype=dtype_number("pull_dtype", pull_dtype), checksum=int(checksum),
-        no_shared_memory=int(not shared_memory), spin_us=spin_us)
+        no_shared_memory=int(not shared_memory), spin_us=spin_us,
+        **{name: None if path is None else os.fsencode(path) for name, path in (
+            ("ca", ca), ("cert", cert), ("key", key), ("token_file", token_file))})
     abandoned = threading.Event()
 
     def open_connection() -> Optional[Client]:

@@ -196,7 +196,8 @@ class Outer(_Shared):
     @property
     def param_groups(self) -> List[Dict[str, Any]]:
         """The inner optimizer's."""
-        return self.inner.param_groups
+        groups: List[Dict[str, Any]] = self.inner.param_groups
+        return groups
 
     @property
     def owes(self) -> bool:
