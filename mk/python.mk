@@ -28,6 +28,11 @@ wheel: all ## the Python package with liboptclient in it, for machines like this
 		$(STRIP) --strip-unneeded $(BUILD)/wheel-source/src/optimd/liboptclient.so.$(ABI) && \
 		printf '[bdist_wheel]\nplat_name = linux_%s\n' $$(uname -m) >$(BUILD)/wheel-source/setup.cfg)
 
+.PHONY: bench-python
+bench-python: all ## what the Python package costs over the C calls, by turns in one process
+	@deploy/deps python
+	@OPTIMD_BUILD=$(BUILD) $(PYTHON) client/python/tests/bench.py
+
 .PHONY: test-python
 test-python: ## the tests of the Python package alone
 	@deploy/deps build run python

@@ -8,6 +8,7 @@ Everything else of the training loop stays. Any number of such processes train o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import warnings
 from operator import attrgetter
 from types import TracebackType
@@ -148,12 +149,12 @@ class Optimizer(torch.optim.Optimizer):
         at = [p.data_ptr() for p in self._parameters]
         if at == self._weights_at:
             return
-        self._weights_at = at
+        self._weights_at = list(at)
         self._staged = {}
         for i, parameter in enumerate(self._parameters):
             if not self._direct(parameter):
                 self._staged[i] = torch.empty(parameter.shape, dtype=_FP32)
-                at = [*at[:i], self._staged[i].data_ptr(), *at[i + 1:]]
+                at[i] = self._staged[i].data_ptr()
         self._pull_table.words[:, 1] = at
 
     def _take_weights(self) -> None:
@@ -258,7 +259,8 @@ class Optimizer(torch.optim.Optimizer):
         """Push the gradients, wait for the round, and take the new weights.
 
         ``samples``: how many the gradients are the mean over, all of those that were
-        accumulated. Returns what ``closure`` does; ``result`` has the rest."""
+        accumulated. Returns what ``closure`` does; ``result`` has the rest. After a step that
+        has failed the parameters may be of no step: go on with ``pull``."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -306,7 +308,6 @@ class Optimizer(torch.optim.Optimizer):
         """Take the model's weights: of the view ``train``, or ``eval``."""
         self._place_weights()
         options = self.model._pull_options(view, min_step, 0, timeout, None)
-        import ctypes
         self.result = self.model._start(
             "pull_start", (self._pull_table.address, self._pull_table.count,
                            ctypes.addressof(options)),
