@@ -19,7 +19,7 @@
 #include "tests/support/engine_harness.h"
 #include "tests/support/files.h"
 
-enum { ELEMENTS = 20000, ROWS = 9, WIDTH = 4, WORKERS = 3 };
+enum { ELEMENTS = 20000, ROWS = 9, WIDTH = 4, WORKERS = 3, MOMENTS = 6 };
 static const uint64_t shape_dense[] = { ELEMENTS }, shape_rows[] = { ROWS, WIDTH };
 static const struct opt_tensor_entry tensors[] = {
     { .name = "dense", .shape = shape_dense, .rank = 1, .elements = ELEMENTS },
@@ -87,6 +87,7 @@ struct scene {
     struct caller callers[WORKERS];
     uint64_t sequence[WORKERS];
     uint32_t model, other;
+    unsigned saved, moment;
 };
 
 static const char *const names[WORKERS] = { "a", "b", "c" };
@@ -180,16 +181,37 @@ static void begin(struct scene *s, const char *path)
     }
 }
 
+static void save(struct scene *s)
+{
+    static const char *const models[] = { "m", "other" };
+    for (size_t i = 0; i < 2; i++) {
+        struct letter *letter = letter_start(&s->callers[0], OPT_MESSAGE_CHECKPOINT);
+        letter->request.body.checkpoint.model = models[i];
+        ask(s, 0, letter);
+    }
+}
+
+/* One of the moments at which the models may be saved. */
+static void pass(struct scene *s)
+{
+    if (++s->moment == s->saved) {
+        save(s);
+    }
+}
+
 static void live(struct scene *s)
 {
+    pass(s);
     for (unsigned round = 0; round < 5; round++) {
         round_of(s, s->model, round, 0);
         round_of(s, s->other, round, 0);
     }
+    pass(s);
     set(s, "m", "lr=0.5", 0);
     set(s, "m", "lr=0.25, tensors(\"rows\", lr_scale=2)", 8);
     set(s, "m", "lr=0.125", 1000);
     meet(s);
+    pass(s);
     model_create(&s->callers[0], "brief", "sgd(lr=1)",
                  (struct opt_consistency){ .mode = OPT_SYNC }, tensors, 1, NULL);
     struct letter *letter = letter_start(&s->callers[0], OPT_MESSAGE_DELETE);
@@ -201,6 +223,7 @@ static void live(struct scene *s)
     for (unsigned round = 5; round < 9; round++) {
         round_of(s, s->model, round, 1);
     }
+    pass(s);
     s->callers[2] = caller_new(&s->side.harness, names[2], 99);
     model_join(&s->callers[2], "m");
     letter = letter_start(&s->callers[2], OPT_MESSAGE_REST);
@@ -210,6 +233,7 @@ static void live(struct scene *s)
     letter = letter_start(&s->callers[1], OPT_MESSAGE_LEAVE);
     letter->request.body.leave = s->other;
     ask(s, 1, letter);
+    pass(s);
 }
 
 static void end(struct scene *s)
@@ -320,10 +344,11 @@ static void expect_same(struct scene *s, const char *from, const char *to)
     side_close(&copy);
 }
 
-Test(restoring, of_the_journal_makes_the_same_again, .timeout = 60)
+/* The models are saved at that moment of their lives; 0: never. */
+static void live_and_compare(unsigned saved)
 {
     struct files files;
-    struct scene s = { .model = 0 };
+    struct scene s = { .model = 0, .saved = saved };
     char from[128], to[128];
     files_open(&files);
     snprintf(from, sizeof from, "%s/from", files.path);
@@ -331,6 +356,46 @@ Test(restoring, of_the_journal_makes_the_same_again, .timeout = 60)
     begin(&s, from);
     live(&s);
     expect_same(&s, from, to);
+    end(&s);
+    files_close(&files);
+}
+
+Test(restoring, of_the_journal_makes_the_same_again, .timeout = 60)
+{
+    live_and_compare(0);
+}
+
+Test(restoring, of_checkpoints_and_the_journal_behind_them_does_too, .timeout = 60)
+{
+    for (unsigned moment = 1; moment < MOMENTS; moment++) {
+        live_and_compare(moment);
+    }
+}
+
+Test(restoring, ends_what_nobody_can_finish, .timeout = 60)
+{
+    struct files files;
+    struct scene s = { .model = 0 };
+    struct side copy;
+    char from[128], to[128], command[512];
+    files_open(&files);
+    snprintf(from, sizeof from, "%s/from", files.path);
+    snprintf(to, sizeof to, "%s/to", files.path);
+    begin(&s, from);
+    struct letter *letter = create_letter(&s.callers[0], "half", "sgd(lr=1)",
+                                          (struct opt_consistency){ .mode = OPT_SYNC },
+                                          tensors, 2, true, true);
+    ask(&s, 0, letter);
+    snprintf(command, sizeof command, "cp -r %s %s", from, to);
+    cr_assert_eq(system(command), 0);
+    side_open(&copy, to);
+    cr_assert_eq(copy.harness.engine->model_count, 2);
+    cr_assert_null(names_find(&copy.harness.engine->models, "half"));
+    side_close(&copy);
+    /* And so it stays. */
+    side_open(&copy, to);
+    cr_assert_eq(copy.harness.engine->model_count, 2);
+    side_close(&copy);
     end(&s);
     files_close(&files);
 }
