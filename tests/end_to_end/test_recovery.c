@@ -365,6 +365,50 @@ Test(recovery, renews_rounds_that_are_applied_shard_by_shard, .timeout = 90)
     march_and_kill(options);
 }
 
+/* Steps of a worker's own, and synchronisations; the daemon is killed after those steps
+ * that `kills` names. The weights are put into `into`. */
+static void local_run(unsigned kills, float *into)
+{
+    static float gradient[500];
+    static const uint64_t shape[] = { 500 };
+    const struct optclient_tensor tensor = { .name = "w", .shape = shape, .rank = 1 };
+    struct optclient_options options = test_options();
+    struct optclient_model *model;
+    struct optclient_local *local;
+    struct optclient_local_result at;
+    options.worker = "w";
+    restarts_begin(&server, always);
+    struct optclient *client = test_connect(server.daemon.address, &options);
+    expect_ok(
+        optclient_create(client, "m", "sgd(lr=0.5)", NULL, &tensor, 1, NULL, &model));
+    expect_ok(optclient_local_open(model, "adam(lr=0.01)", 4, NULL, &local));
+    for (unsigned step = 0; step < 16; step++) {
+        struct optclient_values values = { .values = gradient };
+        for (size_t i = 0; i < 500; i++) {
+            gradient[i] = (float)((i * 7 + step * 5) % 23) / 10 - 1;
+        }
+        expect_ok(optclient_local_step(local, &values, 1, 1, &at));
+        if ((kills >> step & 1) != 0) {
+            restarts_kill(&server, SIGKILL);
+            restarts_again(&server, false);
+        }
+    }
+    expect_ok(optclient_local_sync(local, &at));
+    optclient_local_close(local);
+    struct optclient_values values = { .values = into };
+    expect_ok(optclient_pull(model, &values, 1, NULL, NULL));
+    optclient_close(client);
+    restarts_end(&server);
+}
+
+Test(recovery, lets_local_steps_go_on, .timeout = 60)
+{
+    static float undisturbed_ones[500], ones[500];
+    local_run(0, undisturbed_ones);
+    local_run(1U << 3 | 1U << 6 | 1U << 11, ones);
+    cr_assert_eq(memcmp(undisturbed_ones, ones, sizeof ones), 0);
+}
+
 /* ---------------------------------------------------------------- meanwhile */
 
 /* The daemon takes long to read what it had. */
@@ -395,7 +439,11 @@ Test(recovery, shows_how_far_it_is_and_lets_workers_wait, .timeout = 60)
     cr_assert_str_eq(models[0].name, "m");
     cr_assert_gt(models[0].recovering, 0);
     optclient_list_free(models);
-    run_step(&run, 1); /* which waits */
+    struct optclient_description *described; /* which waits */
+    expect_ok(optclient_describe(observer, "m", &described));
+    cr_assert_eq(described->step, 1);
+    optclient_description_free(described);
+    run_step(&run, 1);
     expect_ok(optclient_list(observer, &models, &count));
     cr_assert_eq(models[0].recovering, 0);
     cr_assert_eq(models[0].step, 2);
