@@ -75,6 +75,8 @@ static void spawn(struct restarts *restarts, const char *const *more)
     size_t count = add(all, 4, restarts->options);
     count = add(all, count, daemon_transport_options());
     add(all, count, more);
+    /* What the one before has said is not said by this one. */
+    cr_assert_eq(truncate(daemon->log, 0), 0);
     daemon_spawn(daemon, all);
 }
 
