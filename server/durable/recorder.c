@@ -521,6 +521,12 @@ static bool on_room(void *context, struct model *model, size_t bytes)
     return false;
 }
 
+/* The memory of an update is held until its record is durable: have that synced. */
+static void on_awaited(void *context, struct model *model)
+{
+    journaling_want(context, model->durability.recorded);
+}
+
 static bool on_holds(void *context, struct letter *letter)
 {
     struct durable *durable = context;
@@ -550,6 +556,7 @@ enum opt_status recorder_open(struct durable *durable, struct opt_error *error)
                                            .turn = on_turn,
                                            .writes = on_writes,
                                            .room = on_room,
+                                           .awaited = on_awaited,
                                            .holds = on_holds,
                                            .admits = on_admits,
                                            .context = durable };

@@ -50,6 +50,14 @@ bool commit_room(const struct engine *engine, struct model *model, size_t bytes)
            recorder->room(recorder->context, model, bytes);
 }
 
+void commit_awaited(const struct engine *engine, struct model *model)
+{
+    const struct recorder *recorder = engine->settings.recorder;
+    if (recorder != NULL && recorder->awaited != NULL) {
+        recorder->awaited(recorder->context, model);
+    }
+}
+
 void commit_worker(struct engine *engine, const struct worker *worker)
 {
     note(engine, &(struct commit){ .kind = COMMIT_WORKER, .worker = worker });

@@ -79,6 +79,9 @@ struct recorder {
      * whoever says no calls work_settle(model) later, when it may be asked again. NULL:
      * always. */
     bool (*room)(void *context, struct model *model, size_t bytes);
+    /* A round of the model waits for memory of updates that were taken: some had better
+     * be given back soon (written_free). NULL: it comes when it comes. */
+    void (*awaited)(void *context, struct model *model);
     /* An answer of this turn must not leave yet: the recorder has the letter, and gives
      * it to answer_release. NULL: all leave. */
     bool (*holds)(void *context, struct letter *letter);
@@ -103,6 +106,7 @@ void commit_stated(struct engine *engine, const struct model *model,
 /* What the recorder says (struct recorder). */
 bool commit_writes(const struct engine *engine, const struct model *model);
 bool commit_room(const struct engine *engine, struct model *model, size_t bytes);
+void commit_awaited(const struct engine *engine, struct model *model);
 void commit_worker(struct engine *engine, const struct worker *worker);
 void commit_member(struct engine *engine, enum commit_kind kind,
                    const struct member *member);

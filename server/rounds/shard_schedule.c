@@ -225,7 +225,7 @@ enum shards_begun shard_schedule_next(struct engine *engine, struct model *model
     if (!all_complete(model)) {
         return begin_ready(engine, model) ? SHARDS_SOME : SHARDS_NONE;
     }
-    if (!written_room_rest(model, gradients_of(model), model->round_count)) {
+    if (!written_room_rest(engine, model, gradients_of(model), model->round_count)) {
         schedule->changed = true;
         return SHARDS_NONE;
     }

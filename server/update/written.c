@@ -165,8 +165,10 @@ static struct extent extent_of(const struct model *model,
 }
 
 /* Take the slabs that are needed and not there yet. */
-static bool take(struct update *update, size_t blocks, size_t rows)
+static bool take(const struct engine *engine, struct model *model, size_t blocks,
+                 size_t rows)
 {
+    struct update *update = &model->update;
     struct writing *writing = update->writing;
     bool had = writing->slab[BLOCKS] != NULL;
     if (!had) {
@@ -180,6 +182,9 @@ static bool take(struct update *update, size_t blocks, size_t rows)
     if (!all && !had) {
         slab_unref(writing->slab[BLOCKS]);
         writing->slab[BLOCKS] = NULL;
+    }
+    if (!all) {
+        commit_awaited(engine, model);
     }
     return all;
 }
@@ -202,12 +207,12 @@ bool written_room(struct engine *engine, struct model *model,
     }
     writing->used = 0;
     writing->awaited = !commit_room(engine, model, blocks + rows) ||
-                       !take(&model->update, blocks, rows);
+                       !take(engine, model, blocks, rows);
     return !writing->awaited;
 }
 
-bool written_room_rest(struct model *model, const struct gradient *const *gradients,
-                       size_t count)
+bool written_room_rest(const struct engine *engine, struct model *model,
+                       const struct gradient *const *gradients, size_t count)
 {
     struct writing *writing = model->update.writing;
     if (writing == NULL || writing->slab[BLOCKS] == NULL) {
@@ -215,7 +220,7 @@ bool written_room_rest(struct model *model, const struct gradient *const *gradie
     }
     struct extent extent = extent_of(model, gradients, count);
     writing->awaited =
-        !take(&model->update, 0, row_bytes(writing, extent.rows, extent.row_elements));
+        !take(engine, model, 0, row_bytes(writing, extent.rows, extent.row_elements));
     return !writing->awaited;
 }
 

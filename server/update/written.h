@@ -122,8 +122,8 @@ void written_close(struct model *model);
 bool written_room(struct engine *engine, struct model *model,
                   const struct gradient *const *gradients, size_t count, bool whole);
 /* The same for the rows of the last batch. */
-bool written_room_rest(struct model *model, const struct gradient *const *gradients,
-                       size_t count);
+bool written_room_rest(const struct engine *engine, struct model *model,
+                       const struct gradient *const *gradients, size_t count);
 /* Whether a round waits for that. */
 bool written_is_awaited(const struct model *model);
 

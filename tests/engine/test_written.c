@@ -246,7 +246,7 @@ struct keeper {
     struct written *kept[2 * ROUNDS];
     _Atomic size_t count;
     atomic_bool full;
-    _Atomic size_t asked;
+    _Atomic size_t asked, awaited;
 };
 
 static void on_note(void *context, const struct commit *commit)
@@ -281,12 +281,20 @@ static bool on_room(void *context, struct model *model, size_t bytes)
     return !atomic_load(&keeper->full);
 }
 
+static void on_awaited(void *context, struct model *model)
+{
+    struct keeper *keeper = context;
+    cr_assert_not(model->deleted);
+    atomic_fetch_add(&keeper->awaited, 1);
+}
+
 static void keeper_init(struct keeper *keeper)
 {
     *keeper = (struct keeper){ .recorder = { .note = on_note,
                                              .turn = on_turn,
                                              .writes = on_writes,
                                              .room = on_room,
+                                             .awaited = on_awaited,
                                              .context = keeper } };
 }
 
@@ -383,8 +391,11 @@ static void wait_for_memory(struct opt_consistency consistency, bool sparse)
     for (uint64_t round = 2; round <= ROUNDS; round++) {
         push = push_of(&run, &plain, 0, round);
         letter_send(&run.callers[0], push);
-        if (round > 2) { /* what the round before has written is still held */
+        if (round == 2) {
+            cr_assert_eq(atomic_load(&keeper.awaited), 0);
+        } else { /* what the round before has written is still held */
             cr_assert_not(letter_is_back(&run.harness, push));
+            cr_assert_gt(atomic_load(&keeper.awaited), 0);
             let_go(&keeper, engine, round - 2);
             nudge(&run);
         }
