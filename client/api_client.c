@@ -181,6 +181,24 @@ enum optclient_status optclient_connect(const char *address,
     return OPTCLIENT_OK;
 }
 
+/* Lock held. Nothing is asked any more. */
+static void begin_close(struct optclient *client)
+{
+    client->closing = true;
+    calls_cancel(client, NULL, "the client is being closed");
+    client_wake(client);
+}
+
+void optclient_leave(struct optclient *client)
+{
+    if (client == NULL || client->process != process_id()) {
+        return;
+    }
+    client_lock(client);
+    begin_close(client);
+    client_unlock(client);
+}
+
 void optclient_close(struct optclient *client)
 {
     /* In a forked child there is no thread to end; in a callback, waiting for the
@@ -191,9 +209,7 @@ void optclient_close(struct optclient *client)
     int cancel_state;
     (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     client_lock(client);
-    client->closing = true;
-    calls_cancel(client, NULL, "the client is being closed");
-    client_wake(client);
+    begin_close(client);
     client_unlock(client);
     pthread_join(client->thread, NULL);
     callbacks_stop(client);

@@ -182,6 +182,12 @@ optclient_connect(const char *address, const struct optclient_options *options,
  * still be asked for their end and must still be freed. Does nothing in a callback. */
 OPTCLIENT_API void optclient_close(struct optclient *client);
 
+/* The beginning of that: calls in progress end with OPTCLIENT_CANCELLED, and so does
+ * every call from now on, while the daemon is told goodbye. Nothing is freed: a program
+ * whose threads may be in any function of the client can let them come out of it, and
+ * then close. Never waits. NULL is allowed. */
+OPTCLIENT_API void optclient_leave(struct optclient *client);
+
 /* A tensor of a model. */
 struct optclient_tensor {
     const char *name;      /* 1-255 bytes of UTF-8, unique in the model */

@@ -348,3 +348,40 @@ Test(calls, end_when_a_model_is_left_and_its_memory_stays)
     optclient_model_leave(NULL);
     scene_close(&scene);
 }
+
+static void *wait_for_step(void *argument)
+{
+    enum optclient_status status = optclient_wait_step(argument, 9, 0, NULL);
+    require(status == OPTCLIENT_CANCELLED);
+    return NULL;
+}
+
+Test(calls, all_end_when_a_client_leaves_and_no_other_begins)
+{
+    struct scene scene;
+    struct optclient_description *description;
+    struct optclient_usage usage;
+    scene_open(&scene);
+    struct optclient *client = scene.clients[0];
+    struct optclient_call *waits = pull(&scene, 1);
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(pthread_create(&threads[i], NULL, wait_for_step, scene.models[0]),
+                     0);
+    }
+    optclient_leave(client);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    expect_status(optclient_call_wait(waits, NULL), OPTCLIENT_CANCELLED);
+    optclient_call_free(waits);
+    expect_status(optclient_describe(client, "m", &description), OPTCLIENT_CANCELLED);
+    expect_status(optclient_push(scene.models[0], scene.gradients, TENSORS, NULL, NULL),
+                  OPTCLIENT_CANCELLED);
+    expect_in(optclient_error(), "the client is being closed");
+    optclient_usage(client, &usage);
+    cr_assert_eq(usage.reconnects, 0);
+    optclient_leave(client);
+    optclient_leave(NULL);
+    scene_close(&scene);
+}

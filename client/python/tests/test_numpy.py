@@ -82,7 +82,7 @@ def test_memory_in_place(server):
         assert g["b"].sum() == 15
         del w, g
         gc.collect()
-        assert m._handle is None and ps._left is None
+        assert m._handle is None and ps._handle is None
 
 
 def test_sparse_tables(server):

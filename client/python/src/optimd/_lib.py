@@ -148,6 +148,7 @@ _FUNCTIONS: List[Tuple[str, Any, List[Any]]] = [
     ("detail", c_int, []),
     ("connect", c_int, [c_char_p, POINTER(Options), _OUT]),
     ("close", None, [c_void_p]),
+    ("leave", None, [c_void_p]),
     ("create", c_int, [c_void_p, c_char_p, c_char_p, POINTER(Policy), POINTER(Tensor),
                        c_size_t, POINTER(c_void_p), _OUT]),
     ("open", c_int, [c_void_p, c_char_p, c_int, _OUT]),

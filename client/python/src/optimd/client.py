@@ -10,7 +10,8 @@ import os
 import threading
 import weakref
 from types import TracebackType
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type,
+                    TypeVar, Union)
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from optimd.records import (Description, ModelInfo, Policy, Result, Tensor, Usag
                             dtype_number, milliseconds, tensor_array, view_number)
 from optimd.values import address_of, to_read
 
+T = TypeVar("T")
 _Path = Union[str, "os.PathLike[str]"]
 
 _DEFAULT_SERVER = "127.0.0.1:7070"
@@ -46,7 +48,8 @@ class Client:
         self._calls: Dict[int, Any] = weakref.WeakValueDictionary()  # type: ignore[assignment]
         self._orphans: List[Tuple[int, Any]] = []
         self._telling: Optional[threading.Thread] = None
-        self._telling_lock = threading.Lock()
+        self._telling_lock = threading.RLock()
+        self._left = False  # closed, but for what is still looked at
         self._told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _clients.add(self)
 
@@ -99,6 +102,15 @@ class Client:
             if call is not None:
                 call._finish()
 
+    def _ask(self, work: Callable[[], T]) -> T:
+        """Do what waits, so that it can be interrupted. It is counted as inside until it
+        has ended, also if nobody wants to know any more."""
+        def counted() -> T:
+            with self._users:
+                return work()
+
+        return wait_in_thread(counted)
+
     # -- models
 
     def create(self, name: str, specification: str, tensors: Mapping[str, Any], *,
@@ -140,8 +152,7 @@ class Client:
                 len(entries), values, ctypes.byref(out))
             return self._model(status, out, name, zeros)
 
-        with self._users:
-            return wait_in_thread(create)
+        return self._ask(create)
 
     def open(self, name: str, join: Optional[bool] = None) -> Model:
         """Open a model that is there. ``join``: take part in its rounds; so unless this
@@ -153,8 +164,7 @@ class Client:
             status = lib.open(self._handle, name.encode(), int(joins), ctypes.byref(out))
             return self._model(status, out, name, None)
 
-        with self._users:
-            return wait_in_thread(open_)
+        return self._ask(open_)
 
     def import_(self, name: str, specification: str, path: Union[str, os.PathLike[str]], *,
                 policy: Optional[Policy] = None, sparse: Sequence[str] = ()) -> Model:
@@ -170,8 +180,7 @@ class Client:
                 ctypes.byref(options), ctypes.byref(out))
             return self._model(status, out, name, names)
 
-        with self._users:
-            return wait_in_thread(import_file)
+        return self._ask(import_file)
 
     def _model(self, status: int, out: ctypes.c_void_p, name: str, keep: Any) -> Model:
         if status != OK:
@@ -197,8 +206,7 @@ class Client:
                 raise errors.last(status)
             return Result.of(raw)
 
-        with self._users:
-            return wait_in_thread(export_file)
+        return self._ask(export_file)
 
     # -- questions
 
@@ -214,8 +222,7 @@ class Client:
             finally:
                 lib.description_free(out)
 
-        with self._users:
-            return wait_in_thread(describe)
+        return self._ask(describe)
 
     def list(self) -> List[ModelInfo]:
         """The models of the daemon."""
@@ -231,8 +238,7 @@ class Client:
             lib.list_free(out)
             return found
 
-        with self._users:
-            return wait_in_thread(list_)
+        return self._ask(list_)
 
     def statistics(self) -> Dict[str, int]:
         """The daemon's counters."""
@@ -246,8 +252,7 @@ class Client:
             lib.statistics_free(out)
             return found
 
-        with self._users:
-            return wait_in_thread(statistics)
+        return self._ask(statistics)
 
     def set(self, name: str, change: str, at_step: int = 0) -> int:
         """Change options of a model that runs, such as ``"lr=5e-4"``; returns the number of
@@ -260,8 +265,7 @@ class Client:
                 raise errors.last(status)
             return step.value
 
-        with self._users:
-            return wait_in_thread(set_)
+        return self._ask(set_)
 
     def delete(self, name: str) -> None:
         """Delete a model and its state."""
@@ -270,8 +274,7 @@ class Client:
             if status != OK:
                 raise errors.last(status)
 
-        with self._users:
-            wait_in_thread(delete)
+        self._ask(delete)
 
     def usage(self) -> Usage:
         """What this client has done so far. Never waits."""
@@ -288,41 +291,37 @@ class Client:
 
     def close(self) -> None:
         """Say goodbye and close all models; calls in progress end with Cancelled. Memory of
-        the library's that is still looked at stays, and with it the connection."""
+        the library's that is still looked at stays, but is not kept from changes."""
         if os.getpid() != self._process or not self._users.close():
             return
         _clients.discard(self)
         for model in list(self._models):
             model.close()
+        lib.leave(self._handle)
         for call in list(self._calls.values()):
             call.cancel()
-        try:
-            os.write(self._told[1], b"x")
-        except OSError:
-            pass
+        os.write(self._told[1], b"x")
         if self._telling is not None and self._telling is not threading.current_thread():
             self._telling.join()
-        handle, self._handle = self._handle, None
-        if not any(model._handle is not None for model in self._models):
-            self._free(handle)
-        else:  # the last view frees
-            self._left = handle
-
-    _left: Optional[int] = None
-
-    def _free(self, handle: Optional[int]) -> None:
-        lib.close(handle)  # waits for those that are still inside
         self._users.wait()
-        for call, _keep in self._orphans:
-            lib.call_free(call)
+        for model in list(self._models):  # that was only being opened
+            model.close()
+        for handle, _keep in self._orphans:
+            lib.call_free(handle)
         self._orphans = []
         for fd in self._told:
             os.close(fd)
+        self._left = True
+        self._free_if_left()
 
     def _free_if_left(self) -> None:
-        if self._left is not None and not any(m._handle is not None for m in self._models):
-            handle, self._left = self._left, None
-            self._free(handle)
+        """Free the client, unless memory of a model's is still looked at: then the last view
+        does."""
+        with self._telling_lock:
+            if self._left and not any(m._handle is not None for m in self._models):
+                self._left = False
+                handle, self._handle = self._handle, None
+                lib.close(handle)
 
     def __enter__(self) -> Client:
         return self
