@@ -248,6 +248,7 @@ void answers_take(struct optclient *client, struct optclient_call *call,
     case OPT_MESSAGE_STATISTICS:
     case OPT_MESSAGE_SET:
     case OPT_MESSAGE_CHECKPOINT:
+    case OPT_MESSAGE_RELOAD:
         keep_reply(client, call);
         break;
     default: /* list, describe: their data is with the call; others say no more */

@@ -360,3 +360,15 @@ enum optclient_status optclient_checkpoint(struct optclient *client, const char 
     call_fini(&call);
     return status;
 }
+
+enum optclient_status optclient_reload(struct optclient *client, char *unchanged,
+                                       size_t capacity)
+{
+    struct optclient_call call;
+    enum optclient_status status = ask(&call, client, OPT_MESSAGE_RELOAD, NULL);
+    if (status == OPTCLIENT_OK && unchanged != NULL && capacity > 0) {
+        snprintf(unchanged, capacity, "%s", call.reply.body.reload.unchanged);
+    }
+    call_fini(&call);
+    return status;
+}

@@ -852,6 +852,15 @@ OPTCLIENT_API enum optclient_status optclient_statistics(struct optclient *clien
                                                          size_t *count);
 OPTCLIENT_API void optclient_statistics_free(struct optclient_counter *counters);
 
+/* Have the daemon read its configuration and its files of logins again, as at SIGHUP:
+ * what may change while it runs is then as they say, or, if anything in them is wrong,
+ * everything as it was (OPTCLIENT_FAILED_PRECONDITION, with file, line and key).
+ * unchanged may be NULL; otherwise it gets the names of settings that are others now
+ * and cannot change while the daemon runs, with commas between, cut to capacity bytes.
+ * Takes the role admin. */
+OPTCLIENT_API enum optclient_status optclient_reload(struct optclient *client,
+                                                     char *unchanged, size_t capacity);
+
 /* Change options of a model that runs.
  *
  * change   options and terms as in an expression, separated by commas, such as

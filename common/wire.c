@@ -31,6 +31,7 @@ static const char *const message_names[] = {
     [OPT_MESSAGE_REST] = "rest",
     [OPT_MESSAGE_SHARE] = "share",
     [OPT_MESSAGE_CHECKPOINT] = "checkpoint",
+    [OPT_MESSAGE_RELOAD] = "reload",
 };
 _Static_assert(sizeof(message_names) / sizeof(message_names[0]) == OPT_MESSAGE_LIMIT,
                "every message has a name");

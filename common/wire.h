@@ -83,6 +83,7 @@ enum opt_message {
     OPT_MESSAGE_REST = 27,
     OPT_MESSAGE_SHARE = 28,
     OPT_MESSAGE_CHECKPOINT = 29,
+    OPT_MESSAGE_RELOAD = 30,
     OPT_MESSAGE_LIMIT
 };
 
@@ -361,6 +362,9 @@ struct opt_checkpoint_reply {
     uint64_t record;
     const char *folder; /* in the data directory; "": not there yet */
 };
+struct opt_reload_reply {
+    const char *unchanged; /* names of settings */
+};
 struct opt_share_reply {
     uint64_t gradient_bytes; /* 0: no such file */
     uint64_t weight_bytes;
@@ -392,6 +396,7 @@ struct opt_reply {
         struct opt_set_reply set;
         struct opt_checkpoint_reply checkpoint;
         struct opt_share_reply share;
+        struct opt_reload_reply reload;
     } body;
 };
 

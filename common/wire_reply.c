@@ -276,6 +276,10 @@ static enum opt_status read_body(const struct context *c, const Optimd__V1__Repl
                                            .record = from->checkpoint->record,
                                            .folder = from->checkpoint->folder };
         return OPT_OK;
+    case OPT_MESSAGE_RELOAD:
+        to->body.reload =
+            (struct opt_reload_reply){ .unchanged = from->reload->unchanged };
+        return OPT_OK;
     case OPT_MESSAGE_SHARE:
         to->body.share =
             (struct opt_share_reply){ .gradient_bytes = from->share->gradient_bytes,
@@ -565,6 +569,14 @@ static void write_share(struct opt_writer *writer, const void *what)
     opt_write_fields(writer, &message.base);
 }
 
+static void write_reload(struct opt_writer *writer, const void *what)
+{
+    const struct opt_reload_reply *reload = what;
+    Optimd__V1__ReloadReply message = OPTIMD__V1__RELOAD_REPLY__INIT;
+    message.unchanged = opt_wire_text(reload->unchanged);
+    opt_write_fields(writer, &message.base);
+}
+
 static void write_nothing(struct opt_writer *writer, const void *what)
 {
     (void)writer, (void)what; /* an empty message */
@@ -614,6 +626,9 @@ static void write_reply(struct opt_writer *writer, const void *what)
         break;
     case OPT_MESSAGE_CHECKPOINT:
         write = write_checkpoint;
+        break;
+    case OPT_MESSAGE_RELOAD:
+        write = write_reload;
         break;
     case OPT_MESSAGE_SHARE:
         write = write_share;

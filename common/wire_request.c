@@ -436,6 +436,7 @@ static enum opt_status read_body(const struct context *c,
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_STATISTICS:
     case OPT_MESSAGE_HEARTBEAT:
+    case OPT_MESSAGE_RELOAD:
     case OPT_MESSAGE_GOODBYE:
         return OPT_OK;
     default:

@@ -353,6 +353,7 @@ static void write_request(struct opt_writer *writer, const void *what)
     case OPT_MESSAGE_LIST:
     case OPT_MESSAGE_STATISTICS:
     case OPT_MESSAGE_HEARTBEAT:
+    case OPT_MESSAGE_RELOAD:
     case OPT_MESSAGE_GOODBYE:
         write = write_nothing;
         break;

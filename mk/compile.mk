@@ -58,7 +58,7 @@ $(DAEMON): $(BUILD)/server/main.o $(SERVER_LIBRARY) $(COMMON_LIBRARY)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) $(OPENMP) -pie $(LDFLAGS) -o $@ $^ $(DAEMON_LIBS) $(OUR_LIBS)
 
-$(CTL): $(call object,$(CTL_SOURCES) $(YAML_SOURCES)) $(STORE_OBJECTS) $(CLIENT_OBJECTS) \
+$(CTL): $(call object,$(CTL_SOURCES) $(YAML_SOURCES)) $(STORE_OBJECTS) $(LOGIN_OBJECTS) $(CLIENT_OBJECTS) \
 		$(COMMON_LIBRARY)
 	$(call say,LD)
 	$(Q)$(CC) $(OUR_LDFLAGS) -pie $(LDFLAGS) -o $@ $^ $(CTL_LIBS) $(OUR_LIBS)

@@ -42,8 +42,9 @@ BENCH_KERNEL_OBJECTS := $(KERNEL_SOURCES:%.c=$(BUILD)/%.native.o) $(foreach isa,
 COMMON_OBJECTS := $(call object,$(COMMON_SOURCES)) $(KERNEL_OBJECTS) $(PROTO_OBJECTS)
 SERVER_OBJECTS := $(call object,$(filter-out server/main.c,$(SERVER_SOURCES))) \
 	$(STORE_PROTO_OBJECTS)
-# It looks into data directories by itself, too.
+# It looks into data directories and files of logins by itself, too.
 CTL_SOURCES := $(wildcard tools/optctl/*.c)
+LOGIN_OBJECTS := $(call object,$(addprefix server/access/,login_list.c patterns.c role.c secret.c))
 STORE_OBJECTS := $(call object,$(wildcard server/store/*.c)) $(STORE_PROTO_OBJECTS)
 CLIENT_OBJECTS := $(call object,$(CLIENT_SOURCES))
 

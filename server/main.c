@@ -201,6 +201,8 @@ static enum opt_status start_engine(struct daemon *daemon, struct opt_error *err
         .connection_bytes = (size_t)settings->connection_inflight,
         .row = message_row,
         .access = daemon->access,
+        .reload = reload_ask,
+        .reload_context = &daemon->reload,
         .durable = daemon->durable,
         .recorder = daemon->durable == NULL ? NULL : &daemon->durable->recorder,
         .durability = daemon->durable == NULL
@@ -268,6 +270,7 @@ static void stop_main_loop(struct daemon *daemon)
     recovered_close(&daemon->recovered);
     uv_run(&daemon->uv, UV_RUN_DEFAULT);
     uv_loop_close(&daemon->uv);
+    reload_fini(&daemon->reload);
 }
 
 /* In the order that the comment above gives; takes a daemon started in part, too. */
@@ -279,6 +282,7 @@ static void stop(struct daemon *daemon)
     if (daemon->loops != NULL) {
         loops_quiet(daemon->loops);
     }
+    reload_close(&daemon->reload);
     if (daemon->engine != NULL) {
         engine_stop(daemon->engine);
     }
@@ -310,7 +314,11 @@ static enum opt_status start(struct daemon *daemon, size_t *connections,
         status = open_listeners(daemon, error);
     }
     if (status == OPT_OK) {
+        status = reload_open(&daemon->reload, &daemon->uv, error);
+    }
+    if (status == OPT_OK) {
         status = start_engine(daemon, error);
+        daemon->reload.engine = daemon->engine;
     }
     if (status == OPT_OK) {
         *connections = fit_connections(settings->max_connections);
@@ -355,7 +363,6 @@ static int serve(struct settings *settings, struct reload *reload,
         stop(&daemon);
         return failed(error);
     }
-    daemon.reload.engine = daemon.engine;
     daemon.reload.credentials = daemon.has_credentials ? &daemon.credentials : NULL;
     signals_unblock();
     announce(&daemon, connections);

@@ -1,7 +1,8 @@
 /* reload — see reload.h. */
 #include "server/reload.h"
 
-#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "common/log.h"
@@ -51,8 +52,13 @@ static enum opt_status read_all(struct reload *reload, struct settings *next,
     return status;
 }
 
+/* Settings that are others now, for who has asked. */
+static char *unchanged;
+
 static void on_other(const char *name)
 {
+    size_t used = strlen(unchanged);
+    snprintf(unchanged + used, RELOAD_TEXT - used, "%s%s", used > 0 ? ", " : "", name);
     opt_log(OPT_LOG_WARN, "setting_not_changed", "setting=%s why=%s", name,
             "it cannot change while the daemon runs: it is as it was until the daemon "
             "is started again");
@@ -68,6 +74,8 @@ enum opt_status reload_now(struct reload *reload, struct opt_error *error)
         return status;
     }
     struct settings *settings = reload->settings;
+    unchanged = reload->unchanged;
+    unchanged[0] = '\0';
     settings_change(settings, &next, on_other);
     opt_log_set_level(settings->log_level);
     if (reload->engine != NULL) {
@@ -85,4 +93,90 @@ enum opt_status reload_now(struct reload *reload, struct opt_error *error)
             opt_log_level_name(settings->log_level), access_tokens(reload->access),
             reload->credentials != NULL ? reload->credentials->files.cert : "none");
     return OPT_OK;
+}
+
+/* ---------------------------------------------------------------- peers that ask */
+
+static struct letters take_asked(struct reload *reload, bool stays_open)
+{
+    uv_mutex_lock(&reload->lock);
+    struct letters asked = reload->asked;
+    reload->asked = (struct letters){ 0 };
+    reload->open = reload->open && stays_open;
+    uv_mutex_unlock(&reload->lock);
+    return asked;
+}
+
+/* One time is enough for all who have asked until now. */
+static void on_wake(uv_async_t *wake)
+{
+    struct reload *reload = wake->data;
+    struct letters asked = take_asked(reload, true);
+    struct opt_error error;
+    enum opt_status status = asked.first != NULL ? reload_now(reload, &error) : OPT_OK;
+    for (struct letter *letter; (letter = letters_take(&asked)) != NULL;) {
+        if (status != OPT_OK) {
+            letter_fail(letter, OPT_FAILED_PRECONDITION, OPT_DETAIL_UNFIT,
+                        "everything is as it was: %s", error.text);
+        } else {
+            letter->reply = (struct opt_reply){
+                .id = letter->request.id,
+                .message = OPT_MESSAGE_RELOAD,
+                .body.reload = { letter_text(letter, reload->unchanged) },
+            };
+        }
+        engine_answered(reload->engine, letter);
+    }
+}
+
+enum opt_status reload_open(struct reload *reload, uv_loop_t *loop,
+                            struct opt_error *error)
+{
+    if (uv_mutex_init(&reload->lock) != 0) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no resources for a lock");
+    }
+    int code = uv_async_init(loop, &reload->wake, on_wake);
+    if (code != 0) {
+        uv_mutex_destroy(&reload->lock);
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "cannot be woken: %s",
+                        uv_strerror(code));
+    }
+    reload->wake.data = reload;
+    reload->is_made = true;
+    reload->open = true;
+    return OPT_OK;
+}
+
+void reload_close(struct reload *reload)
+{
+    if (!reload->is_made) {
+        return;
+    }
+    struct letters asked = take_asked(reload, false);
+    for (struct letter *letter; (letter = letters_take(&asked)) != NULL;) {
+        letter_fail(letter, OPT_UNAVAILABLE, OPT_DETAIL_STOPPING,
+                    "the daemon is stopping");
+        engine_answered(reload->engine, letter);
+    }
+    uv_close((uv_handle_t *)&reload->wake, NULL);
+}
+
+void reload_fini(struct reload *reload)
+{
+    if (reload->is_made) {
+        uv_mutex_destroy(&reload->lock);
+    }
+}
+
+bool reload_ask(void *context, struct letter *letter)
+{
+    struct reload *reload = context;
+    uv_mutex_lock(&reload->lock);
+    bool open = reload->open;
+    if (open) {
+        letters_append(&reload->asked, letter);
+        uv_async_send(&reload->wake);
+    }
+    uv_mutex_unlock(&reload->lock);
+    return open;
 }

@@ -21,7 +21,7 @@ static const char *const features[] = { "bf16",     "fp16",    "xxh3",    "push_
                                         "sparse",   "bounded", "shards",  "barrier",
                                         "set",      "since",   "share",   "fate",
                                         "identity", "credit",  "durable", "checkpoint",
-                                        "login" };
+                                        "reload",   "login" };
 enum { FEATURES = sizeof features / sizeof *features };
 
 static const char *unknown_feature(const struct opt_hello *hello)

@@ -25,6 +25,7 @@ static const struct message_row rows[OPT_MESSAGE_LIMIT] = {
     [OPT_MESSAGE_BARRIER]    = { true,  true,  ROLE_WORKER, DATA_NONE,     serve_barrier },
     [OPT_MESSAGE_REST]       = { true,  true,  ROLE_WORKER, DATA_NONE,     serve_rest },
     [OPT_MESSAGE_CHECKPOINT] = { true,  false, ROLE_ADMIN,  DATA_NONE,     serve_checkpoint },
+    [OPT_MESSAGE_RELOAD]     = { true,  false, ROLE_ADMIN,  DATA_NONE,     serve_reload },
     [OPT_MESSAGE_SHARE]      = { true,  false, ROLE_READER, DATA_NONE,     serve_share },
 };
 /* clang-format on */

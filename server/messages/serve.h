@@ -33,6 +33,7 @@ void serve_set(struct engine *engine, struct letter *letter);
 void serve_barrier(struct engine *engine, struct letter *letter);
 void serve_rest(struct engine *engine, struct letter *letter);
 void serve_checkpoint(struct engine *engine, struct letter *letter);
+void serve_reload(struct engine *engine, struct letter *letter);
 void serve_share(struct engine *engine, struct letter *letter);
 
 /* Answer create or open, after joining the model if that is asked for. False if it

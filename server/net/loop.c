@@ -203,6 +203,8 @@ static void take_letter(struct loop *loop, struct letter *letter)
         on_accepted(loop, letter);
         letter_free(letter);
         break;
+    case LETTER_ANSWERED: /* the engine's alone */
+        break;
     case LETTER_STOP:
         on_stop(loop);
         break;

@@ -193,8 +193,29 @@ static void take(struct engine *engine, struct letter *letter)
     }
 }
 
+void engine_answered(struct engine *engine, struct letter *letter)
+{
+    letter->kind = LETTER_ANSWERED;
+    mailbox_post(&engine->box, letter);
+}
+
+/* It is one of the peer's that the engine has had before. */
+static void take_answered(struct engine *engine, struct letter *letter)
+{
+    letter->kind = LETTER_REQUEST;
+    if (letter->reply.message == OPT_MESSAGE_ERROR) {
+        answer_failed(engine, letter);
+    } else {
+        answer_send(engine, letter);
+    }
+}
+
 void engine_receive(struct engine *engine, struct letter *letter)
 {
+    if (letter->kind == LETTER_ANSWERED) {
+        take_answered(engine, letter);
+        return;
+    }
     struct peer *peer = letter->peer;
     peer->letters++;
     if (letter->kind == LETTER_CLOSED) {

@@ -9,6 +9,7 @@
 #ifndef OPTIMD_SERVER_TURN_ENGINE_H
 #define OPTIMD_SERVER_TURN_ENGINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,6 +42,10 @@ struct engine_settings {
                                 does not say; DEFAULT without */
     enum opt_durability durability;
     struct access *access; /* who may do what; NULL: everybody everything */
+    /* Who reads the configuration again: takes the letter, and gives it back to
+     * engine_answered. False: not now. NULL: nobody. */
+    bool (*reload)(void *context, struct letter *letter);
+    void *reload_context;
 };
 
 /* Of the settings, those that may change while the engine runs. */
@@ -56,6 +61,9 @@ struct engine_limits {
 /* From its next turn on these are in force. What was granted before, a lease say, stays
  * as it was granted. Main thread. */
 void engine_adjust(struct engine *engine, const struct engine_limits *limits);
+
+/* A letter that was given to somebody else has its reply. Any thread. */
+void engine_answered(struct engine *engine, struct letter *letter);
 
 /* Start the thread. Main thread. */
 enum opt_status engine_start(const struct engine_settings *settings,

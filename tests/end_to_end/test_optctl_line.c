@@ -250,6 +250,7 @@ Test(optctl_line, answers_with_json_everywhere, .init = operator_start,
         { "set", "m", "lr=0.1" },
         { "stats" },
         { "ping" },
+        { "reload" },
         { "rules" },
         { "rules", "lamb" },
         { "rules", "torch.adam" },
@@ -276,9 +277,9 @@ Test(optctl_line, answers_with_json_everywhere, .init = operator_start,
             }
         }
     }
-    cr_expect_eq(met, count - 5,
+    cr_expect_eq(met, count - 6,
                  "all but completion, which is a script, what takes a data "
-                 "directory (store_inspection, checkpoints), and cert (tls)");
+                 "directory (store_inspection, checkpoints), cert (tls) and token");
 }
 
 Test(optctl_line, says_as_json_what_went_wrong, .init = operator_start,

@@ -310,6 +310,8 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
         return a->body.checkpoint.step == b->body.checkpoint.step &&
                a->body.checkpoint.record == b->body.checkpoint.record &&
                same_text(a->body.checkpoint.folder, b->body.checkpoint.folder);
+    case OPT_MESSAGE_RELOAD:
+        return same_text(a->body.reload.unchanged, b->body.reload.unchanged);
     case OPT_MESSAGE_SHARE:
         return a->body.share.gradient_bytes == b->body.share.gradient_bytes &&
                a->body.share.weight_bytes == b->body.share.weight_bytes;

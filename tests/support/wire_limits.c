@@ -354,6 +354,9 @@ static const char *violation_of_reply(const struct opt_reply *reply, size_t data
     case OPT_MESSAGE_SET:
         why = is_text(reply->body.set.specification) ? NULL : "a specification";
         break;
+    case OPT_MESSAGE_RELOAD:
+        why = is_text(reply->body.reload.unchanged) ? NULL : "names of settings";
+        break;
     case OPT_MESSAGE_CHECKPOINT:
         why = is_text(reply->body.checkpoint.folder) ? NULL : "a folder";
         break;

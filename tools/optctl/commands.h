@@ -22,7 +22,8 @@ enum completion {
     COMPLETE_VIEW,
     COMPLETE_DTYPE,
     COMPLETE_SHELL,
-    COMPLETE_CERT /* what to do with certificates, then a file */
+    COMPLETE_CERT, /* what to do with certificates, then a file */
+    COMPLETE_TOKEN /* what to do with tokens */
 };
 
 struct option_entry {
@@ -66,9 +67,11 @@ int run_import(struct ctl *ctl);
 int run_verify(struct ctl *ctl);
 int run_repair(struct ctl *ctl);
 int run_cert(struct ctl *ctl);
+int run_token(struct ctl *ctl);
 int run_set(struct ctl *ctl);
 int run_checkpoint(struct ctl *ctl);
 int run_delete(struct ctl *ctl);
+int run_reload(struct ctl *ctl);
 int run_stats(struct ctl *ctl);
 int run_ping(struct ctl *ctl);
 int run_rules(struct ctl *ctl);

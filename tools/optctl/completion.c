@@ -157,6 +157,11 @@ static void offer_all(struct ctl *ctl, struct asked *asked, enum completion comp
         offer(asked, "show", "whose a certificate is, and how long it lasts");
         offer(asked, "renew", "new dates for the same key and names");
         break;
+    case COMPLETE_TOKEN:
+        offer(asked, "add", "a new login");
+        offer(asked, "list", "the logins there are");
+        offer(asked, "revoke", "one less");
+        break;
     case COMPLETE_MODEL_FILE:
     case COMPLETE_NAME_FILE:
     case COMPLETE_NOTHING:

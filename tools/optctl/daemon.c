@@ -88,3 +88,24 @@ int run_ping(struct ctl *ctl)
     printf("%s answered in %.3g ms\n", ctl->server, seconds * 1e3);
     return ctl_done(ctl);
 }
+
+int run_reload(struct ctl *ctl)
+{
+    char unchanged[512] = "";
+    int result = ctl_connect(ctl, "");
+    if (result != EXIT_SUCCESS) {
+        return result;
+    }
+    enum optclient_status status =
+        optclient_reload(ctl->client, unchanged, sizeof unchanged);
+    if (status != OPTCLIENT_OK) {
+        return ctl_failed(ctl, status);
+    }
+    if (ctl->json) {
+        return ctl_answer(ctl, json_pack("{s:s, s:s}", "server", ctl->server,
+                                         "unchanged", unchanged));
+    }
+    printf("%s has read its configuration again%s%s\n", ctl->server,
+           unchanged[0] != '\0' ? "; not changed while it runs: " : "", unchanged);
+    return ctl_done(ctl);
+}

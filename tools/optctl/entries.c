@@ -119,6 +119,24 @@ static const struct command commands[] = {
         { "role", "ROLE", "what a client may do: worker, reader or admin",
           COMPLETE_NOTHING, 0 },
         { "days", "N", "how long it is valid; 365, a CA 3650", COMPLETE_NOTHING, 0 } } },
+    { "token", "WHAT [NAME]", 1, 2, COMPLETE_TOKEN, run_token,
+      "a file of logins by token: add, list, revoke; asks no daemon",
+      "token add NAME       a new login; its token is printed, once\n"
+      "token list           the logins there are\n"
+      "token revoke NAME    one less\n"
+      "The file is that of the daemon's setting tokens; a daemon that runs reads it again\n"
+      "at optctl reload.\n",
+      { { "file", "FILE", "the file; add makes it if it is missing", COMPLETE_FILE, 0 },
+        { "role", "ROLE", "what it may do: reader, worker or admin", COMPLETE_NOTHING, 0 },
+        { "models", "PATTERNS", "which models, such as 'mnist-*,shared'; all",
+          COMPLETE_NOTHING, 0 },
+        { "workers", "PATTERNS", "for which workers it may speak; all", COMPLETE_NOTHING, 0 },
+        { "expires", "TIME", "how long it holds, such as 30d, or until when; for ever",
+          COMPLETE_NOTHING, 0 } } },
+    { "reload", "", 0, 0, COMPLETE_NOTHING, run_reload,
+      "have the daemon read its configuration, logins and certificates again",
+      "If anything in them is wrong, everything stays as it was. Names settings that are\n"
+      "others now and cannot change while the daemon runs.\n", { { 0 } } },
     { "stats", "", 0, 0, COMPLETE_NOTHING, run_stats,
       "the daemon's counters, and what each of them counts", "", { { 0 } } },
     { "ping", "", 0, 0, COMPLETE_NOTHING, run_ping,
