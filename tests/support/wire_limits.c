@@ -264,6 +264,7 @@ static const char *violation_of_request(const struct opt_request *request,
     case OPT_MESSAGE_SHARE:
     case OPT_MESSAGE_STATISTICS:
     case OPT_MESSAGE_LEAVE:
+    case OPT_MESSAGE_RELOAD:
     case OPT_MESSAGE_HEARTBEAT:
     case OPT_MESSAGE_GOODBYE:
         return NULL;
