@@ -41,7 +41,7 @@ enum letter_kind {
     LETTER_REQUEST, /* request and data are filled in */
     LETTER_PART,    /* the engine's own: frames of an answer whose letter comes later */
     LETTER_ANSWERED, /* to the engine: a request that somebody else has answered */
-    LETTER_CLOSED,  /* the connection is gone; last letter of its peer */
+    LETTER_CLOSED,   /* the connection is gone; last letter of its peer */
     LETTER_ACCEPTED, /* to a loop: serve this socket */
     LETTER_STOP      /* to the engine, or a loop: drain and end its thread */
 };
