@@ -25,9 +25,11 @@ static void collect(struct durable *durable, struct disk *disk)
     }
 }
 
-void durable_begin(struct durable *durable, struct engine *engine)
+void durable_begin(struct durable *durable, struct engine *engine,
+                   void (*visit)(struct engine *engine))
 {
     durable->engine = engine;
+    durable->visit = visit;
     atomic_store(&durable->box, &engine->box);
 }
 

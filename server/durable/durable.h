@@ -60,9 +60,11 @@ struct durable_job {
 
 struct durable {
     struct durable_settings settings;
-    struct engine *engine;         /* once it has started, until it ends; */
-    _Atomic(struct mailbox *) box; /* its mailbox, for the disks' threads; */
-    _Atomic bool done;             /* these have done something (ready) */
+    struct engine *engine;                /* once it has started, until it ends; */
+    _Atomic(struct mailbox *) box;        /* its mailbox, for the disks' threads; */
+    _Atomic bool done;                    /* these have done something (ready) */
+    void (*visit)(struct engine *engine); /* its turn, on the caller's thread if it is
+                                             free; written before box */
     struct recorder recorder;
     struct disk *journal_disk, *checkpoint_disk;
     uint64_t recorded; /* index of the last record that was made, */
@@ -89,6 +91,15 @@ static inline void durable_rouse(const struct durable *durable)
     }
 }
 
+/* The same, and best at once: letters wait for it. If the engine's turn is free it
+ * collects on the caller's thread, as a loop would have it. The disks' threads. */
+static inline void durable_visit(const struct durable *durable)
+{
+    if (atomic_load(&durable->box) != NULL) {
+        durable->visit(durable->engine);
+    }
+}
+
 /* Open what is kept in the directory and start the disks' threads. Main thread. */
 enum opt_status durable_open(const struct durable_settings *settings,
                              struct durable **out, struct opt_error *error);
@@ -97,7 +108,8 @@ enum opt_status durable_open(const struct durable_settings *settings,
 void durable_close(struct durable *durable);
 
 /* The engine runs. On its thread, before its first turn. */
-void durable_begin(struct durable *durable, struct engine *engine);
+void durable_begin(struct durable *durable, struct engine *engine,
+                   void (*visit)(struct engine *engine));
 /* The engine's thread has ended, and its memory is going to be freed: write what is
  * left, end the disks' threads, and take back what they have. Main thread. */
 void durable_end(struct durable *durable);

@@ -45,7 +45,8 @@ struct journaling {
     uint64_t bytes;                 /* of those appended */
     uint64_t wanted;                /* somebody waits for that one, */
     uint64_t wanted_ns;             /* since then; 0: nobody */
-    unsigned untold;                /* appended since the engine was told */
+    unsigned untold;                /* appended since the engine was told, */
+    bool told_degraded;             /* and what it was told last */
     struct syncing syncing;         /* for the other thread, */
     bool syncs;                     /* which has it; */
     bool alone;                     /* it is not to get it any more, */
@@ -83,9 +84,16 @@ static void tell(struct journaling *journaling)
     journaling->untold = 0;
     atomic_store(&journaling->held_bytes, journal_bytes(journaling->journal));
     atomic_store(&journaling->segments, journal_segments(journaling->journal));
+    uint64_t safe = journal_durable(journaling->journal);
+    bool only_written = atomic_load(&journaling->safe) == safe &&
+                        atomic_load(&journaling->degraded) == journaling->told_degraded;
     atomic_store(&journaling->written, journal_next(journaling->journal) - 1);
-    atomic_store(&journaling->safe, journal_durable(journaling->journal));
-    if (!atomic_exchange(&journaling->news, true)) {
+    atomic_store(&journaling->safe, safe);
+    journaling->told_degraded = atomic_load(&journaling->degraded);
+    bool told = atomic_exchange(&journaling->news, true);
+    if (only_written) {
+        durable_visit(journaling->durable); /* nobody but answers waits for that */
+    } else if (!told) {
         durable_rouse(journaling->durable);
     }
 }

@@ -75,6 +75,7 @@ struct engine {
                           answered */
     struct letter stop; /* asks for that; sent again, it ends the thread */
     bool started, stopping;
+    bool ended; /* the thread has had its last turn: nobody has one any more */
     _Atomic bool adjusted; /* main has left other limits, */
     uv_mutex_t adjusting;  /* which this guards */
     struct engine_limits adjustment;

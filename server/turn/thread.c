@@ -221,6 +221,33 @@ static void await(struct engine *engine, bool moved, bool keeps)
     }
 }
 
+/* The caller has the turn. */
+static void serve_light(struct engine *engine)
+{
+    engine->visited = true;
+    serve(engine, mailbox_take_light(&engine->box));
+    serve_later(engine);
+    engine->visited = false;
+    bool due = engine->busy_first != NULL || engine->dead != NULL ||
+               alarms_next(&engine->alarms) < engine->wakes_ns;
+    uv_mutex_unlock(&engine->turn);
+    if (due || mailbox_filled(&engine->box)) {
+        mailbox_rouse(&engine->box);
+    }
+}
+
+/* A disk's thread has something to tell. */
+static void visit(struct engine *engine)
+{
+    if (uv_mutex_trylock(&engine->turn) != 0) {
+        mailbox_rouse(&engine->box);
+    } else if (engine->ended) {
+        uv_mutex_unlock(&engine->turn);
+    } else {
+        serve_light(engine);
+    }
+}
+
 static void run(void *argument)
 {
     struct engine *engine = argument;
@@ -230,7 +257,7 @@ static void run(void *argument)
     bool keeps = true;
     engine->started = !end;
     if (engine->durable != NULL && !end) {
-        durable_begin(engine->durable, engine);
+        durable_begin(engine->durable, engine, visit);
     }
     uv_sem_post(&engine->drained);
     uv_mutex_lock(&engine->turn);
@@ -252,6 +279,7 @@ static void run(void *argument)
             uv_sem_post(&engine->drained);
         }
     }
+    engine->ended = true;
     uv_mutex_unlock(&engine->turn);
     team_free(engine->team);
 }
@@ -259,18 +287,8 @@ static void run(void *argument)
 void engine_visit(struct engine *engine)
 {
     /* If the turn is taken, whoever has it looks for letters again at its end. */
-    if (uv_mutex_trylock(&engine->turn) != 0) {
-        return;
-    }
-    engine->visited = true;
-    serve(engine, mailbox_take_light(&engine->box));
-    serve_later(engine);
-    engine->visited = false;
-    bool due = engine->busy_first != NULL || engine->dead != NULL ||
-               alarms_next(&engine->alarms) < engine->wakes_ns;
-    uv_mutex_unlock(&engine->turn);
-    if (due || mailbox_filled(&engine->box)) {
-        mailbox_rouse(&engine->box);
+    if (uv_mutex_trylock(&engine->turn) == 0) {
+        serve_light(engine);
     }
 }
 
