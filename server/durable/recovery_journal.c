@@ -146,7 +146,8 @@ static bool refuse_entry(struct recovery *recovery, const struct journal_batch *
                 batch->paths[record->segment], record->index, record->offset,
                 recovery->entry, entry->model, why->text);
     if (why->status != OPT_DATA_LOSS || entry->model == 0 ||
-        !recovery->durable->settings.recover_previous) {
+        !recovery->durable->settings.recover_previous ||
+        restoring_is_torn(recovery->restoring, entry->model)) {
         return recovery_fail(recovery, &error);
     }
     opt_log(OPT_LOG_WARN, "updates_lost",

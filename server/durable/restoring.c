@@ -56,6 +56,12 @@ void restoring_pass_over(struct restoring *restoring, uint64_t identity)
     }
 }
 
+bool restoring_is_torn(const struct restoring *restoring, uint64_t identity)
+{
+    const struct known_model *model = known_model_find(&restoring->models, identity);
+    return model != NULL && model->model != NULL && model->model->update.parted;
+}
+
 uint64_t restoring_unknown(const struct restoring *restoring, uint64_t *record)
 {
     for (size_t i = 0; i < restoring->models.count; i++) {

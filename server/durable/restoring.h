@@ -54,6 +54,9 @@ void restoring_pass_over(struct restoring *restoring, uint64_t identity);
 /* Of the model only what its checkpoint has is there to be had: the same. */
 void restoring_freeze(struct restoring *restoring, uint64_t identity);
 
+/* Whether half an update has been made of the model, so that it is of no use. */
+bool restoring_is_torn(const struct restoring *restoring, uint64_t identity);
+
 /* An entry of a record, borrowed until it is over. */
 void restoring_entry(struct restoring *restoring, const struct record_entry *entry,
                      uint64_t record);
