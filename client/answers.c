@@ -89,6 +89,9 @@ static void on_error(struct optclient *client, struct optclient_call *call,
     if (call_pushes(call)) {
         fate_refuse(&call->fate, reply);
         call->pushed = call->fate.settled == OPT_FATE_APPLIED;
+        if (reply->fate == OPT_FATE_APPLIED) {
+            call->result.step = reply->step;
+        }
     }
     if (!call_pushes(call) || fate_tell(&call->fate) != OPT_FATE_NOT_KNOWN) {
         call->placed = false; /* else a copy that stands may still be read from there */

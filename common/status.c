@@ -56,6 +56,7 @@ static void set(struct opt_error *error, enum opt_status status, enum opt_detail
     error->fate = OPT_FATE_UNKNOWN;
     error->shards_applied = 0;
     error->shards = 0;
+    error->step = 0;
 }
 
 enum opt_status opt_fail(struct opt_error *error, enum opt_status status,

@@ -105,6 +105,7 @@ struct opt_error {
     enum opt_detail detail;
     enum opt_fate fate;              /* of a push */
     uint64_t shards_applied, shards; /* IN_PART: of those it names; 0: not known */
+    uint64_t step;                   /* APPLIED: the update it was part of */
     char text[OPT_ERROR_TEXT];
 };
 

@@ -273,6 +273,7 @@ struct opt_error_reply {
     enum opt_fate fate; /* of a push */
     uint64_t shards_applied, shards;
     enum opt_detail detail;
+    uint64_t step; /* APPLIED */
 };
 struct opt_hello_reply {
     uint32_t protocol;

@@ -26,6 +26,7 @@ static void read_error(const Optimd__V1__Error *from, struct opt_error_reply *to
         .shards_applied = from->shards_applied,
         .shards = from->shards,
         .detail = detail < OPT_DETAIL_COUNT ? (enum opt_detail)detail : OPT_DETAIL_NONE,
+        .step = from->step,
     };
 }
 
@@ -392,6 +393,7 @@ static void write_error(struct opt_writer *writer, const void *what)
     message.shards_applied = error->shards_applied;
     message.shards = error->shards;
     message.detail = (Optimd__V1__Error__Detail)error->detail;
+    message.step = error->step;
     opt_write_fields(writer, &message.base);
 }
 

@@ -72,10 +72,10 @@ golden: ## meet the golden trajectories; GOLDEN=DIR: those of another folder
 	$(BUILD)/golden $(or $(GOLDEN),--every-rule)
 
 .PHONY: soak
-soak: ## workers that are killed, stopped, cut off, replaced: SECONDS=120; SEED=N: what is random
+soak: ## workers that are killed, stopped, cut off, replaced, and a daemon that is killed: SECONDS=120; SEED=N: what is random; KILL=60
 	@deploy/deps build run test
 	@$(submake) $(DAEMON) $(SOAK_PROGRAM)
-	$(SOAK_PROGRAM) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+	$(SOAK_PROGRAM) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(KILL),--kill $(KILL))
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz fuzz-programs

@@ -285,7 +285,8 @@ void letter_refuse(struct letter *letter, const struct opt_error *error)
                         .fate = untold ? OPT_FATE_NOT_TAKEN : error->fate,
                         .shards_applied = error->shards_applied,
                         .shards = error->shards,
-                        .detail = error->detail },
+                        .detail = error->detail,
+                        .step = error->step },
     };
 }
 

@@ -13,7 +13,11 @@
 #include "server/engine/state.h"
 #include "server/model/model.h"
 
-enum { GAP_RETRY_MS = 1000 };
+enum {
+    GAP_RETRY_MS = 1000,
+    ERROR_MS = 5000, /* that an error waits beyond its deadline */
+    NS_PER_MS = 1000000
+};
 
 struct gate {
     struct letters written; /* wait until their records are written, */
@@ -104,6 +108,7 @@ static void refuse(struct durable *durable, struct letter *letter,
                     "is durable",
                     push->step, why);
         error.fate = OPT_FATE_APPLIED;
+        error.step = push->step;
     } else {
         opt_fail_as(&error, status, OPT_DETAIL_NOT_DURABLE,
                     "what became of the push, which was not applied, is to be durable, "
@@ -207,12 +212,20 @@ static void release(struct durable *durable, struct letter *letter)
 
 static void on_deadline(struct engine *engine, struct alarm *alarm);
 
+/* How long the letter waits. An error, which may be that the deadline has passed, has
+ * some time more: what it says of a push is true as it is, and not to be replaced. */
+static uint64_t limit_of(const struct engine *engine, const struct letter *letter)
+{
+    uint64_t more = letter->reply.message == OPT_MESSAGE_ERROR ? ERROR_MS : 0;
+    return answer_deadline(engine, letter) + more * NS_PER_MS;
+}
+
 static void hold(struct durable *durable, struct letters *queue, struct letter *letter,
                  uint64_t record)
 {
     struct gate *gate = durable->gate;
     struct engine *engine = durable->engine;
-    uint64_t deadline = answer_deadline(engine, letter);
+    uint64_t deadline = limit_of(engine, letter);
     letter->awaits = queue->first != NULL && queue->last->awaits > record
                          ? queue->last->awaits
                          : record;
@@ -234,7 +247,7 @@ static uint64_t expire(struct durable *durable, struct letters *queue, const cha
     uint64_t next = UINT64_MAX;
     *queue = (struct letters){ 0 };
     for (struct letter *letter; (letter = letters_take(&all)) != NULL;) {
-        uint64_t deadline = answer_deadline(engine, letter);
+        uint64_t deadline = limit_of(engine, letter);
         if (deadline <= engine->now_ns) {
             if (letter->reply.message != OPT_MESSAGE_ERROR) {
                 engine->counters.deadlines_exceeded++;
@@ -387,7 +400,9 @@ void gate_open_all(struct durable *durable)
     struct letters *queues[] = { &gate->written, &gate->synced, &gate->saved };
     for (size_t i = 0; i < sizeof queues / sizeof *queues; i++) {
         for (struct letter *letter; (letter = letters_take(queues[i])) != NULL;) {
-            refuse(durable, letter, OPT_UNAVAILABLE, 0, "the daemon is stopping");
+            if (letter->reply.message != OPT_MESSAGE_ERROR) {
+                refuse(durable, letter, OPT_UNAVAILABLE, 0, "the daemon is stopping");
+            }
             answer_release(letter);
         }
     }

@@ -197,6 +197,7 @@ static void tell(struct opt_error *error, const struct opt_settled *settled,
     } else if (settled->fate == OPT_FATE_APPLIED) {
         opt_fail_as(error, error->status, detail, "%.*s; all of it had been applied",
                     OPT_ERROR_TEXT - 100, text);
+        error->step = settled->step;
     }
     error->fate = settled->fate;
 }

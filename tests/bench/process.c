@@ -1,6 +1,6 @@
 /* process — see process.h. The daemon says that it listens by renaming its port file
  * into place, and that event in the folder is what is waited for. */
-#define _XOPEN_SOURCE 700 /* nftw */
+#define _GNU_SOURCE /* nftw, close_range */
 
 #include "tests/bench/process.h"
 
@@ -154,11 +154,6 @@ size_t server_logged(const struct server *server, const char *word)
 
 /* ---------------------------------------------------------------- the daemon */
 
-bool server_start(struct server *server, const char *program, char problem[256])
-{
-    return server_start_with(server, program, (const char *const[]){ NULL }, problem);
-}
-
 /* In the child. */
 static void run_daemon(const char *program, const char *const *first,
                        const char *const *second)
@@ -172,22 +167,21 @@ static void run_daemon(const char *program, const char *const *first,
     for (; *second != NULL && count < MOST - 1; second++) {
         arguments[count++] = *second;
     }
+    /* What is meant for other children is none of its business. */
+    (void)close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     execv(program, (char *const *)arguments);
     _exit(127);
 }
 
-bool server_start_with(struct server *server, const char *program,
-                       const char *const *settings, char problem[256])
+/* Start it in its folder, at this port of the loopback, 0: any; wait until it listens.
+ */
+static bool launch(struct server *server, const char *program,
+                   const char *const *settings, char problem[256])
 {
     char path[128], listen[128], memory[32];
-    *server = (struct server){ .folder = "/tmp/optimd-bench-XXXXXX" };
-    if (mkdtemp(server->folder) == NULL) {
-        snprintf(problem, 256, "cannot make a folder: %s", strerror(errno));
-        server->folder[0] = '\0';
-        return false;
-    }
     snprintf(path, sizeof path, "%s/port", server->folder);
-    snprintf(listen, sizeof listen, "127.0.0.1:0,unix:%s/socket", server->folder);
+    snprintf(listen, sizeof listen, "127.0.0.1:%u,unix:%s/socket",
+             (unsigned)server->port, server->folder);
     snprintf(memory, sizeof memory, "%lluB",
              (unsigned long long)sysconf(_SC_PHYS_PAGES) / 4 * 3 *
                  (unsigned long long)sysconf(_SC_PAGESIZE));
@@ -239,6 +233,44 @@ bool server_start_with(struct server *server, const char *program,
         snprintf(server->address, sizeof server->address, "127.0.0.1:%lu", port);
     }
     return true;
+}
+
+bool server_folder(struct server *server, char problem[256])
+{
+    *server = (struct server){ .folder = "/tmp/optimd-bench-XXXXXX" };
+    if (mkdtemp(server->folder) == NULL) {
+        snprintf(problem, 256, "cannot make a folder: %s", strerror(errno));
+        server->folder[0] = '\0';
+        return false;
+    }
+    return true;
+}
+
+bool server_start_in(struct server *server, const char *program,
+                     const char *const *settings, char problem[256])
+{
+    return launch(server, program, settings, problem);
+}
+
+bool server_start_with(struct server *server, const char *program,
+                       const char *const *settings, char problem[256])
+{
+    return server_folder(server, problem) && launch(server, program, settings, problem);
+}
+
+bool server_start(struct server *server, const char *program, char problem[256])
+{
+    return server_start_with(server, program, (const char *const[]){ NULL }, problem);
+}
+
+bool server_kill(struct server *server, const char *program,
+                 const char *const *settings, char problem[256])
+{
+    char path[128];
+    process_kill(server->pid);
+    snprintf(path, sizeof path, "%s/port", server->folder);
+    (void)unlink(path);
+    return launch(server, program, settings, problem);
 }
 
 /* The congestion control of this process's socket that is connected to a port. */

@@ -29,13 +29,20 @@ struct server {
 };
 
 /* Start program and wait until it listens. It may use three quarters of the machine's
- * memory; all else is default. It logs warnings to a file in its folder, which are
- * written to stderr if it does not start, or stops otherwise than with 0. False with a
- * sentence. */
+ * memory and keeps nothing on disk; all else is default. It logs warnings to a file in
+ * its folder, which are written to stderr if it does not start, or stops otherwise than
+ * with 0. False with a sentence. */
 bool server_start(struct server *server, const char *program, char problem[256]);
 /* The same with more settings, such as "--lease", "2s": a few, up to NULL. */
 bool server_start_with(struct server *server, const char *program,
                        const char *const *settings, char problem[256]);
+/* And in two steps, for who has a setting that is a path in its folder. */
+bool server_folder(struct server *server, char problem[256]);
+bool server_start_in(struct server *server, const char *program,
+                     const char *const *settings, char problem[256]);
+/* Kill it, as kill -9 does, and start it again in its folder, at the same port. */
+bool server_kill(struct server *server, const char *program,
+                 const char *const *settings, char problem[256]);
 
 /* The congestion control that a client's TCP connection to it uses, so that the
  * references can use the same. False with a sentence. */

@@ -1,19 +1,21 @@
 /* soak — eight worker processes push to a model of each policy for a while, and what
  * can happen to workers happens to them at random.
  *
- *     soak [--seconds N] [--seed N] [--daemon PROGRAM]
+ *     soak [--seconds N] [--seed N] [--kill SECONDS] [--daemon PROGRAM]
  *
  * They come over TCP through a proxy that cuts connections at any byte, through another
  * that damages values besides (checksums are on), over a Unix socket, and in shared
- * memory; they are killed, stopped, cut off and replaced (strikes.c). In the end the
- * weights must say of each push, and of each of its shards, what its worker was told;
- * nobody may have stopped making progress; and the daemon must have neither grown nor
- * kept a descriptor. What is random follows from the seed, which is printed. The last
- * line counts the verdicts.
+ * memory; they are killed, stopped, cut off and replaced (strikes.c). The daemon is
+ * killed every minute and started again with what it has kept. In the end the weights
+ * must say of each push, and of each of its shards, what its worker was told; nobody
+ * may have stopped making progress; and the daemon must have neither grown nor kept a
+ * descriptor. What is random follows from the seed, which is printed. The last line
+ * counts the verdicts.
  */
 #include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,24 +38,35 @@ enum {
     TICK_MS = 50,
     /* What memory may be more than in the third before: numbers that are remembered for
      * all workers and models, which fill up, and a version of weights or two. */
-    GROWTH_BYTES = 2 << 20
+    GROWTH_BYTES = 2 << 20,
+    QUEUE_MIB = 4,       /* of records that wait for the disk, more or less at a time */
+    SETTLED_SECONDS = 10 /* of a daemon's life, before its memory is looked at */
 };
 static const double end_seconds = 60; /* for the daemon to close what has ended */
 static const double report_seconds = 10;
 
 static struct soak {
-    char program[PATH_MAX];
+    char program[PATH_MAX], daemon[PATH_MAX + 16];
+    char data[80], header[16], frame[16], queue[16]; /* settings of the daemon */
     double seconds, begin;
     uint64_t seed;
     struct server server;
+    double kill_seconds;       /* between two ends of the daemon; 0: it lives */
+    double started, next_kill; /* the daemon: when */
+    unsigned kills;            /* of it */
     struct proxy *proxies[PROXIES];
     char unix_address[96];
     struct history *histories[SOAK_MODELS];
     struct soak_seats *seats;
     unsigned lives; /* of workers, so far */
     double next_report;
-    unsigned pushes, wrong;        /* in the verdicts on the weights */
-    size_t warm_bytes, last_bytes; /* most memory in the second and the last third */
+    unsigned pushes, wrong; /* in the verdicts on the weights */
+    /* Most memory in the first and the second half of the longest life of a daemon that
+     * has ended, and so far in the present one. */
+    struct memory {
+        double seconds;
+        size_t first, second;
+    } memory, present;
     size_t descriptors;
     unsigned passed, failed;
 } soak;
@@ -121,15 +134,53 @@ static int be_worker(char **arguments)
 
 /* ---------------------------------------------------------------- the run */
 
+/* The daemon has ended, and its life is longer than those before. */
+static void keep_memory(void)
+{
+    soak.present.seconds = now() - soak.started;
+    if (soak.present.seconds > soak.memory.seconds) {
+        soak.memory = soak.present;
+    }
+}
+
 static void look_at_daemon(void)
 {
+    double end = soak.next_kill < soak.seconds ? soak.next_kill : soak.seconds;
+    double life = now() - soak.started;
     size_t bytes = soak_resident(soak.server.pid);
-    double part = now() / soak.seconds;
-    if (part > 1.0 / 3 && part <= 2.0 / 3 && bytes > soak.warm_bytes) {
-        soak.warm_bytes = bytes;
-    } else if (part > 2.0 / 3 && bytes > soak.last_bytes) {
-        soak.last_bytes = bytes;
+    struct memory *memory = &soak.present;
+    if (life < SETTLED_SECONDS) {
+        return;
     }
+    size_t *most = life < (end - soak.started) / 2 ? &memory->first : &memory->second;
+    *most = bytes > *most ? bytes : *most;
+}
+
+static bool start_daemon(bool first, char problem[256])
+{
+    const char *const settings[] = {
+        "--max-header", soak.header, "--max-frame", soak.frame,
+        "--data-dir",   soak.data,   NULL
+    };
+    bool started = first ? server_start_in(&soak.server, soak.daemon, settings, problem)
+                         : server_kill(&soak.server, soak.daemon, settings, problem);
+    soak.started = now();
+    soak.present = (struct memory){ 0 };
+    soak.next_kill =
+        soak.kill_seconds > 0 ? soak.started + soak.kill_seconds : INFINITY;
+    return started;
+}
+
+/* The daemon is killed and started again, if it is time for that; not at the very end.
+ */
+static bool strike_daemon(char problem[512])
+{
+    if (now() < soak.next_kill || now() + SETTLED_SECONDS > soak.seconds) {
+        return true;
+    }
+    keep_memory();
+    soak.kills++;
+    return start_daemon(false, problem);
 }
 
 /* What has happened so far; whether everything that can has. */
@@ -141,8 +192,10 @@ static bool what_happened(char text[512])
     for (unsigned i = 0; i < PROXIES; i++) {
         cuts += proxy_cuts(soak.proxies[i]);
     }
-    snprintf(text, 512, "%s, %u cuts, %u damaged frames", counts, cuts, damaged);
-    return all && cuts > 0 && damaged > 0;
+    snprintf(text, 512, "%s, %u cuts, %u damaged frames, %u ends of the daemon", counts,
+             cuts, damaged, soak.kills);
+    return all && cuts > 0 && damaged > 0 &&
+           (soak.kills > 0 || soak.next_kill > soak.seconds - SETTLED_SECONDS);
 }
 
 static void report(void)
@@ -172,7 +225,7 @@ static void train(void)
             report();
         }
         look_at_daemon();
-        good = soak_seats_tick(soak.seats, now(), problem);
+        good = strike_daemon(problem) && soak_seats_tick(soak.seats, now(), problem);
     }
     verdict(good, "every worker got on all the time", problem);
 }
@@ -213,10 +266,15 @@ static void judge_daemon(void)
     const struct timespec tick = { .tv_nsec = (long)TICK_MS * 1000000 };
     char detail[512];
     double deadline = now() + end_seconds;
+    keep_memory();
     snprintf(detail, sizeof detail,
-             "%.1f MiB in the second third, %.1f MiB in the last",
-             (double)soak.warm_bytes / (1 << 20), (double)soak.last_bytes / (1 << 20));
-    verdict(soak.last_bytes <= soak.warm_bytes + GROWTH_BYTES && soak.warm_bytes > 0,
+             "of %.0f s %.1f MiB in the first half, %.1f MiB in the second",
+             soak.memory.seconds, (double)soak.memory.first / (1 << 20),
+             (double)soak.memory.second / (1 << 20));
+    size_t most = soak.memory.first + GROWTH_BYTES + ((size_t)QUEUE_MIB << 20);
+    bool short_lived =
+        soak.memory.first == 0 && soak.memory.seconds < 3 * SETTLED_SECONDS;
+    verdict(short_lived || (soak.memory.first > 0 && soak.memory.second <= most),
             "the daemon's memory did not grow", detail);
     while (soak_descriptors(soak.server.pid) > soak.descriptors && now() < deadline) {
         nanosleep(&tick, NULL); /* connections that have just ended */
@@ -240,28 +298,30 @@ static bool count_descriptors(void)
     return true;
 }
 
-static bool start_daemon(const char *daemon)
+static bool begin_daemon(void)
 {
-    char problem[256], header[16], frame[16];
-    const char *const settings[] = { "--max-header", header, "--max-frame", frame,
-                                     NULL };
-    snprintf(header, sizeof header, "%dKiB", SOAK_HEADER_KIB);
-    snprintf(frame, sizeof frame, "%dKiB", SOAK_FRAME_KIB);
-    if (!server_start_with(&soak.server, daemon, settings, problem)) {
+    char problem[256] = "";
+    snprintf(soak.header, sizeof soak.header, "%dKiB", SOAK_HEADER_KIB);
+    snprintf(soak.frame, sizeof soak.frame, "%dKiB", SOAK_FRAME_KIB);
+    snprintf(soak.queue, sizeof soak.queue, "%dMiB", QUEUE_MIB);
+    if (server_folder(&soak.server, problem)) {
+        snprintf(soak.data, sizeof soak.data, "%s/data", soak.server.folder);
+        snprintf(soak.unix_address, sizeof soak.unix_address, "unix:%s/socket",
+                 soak.server.folder);
+    }
+    if (problem[0] != '\0' || !start_daemon(true, problem)) {
         fprintf(stderr, "soak: %s\n", problem);
         return false;
     }
-    snprintf(soak.unix_address, sizeof soak.unix_address, "unix:%s/socket",
-             soak.server.folder);
     return count_descriptors();
 }
 
-static bool open_soak(const char *daemon)
+static bool open_soak(void)
 {
     static const struct lane_faults damage = { .damage_one_in = DAMAGE_ONE_IN,
                                                .jitter_ms = JITTER_MS };
     unsigned pushes = (unsigned)(soak.seconds * SOAK_PER_SECOND);
-    if (!start_daemon(daemon)) {
+    if (!begin_daemon()) {
         return false;
     }
     for (unsigned i = 0; i < PROXIES; i++) {
@@ -298,10 +358,10 @@ static void judge(void)
            soak.seconds, soak.pushes, detail, soak.wrong);
 }
 
-static int run(const char *daemon)
+static int run(void)
 {
     printf("soak: %.0f s, seed %" PRIu64 "\n", soak.seconds, soak.seed);
-    if (!open_soak(daemon)) {
+    if (!open_soak()) {
         return EXIT_FAILURE;
     }
     train();
@@ -326,13 +386,14 @@ static int run(const char *daemon)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: soak [--seconds N] [--seed N] [--daemon PROGRAM]\n");
+    fprintf(
+        stderr,
+        "usage: soak [--seconds N] [--seed N] [--kill SECONDS] [--daemon PROGRAM]\n");
     return 64;
 }
 
 int main(int count, char **arguments)
 {
-    char daemon[PATH_MAX + 16];
     ssize_t size = readlink("/proc/self/exe", soak.program, sizeof soak.program - 1);
     if (size < 0) {
         perror("soak");
@@ -342,9 +403,10 @@ int main(int count, char **arguments)
         return be_worker(arguments + 2);
     }
     char *copy = strdup(soak.program);
-    snprintf(daemon, sizeof daemon, "%s/optimd", dirname(copy));
+    snprintf(soak.daemon, sizeof soak.daemon, "%s/optimd", dirname(copy));
     free(copy);
     soak.seconds = 120;
+    soak.kill_seconds = 60;
     soak.seed = (uint64_t)time(NULL);
     for (int i = 1; i < count; i += 2) {
         if (i + 1 == count) {
@@ -354,8 +416,10 @@ int main(int count, char **arguments)
             soak.seconds = strtod(arguments[i + 1], NULL);
         } else if (strcmp(arguments[i], "--seed") == 0) {
             soak.seed = strtoull(arguments[i + 1], NULL, 10);
+        } else if (strcmp(arguments[i], "--kill") == 0) {
+            soak.kill_seconds = strtod(arguments[i + 1], NULL);
         } else if (strcmp(arguments[i], "--daemon") == 0) {
-            snprintf(daemon, sizeof daemon, "%s", arguments[i + 1]);
+            snprintf(soak.daemon, sizeof soak.daemon, "%s", arguments[i + 1]);
         } else {
             return usage();
         }
@@ -365,5 +429,5 @@ int main(int count, char **arguments)
         return 64;
     }
     soak.begin = seconds_now();
-    return run(daemon);
+    return run();
 }

@@ -264,7 +264,7 @@ static bool same_reply(const struct opt_reply *a, const struct opt_reply *b)
         return x->status == y->status && same_text(x->text, y->text) &&
                x->retry_after_ms == y->retry_after_ms && x->fate == y->fate &&
                x->shards_applied == y->shards_applied && x->shards == y->shards &&
-               x->detail == y->detail;
+               x->detail == y->detail && x->step == y->step;
     }
     case OPT_MESSAGE_HELLO: {
         const struct opt_hello_reply *x = &a->body.hello;
