@@ -68,4 +68,7 @@ void bench_slow_link(const struct bench *bench);
 /* sharing.c: the same steps by workers that share memory with the daemon. */
 void bench_sharing(const struct bench *bench);
 
+/* tls.c: pushes, pulls, steps and connections with TLS against those without. */
+void bench_tls(const struct bench *bench);
+
 #endif

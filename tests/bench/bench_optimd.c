@@ -64,6 +64,8 @@ static const struct group {
       bench_slow_link, 40, true },
     { "sharing", "The same steps by workers on the daemon's machine that share memory",
       bench_sharing, 60, false },
+    { "tls", "Pushes, pulls, steps and connections with TLS against those without",
+      bench_tls, 45, false },
 };
 enum { GROUPS = sizeof groups / sizeof groups[0] };
 
