@@ -14,7 +14,7 @@
 #include "server/access/secret.h"
 
 /* The longest file, one byte more by which a longer one is known, and the end. */
-enum { TEXT_ROOM = LOGIN_FILE_MAX + 2 };
+enum { ROOM_MOST = LOGIN_FILE_MAX + 2 };
 
 /* ---------------------------------------------------------------- times */
 
@@ -358,15 +358,14 @@ enum opt_status login_list_parse(const char *path, const char *text, size_t size
                                  enum login_kind kind, struct login_list *out,
                                  struct opt_error *error)
 {
-    struct login_list list = { .text = secret_new(TEXT_ROOM) };
-    if (list.text == NULL) {
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "%s: no memory", path);
-    }
     if (size > LOGIN_FILE_MAX) {
-        secret_free(list.text, TEXT_ROOM);
         return opt_fail(error, OPT_INVALID_ARGUMENT,
                         "%s: longer than the %d bytes that it may have", path,
                         LOGIN_FILE_MAX);
+    }
+    struct login_list list = { .text = secret_new(size + 1), .room = size + 1 };
+    if (list.text == NULL) {
+        return opt_fail(error, OPT_RESOURCE_EXHAUSTED, "%s: no memory", path);
     }
     memcpy(list.text, text, size);
     return make(path, size, kind, &list, out, error);
@@ -406,7 +405,7 @@ enum opt_status login_list_read(const char *path, enum login_kind kind,
     if (status != OPT_OK) {
         return status;
     }
-    struct login_list list = { .text = secret_new(TEXT_ROOM) };
+    struct login_list list = { .text = secret_new(ROOM_MOST), .room = ROOM_MOST };
     size_t size = 0;
     ssize_t got = list.text == NULL ? -1 : 1;
     while (got > 0 && size <= LOGIN_FILE_MAX) {
@@ -417,7 +416,7 @@ enum opt_status login_list_read(const char *path, enum login_kind kind,
     int code = list.text == NULL ? ENOMEM : errno;
     close(fd);
     if (got < 0 || size > LOGIN_FILE_MAX) {
-        secret_free(list.text, TEXT_ROOM);
+        secret_free(list.text, list.room);
         return got < 0
                    ? opt_fail(error, OPT_UNAVAILABLE, "%s: %s", path, strerror(code))
                    : opt_fail(error, OPT_INVALID_ARGUMENT,
@@ -435,6 +434,6 @@ void login_list_fini(struct login_list *list)
         patterns_fini(&list->logins[i].workers);
     }
     secret_free(list->logins, list->memory);
-    secret_free(list->text, TEXT_ROOM);
+    secret_free(list->text, list->room);
     *list = (struct login_list){ .count = 0 };
 }

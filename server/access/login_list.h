@@ -47,7 +47,8 @@ struct login_list {
     struct login *logins;
     size_t count;
     size_t memory;   /* bytes of logins */
-    char *text;      /* the file's, cut into words */
+    char *text;      /* the file's, cut into words, */
+    size_t room;     /* and bytes that it has */
     size_t patterns; /* in all of it */
 };
 
