@@ -91,8 +91,9 @@ def arrays(tensors, parameters):
     return {f"t{i}": np.full(parameters // tensors, 0.5, np.float32) for i in range(tensors)}
 
 
-def plans(c, address, way, options):
-    for tensors, parameters, rounds in ((8, 1000, 4000), (160, 1000, 3000), (8, 25_000_000, 25)):
+def plans(c, address, way, options, large):
+    for tensors, parameters, rounds in ((8, 1000, 4000), (160, 1000, 3000),
+                                        (8, 25_000_000, 25))[:3 if large else 2]:
         with optimd.connect(address, worker="w0", **options) as ps:
             g, w = arrays(tensors, parameters), arrays(tensors, parameters)
             m = ps.create("plan", "sgd(lr=1e-6)", w)
@@ -104,8 +105,8 @@ def plans(c, address, way, options):
             ps.delete("plan")
 
 
-def optimizers(c, address, way):
-    for parameters, rounds in ((1000, 2000), (25_000_000, 25)):
+def optimizers(c, address, way, large):
+    for parameters, rounds in ((1000, 2000), (25_000_000, 25))[:2 if large else 1]:
         named = [(f"t{i}", torch.nn.Parameter(torch.zeros(parameters // 160)))
                  for i in range(160)]
         for _, p in named:
@@ -119,6 +120,8 @@ def optimizers(c, address, way):
             del gradients
             opt.model.close()
             opt.client.delete("opt")
+    if not large:
+        return
     named = [(f"t{i}", torch.nn.Parameter(torch.zeros(25_000_000 // 160))) for i in range(160)]
     for _, p in named:
         p.grad = torch.full_like(p, 0.5)
@@ -163,6 +166,7 @@ def waits(address):
 
 
 def main():
+    large = "--small" not in sys.argv[1:]  # only what is of calls, not of their bytes
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory(prefix="optimd-bench-") as folder:
         c = C(folder)
@@ -170,8 +174,8 @@ def main():
         try:
             print(f"{'':58} {'C or torch':>12} {'optimd':>12}")
             for address, way, options in ((daemon.unix, "unix", {}), (daemon.tcp, "tcp", {})):
-                plans(c, address, way, options)
-                optimizers(c, address, way)
+                plans(c, address, way, options, large)
+                optimizers(c, address, way, large)
             waits(daemon.unix)
         finally:
             daemon.stop()

@@ -317,6 +317,10 @@ def test_what_is_refused(daemon):
         model[2].weight.grad.fill_(float("nan"))
         with pytest.raises(optimd.InvalidArgument, match="2.weight"):
             opt.step()
+        model[2].weight.data = torch.zeros(2, 12)
+        model[2].weight.grad = None
+        with pytest.raises(optimd.FailedPrecondition, match="'2.weight' has the shape"):
+            opt.step()
         text = repr(opt)
         assert "'m'" in text and daemon.tcp in text and "sgd" in text and "lr: 0.1" in text
 

@@ -49,30 +49,32 @@ class Users:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
         self._inside = 0
         self.closing = False
 
     def __enter__(self) -> None:
-        with self._changed:
+        with self._lock:
             if self.closing:
                 raise errors.FailedPrecondition(f"{self._what} is closed")
             self._inside += 1
 
     def __exit__(self, *_: Any) -> None:
-        with self._changed:
+        with self._lock:
             self._inside -= 1
-            self._changed.notify_all()
+            if self.closing:
+                self._left.notify_all()
 
     def close(self) -> bool:
         """Nobody comes in any more. False: it was closed before."""
-        with self._changed:
+        with self._lock:
             first, self.closing = not self.closing, True
             return first
 
     def wait(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._inside == 0)
+        with self._left:
+            self._left.wait_for(lambda: self._inside == 0)
 
 
 class Call(Generic[T]):

@@ -419,6 +419,7 @@ class Exchange:
         self._raw = _lib.Result()
         self._raw_at = ctypes.addressof(self._raw)
         self._lock = threading.Lock()
+        self._asked: Any = None  # what stands in the options
 
     def run(self, samples: int, timeout: Optional[float] = None, since: int = 0) -> Result:
         """Push what the tables say, and pull."""
@@ -427,9 +428,11 @@ class Exchange:
         model = self.model
         text = ""
         with self._lock, model._users:
-            self._push.samples = samples
-            self._push.timeout_ms = 0 if timeout is None else milliseconds("timeout", timeout)
-            self._pull.since = since
+            if (samples, timeout, since) != self._asked:
+                self._push.timeout_ms = milliseconds("timeout", timeout)
+                self._push.samples = samples
+                self._pull.since = since
+                self._asked = (samples, timeout, since)
             status = lib.push_pull_start(
                 model._handle, self.pushed.address, self.pushed.count, self._push_at,
                 self.pulled.address, self.pulled.count, self._pull_at, None, None,
@@ -447,12 +450,14 @@ class Exchange:
                 lib.call_free(call)
                 raise
             status = lib.call_wait(call, self._raw_at)
-            if status != OK or self._raw.fate == Fate.DROPPED:
+            result = Result.of(self._raw)
+            if status != OK or result.fate is Fate.DROPPED:
                 text = (lib.call_error(call) or b"").decode("utf-8", "replace")
+                result = result._replace(reason=text)
+            detail = self._raw.detail if status != OK else 0
             lib.call_free(call)
-            result = Result.of(self._raw, text)
         if status != OK:
-            raise errors.make(status, text, self._raw.detail, result)
+            raise errors.make(status, text, detail, result._replace(reason=""))
         return model._note(result)
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import struct
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from optimd import _lib
 
@@ -85,12 +86,11 @@ def milliseconds(what: str, seconds: Optional[float]) -> int:
     return max(1, round(seconds * 1000))
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What came of a call: fate (pushes), step of the model after it, staleness."""
     fate: Fate = Fate.UNKNOWN
     step: int = 0
-    staleness: int = 0
+    staleness: int = 0  #: updates between the weights and the push
     epoch: int = 0
     lost: int = 0
     unchanged: int = 0
@@ -102,9 +102,15 @@ class Result:
 
     @classmethod
     def of(cls, raw: _lib.Result, reason: str = "") -> Result:
-        return cls(Fate(raw.fate), raw.step, raw.staleness, raw.epoch, raw.lost,
-                   raw.unchanged, raw.shards_applied, raw.shards, raw.held,
-                   raw.durable != 0, reason)
+        (fate, step, staleness, epoch, lost, unchanged, shards_applied, shards, _, held,
+         durable) = _RESULT(raw)
+        return cls(_FATES[fate], step, staleness, epoch, lost, unchanged, shards_applied,
+                   shards, held, durable != 0, reason)
+
+
+# All fields of struct optclient_result at once: this is in the way of each step.
+_RESULT = struct.Struct("@i4x7Qi4xQi").unpack_from
+_FATES = {int(fate): fate for fate in Fate}
 
 
 @dataclass(frozen=True)

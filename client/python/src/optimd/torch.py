@@ -30,8 +30,19 @@ from optimd.values import Table, address_of
 __all__ = ["OUTER", "Local", "Optimizer", "Outer", "constant", "schedule"]
 
 _FP32 = torch.float32
-_KIND = attrgetter("dtype", "layout", "device")
+_GRADIENT, _LAYOUT, _WANTED = (attrgetter(n) for n in ("grad", "layout", "requires_grad"))
+_ADDRESS, _IN_ORDER = torch.Tensor.data_ptr, torch.Tensor.is_contiguous
 _CPU = torch.device("cpu")
+
+
+def _all_plain(gradients: List[Any]) -> bool:
+    """Whether all are there, dense, and contiguous: asked without a loop of Python's, as it
+    is in the way of each step."""
+    try:
+        return (set(map(_LAYOUT, gradients)) == {torch.strided}
+                and all(map(_IN_ORDER, gradients)))
+    except AttributeError:  # of None
+        return False
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -127,6 +138,8 @@ class Optimizer(torch.optim.Optimizer):
         self._exchange = Exchange(self.model, self._push_table, self._pull_table)
         self._staged: Dict[int, torch.Tensor] = {}
         self._weights_at: List[int] = []
+        self._shapes = [p.shape for p in self._parameters]
+        self._plain = False  # the table names all tensors, in order
         self._zeros = (torch.zeros(max(p.numel() for p in self._parameters))
                        if self._unused == "zero" else None)
 
@@ -146,9 +159,14 @@ class Optimizer(torch.optim.Optimizer):
     def _place_weights(self) -> None:
         """Write to the table where the weights go: the parameters' own memory, or, for those
         of another dtype, device or order in memory, some of ours."""
-        at = [p.data_ptr() for p in self._parameters]
+        at = list(map(_ADDRESS, self._parameters))
         if at == self._weights_at:
             return
+        for name, parameter, shape in zip(self._names, self._parameters, self._shapes):
+            if parameter.shape != shape:
+                raise errors.FailedPrecondition(
+                    f"{name!r} has the shape {tuple(parameter.shape)} now, and the model has "
+                    f"{tuple(shape)}: make another optimizer, of another model")
         self._weights_at = list(at)
         self._staged = {}
         for i, parameter in enumerate(self._parameters):
@@ -159,9 +177,10 @@ class Optimizer(torch.optim.Optimizer):
 
     def _take_weights(self) -> None:
         """The weights have come."""
-        with torch.no_grad():
-            for i, memory in self._staged.items():
-                self._parameters[i].copy_(memory)
+        if self._staged:
+            with torch.no_grad():
+                for i, memory in self._staged.items():
+                    self._parameters[i].copy_(memory)
         bump = getattr(torch.autograd.graph, "increment_version", None)
         if bump is not None:  # what backward has kept is not valid any more
             for i, parameter in enumerate(self._parameters):
@@ -169,17 +188,20 @@ class Optimizer(torch.optim.Optimizer):
                     bump(parameter)
 
     def _place_gradients(self) -> None:
-        gradients = [p.grad for p in self._parameters]
+        gradients = list(map(_GRADIENT, self._parameters))
         table = self._push_table
-        if (not self._any_sparse and not any(g is None for g in gradients)
-                and set(map(_KIND, gradients)) == {(_FP32, torch.strided, _CPU)}
-                and all(map(torch.Tensor.is_contiguous, gradients))):  # type: ignore[arg-type]
-            table.words[:, 0] = self._numbers
-            table.words[:, 1] = [g.data_ptr() for g in gradients]  # type: ignore[union-attr]
-            table.words[:, 2:] = 0
+        # Where all weights are fp32 on the processor, so are gradients: torch sees to that.
+        if (not self._any_sparse and not self._staged
+                and _all_plain(gradients)):
+            if not self._plain:
+                table.words[:, 0] = self._numbers
+                table.words[:, 2:] = 0
+                self._plain = True
+            table.words[:, 1] = list(map(_ADDRESS, gradients))
             table.count = len(gradients)
             table.keep = gradients
             return
+        self._plain = False
         table.keep = []
         row = 0
         for i, gradient in enumerate(gradients):
@@ -228,11 +250,12 @@ class Optimizer(torch.optim.Optimizer):
 
     def _see_changes(self) -> None:
         """What of the parameters and groups may not change, or has to be sent."""
-        for name, parameter in zip(self._names, self._parameters):
-            if not parameter.requires_grad:
-                raise errors.FailedPrecondition(
-                    f"{name!r} does not require a gradient any more; the tensors of a model "
-                    "are fixed: make another optimizer, of another model")
+        if not all(map(_WANTED, self._parameters)):
+            name = next(n for n, p in zip(self._names, self._parameters)
+                        if not p.requires_grad)
+            raise errors.FailedPrecondition(
+                f"{name!r} does not require a gradient any more; the tensors of a model "
+                "are fixed: make another optimizer, of another model")
         for name, parameter in self._frozen:
             if parameter.requires_grad:
                 raise errors.FailedPrecondition(
@@ -266,8 +289,8 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._see_changes()
-        self._place_gradients()
         self._place_weights()
+        self._place_gradients()
         try:
             self.result = self._exchange.run(samples, timeout)
         except errors.Aborted as error:
