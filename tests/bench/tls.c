@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client/optclient.h"
@@ -137,7 +138,18 @@ static bool run_exchange(void *context, double *values, char problem[256])
 {
     struct side *side = context;
     placement_set(PLACEMENT_TWO, getpid(), side->server.pid);
-    return exchange_run(&side->exchange, values, problem);
+    double begin = server_processor_seconds(&side->server);
+    bool done = exchange_run(&side->exchange, values, problem);
+    double taken = server_processor_seconds(&side->server) - begin;
+    values[1] = exchange_bytes(&side->exchange) / taken / 1e9;
+    return done;
+}
+
+static double processor_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
 static bool run_cipher(void *context, double *values, char problem[256])
@@ -146,7 +158,7 @@ static bool run_cipher(void *context, double *values, char problem[256])
     static const unsigned char key[32] = { 1 }, nonce[12] = { 2 };
     int size;
     placement_set(PLACEMENT_ONE, getpid(), getpid());
-    double begin = seconds_now();
+    double begin = seconds_now(), busy = processor_seconds();
     for (size_t at = 0; at < cipher->bytes; at += RECORD) {
         if (EVP_EncryptInit_ex(cipher->context, EVP_aes_256_gcm(), NULL, key, nonce) !=
                 1 ||
@@ -160,6 +172,7 @@ static bool run_cipher(void *context, double *values, char problem[256])
         }
     }
     values[0] = (double)cipher->bytes / (seconds_now() - begin) / 1e9;
+    values[1] = (double)cipher->bytes / (processor_seconds() - busy) / 1e9;
     return true;
 }
 
@@ -179,8 +192,14 @@ static bool open_exchange(struct side *side, const struct bench *bench, float *f
 
 static void compare_goodput(const struct bench *bench, struct contest *contest)
 {
-    static const struct report_quantity beside = { "", "GB/s", REPORT_MORE, 0, 0 },
-                                        cipher = { "", "GB/s", REPORT_MORE, 0.5, 0 };
+    /* What a loop could do if nobody else wanted its processor. */
+    static const struct report_quantity quantities[] = {
+        { "by the clock", "GB/s", REPORT_MORE, 0, 0 },
+        { "by the daemon's processor time", "GB/s", REPORT_MORE, 0, 0 },
+    }, of_cipher[] = {
+        { "by the clock", "GB/s", REPORT_MORE, 0, 0 },
+        { "by processor time", "GB/s", REPORT_MORE, 0.5, 0 },
+    };
     for (int i = 0; i < 2; i++) {
         enum exchange_operation operation = i == 0 ? EXCHANGE_PUSH : EXCHANGE_PULL;
         char name[64];
@@ -190,14 +209,14 @@ static void compare_goodput(const struct bench *bench, struct contest *contest)
         struct comparison comparison = {
             .name = name,
             .reference = "the same without",
-            .quantities = &beside,
-            .quantity_count = 1,
+            .quantities = quantities,
+            .quantity_count = 2,
             .ours = { run_exchange, &contest->encrypted },
             .theirs = { run_exchange, &contest->plain },
         };
         compare(bench->report, &comparison, &bench->effort);
         comparison.reference = "AES-256-GCM, 16 KiB, one core";
-        comparison.quantities = &cipher;
+        comparison.quantities = of_cipher;
         comparison.theirs = (struct compare_side){ run_cipher, &contest->cipher };
         compare(bench->report, &comparison, &bench->effort);
     }
