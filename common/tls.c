@@ -515,7 +515,10 @@ static ssize_t tls_write(struct opt_transport *transport, const struct iovec *pi
     if (!flush(tls)) {
         return -1;
     }
-    size_t done = tls->owed, part = 0;
+    size_t left = 0, done = tls->owed, part = 0;
+    for (size_t i = 0; i < count; i++) {
+        left += pieces[i].iov_len;
+    }
     tls->owed = 0;
     advance(&place, done);
     ERR_clear_error();
@@ -525,7 +528,9 @@ static ssize_t tls_write(struct opt_transport *transport, const struct iovec *pi
         if (size == 0) {
             break;
         }
+        tls->inner.more_follows = left - done > size && i + 1 < WRITE_MOST;
         int code = SSL_write_ex(tls->ssl, bytes, size, &part);
+        tls->inner.more_follows = false;
         if (code != 1) {
             tell_failure(tls, SSL_get_error(tls->ssl, code));
             return fail_with(tls);

@@ -88,11 +88,12 @@ static ssize_t socket_read(struct opt_transport *transport, void *base, size_t s
                                   : receive_bytes(transport->fd, base, size);
 }
 
-static ssize_t send_bytes(int fd, const struct iovec *piece)
+static ssize_t send_bytes(int fd, const struct iovec *piece, bool more_follows)
 {
     ssize_t sent;
     do {
-        sent = send(fd, piece->iov_base, piece->iov_len, MSG_NOSIGNAL);
+        sent = send(fd, piece->iov_base, piece->iov_len,
+                    MSG_NOSIGNAL | (more_follows ? MSG_MORE : 0));
     } while (sent < 0 && errno == EINTR);
     return sent;
 }
@@ -110,7 +111,7 @@ static ssize_t socket_write(struct opt_transport *transport, const struct iovec 
                             size_t count)
 {
     if (count == 1) {
-        return send_bytes(transport->fd, pieces);
+        return send_bytes(transport->fd, pieces, transport->more_follows);
     }
     struct msghdr message = {
         /* iovec has no const; sendmsg only reads. */

@@ -85,9 +85,11 @@ struct opt_transport {
     char address[OPT_TRANSPORT_ADDRESS]; /* of the peer, for people, and who that is, */
     char identity[OPT_TRANSPORT_IDENTITY]; /* as proved to this end: "uid=1000"; "":
                                               nobody in particular */
-    bool hands_over;                       /* descriptors can go with bytes */
-    bool takes_files;                      /* those that come are kept: */
-    int files[OPT_TRANSPORT_FILES];        /* these, oldest first */
+    bool more_follows; /* the next write is followed by another one at once: a hint, so
+                          that a socket sends both together */
+    bool hands_over;   /* descriptors can go with bytes */
+    bool takes_files;  /* those that come are kept: */
+    int files[OPT_TRANSPORT_FILES]; /* these, oldest first */
     size_t file_count;
 };
 

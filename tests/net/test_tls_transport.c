@@ -292,7 +292,8 @@ Test(tls_transport, ends_where_a_handshake_is_cut, .init = make, .fini = clean,
     size_t there = whole->there.passed;
     pair_free(whole);
     cr_assert_gt(there, 500U);
-    for (size_t cut = 1; cut < there; cut++) {
+    /* A signature is some bytes longer or shorter each time. */
+    for (size_t cut = 1; cut < there - 16; cut++) {
         struct opt_error error = { .text = "" };
         struct pair *pair = pair_new(client_tls);
         pair->there.cut = cut;
