@@ -57,9 +57,9 @@ struct optclient_model {
     uint64_t last_sequence; /* given to a push, or settled before */
     uint64_t step;          /* highest seen */
     uint64_t pulled_step;   /* of the last completed pull */
-    uint64_t known_after; /* its step when it was opened again, or the highest seen
-                             before: weights of that step or one before may be those of
-                             another model of this name, or of updates that were lost */
+    uint64_t known_after;   /* its step when it was opened again, or the highest seen
+                               before: weights of that step or one before may be those of
+                               another model of this name, or of updates that were lost */
     char *lost[OPEN_MODEL_LOST_KEPT]; /* names of workers, a ring */
     uint64_t lost_count;              /* that were told of, */
     uint64_t lost_given;              /* and given by optclient_lost, or overwritten */

@@ -1,9 +1,9 @@
-/* failpoint — places with a name, where a test has a daemon killed, delayed, or an error
- * happen, to see what comes of it.
+/* failpoint — places with a name, where a test has a daemon killed, delayed, or an
+ * error happen, to see what comes of it.
  *
  * In the daemon that is installed there is nothing behind them. The one of the tests
- * (tests/failing/failing.c) does what its environment says; tests/faults/README.md lists
- * the names. Any thread.
+ * (tests/failing/failing.c) does what its environment says; tests/faults/README.md
+ * lists the names. Any thread.
  */
 #ifndef OPTIMD_SERVER_STORE_FAILPOINT_H
 #define OPTIMD_SERVER_STORE_FAILPOINT_H

@@ -257,10 +257,10 @@ static const struct optclient_policy async = { .mode = OPTCLIENT_ASYNC },
 
 Test(recovery_kills, lose_no_push_that_is_always_durable, .timeout = 120)
 {
-    static const char *const options[] = { "--durability",          "always",
-                                           "--grace",               "60s",
-                                           "--checkpoint-interval", "50ms",
-                                           NULL };
+    static const char *const options[] = {
+        "--durability",          "always", "--grace", "60s",
+        "--checkpoint-interval", "50ms",   NULL
+    };
     load.policy = &async;
     play(options, kill_at_random);
 }
@@ -295,10 +295,10 @@ Test(recovery_kills, lose_nothing_of_a_bounded_run, .timeout = 120)
 
 Test(recovery_kills, lose_no_round_of_a_synchronous_run, .timeout = 120)
 {
-    static const char *const options[] = { "--durability",          "interval",
-                                           "--grace",               "60s",
-                                           "--checkpoint-interval", "20ms",
-                                           NULL };
+    static const char *const options[] = {
+        "--durability",          "interval", "--grace", "60s",
+        "--checkpoint-interval", "20ms",     NULL
+    };
     load.policy = NULL;
     play(options, kill_at_random);
 }

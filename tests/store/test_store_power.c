@@ -158,7 +158,6 @@ static void expect_records(const struct data_dir *dir, const struct moment *was,
     journal_reader_free(reader);
 }
 
-
 static void expect_checkpoints(const struct data_dir *dir, const struct moment *was)
 {
     uint64_t *models = NULL, newest = 0;
