@@ -499,6 +499,27 @@ Test(tls, does_not_wait_for_half_a_handshake, .init = make, .fini = clean)
     daemon_stop(&server);
 }
 
+/* Bytes that come one by one are no excuse. */
+Test(tls, does_not_wait_for_a_handshake_in_drops, .init = make, .fini = clean)
+{
+    enum { DROP_MS = 20, MOST = 500 };
+    start_with((const char *[]){ "--hello-timeout", "300ms", NULL });
+    /* A record's header that announces 512 bytes, and then its beginning. */
+    static const uint8_t begun[] = { 0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3 };
+    struct pollfd peer = { .fd = dial(), .events = POLLIN };
+    int drops = 0;
+    while (drops < MOST && poll(&peer, 1, DROP_MS) == 0) {
+        uint8_t byte = drops < (int)sizeof(begun) ? begun[drops] : 0;
+        (void)!send(peer.fd, &byte, 1, MSG_NOSIGNAL);
+        drops++;
+    }
+    cr_expect_geq(drops, 5);
+    cr_expect_lt(drops, MOST);
+    cr_expect(daemon_logged(&server, "no handshake of TLS within 300 ms", WAIT_MS));
+    close(peer.fd);
+    daemon_stop(&server);
+}
+
 Test(tls, bounds_the_handshakes_that_run_at_once, .init = make, .fini = clean)
 {
     start_with((const char *[]){ "--max-handshakes", "2", NULL });
