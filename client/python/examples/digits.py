@@ -2,7 +2,7 @@
 train one model, and end with equal weights.
 
     optimd --listen 127.0.0.1:7070 &
-    for i in 1 2 3 4; do python3 digits.py & done; wait
+    for i in 1 2 3 4; do python3 digits.py --workers 4 & done; wait
 """
 import argparse
 from pathlib import Path
@@ -25,6 +25,8 @@ def main():
     parser.add_argument("--server", help="HOST:PORT or unix:/PATH")
     parser.add_argument("--model", default="digits")
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=1,
+                        help="wait until there are so many")
     parser.add_argument("--data", default=DATA)
     arguments = parser.parse_args()
 
@@ -38,7 +40,8 @@ def main():
 
     # In plain torch: torch.optim.AdamW(net.parameters(), lr=3e-3)
     with optimd.torch.Optimizer(net.named_parameters(), arguments.server,
-                                "torch.adamw(lr=3e-3)", model=arguments.model) as opt:
+                                "torch.adamw(lr=3e-3)", model=arguments.model,
+                                policy=optimd.Policy(min_workers=arguments.workers)) as opt:
         for epoch in range(arguments.epochs):
             for images, labels in loader:
                 opt.zero_grad()

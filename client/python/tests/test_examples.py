@@ -27,7 +27,7 @@ def outcome(process):
 
 
 def test_digits_in_two_processes(daemon):
-    processes = [start("digits.py", "--server", address, "--epochs", "5")
+    processes = [start("digits.py", "--server", address, "--epochs", "5", "--workers", "2")
                  for address in (daemon.tcp, daemon.unix)]
     said = [outcome(p) for p in processes]
     assert said[0] == said[1]

@@ -128,6 +128,9 @@ def test_errors_are_pythons_own(daemon):
     with pytest.raises(TimeoutError) as caught:
         optimd.connect("127.0.0.1:1", connect_timeout=0.3)
     assert caught.value.status == "DEADLINE_EXCEEDED" and caught.value.code == 4
+    for option in ("ca", "token_file"):
+        with pytest.raises(optimd.Error, match="/none/there"):
+            optimd.connect(daemon.tcp, connect_timeout=5, **{option: "/none/there"})
     with optimd.connect(daemon.tcp, worker="w0", timeout=10) as ps:
         with pytest.raises(LookupError, match="none"):
             ps.open("none")
