@@ -36,8 +36,9 @@
 
 enum {
     DESCRIPTORS_KEPT = 64, /* for everything but connections */
-    STOP_SECONDS = 10,     /* an orderly stop takes no longer */
-    LOG_MS = 1000          /* and then, who reads the log may take that long */
+    STOP_SECONDS = 10,     /* an orderly stop takes no longer, but for checkpoints of */
+    STOP_BYTES = 128 << 20, /* more than that a second */
+    LOG_MS = 1000           /* and then, who reads the log may take that long */
 };
 
 /* Everything that runs. */
@@ -283,6 +284,9 @@ static void stop(struct daemon *daemon)
         loops_quiet(daemon->loops);
     }
     reload_close(&daemon->reload);
+    if (daemon->engine != NULL && daemon->durable != NULL) {
+        signals_allow((unsigned)(durable_bytes(daemon->durable) / STOP_BYTES));
+    }
     if (daemon->engine != NULL) {
         engine_stop(daemon->engine);
     }

@@ -14,8 +14,8 @@
 enum { SAME_WISH_MS = 1000 };
 
 /* For handlers, which have no other way to get at them. */
-static struct timespec asked; /* when the first wish to stop came */
-static unsigned limit_s;      /* for stopping */
+static struct timespec asked;         /* when the first wish to stop came */
+static volatile sig_atomic_t limit_s; /* for stopping */
 
 static long ms_since_asked(void)
 {
@@ -41,7 +41,7 @@ static void on_alarm(int number)
 {
     int before = errno;
     long left_ms = (long)limit_s * 1000 - ms_since_asked();
-    if (left_ms > 0) { /* somebody else's alarm */
+    if (left_ms > 0) { /* somebody else's alarm, or more time was given */
         alarm((unsigned)(left_ms + 999) / 1000);
         errno = before;
         return;
@@ -72,7 +72,7 @@ static void on_wish(uv_signal_t *handle_of_it, int number)
     handle(SIGTERM, on_second_wish);
     handle(SIGINT, on_second_wish);
     handle(SIGALRM, on_alarm);
-    alarm(limit_s);
+    alarm((unsigned)limit_s);
     signals->on_stop(signals->context, number);
 }
 
@@ -130,7 +130,7 @@ void signals_watch(struct signals *signals, uv_loop_t *loop, unsigned stop_secon
     signals->on_reload = on_reload;
     signals->on_stop = on_stop;
     signals->context = context;
-    limit_s = stop_seconds;
+    limit_s = (sig_atomic_t)stop_seconds;
     handle(SIGPIPE, SIG_IGN);
     handle(SIGXFSZ, SIG_IGN);
     handle(SIGTTOU, SIG_IGN);
@@ -146,6 +146,11 @@ void signals_watch(struct signals *signals, uv_loop_t *loop, unsigned stop_secon
         watch->data = signals;
         (void)uv_signal_start(watch, use, number);
     }
+}
+
+void signals_allow(unsigned seconds)
+{
+    limit_s += (sig_atomic_t)seconds;
 }
 
 void signals_block(void)

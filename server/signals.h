@@ -31,6 +31,9 @@ void signals_watch(struct signals *signals, uv_loop_t *loop, unsigned stop_secon
                    void (*on_stop)(void *context, int number),
                    void (*on_reload)(void *context), void *context);
 
+/* It has so many seconds more. */
+void signals_allow(unsigned seconds);
+
 /* Threads that are started between these two get no signals. */
 void signals_block(void);
 void signals_unblock(void);

@@ -33,6 +33,11 @@ void durable_begin(struct durable *durable, struct engine *engine,
     atomic_store(&durable->box, &engine->box);
 }
 
+uint64_t durable_bytes(const struct durable *durable)
+{
+    return budget_used(&durable->engine->budget);
+}
+
 bool durable_has_news(const struct durable *durable)
 {
     return journaling_has_news(durable) || atomic_load(&durable->done);

@@ -113,6 +113,9 @@ void durable_begin(struct durable *durable, struct engine *engine,
 /* The engine's thread has ended, and its memory is going to be freed: write what is
  * left, end the disks' threads, and take back what they have. Main thread. */
 void durable_end(struct durable *durable);
+/* Bytes of memory that the engine uses, at least as many as its models have. Any
+ * thread, while it runs. */
+uint64_t durable_bytes(const struct durable *durable);
 /* Whether a disk has done something that the engine has not collected. Any thread. */
 bool durable_has_news(const struct durable *durable);
 /* Take what the disks have done, and do what follows from it. */
