@@ -12,7 +12,7 @@
 #include "common/safetensors.h"
 #include "server/store/file.h"
 
-enum { BUFFER = 1 << 20 };
+enum { BUFFER = 1 << 20, AHEAD = 8 << 20 };
 
 struct range {
     uint64_t begin, end;
@@ -28,7 +28,8 @@ struct array_file {
     uint64_t expected; /* digest, of one that is read */
     uint64_t *places;  /* per tensor: its first byte */
     XXH3_state_t *sum;
-    uint64_t summed;      /* bytes from the start that are in the sum */
+    uint64_t summed;      /* bytes from the start that are in the sum, */
+    uint64_t sent;        /* and those that are on their way to the disk */
     struct range *ranges; /* that have been written, ascending, none next to another */
     size_t range_count, range_capacity;
     uint8_t *buffer;
@@ -332,6 +333,17 @@ static enum opt_status add_range(struct array_file *file, uint64_t begin, uint64
     return OPT_OK;
 }
 
+/* Have what has been written without a gap brought to the disk, some MiB at a time:
+ * what is left for the end is little, and whoever makes another file durable meanwhile
+ * does not wait for all of this one. */
+static void send_ahead(struct array_file *file)
+{
+    if (file->summed - file->sent >= AHEAD) {
+        file_write_out(file->file, file->sent, file->summed - file->sent);
+        file->sent = file->summed;
+    }
+}
+
 /* Take into the sum what has been written beyond it without a gap. */
 static enum opt_status sum_up(struct array_file *file, struct opt_error *error)
 {
@@ -385,7 +397,9 @@ enum opt_status array_file_write(struct array_file *file, size_t tensor,
         }
         file->summed = end;
     }
-    return sum_up(file, error);
+    status = sum_up(file, error);
+    send_ahead(file);
+    return status;
 }
 
 enum opt_status array_file_finish(struct array_file *file, struct manifest_file *out,

@@ -1,4 +1,5 @@
 /* file — see file.h. */
+#define _GNU_SOURCE /* sync_file_range */
 #include "server/store/file.h"
 
 #include <dirent.h>
@@ -30,6 +31,7 @@ const struct file_calls file_system_calls = {
     .fsync = fsync,
     .fdatasync = fdatasync,
     .ftruncate = ftruncate,
+    .sync_file_range = sync_file_range,
     .renameat = renameat,
     .unlinkat = unlinkat,
     .mkdirat = mkdirat,
@@ -183,6 +185,14 @@ enum opt_status file_sync_data(int file, const char *path, struct opt_error *err
     return !failpoint("file_sync_data") && file_calls->fdatasync(file) == 0
                ? OPT_OK
                : file_fail(error, "make durable", path);
+}
+
+void file_write_out(int file, uint64_t at, uint64_t size)
+{
+    if (file_calls->sync_file_range != NULL) {
+        (void)file_calls->sync_file_range(file, (off_t)at, (off_t)size,
+                                          SYNC_FILE_RANGE_WRITE);
+    }
 }
 
 enum opt_status file_truncate(int file, uint64_t size, const char *path,

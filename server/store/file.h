@@ -26,6 +26,8 @@ struct file_calls {
     int (*fsync)(int file);
     int (*fdatasync)(int file);
     int (*ftruncate)(int file, off_t size);
+    int (*sync_file_range)(int file, off_t at, off_t size,
+                           unsigned flags); /* or NULL */
     int (*renameat)(int folder, const char *name, int to_folder, const char *to);
     int (*unlinkat)(int folder, const char *name, int flags);
     int (*mkdirat)(int folder, const char *name, mode_t mode);
@@ -61,6 +63,9 @@ enum opt_status file_size(int file, const char *path, uint64_t *out,
 enum opt_status file_sync(int file, const char *path, struct opt_error *error);
 /* The same of a file's content and size, without its times. */
 enum opt_status file_sync_data(int file, const char *path, struct opt_error *error);
+/* Have the system begin to write that part of a file to the disk, so that there is less
+ * to do when it is made durable. Nothing is promised, and nothing can fail. */
+void file_write_out(int file, uint64_t at, uint64_t size);
 enum opt_status file_truncate(int file, uint64_t size, const char *path,
                               struct opt_error *error);
 enum opt_status file_rename(int folder, const char *name, const char *to,
