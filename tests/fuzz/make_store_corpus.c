@@ -80,6 +80,18 @@ static bool save_safetensors(const char *folder)
     return well;
 }
 
+static const float values[] = { 1, 2, 3, 4 };
+static const uint32_t numbers[] = { 1, 7 };
+static const struct iovec of_values = { (void *)(uintptr_t)values, sizeof values };
+static const struct record_run one = { 0, 1 };
+static const struct record_span span = { 0, 0, 1, 1 };
+static const struct record_rows rows = {
+    .tensor = 1,
+    .rows = numbers,
+    .row_count = 2,
+    .values = { &of_values, 1, sizeof values },
+};
+
 static const struct record_entry entries[] = {
     { .kind = RECORD_WORKER,
       .worker = "w",
@@ -101,6 +113,27 @@ static const struct record_entry entries[] = {
     { .kind = RECORD_OPTIONS, .model = 5, .step = 4, .of.text = "sgd(lr=1)" },
     { .kind = RECORD_GONE, .model = 5 },
     { .kind = RECORD_FORGOTTEN, .model = 5, .worker = "w" },
+    { .kind = RECORD_WEIGHTS,
+      .model = 5,
+      .of.weights = { .count = 4, .values = { &of_values, 1, sizeof values } } },
+    { .kind = RECORD_READY, .model = 5 },
+    { .kind = RECORD_STATED, .model = 5, .step = 9, .of.stated = { "a", "b", "lr=1" } },
+    { .kind = RECORD_BATCH,
+      .model = 5,
+      .step = 3,
+      .of.batch = { .last = true,
+                    .tensors = &one,
+                    .tensor_runs = 1,
+                    .blocks = &one,
+                    .block_runs = 1,
+                    .values = { &of_values, 1, sizeof values },
+                    .rows = &rows,
+                    .rows_count = 1 } },
+    { .kind = RECORD_BATCH,
+      .model = 5,
+      .step = 3,
+      .of.batch = { .spans = &span, .span_count = 1 } },
+    { .kind = RECORD_STEP, .model = 5, .step = 3 },
 };
 
 /* Each alone, and all of them together. */
