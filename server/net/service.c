@@ -283,6 +283,17 @@ static bool speaks_tls(const uint8_t *bytes, size_t size)
            bytes[5] == 1;
 }
 
+/* Of TLS there is more to say than an errno. */
+static void log_broken(const struct conn *conn, int code)
+{
+    static struct opt_log_site site;
+    struct opt_error error;
+    opt_transport_trouble(&conn->watch.transport, code, &error);
+    opt_log_limited(&site, OPT_LOG_INFO, "connection_broken",
+                    "peer=%s worker=%s why=%s", conn_address(conn), conn->worker,
+                    error.text);
+}
+
 bool service_read(struct conn *conn)
 {
     struct opt_transport *transport = &conn->watch.transport;
@@ -293,17 +304,21 @@ bool service_read(struct conn *conn)
     }
     find_space(conn, &base, &size);
     ssize_t got = transport->kind->read(transport, base, size);
-    if (got > 0 && conn->frames == 0 && !conn->said_hello &&
+    int code = got < 0 ? errno : 0;
+    if (got > 0 && conn->state == CONN_OPEN && conn->frames == 0 && !conn->said_hello &&
         !opt_frame_pending(conn->reader) && speaks_tls(base, (size_t)got)) {
         send_refusal(conn, OPT_FAILED_PRECONDITION, OPT_DETAIL_NONE, "speaks TLS",
                      "the peer speaks TLS, and this address does not: connect to it as "
                      "optimd://HOST:PORT, or give the daemon a certificate");
         return false;
     }
-    bool broken = got < 0 && errno != EAGAIN && errno != EWOULDBLOCK;
+    bool broken = got < 0 && code != EAGAIN && code != EWOULDBLOCK;
+    if (broken && conn_limits(conn)->credentials != NULL) {
+        log_broken(conn, code);
+    }
     if (got == 0 || broken) {
         conn->left = true;
-        conn_close(conn, got == 0 ? "closed by peer" : uv_err_name(-errno));
+        conn_close(conn, got == 0 ? "closed by peer" : uv_err_name(-code));
     } else if (got > 0 && conn->state == CONN_OPEN) {
         receive(conn, (size_t)got);
     }

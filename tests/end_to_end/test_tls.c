@@ -536,6 +536,45 @@ Test(tls, bounds_the_handshakes_that_run_at_once, .init = make, .fini = clean)
     daemon_stop(&server);
 }
 
+/* What breaks TLS later on is named in the log, and harms nobody else. */
+Test(tls, ends_a_connection_whose_records_are_damaged, .init = start, .fini = stop)
+{
+    struct opt_tls *tls = NULL;
+    struct opt_error error;
+    const struct opt_tls_files own = { .ca = files.ca,
+                                       .cert = files.client_cert,
+                                       .key = files.client_key };
+    const struct opt_socket_tuning tuning = { .local = "", .other = "" };
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_port = htons(server.port),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct opt_transport peer;
+    static const uint8_t record[] = { 0x17, 3,  3,  0,  20, 1,  2,  3,  4,
+                                      5,    6,  7,  8,  9,  10, 11, 12, 13,
+                                      14,   15, 16, 17, 18, 19, 20 };
+    struct optclient *client = connect_well();
+    struct optclient_model *model = model_of(client, "m");
+    cr_assert_eq(opt_tls_client(&own, &tls, &error), OPT_OK, "%s", error.text);
+    cr_assert_eq(opt_transport_dial(&peer, (struct sockaddr *)&address, sizeof(address),
+                                    &tuning, &error),
+                 OPT_OK);
+    cr_assert_eq(opt_tls_dial(tls, "127.0.0.1", &peer, &error), OPT_OK);
+    while (!peer.is_open) {
+        struct pollfd due = { .fd = peer.fd, .events = peer.awaits };
+        cr_assert_eq(poll(&due, 1, WAIT_MS), 1);
+        cr_assert_eq(peer.kind->open(&peer, &error), OPT_OK, "%s", error.text);
+    }
+    cr_assert_eq(send(peer.fd, record, sizeof(record), MSG_NOSIGNAL),
+                 (ssize_t)sizeof(record));
+    cr_expect(daemon_logged(&server, "connection_broken", WAIT_MS));
+    cr_expect(daemon_logged(&server, "TLS failed", WAIT_MS));
+    push_one(model);
+    expect_weights(model, 1);
+    peer.kind->close(&peer);
+    opt_tls_free(tls);
+    optclient_close(client);
+}
+
 /* ------------------------------------------------------------------- many */
 
 /* Go on with all of them until they are open; how many are. */
