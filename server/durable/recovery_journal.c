@@ -9,6 +9,8 @@
 #include "server/engine/state.h"
 #include "server/store/failpoint.h"
 
+enum { BATCH_SHARE = 32 /* of --memory, each of two batches has at most */ };
+
 /* ---------------------------------------------------------------- the disk */
 
 static void open_journal(struct recovery *recovery)
@@ -83,19 +85,10 @@ bool recovery_journal_begin(struct recovery *recovery)
 static enum opt_status fill(struct recovery *recovery, size_t which, size_t room,
                             struct opt_error *error)
 {
-    struct engine *engine = recovery->durable->engine;
     struct half *half = &recovery->halves[which];
     if (room > half->batch.capacity) {
-        budget_give(&engine->budget, half->charged);
-        half->charged = 0;
-        if (!budget_take(&engine->budget, room)) {
-            return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
-                               "a record of the journal has %zu bytes, and %zu of the "
-                               "%zu that --memory allows are left",
-                               room, budget_left(&engine->budget),
-                               engine->budget.limit);
-        }
-        half->charged = room;
+        /* Not from the budget, which may be full, as it was: what is reserved there to
+         * write updates down is not used meanwhile, and that is as much. */
         if (!journal_batch_room(&half->batch, room)) {
             return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
                                "the system has no memory for a record of %zu bytes",
@@ -184,10 +177,10 @@ bool recovery_journal_go_on(struct recovery *recovery)
     struct opt_error error;
     if (!recovery->begun) {
         recovery->begun = true;
-        size_t room = recovery->journal_bytes < BATCH_BYTES
-                          ? (size_t)recovery->journal_bytes + 64
-                          : BATCH_BYTES;
-        if (fill(recovery, 0, room, &error) != OPT_OK) {
+        size_t room = recovery->durable->engine->budget.limit / BATCH_SHARE;
+        room = room < BATCH_BYTES ? room : BATCH_BYTES;
+        room = room < recovery->journal_bytes ? room : (size_t)recovery->journal_bytes;
+        if (fill(recovery, 0, room + 1, &error) != OPT_OK) {
             return recovery_fail(recovery, &error);
         }
     }
@@ -225,14 +218,8 @@ bool recovery_journal_go_on(struct recovery *recovery)
 
 void recovery_journal_end(struct recovery *recovery)
 {
-    struct engine *engine = recovery->durable->engine;
     for (size_t i = 0; i < 2; i++) {
-        struct half *half = &recovery->halves[i];
-        if (engine != NULL) {
-            budget_give(&engine->budget, half->charged);
-        }
-        half->charged = 0;
-        journal_batch_fini(&half->batch);
+        journal_batch_fini(&recovery->halves[i].batch);
     }
     journal_reader_free(recovery->reading.reader);
     recovery->reading.reader = NULL;

@@ -41,7 +41,6 @@ struct reading_job {
 struct half {
     struct journal_batch batch;
     bool filled;
-    size_t charged; /* of the budget */
 };
 
 struct recovery {
