@@ -299,6 +299,11 @@ bool access_model(const struct visitor *visitor, const char *model)
     return visitor->login == NULL || patterns_match(&visitor->login->models, model);
 }
 
+bool access_all_models(const struct visitor *visitor)
+{
+    return visitor->login == NULL || visitor->login->models.count == 0;
+}
+
 enum opt_status access_model_check(const struct visitor *visitor, const char *model,
                                    struct opt_error *error)
 {

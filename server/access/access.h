@@ -90,7 +90,9 @@ enum opt_status access_check(struct access *access, struct visitor *visitor,
 /* Whether it may use the model of that name, whether there is one or not. Of a visitor
  * that has been checked. */
 bool access_model(const struct visitor *visitor, const char *model);
-/* The same with OPT_PERMISSION_DENIED. */
+/* Whether that is true of every model there can be. */
+bool access_all_models(const struct visitor *visitor);
+/* access_model, with OPT_PERMISSION_DENIED. */
 enum opt_status access_model_check(const struct visitor *visitor, const char *model,
                                    struct opt_error *error);
 

@@ -72,8 +72,8 @@ struct model *registry_named(struct engine *engine, struct letter *letter,
     size_t steps;
     const char *nearest = names_nearest(&engine->models, name, &steps);
     work_done(engine, steps);
-    const struct visitor *visitor = &letter->peer->visitor;
-    if (nearest != NULL && !access_model(visitor, nearest)) {
+    if (!access_all_models(&letter->peer->visitor)) {
+        /* What else there is, and how much of it, is not for everybody. */
         answer_fail(engine, letter, OPT_NOT_FOUND, OPT_DETAIL_NO_MODEL,
                     "there is no model \"%s\"", name);
     } else if (engine->model_count == 0) {

@@ -147,10 +147,11 @@ static void serve(struct engine *engine, struct letter *letter)
         return;
     }
     const struct message_row *row = engine->settings.row(letter->request.message);
+    bool greets = letter->request.message == OPT_MESSAGE_HELLO;
     if (admit(engine, letter, row)) {
         row->serve(engine, letter);
     }
-    if (letter->request.message == OPT_MESSAGE_HELLO) {
+    if (greets) {
         forget_token(letter);
     }
 }
