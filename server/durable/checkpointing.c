@@ -16,9 +16,7 @@
 #include "server/weights/snapshot.h"
 
 enum {
-    POOL_BYTES = 32 << 20, /* of copies on their way, */
-    POOL_LEAST = 8,        /* but at least and at most so many pieces, */
-    POOL_MOST = 256,
+    POOL_LEAST = 8,      /* pieces of copies on their way */
     PORTIONS = 8,        /* in so many jobs */
     COPY_COST = 1 << 19, /* of what is copied at a time */
     ALIGNMENT = 16,      /* of tensors in the flat range, in floats */
@@ -252,12 +250,14 @@ struct checkpointing *checkpointing_new(struct durable *durable, struct model *m
     return saving;
 }
 
-/* Pieces of a pool that is as large as it should be. */
-static size_t pool_of(const struct model *model)
+/* Pieces of a pool that is as large as it should be: half of what the budget has left,
+ * so that an update of all weights need not wait for the disk. What of it is not needed
+ * is never touched, and so takes no memory. */
+static size_t pool_of(const struct engine *engine, const struct model *model)
 {
     size_t each = (1 + model->slot_count) * OPT_BLOCK * sizeof(float);
-    size_t pool = POOL_BYTES / each;
-    pool = pool < POOL_LEAST ? POOL_LEAST : pool > POOL_MOST ? POOL_MOST : pool;
+    size_t pool = budget_left(&engine->budget) / 2 / each;
+    pool = pool < POOL_LEAST ? POOL_LEAST : pool;
     size_t all = model->floats / OPT_BLOCK + model->shard_count;
     return pool < all ? pool : all;
 }
@@ -267,7 +267,7 @@ static enum opt_status open_snapshot(struct checkpointing *saving,
                                      struct opt_error *error)
 {
     struct engine *engine = saving->durable->engine;
-    size_t pool = pool_of(saving->model);
+    size_t pool = pool_of(engine, saving->model);
     enum opt_status status =
         snapshot_open(engine, saving->model, pool, &saving->snapshot, error);
     while (status == OPT_RESOURCE_EXHAUSTED && pool > 1) {
