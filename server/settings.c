@@ -50,7 +50,7 @@ static const struct setting table[] = {
     { "listen", SETTING_WORD, AT(listen), "127.0.0.1:7070", NULL, 0, 0, "ADDR[,ADDR]",
       "what to serve: HOST:PORT (port 0: a free one), unix:/PATH, or several" },
     { "insecure", SETTING_FLAG, AT(insecure), "false", NULL, 0, 0, NULL,
-      "serve an address that other machines reach, although clients show no certificates" },
+      "serve an address that other machines reach, although strangers need no login" },
     { "tls-cert", SETTING_WORD, AT(tls_cert), "", NULL, 0, 0, "FILE",
       "serve all TCP addresses with TLS 1.3 and this certificate (PEM, with its chain)" },
     { "tls-key", SETTING_WORD, AT(tls_key), "", NULL, 0, 0, "FILE",
