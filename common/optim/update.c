@@ -128,7 +128,7 @@ static double decoupled_factor(const struct opt_tensor_update *tensor)
 static int direction_slot(int kernel)
 {
 #define KEPT_update(slots) (-1)
-#define KEPT_update_kept(slots) ((slots) - 1)
+#define KEPT_update_kept(slots) ((slots)-1)
 #define KEPT(name, NAME, slots, goal) [OPT_KERNEL_##NAME] = KEPT_##goal(slots),
     static const signed char kept[OPT_KERNEL_COUNT] = { OPT_RULES(KEPT, KEPT) };
 

@@ -66,7 +66,8 @@ enum opt_status saving_open(struct durable *durable, struct opt_error *error)
 {
     durable->saver = calloc(1, sizeof *durable->saver);
     return durable->saver == NULL
-               ? opt_fail(error, OPT_RESOURCE_EXHAUSTED, "no memory for checkpoints")
+               ? opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_NO_MEMORY,
+                             "no memory for checkpoints")
                : OPT_OK;
 }
 

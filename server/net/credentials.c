@@ -60,9 +60,9 @@ enum opt_status credentials_accept(struct credentials *credentials,
     size_t running = atomic_fetch_add(&credentials->handshakes, 1);
     if (running >= credentials->handshakes_most) {
         credentials_shaken(credentials);
-        return opt_fail(error, OPT_RESOURCE_EXHAUSTED,
-                        "%zu handshakes run at a time (setting max-handshakes)",
-                        credentials->handshakes_most);
+        return opt_fail_as(error, OPT_RESOURCE_EXHAUSTED, OPT_DETAIL_TOO_MANY,
+                           "%zu handshakes run at a time (setting max-handshakes)",
+                           credentials->handshakes_most);
     }
     pthread_mutex_lock(&credentials->lock);
     struct opt_tls *tls = opt_tls_share(credentials->tls);

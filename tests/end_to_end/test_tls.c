@@ -447,13 +447,20 @@ Test(tls, takes_new_certificates_while_workers_train, .init = start, .fini = sto
     certificates_remove(&others);
 }
 
+/* The last day has begun by the time that it is looked at, or not. */
+static void expect_days(const json_t *certificate, int days)
+{
+    int left = (int)json_integer_value(json_object_get(certificate, "days_left"));
+    cr_expect(left == days || left == days - 1, "%d days, of %d", left, days);
+}
+
 Test(tls, renews_a_certificate_for_the_same_key, .init = start, .fini = stop)
 {
     cr_assert_eq(RUN("cert", "show", files.cert, "--json"), 0, "%s", operator_out);
     json_t *before = operator_json();
     cr_expect_str_eq(operator_text(before, "names"),
                      "CN=localhost DNS:localhost IP:127.0.0.1 IP:::1");
-    cr_expect_eq(json_integer_value(json_object_get(before, "days_left")), 365);
+    expect_days(before, 365);
     json_decref(before);
     cr_assert_eq(RUN("cert", "renew", files.cert, "--days", "30"), 0, "%s",
                  operator_out);
@@ -461,7 +468,7 @@ Test(tls, renews_a_certificate_for_the_same_key, .init = start, .fini = stop)
     json_t *after = operator_json();
     cr_expect_str_eq(operator_text(after, "names"),
                      "CN=localhost DNS:localhost IP:127.0.0.1 IP:::1");
-    cr_expect_eq(json_integer_value(json_object_get(after, "days_left")), 30);
+    expect_days(after, 30);
     json_decref(after);
     daemon_signal(&server, SIGHUP);
     cr_assert(daemon_logged(&server, "reloaded", WAIT_MS));
