@@ -218,7 +218,7 @@ Test(checkpoints, are_read_by_numpy, .timeout = 60)
     struct optclient *client;
     struct optclient_model *model;
     char file[64], command[1024];
-    if (system("python3 -c 'import numpy' 2>/dev/null") != 0) {
+    if (system("/usr/bin/python3 -c 'import numpy' 2>/dev/null") != 0) {
         cr_skip_test("python3-numpy is not installed");
     }
     start("interval");
@@ -226,7 +226,7 @@ Test(checkpoints, are_read_by_numpy, .timeout = 60)
     cr_assert_eq(RUN("checkpoint", "m", "--json"), 0, "%s", operator_out);
     json_t *said = operator_json();
     operator_write_file(script, file);
-    snprintf(command, sizeof command, "python3 %s '%s/%s'", file, directory,
+    snprintf(command, sizeof command, "/usr/bin/python3 %s '%s/%s'", file, directory,
              operator_text(said, "folder"));
     cr_expect_eq(system(command), 0, "%s", command);
     json_decref(said);
