@@ -3,6 +3,7 @@
  */
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -257,7 +258,7 @@ Test(recovery, of_a_last_checkpoint_and_a_journal_has_them, .timeout = 60)
 
 /* ---------------------------------------------------------------- workers */
 
-enum { MEMBERS = 3 };
+enum { MEMBERS = 3, KILLS = 5 };
 
 struct hand {
     pthread_t thread;
@@ -272,6 +273,7 @@ static struct {
     unsigned rounds;
     float each; /* what a round adds */
 } plan;
+static sem_t killed; /* so often, that the first worker has not learnt */
 
 static struct optclient_model *join(struct optclient *client)
 {
@@ -300,7 +302,12 @@ static void *march(void *argument)
             OPTCLIENT_OK);
     struct optclient_model *model = join(client);
     struct optclient_values values = { .values = gradient };
-    for (unsigned i = 0; i < plan.rounds; i++) {
+    for (unsigned i = 0, kills = 0; i < plan.rounds; i++) {
+        /* However fast they are, they have not finished when the last kill comes. */
+        if (hand->number == 0 && kills < KILLS && i > kills * (plan.rounds / KILLS)) {
+            require(sem_wait(&killed) == 0);
+            kills++;
+        }
         for (size_t k = 0; k < plan.elements; k++) {
             gradient[k] = -(float)(hand->number + 1);
         }
@@ -319,14 +326,16 @@ static void march_and_kill(const char *const *options)
 {
     struct hand hands[MEMBERS];
     restarts_begin(&server, options);
+    cr_assert_eq(sem_init(&killed, 0, 0), 0);
     for (unsigned i = 0; i < MEMBERS; i++) {
         hands[i].number = i;
         cr_assert_eq(pthread_create(&hands[i].thread, NULL, march, &hands[i]), 0);
     }
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < KILLS; i++) {
         cr_assert(daemon_logged(&server.daemon, "hello", DAEMON_WAIT_MS));
         restarts_kill(&server, SIGKILL);
         restarts_again(&server, true);
+        cr_assert_eq(sem_post(&killed), 0);
     }
     for (unsigned i = 0; i < MEMBERS; i++) {
         pthread_join(hands[i].thread, NULL);
