@@ -71,4 +71,7 @@ void bench_sharing(const struct bench *bench);
 /* tls.c: pushes, pulls, steps and connections with TLS against those without. */
 void bench_tls(const struct bench *bench);
 
+/* store.c: steps, checkpoints and recoveries against the disk. */
+void bench_store(const struct bench *bench);
+
 #endif

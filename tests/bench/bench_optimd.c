@@ -66,6 +66,8 @@ static const struct group {
       bench_sharing, 60, false },
     { "tls", "Pushes, pulls, steps and connections with TLS against those without",
       bench_tls, 45, false },
+    { "store", "What it costs to lose nothing: a journal, checkpoints, recoveries",
+      bench_store, 90, true },
 };
 enum { GROUPS = sizeof groups / sizeof groups[0] };
 

@@ -102,6 +102,20 @@ Test(demo, gives_the_same_weights_for_the_same_seed)
     }
 }
 
+Test(demo, ends_with_the_same_weights_though_the_daemon_is_killed)
+{
+    const char *const worker = example_built("client/examples/worker");
+    example_start("demo-kill",
+                  (const char *const[]){ "--worker", worker, "--workers", "3",
+                                         "--epochs", "30", "--kills", "3",
+                                         "--optimizer", "ranger(lr=0.01)", NULL });
+    example_expect(0, "equal to those of the undisturbed run");
+    cr_assert_not_null(strstr(example.text, "killed       3 times"), "%s",
+                       example.text);
+    example_expect_no_process();
+    cr_assert_eq(example_count_files("data-"), 0);
+}
+
 Test(demo, takes_any_optimizer)
 {
     start((const char *const[]){ "--workers", "2", "--epochs", "3", "--floor", "30",
