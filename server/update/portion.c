@@ -399,9 +399,10 @@ static bool choose_work(struct engine *engine, struct model *model, size_t end,
         size_t block = block_at(update, &span, update->cursor_block);
         struct shard *shard = &model->shards[tensor->shard + block / SHARD_BLOCKS];
         bool whole = update->phase == UPDATE_STEPS && portion_is_whole(model, number);
-        if (writes &&
-            !open_floats(engine, model, shard, tensor->at + block * OPT_BLOCK,
-                         whole ? tensor->n : portion_block_elements(tensor, block))) {
+        /* The first block is the last of a tensor that is gone through backwards. */
+        size_t from = tensor->at + (whole ? 0 : block * OPT_BLOCK);
+        size_t n = whole ? tensor->n : portion_block_elements(tensor, block);
+        if (writes && !open_floats(engine, model, shard, from, n)) {
             return false;
         }
         struct work *work = &engine->team->work[portion->count++];

@@ -8,6 +8,8 @@
 #define _GNU_SOURCE /* nftw */
 #include <fcntl.h>
 #include <ftw.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,10 +23,12 @@
 
 enum {
     PUSHERS = 64,
-    SMALL = 64,      /* elements of a small push */
-    STATES = 3,      /* arrays of adam: weights and two slots */
-    PIECE = 1 << 20, /* bytes that are written or read at a time */
-    SYNCED = 4096,   /* that a sync makes durable, alone */
+    SMALL = 64,       /* elements of a small push */
+    STATES = 3,       /* arrays of adam: weights and two slots */
+    PIECE = 1 << 20,  /* bytes that are written or read at a time */
+    BESIDE = 1000,    /* elements of a push beside a checkpoint, */
+    PUSHES = 1 << 20, /* of which there are so many at most */
+    SYNCED = 4096,    /* that a sync makes durable, alone */
     PATH = 128
 };
 
@@ -320,6 +324,10 @@ struct saved {
     struct optclient *client;
     struct optclient_model *model;
     float *gradient;
+    struct optclient *pusher; /* to another model meanwhile */
+    struct optclient_model *other;
+    _Atomic bool saving;
+    double took;
 };
 
 static bool push_once(struct saved *saved, char problem[256])
@@ -341,6 +349,113 @@ static bool run_checkpoint(void *context, double *values, char problem[256])
     }
     values[0] = (double)saved->file.bytes / (seconds_now() - begin) / 1e9;
     return true;
+}
+
+/* ---- pushes to another model beside a checkpoint */
+
+static void *make_checkpoint(void *context)
+{
+    struct saved *saved = context;
+    bool good = optclient_checkpoint(saved->client, "m", NULL) == OPTCLIENT_OK;
+    atomic_store(&saved->saving, false);
+    return good ? saved : NULL;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* Push until a time, or until the checkpoint is there; then how long pushes took. */
+static bool push_beside(struct saved *saved, double until, double *values,
+                        char problem[256])
+{
+    static double took[PUSHES];
+    static float gradient[BESIDE];
+    const struct optclient_values value = { .tensor = 0, .values = gradient };
+    size_t count = 0;
+    while (count < PUSHES &&
+           (until > 0 ? seconds_now() < until : atomic_load(&saved->saving))) {
+        double begin = seconds_now();
+        if (optclient_push(saved->other, &value, 1, NULL, NULL) != OPTCLIENT_OK) {
+            return failed(problem);
+        }
+        took[count++] = (seconds_now() - begin) * 1e3;
+    }
+    if (count == 0) {
+        snprintf(problem, 256, "no push was made beside the checkpoint");
+        return false;
+    }
+    qsort(took, count, sizeof *took, ascending);
+    values[0] = took[count / 2];
+    values[1] = took[count * 99 / 100];
+    values[2] = took[count - 1];
+    return true;
+}
+
+static bool run_beside(void *context, double *values, char problem[256])
+{
+    struct saved *saved = context;
+    pthread_t thread;
+    void *made = NULL;
+    if (!push_once(saved, problem)) {
+        return false;
+    }
+    double begin = seconds_now();
+    atomic_store(&saved->saving, true);
+    if (pthread_create(&thread, NULL, make_checkpoint, saved) != 0) {
+        snprintf(problem, 256, "no thread");
+        return false;
+    }
+    bool good = push_beside(saved, 0, values, problem);
+    pthread_join(thread, &made);
+    saved->took = seconds_now() - begin;
+    return good && (made != NULL || failed(problem));
+}
+
+/* For as long as the checkpoint took. */
+static bool run_alone(void *context, double *values, char problem[256])
+{
+    struct saved *saved = context;
+    return push_beside(saved, seconds_now() + saved->took, values, problem);
+}
+
+static bool open_other(struct saved *saved, char problem[256])
+{
+    static const uint64_t shape[] = { BESIDE };
+    const struct optclient_tensor tensor = { .name = "w", .shape = shape, .rank = 1 };
+    saved->pusher = connect_to(&saved->keeper, "pusher", problem);
+    return saved->pusher != NULL &&
+           (optclient_create(saved->pusher, "other", "sgd(lr=1e-3)", NULL, &tensor, 1,
+                             NULL, &saved->other) == OPTCLIENT_OK ||
+            failed(problem));
+}
+
+static void measure_beside(const struct bench *bench, struct saved *saved)
+{
+    static const struct report_quantity times[] = {
+        { "median", "ms", REPORT_LESS, 0, 0 },
+        { "p99", "ms", REPORT_LESS, 0, 0 },
+        { "longest", "ms", REPORT_LESS, 0, 0 },
+    };
+    char problem[256];
+    const struct comparison comparison = {
+        .name = bench->quick ? "push 4 KB beside a checkpoint of 96 MiB"
+                             : "push 4 KB beside a checkpoint of 768 MiB",
+        .reference = "push 4 KB alone",
+        .quantities = times,
+        .quantity_count = 3,
+        .ours = { run_beside, saved },
+        .theirs = { run_alone, saved },
+    };
+    if (open_other(saved, problem)) {
+        compare(bench->report, &comparison, &bench->effort);
+    } else {
+        report_failure(bench->report, "store: %s", problem);
+    }
+    optclient_model_close(saved->other);
+    optclient_close(saved->pusher);
 }
 
 static bool run_writing(void *context, double *values, char problem[256])
@@ -456,6 +571,7 @@ static void measure_saved(const struct bench *bench, char *piece)
     };
     if (open_saved(&saved, problem)) {
         compare(bench->report, &comparison, &bench->effort);
+        measure_beside(bench, &saved);
         comparison.name =
             bench->quick ? "recovery, 96 MiB of state" : "recovery, 768 MiB of state";
         comparison.reference = "reading as many bytes, with their XXH3";

@@ -458,6 +458,7 @@ Test(saving, happens_once_more_when_the_daemon_stops)
         }
         identities[i] = model_at(i)->identity;
     }
+    caller_gone(&a, false);
     kept_stop(&kept);
     for (size_t i = 0; i < 3; i++) {
         char end[16];

@@ -19,7 +19,7 @@
 
 /* Tensors that share a shard and a piece, one whose passes the whole team does, one of
  * several shards, and rows that lie across the borders of pieces. */
-enum { SMALL = OPT_BLOCK + 5, LARGE = TEAM_DIRECTION + OPT_BLOCK + 9 };
+enum { SMALL = 3 * OPT_BLOCK + 5, LARGE = TEAM_DIRECTION + OPT_BLOCK + 9 };
 enum { HUGE_ONE = OPT_SHARD + 3 * OPT_BLOCK + 1, ROWS = 50, WIDTH = 1000 };
 enum { DENSE = 3 + SMALL + LARGE + HUGE_ONE, ALL = DENSE + ROWS * WIDTH };
 enum { ROUNDS = 3, NAMED = 5 };

@@ -118,6 +118,9 @@ static int noted(int result, const struct change *change)
     int code = errno;
     if (result == 0) {
         note(change);
+    } else {
+        free(change->name);
+        free(change->to);
     }
     pthread_mutex_unlock(&recording->lock);
     errno = code;
