@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -307,6 +308,27 @@ static enum opt_status clear_stale(const struct data_dir *dir, struct opt_error 
     return status;
 }
 
+/* The directory has just been made: make its name durable. (Who may write in the folder
+ * that has it, but not read it, cannot do that.) */
+static enum opt_status keep_name(const char *path, struct opt_error *error)
+{
+    char *copy = strdup(path);
+    if (copy == NULL) {
+        return no_memory(error);
+    }
+    const char *parent = dirname(copy);
+    enum opt_status status = OPT_OK;
+    int folder = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder >= 0) {
+        status = file_sync(folder, parent, error);
+        close(folder);
+    } else if (errno != EACCES) {
+        status = file_fail(error, "open", parent);
+    }
+    free(copy);
+    return status;
+}
+
 enum opt_status data_dir_open(const char *path, struct data_dir *out,
                               struct opt_error *error)
 {
@@ -316,7 +338,9 @@ enum opt_status data_dir_open(const char *path, struct data_dir *out,
     if (dir.path == NULL) {
         return no_memory(error);
     }
-    if (file_calls->mkdirat(AT_FDCWD, path, 0700) != 0 && errno != EEXIST) {
+    if (file_calls->mkdirat(AT_FDCWD, path, 0700) == 0) {
+        status = keep_name(path, error);
+    } else if (errno != EEXIST) {
         status = opt_fail(error, OPT_NOT_FOUND, "cannot create data directory %s: %s",
                           path, strerror(errno));
     }

@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -172,9 +173,15 @@ static int do_mkdirat(int folder, const char *name, mode_t mode)
     pthread_mutex_lock(&recording->lock);
     int result = mkdirat(folder, name, mode), code = errno;
     struct change change = { .kind = MADE_FOLDER };
-    if (result == 0) {
+    if (result == 0 && folder == AT_FDCWD) { /* by its path */
+        char *path = copy_name(name);
         change.what = number_at(folder, name);
-        change.in = folder == AT_FDCWD ? 0 : number_of(folder);
+        change.in = number_at(folder, dirname(path));
+        change.name = copy_name(strrchr(name, '/') + 1);
+        free(path);
+    } else if (result == 0) {
+        change.what = number_at(folder, name);
+        change.in = number_of(folder);
         change.name = copy_name(name);
     }
     errno = code;
@@ -204,9 +211,12 @@ struct power *power_record(int folder)
     return power;
 }
 
-size_t power_changes(const struct power *power)
+size_t power_changes(struct power *power)
 {
-    return power->count;
+    pthread_mutex_lock(&power->lock);
+    size_t count = power->count;
+    pthread_mutex_unlock(&power->lock);
+    return count;
 }
 
 void power_stop(struct power *power)

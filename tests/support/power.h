@@ -19,7 +19,7 @@ struct power;
  */
 struct power *power_record(int folder);
 /* Changes so far. */
-size_t power_changes(const struct power *power);
+size_t power_changes(struct power *power);
 /* End the recording; what was noted stays until power_free. */
 void power_stop(struct power *power);
 void power_free(struct power *power);
