@@ -117,7 +117,7 @@ static enum opt_status read_entry(const char *name, const json_t *value,
             "within the file's %llu",
             name, (unsigned long long)bytes, (unsigned long long)values_size);
     }
-    if (begin % types[entry->type].size != 0) {
+    if (values != NULL && begin % types[entry->type].size != 0) {
         return opt_fail(error, OPT_DATA_LOSS,
                         "tensor '%.100s' is not aligned to its element size", name);
     }
@@ -231,7 +231,7 @@ static enum opt_status read_file(const unsigned char *bytes, size_t size,
             (unsigned long long)length, size - PREFIX, header_limit);
     }
     /* Values are aligned in memory only if they are in the file. */
-    if (length % PREFIX != 0) {
+    if (in_memory && length % PREFIX != 0) {
         return opt_fail(error, OPT_DATA_LOSS,
                         "the header's length %llu is not a multiple of 8",
                         (unsigned long long)length);

@@ -54,7 +54,8 @@ enum opt_status opt_safetensors_read(const void *data, size_t size, size_t heade
                                      struct opt_safetensors **out,
                                      struct opt_error *error);
 /* The same of a file of file_size bytes of which only the first are in memory: the
- * prefix and the header that it tells the length of (opt_safetensors_start). */
+ * prefix and the header that it tells the length of (opt_safetensors_start). Its values
+ * need not be aligned in the file, as the format allows. */
 enum opt_status opt_safetensors_read_start(const void *data, size_t size,
                                            uint64_t file_size, size_t header_limit,
                                            struct opt_safetensors **out,

@@ -288,6 +288,40 @@ Test(files, refuses_what_is_no_such_file, .init = start, .fini = stop)
     optclient_close(client);
 }
 
+/* As other writers do: a header of any length, entries in any order, keys of their own,
+ * spaces where JSON allows them, values that are not aligned. */
+Test(files, reads_what_others_write, .init = start, .fini = stop)
+{
+    static const char header[] =
+        "{\"__metadata__\":{\"format\":\"pt\"},\n"
+        " \"b\": {\"data_offsets\": [6, 14], \"shape\": [2], \"dtype\": \"F32\"},"
+        " \"a.half\": {\"dtype\":\"F16\",\"shape\":[3,1],\"data_offsets\":[0,6]}}";
+    static const uint16_t halves[] = { 0x3C00, 0xC000, 0x3800 }; /* 1, -2, 0.5 */
+    static const float floats[] = { 1.25f, -3 };
+    uint8_t bytes[512];
+    uint64_t length = sizeof header - 1;
+    cr_assert_neq(length % 8, 0);
+    for (size_t i = 0; i < 8; i++) {
+        bytes[i] = (uint8_t)(length >> (8 * i));
+    }
+    memcpy(bytes + 8, header, length);
+    memcpy(bytes + 8 + length, halves, sizeof halves);
+    memcpy(bytes + 8 + length + sizeof halves, floats, sizeof floats);
+    files_write(&files, "m.safetensors", bytes,
+                8 + length + sizeof halves + sizeof floats);
+    struct optclient *client = connect_to("a");
+    struct optclient_model *model;
+    expect_ok(optclient_import(client, "m", "sgd(lr=1)", NULL, path, NULL, &model));
+    float *half =
+        pulled(model, optclient_model_find(model, "a.half"), OPTCLIENT_TRAIN, NULL);
+    float *b = pulled(model, optclient_model_find(model, "b"), OPTCLIENT_TRAIN, NULL);
+    cr_expect(half[0] == 1 && half[1] == -2 && half[2] == 0.5f);
+    cr_expect(b[0] == 1.25f && b[1] == -3);
+    free(half);
+    free(b);
+    optclient_close(client);
+}
+
 Test(files, leaves_the_old_file_if_there_is_no_space, .init = start, .fini = stop)
 {
     struct optclient *client = connect_to("a");
