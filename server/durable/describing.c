@@ -224,7 +224,7 @@ static void put_members(const struct model *model, const struct tables *tables,
         const struct worker *worker = member->worker;
         const char *name = put_text(to, worker->name);
         const char *why = put_text(to, worker->lost_why);
-        if (to->at == NULL) {
+        if (tables == NULL) { /* only counted */
             continue;
         }
         copy_window(&tables->windows[i], &member->window);
