@@ -201,7 +201,7 @@ static void copy_window(struct window *to, const struct window *from)
     memcpy(to->fate, from->fate, used * sizeof to->fate[0]);
 }
 
-static struct record_member state_of(const struct member *member)
+struct record_member describing_member(const struct member *member)
 {
     return (struct record_member){
         .joined = member->joined,
@@ -234,7 +234,7 @@ static void put_members(const struct model *model, const struct tables *tables,
                         .incarnation = worker->incarnation,
                         .lost = worker->lost,
                         .lost_why = why },
-            .member = state_of(member),
+            .member = describing_member(member),
             .applied = member->applied,
             .duplicates = member->duplicates,
             .refused = member->refused,

@@ -22,6 +22,7 @@
 #include "server/store/manifest.h"
 
 struct engine;
+struct member;
 struct model;
 
 struct description {
@@ -36,6 +37,9 @@ struct description {
     void *rest; /* texts, changes, members and windows */
     size_t paid;
 };
+
+/* What a worker is to a model, as the journal and checkpoints say it. */
+struct record_member describing_member(const struct member *member);
 
 /* Begin to describe a model. OPT_RESOURCE_EXHAUSTED: no memory for it, in the budget or
  * in the system. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "server/durable/describing.h"
 #include "server/durable/durable.h"
 #include "server/durable/gate.h"
 #include "server/durable/journaling.h"
@@ -143,22 +144,6 @@ static void add(struct record_job *job, const struct record_entry *entry)
     if (!job->failed && record_add(job->writer, entry, &error) != OPT_OK) {
         job->failed = true;
     }
-}
-
-static struct record_member member_of(const struct member *member)
-{
-    bool passed = member->arrival.passed > 0;
-    return (struct record_member){
-        .joined = member->joined,
-        .resting = member->joined && member->resting,
-        .lost = member->lost,
-        .lost_step = member->lost_step,
-        .last_step = member->last_step,
-        .clock = member->clock,
-        .since = member->since,
-        .barrier_session = passed ? member->arrival.session : 0,
-        .barrier_passed = member->arrival.passed,
-    };
 }
 
 static void add_model(struct engine *engine, struct record_job *job,
@@ -337,9 +322,9 @@ static void add_of_member(struct record_job *job, const struct commit *commit)
     if (commit->kind == COMMIT_PUSH) {
         entry.kind = RECORD_PUSH;
         entry.of.push.settled = *commit->settled;
-        entry.of.push.member = member_of(commit->member);
+        entry.of.push.member = describing_member(commit->member);
     } else if (commit->kind == COMMIT_MEMBER) {
-        entry.of.member = member_of(commit->member);
+        entry.of.member = describing_member(commit->member);
     } else {
         entry.kind = RECORD_FORGOTTEN;
     }

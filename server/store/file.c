@@ -71,6 +71,10 @@ enum opt_status file_open(int folder, const char *name, int flags, const char *p
     do {
         file = file_calls->openat(folder, name, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
     } while (file < 0 && errno == EINTR);
+    if (file < 0 && errno == ELOOP) {
+        return opt_fail(error, OPT_DATA_LOSS,
+                        "%s is a symbolic link, not what it should be", path);
+    }
     if (file < 0) {
         return file_fail(error, (flags & O_CREAT) != 0 ? "create" : "open", path);
     }

@@ -41,8 +41,8 @@ extern const struct file_calls file_system_calls;
  * OPT_NOT_FOUND; OPT_UNAVAILABLE: anything else, an I/O error too. */
 enum opt_status file_fail(struct opt_error *error, const char *what, const char *path);
 
-/* Open with flags of open(2); O_CLOEXEC and O_NOFOLLOW are added, new ones have the
- * mode 0600. */
+/* Open with flags of open(2). OPT_DATA_LOSS: it is a symbolic link. O_CLOEXEC and
+ * O_NOFOLLOW are added, new ones have the mode 0600. */
 enum opt_status file_open(int folder, const char *name, int flags, const char *path,
                           int *out, struct opt_error *error);
 /* Open a folder, made with mode 0700 if make says so and it is not there. */

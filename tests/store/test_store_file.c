@@ -55,6 +55,15 @@ Test(store_file, writes_all_parts_at_their_place)
     close(file);
 }
 
+Test(store_file, follows_no_symbolic_link)
+{
+    int file;
+    cr_assert_eq(symlinkat("/dev/zero", files.folder, "a"), 0);
+    cr_assert_eq(file_open(files.folder, "a", O_RDONLY, "here/a", &file, &error),
+                 OPT_DATA_LOSS);
+    cr_assert(files_said(&error, "here/a|symbolic link"), "%s", error.text);
+}
+
 Test(store_file, goes_on_after_a_short_write_and_an_interruption)
 {
     static const char text[] = "abcdefghij";
